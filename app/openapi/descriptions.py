@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.parsing.schemas import Schema, allowed_in, dereference
-from contracts.catalogue.families import FAMILIES, MODE_FIELDS
+from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Family
 
 _REFERENCE = "#/components/schemas/"
 
@@ -41,9 +41,9 @@ def complete_parameter(parameter: Schema, schemas: dict[str, Schema]) -> None:
 def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> str:
     """The description of a field with its families, range and default; by convention the default comes last."""
     own, default, rest = part.get("description", "").partition("Default")
-    families = [row.id for row in FAMILIES.values() if any(field in fields for fields in row.modes.values())]
+    families = [family.id for family in FAMILIES.values() if field in _mode_fields(family)]
     sentences = [own.strip()]
-    if field in MODE_FIELDS and 0 < len(families) < len(FAMILIES):
+    if field in MODE_FIELDS and len(families) < len(FAMILIES):
         sentences.append(f"Only for models of the {_listed(families)}.")
     allowed = allowed_in(dereference(whole, part))
     if isinstance(allowed, str):
@@ -58,6 +58,12 @@ def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> 
 def _listed(families: Sequence[str]) -> str:
     *others, last = families
     return f"families {', '.join(others)} and {last}" if others else f"family {last}"
+
+
+def _mode_fields(family: Family) -> frozenset[str]:
+    """The fields that any mode of its checkpoints uses."""
+    rows = (family, *family.other_checkpoints.values())
+    return frozenset().union(*(fields for row in rows for fields in row.modes.values()))
 
 
 def _text(default: object) -> str:

@@ -316,10 +316,26 @@ _FLUX_KONTEXT = replace(
     ),
     reads_image_as_reference=True,
 )
+#: FLUX.1 Fill: the masked image and the mask are further channels, so that it can only inpaint.
+_FLUX_FILL = replace(
+    _FLUX,
+    id="flux-fill",
+    pipeline="FluxFillPipeline",
+    modes={Mode.INPAINT: _FLUX_TEXT | _MASK},
+    defaults={
+        **{name: value for name, value in _FLUX.defaults.items() if name != "true_cfg_scale"},
+        "num_inference_steps": 50, "guidance_scale": 30.0, "strength": 1.0,
+    },
+    denoiser_channels=384,
+)  # fmt: skip
 _FLUX = replace(
     _FLUX,
     other_checkpoints=MappingProxyType(
-        {"FluxKontextPipeline": _FLUX_KONTEXT, "FluxKontextInpaintPipeline": _FLUX_KONTEXT}
+        {
+            "FluxKontextPipeline": _FLUX_KONTEXT,
+            "FluxKontextInpaintPipeline": _FLUX_KONTEXT,
+            "FluxFillPipeline": _FLUX_FILL,
+        }
     ),
 )
 

@@ -141,10 +141,13 @@ def _is_batchable(request: JobRequest) -> bool | None:
 
 def value_of(request: JobRequest, model: ModelSpec, field: str) -> object:
     """Return a field's value: the client's, else the model's or its family's default, else the task's; or None."""
-    value = getattr(request, field, None)
-    if value is None:
-        value = model.default(field)
-    return _TASK_DEFAULTS.get(field) if value is None else value
+    given = getattr(request, field, None)
+    if given is not None and field in request.model_fields_set:
+        return given
+    default = model.default(field)
+    if default is None:
+        default = _TASK_DEFAULTS.get(field)
+    return given if default is None else default
 
 
 def request_mode(request: JobRequest) -> Mode:

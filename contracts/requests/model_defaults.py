@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
 from contracts.catalogue.lines import find_line
 from contracts.errors import CatalogueError, InvalidRequest
-from contracts.requests.fields import ImageFields
+from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
@@ -48,8 +48,11 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     unknown = sorted(set(model.refuses).difference(*(kind.model_fields for kind in REQUESTS.values())))
     if unknown:
         yield f"refuses names unknown fields: {', '.join(unknown)}"
+    of_images = {name: value for name, value in defaults.items() if name in OptionalImages.model_fields}
     try:
-        ImageFields.model_validate({"prompt": _PROMPT, **defaults}, strict=True)
+        OptionalImages.model_validate(of_images, strict=True)
+        others = {name: value for name, value in defaults.items() if name not in of_images}
+        ImageFields.model_validate({"prompt": _PROMPT, **others}, strict=True)
     except ValidationError as error:
         for item in error.errors():
             yield f"defaults.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"

@@ -19,6 +19,7 @@ from contracts.weights.checkpoint_limits import with_checkpoint_limits
 #: Id of the row -> class of the checkpoint, and channels of its transformer's input.
 TOOLS = {
     "tiny-kontext": ("FluxKontextPipeline", 64),
+    "tiny-fill": ("FluxFillPipeline", 384),
 }
 _SOURCE = BUILT_IN_CATALOGUE.parent / "shapes-flux"
 

@@ -3,6 +3,7 @@
 What a family can do is in `contracts/catalogue/families.py`. No family imports another.
 
 flux.py            FLUX.1 dev and schnell
+flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5

@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from safetensors.numpy import save_file
 
 from app.main import create_app
 from app.settings import ApiSettings
@@ -31,14 +33,19 @@ source = "org/plain"
 id = "kontext"
 family = "flux"
 source = "kontext"
+[[models]]
+id = "fill"
+family = "flux"
+source = "fill.safetensors"
 """
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
-    """A catalogue with a plain FLUX.1, which is on a hub, and a Kontext, whose index alone says what it is."""
+    """A plain FLUX.1, which is on a hub, a Kontext, whose index says so, and a Fill, which its channels tell."""
     (tmp_path / "kontext").mkdir()
     (tmp_path / "kontext" / "model_index.json").write_text(json.dumps({"_class_name": "FluxKontextPipeline"}))
+    save_file({"img_in.weight": np.zeros((1, 384), np.float32)}, tmp_path / "fill.safetensors")
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE, encoding="utf-8")
     return SharedSettings(redis_url=redis_url, data=tmp_path / "data", catalogue=path)
@@ -148,6 +155,23 @@ def test_a_model_without_references_names_those_that_have_them(client: TestClien
 
     found = problems_of(client.post("/v1/img2img", json={"prompt": "x", "model": "kontext", "image": SMALL}))
     assert found == {"model": "kontext (flux-kontext) does not support img2img; models here that do: plain"}
+
+
+def test_a_checkpoint_offers_the_tasks_that_its_channels_can_run(client: TestClient, queue: JobQueue) -> None:
+    model = client.get("/v1/models/fill").json()
+    assert (model["tasks"], list(model["schemas"])) == (["inpaint"], ["inpaint"])
+    assert (model["defaults"]["guidance_scale"], model["defaults"]["strength"]) == (30.0, 1.0)
+
+    body = {"prompt": "x", "model": "fill", "image": SMALL, "mask_image": MASK}
+    job = record_of(queue, client.post("/v1/inpaint", json=body)).parameters
+    assert (job.strength, job.guidance_scale, job.num_inference_steps) == (1.0, 30.0, 50)
+    refused = client.post("/v1/txt2img", json={"prompt": "x", "model": "fill"})
+    assert problems_of(refused) == {
+        "model": "fill (flux-fill) does not support txt2img; models here that do: plain, kontext"
+    }
+    assert refused.json()["errors"][0]["allowed"] == ["inpaint"]
+    refused = client.post("/v1/inpaint", json=body | {"true_cfg_scale": 3})
+    assert "not supported" in problems_of(refused)["true_cfg_scale"]
 
 
 def test_references_of_another_task_are_said_to_belong_to_edits(client: TestClient) -> None:

@@ -38,6 +38,7 @@ CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
     ("flux-kontext", Mode.EDIT_INPAINT): (
         "FluxKontextInpaintPipeline", _START | {"image_reference": REFERENCE},
     ),
+    ("flux-fill", Mode.INPAINT): ("FluxFillPipeline", _START | {"strength": 1.0}),
 }  # fmt: skip
 
 
