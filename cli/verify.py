@@ -1,13 +1,16 @@
-"""`darkroom verify`: whether an image file is as it was signed, by whom, and how it was made."""
+"""`darkroom verify`: whether a file is as it was signed, by whom, how it was made, and whether that is true."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.client import Client, ServiceError
+from cli.client import Client, Json, ServiceError
+from contracts.catalogue.families import Task
+from contracts.requests.schema import REQUESTS
 
 if TYPE_CHECKING:
     from contracts.provenance.verification import Verification
@@ -27,6 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trust.add_argument("--root", type=Path, metavar="PEM", help="certificate to trust")
     trust.add_argument("--server", metavar="URL", help="trust the certificate of this service")
     parser.add_argument("--receipt", action="store_true", help="print the signed receipt as JSON as well")
+    parser.add_argument(
+        "--again",
+        metavar="URL",
+        help="make the image again at this service, as its receipt says, and compare the pixels; for images made "
+        "from a prompt alone, with the same models",
+    )
+    parser.add_argument(
+        "--key", default=os.environ.get("DARKROOM_API_KEY"), help="API key for --again, or DARKROOM_API_KEY"
+    )
     parser.set_defaults(run=_verify)
 
 
@@ -45,6 +57,50 @@ def _verify(arguments: argparse.Namespace) -> None:
         print(json.dumps(found.receipt, indent=1, ensure_ascii=False))
     if found.verdict in ("changed", "unsigned") or found.same_pixels is False:
         raise ServiceError(f"{arguments.file}: {_SENTENCES[found.verdict]}")
+    if arguments.again is not None:
+        if found.receipt is None:
+            raise ServiceError(f"{arguments.file}: it holds no receipt of Darkroom")
+        print(f"again      {_make_again(dict(found.receipt), arguments.again, arguments.key)}")
+
+
+def _make_again(receipt: Json, url: str, key: str | None) -> str:
+    """Run the job of a receipt and compare; returns what to tell. Raises ServiceError where the pixels differ."""
+    body = _request_of(receipt)
+    with Client(url, key=key) as client:
+        job = client.wait(client.submit(receipt["parameters"]["task"], body)["id"])
+    if job["status"] != "completed":
+        raise ServiceError(f"the image could not be made again: {job['error']['message']}")
+    made = job["receipt"]
+    pixels = made["pixels_sha256"][receipt["seed"] - receipt["parameters"]["seed"]]
+    if pixels == receipt["pixels_sha256"]:
+        return "the same pixels"
+    compared = ("model", "loras", "controlnets", "device", "dtype", "kernels", "versions", "deviations")
+    differing = [name for name in compared if made.get(name) != receipt.get(name)]
+    reason = (
+        f"; what differs here: {', '.join(differing)}" if differing else ", with the same weights and versions"
+    )
+    raise ServiceError(f"made again, the image has other pixels{reason}")
+
+
+def _request_of(receipt: Json) -> Json:
+    """The request that a receipt is of.
+
+    Raises:
+        ServiceError: it was made from other images, or its prompts are only known by their hash.
+    """
+    parameters = receipt["parameters"]
+    task = Task(parameters["task"])
+    if parameters.get("image") or parameters.get("controls") or parameters.get("references"):
+        raise ServiceError(
+            "only images made from a prompt alone can be made again: this one needs its input images"
+        )
+    if str(parameters["prompt"]).startswith("sha256:"):
+        raise ServiceError("the receipt has only the hash of the prompt: the image cannot be made again from it")
+    fields = {
+        name: parameters[name] for name in REQUESTS[task].model_fields if parameters.get(name) not in (None, [])
+    }
+    loras = [{"name": lora["name"], "scale": lora["scale"]} for lora in parameters.get("loras", ())]
+    return {**fields, "loras": loras, "batchable": False}
 
 
 def _root(arguments: argparse.Namespace) -> str | None:
