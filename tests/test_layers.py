@@ -1,6 +1,6 @@
 """The import law: `app`, `worker`, `dispatcher` import `contracts`, never each other; an import has no effect.
 
-And the lists of rooms, in packages and in the README: every file and folder is in them, and nothing else is.
+And the lists of rooms, in packages and in docs/architecture.md: each file and folder is in them, and nothing else.
 """
 
 from __future__ import annotations
@@ -146,16 +146,21 @@ def test_a_package_lists_its_files_and_folders(folder: Path) -> None:
 
 
 def tree() -> Iterator[tuple[str, str]]:
-    """The folders in the README's tree: package and subpackage, or package and nothing."""
+    """The folders in the documentation's tree: package and subpackage, or package and nothing."""
     package = ""
-    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things live")[2].split("```")[1]
+    block = (
+        (ROOT / "docs" / "architecture.md")
+        .read_text(encoding="utf-8")
+        .partition("## Where things live")[2]
+        .split("```")[1]
+    )
     for line in block.splitlines():
         if found := re.match(r"( *)(\w+)/", line):
             package = package if found[1] else found[2]
             yield package, found[2] if found[1] else ""
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
+def test_the_tree_in_the_documentation_is_the_tree() -> None:
     drawn = set(tree())
     assert {(package, name) for package, name in drawn if not (ROOT / package / name).is_dir()} == set()
     for package in ("app", "contracts", "worker"):
