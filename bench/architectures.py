@@ -34,6 +34,7 @@ _SHAPING = (
     "block_out_channels", "down_block_types", "layers_per_block", "transformer_layers_per_block",
     "cross_attention_dim", "resnet_time_scale_shift", "conditioning_embedding_out_channels", "latent_channels",
     "num_attention_heads", "attention_head_dim", "num_layers", "num_single_layers", "patch_size", "in_channels",
+    "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
 )  # fmt: skip

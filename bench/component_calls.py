@@ -6,7 +6,7 @@ A new component class gets a row in `Inputs.of`. Knows nothing of what is counte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,8 @@ class Inputs:
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,
+            "PixArtTransformer2DModel": self._pixart,
+            "ChromaTransformer2DModel": self._chroma,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
             "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
@@ -100,6 +102,21 @@ class Inputs:
             "img_ids": torch.empty(self.shape.pixels // 256, 3, device="meta", dtype=self.dtype),
             "txt_ids": torch.empty(self.shape.text_tokens, 3, device="meta", dtype=self.dtype),
         }
+
+    def _pixart(self) -> dict[str, Any]:
+        return {
+            "hidden_states": self._latents(self.config["in_channels"]),
+            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["caption_channels"]),
+            "timestep": self._empty(),
+            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+            "encoder_attention_mask": self._empty(self.shape.text_tokens),
+        }
+
+    def _chroma(self) -> dict[str, Any]:
+        # Without its mask, whose values grow with the square of all tokens: half a percent of a call at 1024².
+        flux = {"pooled_projection_dim": 0, "guidance_embeds": False, **self.config}
+        unlike = ("pooled_projections", "guidance")
+        return {name: value for name, value in replace(self, config=flux)._flux().items() if name not in unlike}
 
     def _ids(self, length: int) -> torch.Tensor:
         return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)

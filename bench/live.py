@@ -155,8 +155,12 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: set[int] = set()
 
     def know(self, tensor: torch.Tensor) -> None:
-        """Do not count this tensor: it was there before."""
-        self._known.add(tensor.untyped_storage()._cdata)
+        """Do not count this tensor: it was there before. Another may be made at its address once it is gone."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._known:
+            self._known.add(key)
+            weakref.finalize(storage, self._known.discard, key)
 
     def note(self) -> None:
         """Record a step."""

@@ -41,7 +41,7 @@ class ModelView(BaseModel):
     id: str = Field(description="Value of the field `model` in requests.")
     object: Literal["model"] = Field("model", description="Always `model`.")
     owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
-    family: str = Field(description="Architecture: `sd15`, `sdxl`, `sd3` or `flux`.")
+    family: str = Field(description="Architecture: `sd15`, `sdxl`, `sd3`, `flux`, `pixart` or `chroma`.")
     title: str = Field(description="Name for people.")
     tasks: list[Task] = Field(description="Tasks that it can run.")
     defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")

@@ -142,6 +142,12 @@ class LoraSpec(WeightRow):
     trigger: str = ""
     models: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _family_takes_loras(self) -> Self:
+        if not self.family_spec.denoiser_layers:
+            raise ValueError(f"family {self.family} takes no LoRAs")
+        return self
+
     def suits(self, model: ModelSpec) -> bool:
         """Return whether it works with this model."""
         return self.family == model.family and (not self.models or model.id in self.models)
@@ -157,6 +163,12 @@ class ControlNetSpec(WeightRow):
 
     kind: Literal["hint", "inpaint"] = "hint"
     preprocessors: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _family_has_controlnets(self) -> Self:
+        if not self.family_spec.controlnet:
+            raise ValueError(f"family {self.family} has no ControlNets")
+        return self
 
 
 class Catalogue(BaseModel):

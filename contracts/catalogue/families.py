@@ -106,7 +106,7 @@ class Family:
         kind: decides which schedulers work with it.
         pipeline: class that the `model_index.json` of its checkpoints names.
         more_pipelines: classes whose checkpoints it can run, too, beside those that begin as `pipeline` does.
-        controlnet: class that the `config.json` of its ControlNets names.
+        controlnet: class that the `config.json` of its ControlNets names; empty where it has none.
         modes: modes that diffusers has a pipeline for, each with the request fields that it uses.
         size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
         max_pixels: maximum of width × height; a model's row may override it.
@@ -114,11 +114,12 @@ class Family:
         max_sequence_length: maximum T5 prompt length in tokens; None without a T5.
         negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
         guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
+        single_file: whether diffusers reads its checkpoints from one file.
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
-            LoRA trainer, with `_` for dots.
+            LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
         lora_text_encoders: text encoders that LoRAs can change.
         context_widths: of the published checkpoints: channels of the prompt's embedding that attention is given.
         step_cache: schedule of `speed: fast`.
@@ -147,6 +148,7 @@ class Family:
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     guidance_off: float = 1.0
+    single_file: bool = True
     refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False
     t5_optional: bool = False
@@ -173,6 +175,7 @@ _SDXL_TEXT = frozenset(
     {"prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size"}
 )
 _SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
+_T5_TEXT = frozenset({"negative_prompt", "max_sequence_length"})
 _FLUX_TEXT = frozenset({"prompt_2", "max_sequence_length"})
 _FLUX_CFG = frozenset({"negative_prompt", "true_cfg_scale"})
 _IMAGE = frozenset({"image", "strength", "fit"})
@@ -339,8 +342,54 @@ _FLUX = replace(
     ),
 )
 
+_PIXART = Family(
+    id="pixart",
+    kind="diffusion",
+    pipeline="PixArtSigmaPipeline",
+    controlnet="",
+    modes={Mode.TXT2IMG: _T5_TEXT},
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 20, "guidance_scale": 4.5,
+        "max_sequence_length": 300, "scheduler": "dpmpp_2m", "long_prompt": "truncate",
+    },
+    denoiser_layers="",
+    lora_text_encoders=frozenset(),
+    max_sequence_length=300,
+    single_file=False,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
+_CHROMA = Family(
+    id="chroma",
+    kind="flow",
+    pipeline="ChromaPipeline",
+    controlnet="",
+    modes={
+        Mode.TXT2IMG: _T5_TEXT,
+        Mode.IMG2IMG: _T5_TEXT | _IMAGE,
+        Mode.INPAINT: _T5_TEXT | _MASK,
+    },
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 35, "guidance_scale": 5.0,
+        "max_sequence_length": 512, "scheduler": "flow_euler", "long_prompt": "truncate",
+    },
+    denoiser_layers=_FLUX.denoiser_layers + "|distilled_guidance_layer_",
+    lora_text_encoders=frozenset(),
+    max_sequence_length=512,
+    single_file=False,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
 #: The families that a row of the catalogue may name.
-FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15)})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA)}
+)
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(
     {row.id: row for family in FAMILIES.values() for row in (family, *family.other_checkpoints.values())}

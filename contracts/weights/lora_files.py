@@ -167,7 +167,7 @@ def _may_be(family: Family, layers: Sequence[LoraLayer]) -> bool:
 def _is_named_as(family: Family, layer: LoraLayer) -> bool:
     if layer.part != DENOISER:
         return layer.part in family.lora_text_encoders
-    return re.match(family.denoiser_layers, layer.layer) is not None
+    return bool(family.denoiser_layers) and re.match(family.denoiser_layers, layer.layer) is not None
 
 
 def _blame(layers: Sequence[LoraLayer]) -> str:

@@ -38,6 +38,8 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             _check_folder(place, row)
         elif isinstance(row, ControlNetSpec) and not place.with_name("config.json").is_file():
             refuse_other_kinds(_read(place))
+        elif isinstance(row, ModelSpec) and not row.family_spec.single_file:
+            raise HubRefused(f"checkpoints of family {row.family} must be a folder in diffusers' layout")
         else:
             _read(place)
     except CatalogueError as error:

@@ -21,6 +21,8 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "euler_a": ("EulerAncestralDiscreteScheduler", {}),
         "pndm": ("PNDMScheduler", {}),
         "lcm": ("LCMScheduler", {}),
+        "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+        "flow_euler": ("FlowMatchEulerDiscreteScheduler", {}),
         "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     }
 )

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.families import FAMILIES
 from tests.support.weights import random_adapter
 
 #: Width of all text encoders.
@@ -40,6 +41,8 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
                 max_clip_skip=1,
             )
         )
+        if not FAMILIES[family].denoiser_layers:
+            continue
         denoiser = "unet" if "unet" in pipeline.components else "transformer"
         tensors = random_adapter(pipeline.components[denoiser], denoiser, rank=4, seed=1)
         save_file(tensors, folder / f"tiny-{family}.safetensors")
@@ -133,5 +136,54 @@ def _unet_controlnet(denoiser: Any) -> Any:
     )
 
 
-UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType({"sd15": sd15})
+def t5_tokenizer(length: int = 512) -> Any:
+    """T5's Unigram over printable ASCII."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    pieces += [(chr(code), -8.0) for code in range(33, 127)]
+    return transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
+
+
+def t5_text(tokenizer: Any) -> Any:
+    """T5's encoder, version 1.1, with two layers."""
+    config = transformers.T5Config(
+        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=2 * WIDTH, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, dropout_rate=0.0,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return seeded(lambda: transformers.T5EncoderModel(config))
+
+
+def pixart() -> Any:
+    """PixArt-Σ; predicts the noise's variance, too."""
+    tokenizer = t5_tokenizer(300)
+    transformer = seeded(
+        lambda: diffusers.PixArtTransformer2DModel(
+            num_attention_heads=3, attention_head_dim=8, num_layers=2, cross_attention_dim=24, sample_size=8,
+            caption_channels=WIDTH,
+        )
+    )  # fmt: skip
+    return diffusers.PixArtSigmaPipeline(
+        tokenizer=tokenizer, text_encoder=t5_text(tokenizer), vae=vae(), transformer=stirred(transformer),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+    )  # fmt: skip
+
+
+def chroma() -> Any:
+    """Chroma with one block of each kind."""
+    tokenizer = t5_tokenizer()
+    transformer = seeded(
+        lambda: diffusers.ChromaTransformer2DModel(
+            in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=WIDTH, axes_dims_rope=(4, 6, 6), approximator_num_channels=8,
+            approximator_hidden_dim=16, approximator_layers=1,
+        )
+    )  # fmt: skip
+    latent_vae = vae(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1)
+    return diffusers.ChromaPipeline(
+        tokenizer=tokenizer, text_encoder=t5_text(tokenizer), vae=latent_vae, transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )  # fmt: skip
+
+
+UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType({"sd15": sd15, "pixart": pixart, "chroma": chroma})
 _CONTROLNETS: Mapping[str, Callable[[Any], Any]] = MappingProxyType({"sd15": _unet_controlnet})

@@ -51,7 +51,7 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
 
 def adaptable_components(base: Any) -> dict[str, torch.nn.Module]:
     """Return the components of a pipeline that LoRAs can change, by their names."""
-    components = {name: getattr(base, name, None) for name in base._lora_loadable_modules}
+    components = {name: getattr(base, name, None) for name in getattr(base, "_lora_loadable_modules", ())}
     return {name: component for name, component in components.items() if component is not None}
 
 

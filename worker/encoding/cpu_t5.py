@@ -44,6 +44,7 @@ class CpuT5:
         self.cache = cache
         self.lock = lock
         self._weights_sha256 = weights_sha256
+        self._read = family.encoding.read_t5
         self._prompt_field = family.encoding.prompt_fields[-1]
         self._lookahead = _LookaheadT5Proxy(self)
         tokenizer = name.replace("text_encoder", "tokenizer")
@@ -62,9 +63,7 @@ class CpuT5:
             with self.lock, torch.no_grad():
                 if not may_continue():
                     break
-                self._pipeline._get_t5_prompt_embeds(
-                    [text], max_sequence_length=length, device=torch.device("cpu")
-                )
+                self._read(self._pipeline, text, length, torch.device("cpu"))
         return self._lookahead.count - before
 
     def job_proxy(self) -> JobT5Proxy:
@@ -74,13 +73,18 @@ class CpuT5:
     def key(self, ids: torch.Tensor, options: dict[str, Any]) -> tuple[object, ...]:
         """Return the cache key: everything that determines the encoder's result."""
         dtype = str(next(self.module.parameters()).dtype)
-        given = (*ids.shape, ids.cpu().numpy().tobytes(), *sorted(options.items()))
+        given = tuple((name, _content(value)) for name, value in sorted({"ids": ids, **options}.items()))
         return ("t5", self._weights_sha256, dtype, *given)
 
     def _text_and_length(self, prompt: PromptArguments) -> tuple[str, int]:
         """Return T5's text, which is the main prompt unless it has one of its own, and its token limit."""
         own = prompt[self._prompt_field]
         return prompt["prompt"] if own is None else own, prompt["max_sequence_length"]
+
+
+def _content(value: Any) -> object:
+    """A tensor's shape and bytes, such as a mask's; anything else as it is."""
+    return (*value.shape, value.cpu().numpy().tobytes()) if isinstance(value, torch.Tensor) else value
 
 
 class _T5Proxy:

@@ -2,9 +2,11 @@
 
 What a family can do is in `contracts/catalogue/families.py`. No family imports another.
 
+chroma.py          Chroma
 flux.py            FLUX.1 dev and schnell
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
+pixart.py          PixArt-Σ
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL
@@ -122,6 +124,10 @@ class Prompt:
         return Prompt({**self.arguments, **texts})
 
 
+def _read_t5(pipeline: Any, text: str, max_length: int, device: torch.device) -> object:
+    return pipeline._get_t5_prompt_embeds([text], max_sequence_length=max_length, device=device)
+
+
 def one_tensor(rows: Sequence[Any]) -> Any:
     """Return rows, each (1, …), as one tensor."""
     return torch.cat(list(rows))
@@ -141,6 +147,7 @@ class PromptEncoding:
         results: argument of the pipeline call, for the prompt -> where `encode_prompt`'s result holds its value.
             For the negative prompt the argument is the same after `negative_`.
         constants: arguments of `encode_prompt` that never change.
+        read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
         join: rows, (1, …) of each image -> that argument's value.
     """
 
@@ -150,6 +157,7 @@ class PromptEncoding:
     negative_prompt: Callable[[GenerationInputs, Mapping[str, Any]], str | None]
     results: Mapping[str, int]
     constants: Mapping[str, Any]
+    read_t5: Callable[[Any, str, int, torch.device], object] = _read_t5
     join: Callable[[Sequence[Any]], Any] = one_tensor
 
     def prompt_of(self, inputs: GenerationInputs) -> Prompt:
@@ -195,7 +203,7 @@ class DiffusersFamily:
         id: of its row in `contracts/catalogue/families.py`.
         pipelines: mode -> pipeline class; the first is the one that holds a loaded checkpoint's components.
         controlnet: class of a ControlNet.
-        multi_controlnet: class that combines several.
+        multi_controlnet: class that combines several; both are empty where it has none.
         denoiser: name of the component that runs at every step.
         denoiser_class: its class.
         repeated_blocks: classes of the blocks that it repeats; these are compiled.

@@ -127,6 +127,8 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "sd3": "chunk",
         "flux": "truncate",
         "sd15": "chunk",
+        "pixart": "truncate",
+        "chroma": "truncate",
     }
 
 

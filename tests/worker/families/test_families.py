@@ -127,7 +127,14 @@ def test_these_tests_cover_every_field() -> None:
     assert set(VALUES) | HANDLED_FIELDS | images == MODE_FIELDS | COMMON_FIELDS
 
 
-_PREFIXES = {"sdxl": "StableDiffusionXL", "sd3": "StableDiffusion3", "flux": "Flux", "sd15": "StableDiffusion"}
+_PREFIXES = {
+    "sdxl": "StableDiffusionXL",
+    "sd3": "StableDiffusion3",
+    "flux": "Flux",
+    "sd15": "StableDiffusion",
+    "pixart": "PixArtSigma",
+    "chroma": "Chroma",
+}
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),
     Mode.IMG2IMG: ("Img2ImgPipeline",),

@@ -22,6 +22,8 @@ from worker.pool.pool import Pool
         ("sd3", Mode.IMG2IMG, "usual"),
         ("flux", Mode.CONTROLNET, "usual"),
         ("sd15", Mode.TXT2IMG, "usual"),
+        ("pixart", Mode.TXT2IMG, "usual"),
+        ("chroma", Mode.INPAINT, "usual"),
         ("sd15", Mode.INPAINT, "without guidance"),
     ],
 )

@@ -1,0 +1,96 @@
+"""Chroma: FLUX.1's transformer without CLIP and distilled guidance; the padding of T5's sequence is masked.
+
+Arguments are those of diffusers' `ChromaPipeline` and its variants (`diffusers.pipelines.chroma`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from contracts.catalogue.families import Mode
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+
+
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of a Chroma pipeline."""
+    return {
+        **inputs.size,
+        "num_inference_steps": inputs.job.num_inference_steps,
+        "guidance_scale": inputs.guidance_scale,
+        "max_sequence_length": inputs.job.max_sequence_length,
+        **_BY_MODE[inputs.job.mode](inputs),
+    }
+
+
+def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:  # noqa: ARG001
+    return {}
+
+
+def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return inputs.start
+
+
+def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **inputs.inpaint_mask}
+
+
+def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
+    del config
+    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
+
+
+def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
+    width, height = size
+    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+
+
+def _prepare(pipeline: Any) -> None:
+    """diffusers 0.42's inpainting pipeline asks for an entry that the transformer's configuration lacks."""
+    if "guidance_embeds" not in pipeline.transformer.config:
+        pipeline.transformer.register_to_config(guidance_embeds=False)
+
+
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    transformer, vae = components["transformer"].config, components["vae"].config
+    pairs: dict[str, tuple[Any, Any]] = {
+        "in_channels of the transformer": (transformer.in_channels, 4 * vae.latent_channels)
+    }
+    if components.get("text_encoder") is not None:
+        width = components["text_encoder"].config.d_model
+        pairs["joint_attention_dim of the transformer"] = (transformer.joint_attention_dim, width)
+    return first_difference(pairs)
+
+
+_BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
+    Mode.TXT2IMG: _txt2img,
+    Mode.IMG2IMG: _img2img,
+    Mode.INPAINT: _inpaint,
+}
+
+FAMILY = DiffusersFamily(
+    id="chroma",
+    pipelines={
+        Mode.TXT2IMG: "ChromaPipeline",
+        Mode.IMG2IMG: "ChromaImg2ImgPipeline",
+        Mode.INPAINT: "ChromaInpaintPipeline",
+    },
+    controlnet="",
+    multi_controlnet="",
+    denoiser="transformer",
+    denoiser_class="ChromaTransformer2DModel",
+    repeated_blocks=("ChromaTransformerBlock", "ChromaSingleTransformerBlock"),
+    t5="text_encoder",
+    encoding=PromptEncoding(
+        prompt_fields=("prompt",),
+        option_fields=("max_sequence_length",),
+        negative_option_fields=("max_sequence_length",),
+        negative_prompt=_negative_prompt,
+        results={"prompt_embeds": 0, "prompt_attention_mask": 2},
+        constants={"do_classifier_free_guidance": False},
+    ),
+    arguments=arguments,
+    prepare=_prepare,
+    misfit=_misfit,
+    unpack_latents=_unpack_latents,
+)
