@@ -216,6 +216,7 @@ _SD15 = Family(
     id="sd15",
     kind="diffusion",
     pipeline="StableDiffusionPipeline",
+    more_pipelines=("LatentConsistencyModelPipeline",),
     controlnet="ControlNetModel",
     modes={
         Mode.TXT2IMG: _SD15_TEXT | _RESCALE,

@@ -97,8 +97,17 @@ _ROWS = (
         lacks=("rescale_betas_zero_snr", *_DISCRETE),
         predictions=_NOISE_OR_VELOCITY,
     ),
-    # Its steps are chosen from the 50 that LCM models are distilled on.
+    # Turbo, Lightning and Hyper models, and their LoRAs, begin at the very last timestep.
+    SchedulerSpec(
+        "euler_trailing",
+        "EulerDiscreteScheduler",
+        "diffusion",
+        {"timestep_spacing": "trailing"},
+        lacks=("thresholding",),
+    ),
+    # Their steps are chosen from the 50 that LCM and TCD models are distilled on.
     SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
+    SchedulerSpec("tcd", "TCDScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
     SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion", lacks=("timestep_type",)),
     SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion", lacks=("timestep_type",)),
     SchedulerSpec(
@@ -129,6 +138,16 @@ _ROWS = (
     SchedulerSpec("edm_euler", "EDMEulerScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
     SchedulerSpec("edm_dpmpp_2m", "EDMDPMSolverMultistepScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
 )
+
+#: Scheduler's class of a checkpoint that is distilled for few steps -> what its family's defaults are replaced by.
+FEW_STEPS: Mapping[str, Mapping[str, int | float | str]] = MappingProxyType(
+    {
+        "LCMScheduler": {"scheduler": "lcm", "num_inference_steps": 4, "guidance_scale": 1.0},
+        "TCDScheduler": {"scheduler": "tcd", "num_inference_steps": 4, "guidance_scale": 1.0},
+    }
+)
+#: Guidance of the published models whose UNet is given it as an input (arXiv 2310.04378).
+LCM_GUIDANCE = 8.5
 
 SCHEDULERS: Mapping[str, SchedulerSpec] = MappingProxyType({row.id: row for row in _ROWS})
 

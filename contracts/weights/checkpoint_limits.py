@@ -13,6 +13,7 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Family, Task
+from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
@@ -64,7 +65,7 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
         limits = _limits(catalogue, row)
     except (CatalogueError, NotSafetensors, OSError):  # loading it says why
         return row
-    limited = row.model_copy(update=limits)
+    limited = _with_few_steps(row.model_copy(update=limits))
     if limited.default("scheduler") not in limited.schedulers and limited.schedulers:
         defaults = {**limited.defaults, "scheduler": limited.schedulers[0]}
         if "scheduler" in row.defaults:
@@ -74,6 +75,13 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
             )
         limited = limited.model_copy(update={"defaults": defaults})
     return limited
+
+
+def _with_few_steps(row: ModelSpec) -> ModelSpec:
+    """The row with the defaults of a checkpoint that is distilled for few steps; the operator's own come first."""
+    few = FEW_STEPS.get(str(row.scheduler_config.get("_class_name")), {})
+    usable = {name: value for name, value in few.items() if name in row.family_spec.defaults}
+    return row.model_copy(update={"defaults": {**usable, **row.defaults}})
 
 
 def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
@@ -97,6 +105,10 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     if channels is not None and folder is not None:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)
         tasks = tasks_of_channels(channels, latent_channels)
+        if not keys and read_config(folder / "unet").get("time_cond_proj_dim"):
+            # Guidance is an input of the UNet, as of LCM's: there is no pass without the prompt.
+            limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "negative_prompt", "guidance_rescale"]))
+            limits["defaults"] = {"guidance_scale": LCM_GUIDANCE, **row.defaults}
         if tasks:
             limits["only_tasks"] = tasks
     return limits

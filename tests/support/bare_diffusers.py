@@ -20,6 +20,8 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "euler": ("EulerDiscreteScheduler", {}),
         "euler_a": ("EulerAncestralDiscreteScheduler", {}),
         "pndm": ("PNDMScheduler", {}),
+        "euler_trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+        "tcd": ("TCDScheduler", {}),
         "lcm": ("LCMScheduler", {}),
         "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
         "flow_euler": ("FlowMatchEulerDiscreteScheduler", {}),

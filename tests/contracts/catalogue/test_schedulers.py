@@ -30,7 +30,10 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}
         (ZERO_SNR, set(names_for("diffusion")) - {"heun", "pndm"}),
         ({**ZERO_SNR, "rescale_betas_zero_snr": False}, set(names_for("diffusion"))),
         (EDM, {"edm_euler", "edm_dpmpp_2m"}),
-        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, {"euler", "euler_karras"}),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
+            {"euler", "euler_karras", "euler_trailing"},
+        ),
         (
             {**ZERO_SNR, "rescale_betas_zero_snr": None, "prediction_type": "sample"},
             set(names_for("diffusion")) - {"euler_a", "heun", "pndm"},

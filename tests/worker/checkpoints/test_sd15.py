@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import diffusers
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from contracts.errors import InvalidRequest
 from contracts.memory.components import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.bare_diffusers import paint
 from tests.support.jobs import generate_pixels, make_job
 from tests.support.original_layout import write_sd15_file
 from tests.support.untrained import sd15
@@ -56,6 +59,29 @@ def test_a_checkpoint_whose_unet_takes_a_mask_inpaints_and_does_nothing_else(
         for strength in (1.0, 0.7)
     ]
     assert (images[0] != images[1]).any()
+
+
+def test_a_checkpoint_that_is_distilled_for_few_steps_has_defaults_of_its_own(
+    tmp_path: Path, storage: Storage
+) -> None:
+    distilled = sd15(time_cond_proj_dim=16)
+    distilled.scheduler = diffusers.LCMScheduler.from_config(distilled.scheduler.config)
+    distilled.save_pretrained(tmp_path / "folder")
+    index = json.loads((tmp_path / "folder" / "model_index.json").read_text())
+    index["_class_name"] = "LatentConsistencyModelPipeline"
+    (tmp_path / "folder" / "model_index.json").write_text(json.dumps(index))
+    catalogue = _catalogue(tmp_path / "folder")
+    with pytest.raises(InvalidRequest, match="negative_prompt"):
+        make_job(catalogue, "sd15", negative_prompt="a blue square")
+
+    job = make_job(catalogue, "sd15", num_inference_steps=None)
+    ours = generate_pixels(job, Pool(catalogue, device="cpu"), storage)
+
+    assert (job.scheduler, job.num_inference_steps, job.guidance_scale) == ("lcm", 4, 8.5)
+    call = {"prompt": job.prompt, "width": 64, "height": 64, "num_inference_steps": 4, "guidance_scale": 8.5}
+    folder = tmp_path / "folder"
+    theirs = paint(folder, "LatentConsistencyModelPipeline", call, scheduler="lcm", seed=7)
+    assert np.array_equal(ours, np.asarray(theirs))
 
 
 def test_a_safety_checker_is_neither_loaded_nor_counted(tmp_path: Path) -> None:

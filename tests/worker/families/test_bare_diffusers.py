@@ -74,6 +74,8 @@ CASES = [
     _sd15(Mode.TXT2IMG, "", "pndm", SIZE | {"guidance_rescale": 0.5}, guidance_rescale=0.5),
     _sd15(Mode.TXT2IMG, "", "euler_a", SIZE | {"clip_skip": 1}, clip_skip=1),
     _sd15(Mode.TXT2IMG, "", "lcm", SIZE),
+    _sd15(Mode.TXT2IMG, "", "tcd", SIZE),
+    _sd15(Mode.TXT2IMG, "", "euler_trailing", SIZE),
     _sd15(Mode.IMG2IMG, "Img2Img", "dpmpp_2m_karras", START, strength=0.8),
     _sd15(Mode.INPAINT, "Inpaint", "euler", START | SIZE | {"mask_image": MASK}, strength=0.8, mask_blur=0),
     _sd15(Mode.CONTROLNET, "ControlNet", "euler", {"image": CONTROL, **SIZE, **CONTROL_CALL}),
