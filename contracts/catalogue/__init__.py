@@ -5,5 +5,6 @@ rows.py         what rows of all kinds have: where their weights come from
 lines.py        the line of a catalogue file that a problem is on
 cached.py       rows whose files are in the cache of a hub
 families.py     what each model family supports: modes, fields, sizes, defaults
+family.py       what such a row says; tasks and modes
 schedulers.py   schedulers by public name
 """

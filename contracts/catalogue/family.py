@@ -1,0 +1,197 @@
+"""What a row of `families.py` says of a model family; tasks, and the modes that their jobs run in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Literal
+
+from contracts.catalogue.schedulers import Kind
+
+#: What happens to a prompt that an encoder cannot read at once.
+LongPrompt = Literal["chunk", "truncate", "refuse"]
+
+
+class Task(StrEnum):
+    """Kind of job that a client can request; each has its own route."""
+
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    CONTROLNET = "controlnet"
+    EDIT = "edit"
+
+
+class Mode(StrEnum):
+    """Pipeline that a job runs on: its task, or for ControlNet and edits also whether it has image or mask."""
+
+    TXT2IMG = "txt2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    CONTROLNET = "controlnet"
+    CONTROLNET_IMG2IMG = "controlnet_img2img"
+    CONTROLNET_INPAINT = "controlnet_inpaint"
+    EDIT = "edit"
+    EDIT_INPAINT = "edit_inpaint"
+
+
+@dataclass(frozen=True)
+class StepCacheSchedule:
+    """The steps at which `speed: fast` runs the denoiser; at the others it predicts the result from earlier steps.
+
+    The schedule is fixed, so an image depends neither on the jobs it shares a call with nor on the device's speed.
+
+    Attributes:
+        first_steps: number of initial steps that are all computed; they decide the composition.
+        interval: after those, one step in this many is computed.
+        order: order of the Taylor expansion: 0 repeats the last result, 1 extrapolates linearly.
+        min_steps: minimum number of steps of a job; with fewer there is too little to predict from.
+    """
+
+    first_steps: int = 3
+    interval: int = 2
+    order: int = 1
+    min_steps: int = 8
+
+    def computes(self, step: int) -> bool:
+        """Return whether the denoiser runs at this step, counted from 0 as in diffusers' TaylorSeer cache."""
+        return step < self.first_steps or (step - self.first_steps - 1) % self.interval == 0
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder of a family, and what it reads.
+
+    Attributes:
+        name: component of the checkpoint.
+        tokenizer: the same.
+        prompt: request field that it reads; without that, it reads `prompt`.
+        kind: CLIP reads windows of 75 tokens, T5 up to `max_sequence_length`.
+        pooled_only: the denoiser gets one vector of the first window, and no sequence.
+        final_norm: the denoiser gets the last layer's output through the encoder's norm; else the one before it.
+    """
+
+    name: str
+    tokenizer: str
+    prompt: str
+    kind: Literal["clip", "t5"]
+    pooled_only: bool = False
+    final_norm: bool = False
+
+
+@dataclass(frozen=True)
+class References:
+    """What the reference images of an edit are to a family; each is read at a size of its own.
+
+    Attributes:
+        max_count: how many one request may have.
+        meaning: what they are for, in one sentence, for clients.
+    """
+
+    max_count: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model architecture, or the checkpoints of one that were trained for other tasks.
+
+    Attributes:
+        id: name in the catalogue.
+        kind: decides which schedulers work with it.
+        pipeline: class that the `model_index.json` of its checkpoints names.
+        more_pipelines: classes whose checkpoints it can run, too, beside those that begin as `pipeline` does.
+        controlnet: class that the `config.json` of its ControlNets names; empty where it has none.
+        modes: modes that diffusers has a pipeline for, each with the request fields that it uses.
+        size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
+        max_pixels: maximum of width × height; a model's row may override it.
+        defaults: default of each field that depends on the model; a model's row may override it.
+        max_sequence_length: maximum T5 prompt length in tokens; None without a T5.
+        negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
+        guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
+        single_file: whether diffusers reads its checkpoints from one file.
+        refuses: fields of every task that its models ignore.
+        t5_optional: T5 may be skipped, which changes the image.
+        inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
+        denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
+            LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
+        lora_text_encoders: text encoders that LoRAs can change.
+        context_widths: of the published checkpoints: channels of the prompt's embedding that attention is given.
+        step_cache: schedule of `speed: fast`.
+        text_encoders: in the order of their components.
+        long_prompts: values of `long_prompt` that it can follow.
+        references: of edits; None without the task `edit`.
+        reads_image_as_reference: in an inpaint, the denoiser is given the image itself as a reference.
+        other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
+            were trained for other tasks -> what these support.
+        denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
+            do not tell its checkpoints from others.
+    """
+
+    id: str
+    kind: Kind
+    pipeline: str
+    controlnet: str
+    modes: Mapping[Mode, frozenset[str]]
+    size_multiple: int
+    max_pixels: int
+    defaults: Mapping[str, object]
+    denoiser_layers: str
+    lora_text_encoders: frozenset[str]
+    context_widths: frozenset[int] = frozenset()
+    more_pipelines: tuple[str, ...] = ()
+    max_sequence_length: int | None = None
+    negative_needs_true_cfg: bool = False
+    guidance_off: float = 1.0
+    single_file: bool = True
+    refuses: tuple[str, ...] = ()
+    inpaint_control_only: bool = False
+    t5_optional: bool = False
+    step_cache: StepCacheSchedule = StepCacheSchedule()
+    text_encoders: tuple[TextEncoder, ...] = ()
+    long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
+    references: References | None = None
+    reads_image_as_reference: bool = False
+    other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
+    denoiser_channels: int | None = None
+
+    def of_checkpoint(self, pipeline: str | None) -> Family:
+        """Return what checkpoints of this class support; this row where it is the usual class, or not known."""
+        return self.other_checkpoints.get(pipeline or "", self)
+
+    @property
+    def chunks_prompts(self) -> bool:
+        """Whether it has an encoder that reads a long prompt in several windows."""
+        return any(encoder.kind == "clip" and not encoder.pooled_only for encoder in self.text_encoders)
+
+
+#: The modes of a task, where it has several.
+_MODES_OF: Mapping[Task, tuple[Mode, ...]] = MappingProxyType(
+    {
+        Task.CONTROLNET: (Mode.CONTROLNET, Mode.CONTROLNET_IMG2IMG, Mode.CONTROLNET_INPAINT),
+        Task.EDIT: (Mode.EDIT, Mode.EDIT_INPAINT),
+    }
+)
+
+
+def modes_of(task: Task) -> tuple[Mode, ...]:
+    """Return all modes that jobs of a task may run in."""
+    return _MODES_OF.get(task, (Mode(task.value),))
+
+
+def task_of(mode: Mode) -> Task:
+    """Return the task whose jobs run in a mode."""
+    return next(task for task in Task if mode in modes_of(task))
+
+
+def mode_of(task: Task, *, has_image: bool, has_mask: bool) -> Mode:
+    """Return the mode of a task, given which images the request has."""
+    if task is Task.EDIT:
+        return Mode.EDIT_INPAINT if has_mask else Mode.EDIT
+    if task is not Task.CONTROLNET:
+        return Mode(task.value)
+    if has_mask:
+        return Mode.CONTROLNET_INPAINT
+    return Mode.CONTROLNET_IMG2IMG if has_image else Mode.CONTROLNET
