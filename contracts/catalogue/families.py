@@ -1,7 +1,7 @@
 """What each model family supports, as data: modes, fields, sizes, defaults. Does not import diffusers.
 
-A test compares this table with the signatures of the pipelines (`tests/worker/families/`). `family.py` says what an
-entry of a row means.
+A test compares this table with the signatures of the pipelines (`tests/worker/families/`).
+The entries of a row are explained in `family.py`.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def test_a_checkpoint_whose_unet_takes_a_mask_inpaints_and_does_nothing_else(
     sd15(in_channels=9).save_pretrained(tmp_path / "folder")
     catalogue = _catalogue(tmp_path / "folder")
     assert catalogue.model("one").tasks == [Task.INPAINT]
-    with pytest.raises(InvalidRequest, match="one runs inpaint alone"):
+    with pytest.raises(InvalidRequest, match="one runs only inpaint"):
         make_job(catalogue, "sd15")
 
     pool = Pool(catalogue, device="cpu")
