@@ -8,6 +8,7 @@ within that second.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import time
 from dataclasses import dataclass
@@ -98,8 +99,11 @@ class Authenticator:
         self._refresh: asyncio.Task[bool] | None = None
         self._principals: dict[bytes, tuple[Principal, float]] = {}
 
-    async def authenticate(self, authorization: str | None) -> Principal:
+    async def authenticate(self, authorization: str | None, *, takes_password: bool = False) -> Principal:
         """The principal with these credentials: the text of the `Authorization` header.
+
+        Args:
+            takes_password: whether the API key may also be the password of Basic authentication.
 
         Raises:
             Unauthorized: no credentials, or an unknown or revoked key.
@@ -112,8 +116,11 @@ class Authenticator:
                 "this service has no API keys yet; its operator creates one with `darkroom keys create`"
             )
         token = read_token(authorization)
+        if token is None and takes_password:
+            token = read_password(authorization)
         if token is None:
-            raise Unauthorized("no API key; send one as `Authorization: Bearer KEY`")
+            also = ", or as the password of Basic authentication, with any user name" if takes_password else ""
+            raise Unauthorized(f"no API key; send one as `Authorization: Bearer KEY`{also}")
         principal = await self._look_up(token)
         if principal is None:
             raise Unauthorized("the API key is unknown or has been revoked")
@@ -150,3 +157,15 @@ def read_token(authorization: str | None) -> str | None:
     """The API key in an `Authorization` header; None where there is none."""
     scheme, _, rest = (authorization or "").strip().partition(" ")
     return rest.strip() if scheme.lower() == "bearer" else None
+
+
+def read_password(authorization: str | None) -> str | None:
+    """The password in an `Authorization` header of Basic authentication (RFC 7617); None where there is none."""
+    scheme, _, rest = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(rest.strip(), validate=True).decode()
+    except ValueError:
+        return None
+    return decoded.partition(":")[2] or None

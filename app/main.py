@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app import error_handlers
-from app.dependencies.access import AUTHENTICATED
+from app.dependencies.access import AUTHENTICATED, AUTHENTICATED_BY_PASSWORD_TOO
 from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
+from app.dialects.a1111.responses import A1111
 from app.dialects.huggingface_errors import HUGGING_FACE
 from app.dialects.openai_responses import OPENAI
 from app.dialects.replicate_schema import REPLICATE
@@ -22,6 +23,8 @@ from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
 from app.openapi.routes import operation_id, problems
 from app.routes import (
+    a1111,
+    a1111_lists,
     admin_jobs,
     admin_keys,
     admin_queues,
@@ -78,7 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     # From the innermost to the outermost.
-    error_handlers.install(app, [OPENAI, HUGGING_FACE, REPLICATE])
+    error_handlers.install(app, [OPENAI, HUGGING_FACE, REPLICATE, *A1111])
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
@@ -96,6 +99,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],
+            responses=problems(401, 403, 421, 422),
+        )
+    for module in (a1111, a1111_lists):
+        app.include_router(
+            module.router,
+            dependencies=[AUTHENTICATED_BY_PASSWORD_TOO, KNOWN_PARAMETERS_ONLY],
             responses=problems(401, 403, 421, 422),
         )
     if settings.page:

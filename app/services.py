@@ -30,6 +30,7 @@ from app.periodic import repeating
 from app.prompt_counter import PromptCounter
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
+from contracts.auth.caller_options import CallerOptions
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.catalogue import Catalogue
@@ -79,6 +80,7 @@ class Services:
     authenticator: Authenticator
     list_rate: ListRate | None
     api_keys: ApiKeyStore
+    caller_options: CallerOptions
     link_signer: LinkSigner
     admission: Admission
     idempotency: Idempotency
@@ -129,6 +131,7 @@ async def open_services(
         authenticator=Authenticator(api_keys, key_requirement, _anonymous(settings)),
         list_rate=ListRate(settings.lists_per_minute) if settings.lists_per_minute else None,
         api_keys=api_keys,
+        caller_options=CallerOptions(redis),
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
         idempotency=Idempotency(redis, settings.idempotency_lease_seconds),

@@ -10,10 +10,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.auth import Principal
+from app.auth import Principal, read_token
 from app.dependencies.queries import refuse_unknown_parameters
 from app.dependencies.services import services_of
-from app.dependencies.web_pages import refuse_foreign_page
+from app.dependencies.web_pages import refuse_foreign_origin, refuse_foreign_page
 from app.errors import rate_headers
 from contracts.auth.api_keys import Scope
 from contracts.auth.signed_links import Query
@@ -29,16 +29,25 @@ async def _authenticate(request: Request) -> None:
     request.state.principal = await _principal_of_credentials(request)
 
 
-async def _principal_of_credentials(request: Request) -> Principal:
+async def _authenticate_by_password_too(request: Request) -> None:
+    request.state.principal = await _principal_of_credentials(request, takes_password=True)
+
+
+async def _principal_of_credentials(request: Request, *, takes_password: bool = False) -> Principal:
     services = services_of(request)
-    principal = await services.authenticator.authenticate(request.headers.get("authorization"))
+    authorization = request.headers.get("authorization")
+    principal = await services.authenticator.authenticate(authorization, takes_password=takes_password)
     if not principal.has_key:
         refuse_foreign_page(request, services.settings)
+    elif read_token(authorization) is None:
+        refuse_foreign_origin(request, services.settings)  # browsers send passwords by themselves
     return principal
 
 
 #: The first provider of every protected route, so that nothing else is read of an unauthenticated request.
 AUTHENTICATED = Depends(_authenticate)
+#: The same, where the API key may also be the password of Basic authentication.
+AUTHENTICATED_BY_PASSWORD_TOO = Depends(_authenticate_by_password_too)
 
 
 def principal_of(request: Request) -> Principal:

@@ -34,6 +34,16 @@ def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
             f"this service is not {authority[:80]!r}; address it as localhost, or name the host in "
             "DARKROOM_API_PUBLIC_URL or DARKROOM_API_ALLOWED_HOSTS, or create API keys: `darkroom keys create`"
         )
+    refuse_foreign_origin(request, settings)
+
+
+def refuse_foreign_origin(request: Request, settings: ApiSettings) -> None:
+    """Check which page a request comes from that changes something, where pages need no secret of their own.
+
+    Raises:
+        OriginRefused: it comes from a page of another origin.
+    """
+    authority = request.headers.get("host", "")
     origin = request.headers.get("origin")
     if origin in settings.cors_origins:
         return
@@ -43,8 +53,9 @@ def refuse_foreign_page(request: Request, settings: ApiSettings) -> None:
     is_foreign = request.headers.get("sec-fetch-site", "").lower() in _FOREIGN_SITES
     if is_foreign or not (origin is None or _is_own(origin, authority, settings)):
         raise OriginRefused(
-            f"a web page of {(origin or 'another site')[:80]!r} may not use this service without an API key; "
-            "name it in DARKROOM_API_CORS_ORIGINS, or create a key: `darkroom keys create`"
+            f"a web page of {(origin or 'another site')[:80]!r} may not use this service without an API key "
+            "of its own; name it in DARKROOM_API_CORS_ORIGINS, or send a key (`darkroom keys create`) as "
+            "`Authorization: Bearer KEY`"
         )
 
 

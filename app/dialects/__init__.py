@@ -12,4 +12,5 @@ replicate_schema.py      bodies of Replicate's API
 replicate_requests.py    predictions, translated into our requests
 replicate_models.py      models of the catalogue, with versions and input schemas
 replicate_events.py      events of a prediction
+a1111/                AUTOMATIC1111's web UI
 """

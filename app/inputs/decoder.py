@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from app.inputs.codec.decoded_image import DecodedImage
+from app.inputs.codec.fill import join_files
 from app.inputs.codec.limits import Limits
 from app.inputs.lane import DecoderLane
 from app.inputs.process import DecoderProcessFailed
@@ -18,6 +19,8 @@ from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnI
 
 #: Decoded size up to which an image is small: 4 megapixels in color.
 _SMALL_BYTES = 16 * 2**20
+#: What two files in one piece have beside their bytes.
+_FRAME_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,22 @@ class ImageDecoder:
         """
         return _mask(self._run("decode_alpha_mask", data, field, owner))
 
+    def decode_inverted_mask(self, data: bytes, field: str, owner: str = "") -> InputImage:
+        """As `decode_mask`, for a mask that is black where the image is to be regenerated."""
+        return _mask(self._run("decode_inverted_mask", data, field, owner))
+
+    def fill(self, image: bytes, mask: bytes, field: str, owner: str = "") -> InputImage:
+        """Fill a decoded image with its surroundings where its mask is white; `field` is that of the image.
+
+        One whose mask has another size stays as it is, for that to be refused.
+
+        Raises:
+            ImageTooLarge: it would be too large to be stored, or takes too long.
+            TooManyImages: as `decode`.
+        """
+        filled = self._run("fill", join_files(image, mask), field, owner, files=2)
+        return _named(filled, filled.data)
+
     def too_many_bytes(self, field: str) -> ImageTooLarge:
         """Return the error for an image over the limit of bytes."""
         message = f"is larger than {self.max_bytes} bytes"
@@ -95,8 +114,8 @@ class ImageDecoder:
         self._small.close()
         self._large.close()
 
-    def _run(self, task: str, data: bytes, field: str, owner: str) -> DecodedImage:
-        if len(data) > self.max_bytes:
+    def _run(self, task: str, data: bytes, field: str, owner: str, files: int = 1) -> DecodedImage:
+        if len(data) > files * self.max_bytes + _FRAME_BYTES * (files > 1):
             raise self.too_many_bytes(field)
         if not data:
             raise NotAnImage(field, "is empty: a file of 0 bytes; send the image's own bytes")

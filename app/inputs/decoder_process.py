@@ -28,6 +28,8 @@ _TASKS = {
     "decode_with_hole": decode.decode_with_hole,
     "decode_mask": decode.decode_mask,
     "decode_alpha_mask": decode.decode_alpha_mask,
+    "decode_inverted_mask": decode.decode_inverted_mask,
+    "fill": decode.fill,
 }
 
 

@@ -168,6 +168,19 @@ class InputReader:
         """Read an image, named or as bytes, and the mask of its transparent part, if any; raises as `read`."""
         return self._decoder.decode_with_hole(self._bytes_of(field, source), field, self._owner)
 
+    def read_image(self, field: str, source: str | bytes) -> InputImage:
+        """Read an image, named or as bytes; raises as `read`."""
+        return self._decoder.decode(self._bytes_of(field, source), field, self._owner)
+
+    def read_mask(self, field: str, source: str | bytes, *, inverted: bool = False) -> InputImage:
+        """Read a mask, named or as bytes; an inverted one is black where the image changes. Raises as `read`."""
+        decode = self._decoder.decode_inverted_mask if inverted else self._decoder.decode_mask
+        return decode(self._bytes_of(field, source), field, self._owner)
+
+    def fill(self, field: str, image: InputImage, mask: InputImage) -> InputImage:
+        """Fill an image with its surroundings where its mask is white; raises ImageTooLarge, TooManyImages."""
+        return self._decoder.fill(image.data, mask.data, field, self._owner)
+
     def store(self, inputs: Inputs) -> bool:
         """Register the decoded images and write them to their storage keys.
 

@@ -167,8 +167,11 @@ def _describe_bodies(operation: Document, schemas: Document) -> None:
     """Add an example to every named request and response body."""
     for part in (operation.get("requestBody", {}), *operation["responses"].values()):
         for media_type, content in part.get("content", {}).items():
-            name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+            schema = content.get("schema", {})
+            name = schema.get("items", schema).get("$ref", "").rpartition("/")[2]
             example = _example_of(name, schemas)
+            if example is not None and "items" in schema:
+                example = [example]
             if example is not None and media_type == "application/json" and "examples" not in content:
                 content["example"] = example
 

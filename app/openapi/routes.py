@@ -58,6 +58,10 @@ TAGS: list[Document] = [
         "description": "What operators do with the jobs of all owners, with an API key of scope `admin`.",
     },
     {"name": "provenance", "description": "How others check where an image comes from."},
+    {
+        "name": "a1111",
+        "description": "The API of AUTOMATIC1111's web UI, for its clients. The API key may be the password.",
+    },
     {"name": "health", "description": "Liveness, readiness and metrics, for those who run the service."},
 ]
 

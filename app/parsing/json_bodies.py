@@ -22,7 +22,9 @@ UNKNOWN_FIELD = "is not a field of this request; remove it"
 #: Limit on a JSON body, in bytes, without the images in it. The largest sensible request is a tenth of it.
 MAX_JSON_BYTES = 256 * 2**10
 #: Fields whose values are images, in any request and at any depth. Only these may be larger.
-IMAGE_FIELDS = frozenset({b"image", b"mask_image", b"mask", b"inputs"})
+IMAGE_FIELDS = frozenset(
+    {b"image", b"mask_image", b"mask", b"inputs", b"init_images", b"input_image", b"controlnet_images"}
+)
 
 #: Limit on the entries of any list, and on the names of any object: each that is not allowed costs an error, which
 #: is a hundred times as expensive as reading it. No field takes a fifth of it, and no request has as many fields.

@@ -25,7 +25,7 @@ _LISTS = {"loras": "name", "controls": "controlnet"}
 #: Lists of such text.
 _TEXT_LISTS = frozenset({"references"})
 #: Without these it is not known which rules apply.
-_DECISIVE = frozenset({"model", "task", "refiner"})
+_DECISIVE = frozenset({"model", "task", "refiner", "override_settings", "alwayson_scripts"})
 _MAX_ROUNDS = 4
 
 

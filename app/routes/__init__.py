@@ -17,6 +17,8 @@ admin_jobs.py   operators: the jobs of all owners
 admin_queues.py operators: what waits; purge, pause, drain
 admin_keys.py  operators: the API keys
 usage.py       what API keys have used, by day
+a1111.py       AUTOMATIC1111's web UI API: images, progress, options
+a1111_lists.py its lists, and its ControlNet extension
 webhook_secrets.py  the secret that verifies an owner's webhooks
 webhooks.py    documentation of the webhooks that the service sends
 page.py        Darkroom's own page, and its files

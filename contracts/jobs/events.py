@@ -14,6 +14,9 @@ from redis import Redis
 
 from contracts.redis import keys
 
+#: Among so many of the last events a preview is looked for; between two of them each step has one.
+_LATEST_EVENTS = 250
+
 
 @dataclass(frozen=True)
 class Event:
@@ -60,3 +63,14 @@ def read_events(connection: Redis, job_id: str, after: str = "0", limit: int = 2
         connection.xrange(stream_key(job_id), min=f"({after}" if after != "0" else "-", count=limit),
     )
     return [Event(id, fields["event"], json.loads(fields["data"])) for id, fields in entries]
+
+
+def latest_preview(connection: Redis, job_id: str) -> Preview | None:
+    """The preview that came last, of whichever image; None where there is none yet."""
+    entries = cast(
+        "list[tuple[str, dict[str, str]]]", connection.xrevrange(stream_key(job_id), count=_LATEST_EVENTS)
+    )
+    return next(
+        (Preview.model_validate_json(fields["data"]) for _, fields in entries if fields["event"] == "preview"),
+        None,
+    )

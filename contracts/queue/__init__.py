@@ -8,6 +8,7 @@ listing.py           an owner's jobs, or all, in pages
 operations.py        what operators do with all owners' jobs: requeue, change priority, purge, pause, drain
 waiting_queues.py    the queues in which jobs wait, by priority, model and owner
 usage.py             what the jobs of each API key have used, by day
+running.py           an owner's running jobs
 stats.py             jobs by state, queue depths
 listener.py          waits for news of jobs
 attendance.py        jobs that end when nobody waits for them any more

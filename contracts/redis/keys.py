@@ -77,6 +77,7 @@ API_KEY         = Key("darkroom:key:{id}",                 "hash",    "kept",   
 API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",                  "auth/api_keys")
 RATE            = Key("darkroom:rate:{key}",               "zset",    "a minute",              "auth/api_keys")
 USAGE           = Key("darkroom:usage:{day}",              "hash",    "92 days",               "queue/usage")
+CALLER_OPTIONS  = Key("darkroom:caller_options:{key}",     "hash",    "30 days without use", "auth/caller_options")
 LINK_SECRET     = Key("darkroom:link_secret",              "string",  "kept",                  "auth/signed_links")
 SIGNER_LOCK     = Key("darkroom:signer_lock",              "string",  "half a minute",        "provenance/opening")
 WRITE_PROBE     = Key("darkroom:probe",                    "string",  "a minute",              "redis/connection")

@@ -7,5 +7,6 @@ containers.py       removes metadata from PNG, JPEG and WebP files
 color_profiles.py   converts colors to sRGB
 gray_levels.py      brings grays of more than 8 bits to 8
 masks.py            reads what was drawn as a mask
+fill.py             fills what a mask selects with its surroundings
 stored_form.py      upright, in sRGB, as PNG, JPEG or WebP
 """

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from app.inputs.codec.color_profiles import Conversion, find_conversion
 from app.inputs.codec.containers import (
@@ -27,6 +27,7 @@ from app.inputs.codec.containers import (
     strip_metadata,
 )
 from app.inputs.codec.decoded_image import DecodedImage
+from app.inputs.codec.fill import fill_masked, split_files
 from app.inputs.codec.limits import Deferred, Limits, TooLarge, check_header, too_many_pixels
 from app.inputs.codec.masks import EmptyMask, read_drawn, read_hole, white_box
 from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_png, upright_size
@@ -107,6 +108,37 @@ def decode_alpha_mask(data: bytes, limits: Limits, defer_bytes: int | None = Non
     with _opened(data, limits, defer_bytes) as (image, _):
         format = _format_of(image)
         return _store_mask(read_hole(normalize(image)), format, "what is transparent", limits)
+
+
+def decode_inverted_mask(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """As `decode_mask`, for a mask that is black where the image is to be regenerated."""
+    with _opened(data, limits, defer_bytes) as (image, _):
+        format = _format_of(image)
+        mask, source = read_drawn(normalize(image, is_mask=True))
+        mask = ImageOps.invert(mask)
+        if white_box(mask) is None:
+            raise EmptyMask(
+                "changes no pixel: inverted, it is black everywhere; draw black where it is regenerated"
+            )
+        return _store_mask(mask, format, source, limits)
+
+
+def fill(data: bytes, limits: Limits, defer_bytes: int | None = None) -> DecodedImage:
+    """Fill an image where its mask is white; both in their stored form, in one piece (`join_files`).
+
+    An image whose mask has another size is returned as it is.
+
+    Raises:
+        TooLarge, Unreadable, Deferred: as `decode`.
+    """
+    image_file, mask_file = split_files(data)
+    with _opened(image_file, limits, defer_bytes) as (image, _):
+        format, image = _format_of(image), normalize(image)
+        with _opened(mask_file, limits, None) as (mask, _):
+            if mask.size == image.size:
+                image = fill_masked(image, mask.convert("L"))
+        stored_format, file = to_file(image, format, limits.max_bytes)
+        return DecodedImage(*image.size, format, stored_format, file)
 
 
 def _store(image: Image.Image, stripped: Stripped | None, limits: Limits) -> DecodedImage:

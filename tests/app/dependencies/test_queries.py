@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from fastapi.testclient import TestClient
 
@@ -16,9 +17,14 @@ OPERATIONS = sorted(
 )
 
 
-def names_in(body: dict[str, dict[str, str]]) -> list[str]:
-    """The fields that an error names, in the form of our routes or of OpenAI's."""
-    return [body["error"]["param"]] if "error" in body else [problem["field"] for problem in body["errors"]]  # type: ignore[index]
+def names_in(body: dict[str, Any]) -> list[str]:
+    """The fields that an error names, in the form of our routes, of OpenAI's or of AUTOMATIC1111's."""
+    match body:
+        case {"error": {"param": name}}:
+            return [name]
+        case {"detail": [*problems]}:
+            return [".".join(problem["loc"][1:]) for problem in problems]
+    return [problem["field"] for problem in body["errors"]]
 
 
 def test_no_call_ignores_a_query_parameter_that_it_does_not_have(client: TestClient) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.auth.api_keys import ApiKeyStore
+from contracts.auth.caller_options import CallerOptions
 from contracts.auth.signed_links import LinkSigner
 from contracts.jobs.records import JobState, WebhookRecord, work_of
 from contracts.metrics import Counters, TotalsWriter
@@ -120,6 +121,7 @@ def full_redis(
         LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
     keys = ApiKeyStore(connection)
     keys.count_call(keys.create("x")[0].id, 9)
+    CallerOptions(connection).set("key", {"name": 1})
     LinkSigner(connection, settings, storage).prepare()
     check_writes(connection)
     connection.lock(TABLE["signer_lock"], timeout=30).acquire()
@@ -151,7 +153,7 @@ def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> N
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
     names = (
-        "idempotency owner_idempotency retries worker worker_state upload rate "
+        "idempotency owner_idempotency retries worker worker_state upload rate caller_options "
         "flushed write_probe signer_lock usage"
     )
     assert expiring == {TABLE[name] for name in names.split()}

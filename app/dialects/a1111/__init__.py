@@ -1,0 +1,14 @@
+"""AUTOMATIC1111's web UI API, `/sdapi/v1/*` and `/controlnet/*`, as its clients speak it.
+
+schema.py      the fields of its requests, and which of their values ask for nothing
+controlnet.py  units of its ControlNet extension
+samplers.py    its samplers and schedule types, and our schedulers
+options.py     its options: which may be set, and which only have one value here
+requests.py    its requests, translated into ours
+responses.py   images, progress and errors as its clients read them
+lists.py       what its lists say of this service
+png_info.py    the parameters inside an image
+infotext.py    the text in which they are written
+png_text.py    texts inside PNG files
+neutral.py     types of fields that this service lacks
+"""

@@ -1,0 +1,174 @@
+"""Units of the web UI's ControlNet extension, and the alwayson scripts that hold them. Translates nothing.
+
+Source: `ControlNetUnit` in `internal_controlnet/external_code.py` of https://github.com/Mikubill/sd-webui-controlnet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from app.dialects.a1111.neutral import Off, Only, Text
+from contracts.requests.fields import StrictModel
+from contracts.requests.fit import Fit
+
+CONTROLNET = "controlnet"
+MAX_UNITS = 10
+#: What clients write for no model and no preprocessor.
+NOTHING = frozenset({"", "none", "null"})
+#: Resize modes of units, as numbers and as words in lower case.
+_FITS: Mapping[object, Fit] = {
+    0: "stretch", "just resize": "stretch", "resize": "stretch",
+    1: "cover", "crop and resize": "cover",
+    "inner fit (scale to fit)": "cover", "scale to fit (inner fit)": "cover",
+    2: "pad", "resize and fill": "pad", "outer fit (shrink to fit)": "pad", "envelope (outer fit)": "pad",
+}  # fmt: skip
+_Preprocessing = Annotated[float, Field(ge=-(2**16), le=2**16)]
+
+
+class A1111UnitImage(StrictModel):
+    """An image in the form of the web UI's canvas."""
+
+    image: str = Field(description="The image, in base64.")
+    mask: Annotated[Any, Only("", why="a ControlNet acts on the whole image")] | None = Field(
+        None, description="Only for compatibility: units have no mask here. Default: none."
+    )
+
+
+class A1111ControlNetUnit(StrictModel):
+    """A unit of the ControlNet extension."""
+
+    enabled: bool = Field(True, description="Whether the unit acts. Default: true.")
+    model: Text = Field("None", description="Id from `/controlnet/model_list`. Default: none, an error.")
+    module: Text = Field(
+        "none",
+        description="Preprocessor from `/controlnet/module_list`. Default: `none`, `image` is the control image.",
+    )
+    weight: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet. Default: 1.")
+    image: str | A1111UnitImage | None = Field(
+        None, description="Control image in base64, or as a `data:` URL. Default: in img2img its image."
+    )
+    input_image: str | A1111UnitImage | None = Field(None, description="Another name for `image`. Default: none.")
+    mask: Annotated[Any, Only("", why="a ControlNet acts on the whole image")] | None = Field(
+        None, description="Only for compatibility: units have no mask here. Default: none."
+    )
+    mask_image: Annotated[Any, Only("", why="a ControlNet acts on the whole image")] | None = Field(
+        None, description="Another name for `mask`. Default: none."
+    )
+    resize_mode: int | Text = Field(
+        1,
+        description="`Just Resize` (0), `Crop and Resize` (1) or `Resize and Fill` (2): how an image of another "
+        "aspect fills the output. Default: 1.",
+    )
+    guidance_start: float = Field(
+        0.0, ge=0, le=1, description="Share of the steps after which it acts. Default: 0."
+    )
+    guidance_end: float = Field(1.0, ge=0, le=1, description="Share of the steps after which it ends. Default: 1.")
+    control_mode: Annotated[
+        Any, Only("Balanced", 0, why="a ControlNet and the prompt have the same part here")
+    ] = Field("Balanced", description="Only `Balanced` (0). Default: `Balanced`.")
+    guessmode: Annotated[Any, Off("the control mode is always Balanced here")] = Field(
+        False, description="Only false: the former name of another control mode. Default: false."
+    )
+    processor_res: _Preprocessing = Field(512, description="Read by preprocessors only. Default: 512.")
+    threshold_a: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
+    threshold_b: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
+    pixel_perfect: bool = Field(False, description="Read by preprocessors only. Default: false.")
+    low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")
+    lowvram: bool = Field(False, description="Another name for `low_vram`. Default: false.")
+    hr_option: Text = Field("Both", description="Read with `enable_hr` only. Default: `Both`.")
+    save_detected_map: Annotated[Any, Off("control images are not returned")] = Field(
+        False, description="Only false: control images are not returned. Default: false."
+    )
+
+    @field_validator("resize_mode")
+    @classmethod
+    def _resize_mode_is_known(cls, mode: int | str) -> int | str:
+        if _fold(mode) not in _FITS:
+            raise ValueError(f"must be 'Just Resize', 'Crop and Resize' or 'Resize and Fill', got {mode!r}")
+        return mode
+
+    @property
+    def fit(self) -> Fit:
+        """How its image fills the output."""
+        return _FITS[_fold(self.resize_mode)]
+
+    @property
+    def source(self) -> str:
+        """Its control image; empty where it has none of its own."""
+        image = self.image or self.input_image or ""
+        return image.image if isinstance(image, A1111UnitImage) else image
+
+    @property
+    def preprocess(self) -> str | None:
+        """Its preprocessor; None where the image is the control image itself."""
+        return None if self.module.strip().lower() in NOTHING else self.module
+
+
+def _fold(mode: int | str) -> object:
+    return mode.strip().lower() if isinstance(mode, str) else mode
+
+
+class A1111ControlNet(StrictModel):
+    """Arguments of the ControlNet extension."""
+
+    args: Annotated[list[A1111ControlNetUnit], Field(max_length=MAX_UNITS)] = Field(
+        default_factory=list, description="The units; those that are not `enabled` are left out. Default: none."
+    )
+
+
+class A1111AlwaysonScripts(StrictModel):
+    """Scripts that are always on; of these there is only ControlNet."""
+
+    controlnet: A1111ControlNet = Field(
+        default_factory=A1111ControlNet,
+        description="Units of ControlNet; the name may be in any case. Default: none.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_scripts_that_are_off(cls, scripts: Any) -> Any:
+        """Give ControlNet its one name, and leave out scripts with no arguments, or that are switched off."""
+        if not isinstance(scripts, dict):
+            return scripts
+        named: dict[Any, Any] = {}
+        for name, script in scripts.items():
+            if isinstance(name, str) and name.lower() == CONTROLNET:
+                if CONTROLNET in named:
+                    raise ValueError("has ControlNet more than once; send it once")
+                named[CONTROLNET] = script
+            elif not _is_off(script):
+                named[name] = script
+        return named
+
+    @property
+    def units(self) -> tuple[tuple[int, A1111ControlNetUnit], ...]:
+        """The units that act, with their numbers in the request."""
+        return tuple((number, unit) for number, unit in enumerate(self.controlnet.args) if unit.enabled)
+
+
+def _is_off(script: Any) -> bool:
+    """Whether a script has no arguments, or false as its first: `enabled` of most of them."""
+    args = script.get("args", []) if isinstance(script, dict) and script.keys() <= {"args"} else None
+    return isinstance(args, list) and (not args or args[0] is False)
+
+
+class A1111DetectRequest(StrictModel):
+    """Images of which a preprocessor is to make control images."""
+
+    controlnet_module: Annotated[
+        Any,
+        Only("none", "None", "", why="no control image is made from an ordinary one"),
+    ] = Field("none", description="Only `none`, which changes nothing. Default: `none`.")
+    controlnet_images: Annotated[list[str], Field(min_length=1, max_length=4)] = Field(
+        description="The images, in base64 or as `data:` URLs."
+    )
+    controlnet_processor_res: _Preprocessing = Field(512, description="Read by preprocessors only. Default: 512.")
+    controlnet_threshold_a: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
+    controlnet_threshold_b: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
+    controlnet_masks: Annotated[Any, Only([], why="a ControlNet acts on the whole image")] = Field(
+        [], description="Only empty. Default: empty."
+    )
+    low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")

@@ -1,0 +1,168 @@
+"""What the web UI's lists say of this service: samplers, models, LoRAs, ControlNets.
+
+A list of something that this service lacks is empty. Reads nothing but the catalogue.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from app.dialects.a1111.samplers import AUTOMATIC, SAMPLERS, SCHEDULE_TYPES, names_for
+from contracts.catalogue.catalogue import Catalogue
+
+NO_MODULE = "none"
+
+
+class A1111Sampler(BaseModel):
+    """A sampler."""
+
+    name: str = Field(description="Value of `sampler_name`.")
+    aliases: list[str] = Field(description="Further names, among them those of `/v1/schedulers`.")
+    options: dict[str, str] = Field(description="Always empty.")
+
+
+class A1111ScheduleType(BaseModel):
+    """A schedule type."""
+
+    name: str = Field(description="Value of `scheduler`.")
+    label: str = Field(description="Name for people, also a value.")
+    aliases: list[str] | None = Field(None, description="Always null.")
+    default_rho: float = Field(-1.0, description="Always -1.")
+    need_inner_model: bool = Field(False, description="Always false.")
+
+
+class A1111Model(BaseModel):
+    """A model."""
+
+    title: str = Field(description="Value of `sd_model_checkpoint`: the id in `/v1/models`.")
+    model_name: str = Field(description="The same.")
+    hash: str | None = Field(None, description="Always null: the receipt of a job has the hash.")
+    sha256: str | None = Field(None, description="Always null, as `hash`.")
+    filename: str = Field(description="The id again: where files are is not told.")
+    config: str | None = Field(None, description="Always null.")
+
+
+class A1111Lora(BaseModel):
+    """A LoRA."""
+
+    name: str = Field(description="Name in `<lora:NAME:SCALE>`: the id in `/v1/loras`.")
+    alias: str = Field(description="Name for people.")
+    path: str = Field(description="The id again: where files are is not told.")
+    metadata: dict[str, Any] = Field(description="`ss_base_model_version`: the family; `trigger`: its words.")
+
+
+class A1111Upscaler(BaseModel):
+    """An upscaler; there is only the one that does nothing."""
+
+    name: str = Field(description="Always `None`.")
+    model_name: str | None = Field(None, description="Always null.")
+    model_path: str | None = Field(None, description="Always null.")
+    model_url: str | None = Field(None, description="Always null.")
+    scale: float = Field(1.0, description="Always 1.")
+
+
+class A1111Named(BaseModel):
+    """Something with a name; there are none of these here."""
+
+    name: str = Field(description="Its name.")
+
+
+class A1111Scripts(BaseModel):
+    """Scripts of both calls."""
+
+    txt2img: list[str] = Field(description="Scripts of `/sdapi/v1/txt2img`.")
+    img2img: list[str] = Field(description="Scripts of `/sdapi/v1/img2img`.")
+
+
+class A1111Embeddings(BaseModel):
+    """Textual inversions; there are none here."""
+
+    loaded: dict[str, Any] = Field(description="Always empty.")
+    skipped: dict[str, Any] = Field(description="Always empty.")
+
+
+class A1111Memory(BaseModel):
+    """Memory; workers report it themselves."""
+
+    ram: dict[str, str] = Field(description="`error`: where it is told instead.")
+    cuda: dict[str, str] = Field(description="The same.")
+
+
+class A1111Flags(BaseModel):
+    """Flags of the command line that clients look at."""
+
+    api: bool = Field(True, description="Always true.")
+    nowebui: bool = Field(True, description="Always true: the web UI itself is not here.")
+    api_auth: str | None = Field(None, description="Always null: keys are secret.")
+
+
+class A1111ControlNetVersion(BaseModel):
+    """The version of the ControlNet extension's API."""
+
+    version: int = Field(description="Always 2.")
+
+
+class A1111ControlNetModels(BaseModel):
+    """The ControlNets."""
+
+    model_list: list[str] = Field(description="Values of a unit's `model`: the ids in `/v1/controlnets`.")
+
+
+class A1111ControlNetModules(BaseModel):
+    """The preprocessors."""
+
+    module_list: list[str] = Field(description="Values of a unit's `module`.")
+    module_detail: dict[str, Any] = Field(description="Always empty.")
+
+
+class A1111Detection(BaseModel):
+    """Control images made by a preprocessor."""
+
+    images: list[str] = Field(description="The images in base64.")
+    info: str = Field(description="Always `Success`.")
+
+
+def list_samplers(catalogue: Catalogue) -> list[A1111Sampler]:
+    """Those that any model can use."""
+    usable = {name for model in catalogue.models for name in names_for(model)}
+    return [
+        A1111Sampler(
+            name=sampler.name,
+            aliases=[*sampler.aliases, *sampler.schedulers[AUTOMATIC][:1]],
+            options={},
+        )
+        for sampler in SAMPLERS
+        if sampler.name in usable
+    ]
+
+
+def list_schedule_types() -> list[A1111ScheduleType]:
+    """All of them."""
+    return [A1111ScheduleType(name=name, label=label) for name, label in SCHEDULE_TYPES.items()]
+
+
+def list_models(catalogue: Catalogue) -> list[A1111Model]:
+    """The models; the default one first, as the web UI has the loaded one."""
+    rows = sorted(catalogue.models, key=lambda row: row.id != catalogue.default_model)
+    return [A1111Model(title=row.id, model_name=row.id, filename=row.id) for row in rows]
+
+
+def list_loras(catalogue: Catalogue) -> list[A1111Lora]:
+    """The LoRAs that the caller may use."""
+    return [
+        A1111Lora(
+            name=row.id,
+            alias=row.title or row.id,
+            path=row.id,
+            metadata={"ss_base_model_version": row.family, "trigger": row.trigger},
+        )
+        for row in catalogue.loras
+    ]
+
+
+def list_scripts(catalogue: Catalogue) -> A1111Scripts:
+    """ControlNet, where there is one; `webuiapi` knows it by the name of a script that comes with it."""
+    names = ["controlnet", "controlnet m2m"] if catalogue.controlnets else []
+    return A1111Scripts(txt2img=names, img2img=names)

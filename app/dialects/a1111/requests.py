@@ -1,0 +1,270 @@
+"""Translates the web UI's requests into ours, and the names of our fields back. Queues and answers nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from app.dialects.a1111.controlnet import CONTROLNET, NOTHING, A1111ControlNetUnit
+from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, show_options
+from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
+from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
+from app.inputs.reader import GivenImage, InputReader
+from app.parsing.partial_requests import agreed
+from app.parsing.requests import Reading, read, read_values
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.fit import Fit
+from contracts.requests.schema import (
+    ControlNetRequest,
+    Img2ImgRequest,
+    InpaintRequest,
+    JobRequest,
+    Txt2ImgRequest,
+)
+
+_AnyRequest = TypeVar("_AnyRequest", bound=A1111Request)
+
+_OVERRIDE = "override_settings"
+_UNITS = f"alwayson_scripts.{CONTROLNET}.args"
+_MAX_IMAGES = 8
+#: Previews of each image that a job shows while it runs.
+_PREVIEWS = 4
+_STRENGTH = 0.75
+_FITS: Mapping[int, Fit] = {0: "stretch", 1: "cover", 2: "pad"}
+#: Our fields that the web UI has other names for.
+_NAMES = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "model": f"{_OVERRIDE}.{MODEL}",
+    "clip_skip": f"{_OVERRIDE}.{CLIP_SKIP}",
+    "image": "init_images.0",
+    "mask_image": "mask",
+    "strength": "denoising_strength",
+    "padding_mask_crop": "inpaint_full_res",
+    "fit": "resize_mode",
+    "controls": _UNITS,
+    "metadata": "force_task_id",
+}
+_UNIT_NAMES = {"controlnet": "model", "preprocess": "module", "conditioning_scale": "weight"}
+_CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)")
+
+
+@dataclass(frozen=True)
+class Translator:
+    """What a caller's requests are translated with.
+
+    Attributes:
+        stored: the options that the caller has set.
+        inputs: reads the caller's images.
+    """
+
+    catalogue: Catalogue
+    stored: Mapping[str, Any]
+    inputs: InputReader
+
+    def draft(self, reading: Reading[Any]) -> tuple[Reading[JobRequest], Mapping[str, GivenImage] | None]:
+        """Return the reading of our request for the same images, and the images that are given with it, by field.
+
+        They are None where something is wrong with the request: then they are not read.
+
+        Raises:
+            InvalidRequest, ImageTooLarge, NotAnImage, TooManyImages, Unavailable: about an image.
+        """
+        drafts = [self._translate(request) for request in reading.requests]
+        found = [[*draft.problems, *draft.reading.problems] for draft in drafts]
+        problems = (*reading.problems, *agreed(found, reading.made_up))
+        if problems:
+            requests = tuple(request for draft in drafts for request in draft.reading.requests)
+            made_up = reading.made_up.union(*(draft.reading.made_up for draft in drafts))
+            return Reading(requests, problems, max(reading.count, len(problems)), made_up), None
+        return drafts[0].reading, self._read_images(reading.requests[0], drafts[0].reading.requests[0])
+
+    def options_for(self, request: A1111Request) -> A1111Options:
+        """The caller's options for one call: those that it overrides, else those that were set before."""
+        overrides = given_options(request.override_settings, self.catalogue)
+        return show_options({**self.stored, **overrides}, self.catalogue.default_model)
+
+    def _translate(self, request: A1111Request) -> _Draft:
+        options = self.options_for(request)
+        fields = {**_common_fields(request), "model": options.sd_model_checkpoint}
+        if options.CLIP_stop_at_last_layers > 1:
+            fields["clip_skip"] = options.CLIP_stop_at_last_layers - 1
+        if options.live_previews_enable:
+            fields["previews"] = _PREVIEWS
+        problems: list[FieldProblem] = []
+        try:
+            model = self.catalogue.model(str(options.sd_model_checkpoint))
+            problems += _choose_sampler(request, model, fields)
+            if request.cfg_scale == 1 and "guidance_scale" in model.refuses:
+                del fields["guidance_scale"]  # 1 asks for no guidance, and there is none
+        except NotFound:
+            pass  # it is refused with the ids of the known ones
+        kind: type[JobRequest] = Txt2ImgRequest
+        if isinstance(request, A1111Img2ImgRequest):
+            kind = Img2ImgRequest if request.mask is None else InpaintRequest
+            fields |= _image_fields(request)
+        units = request.alwayson_scripts.units
+        if units:
+            kind = ControlNetRequest
+            fields["controls"] = [self._control(unit, request) for _, unit in units]
+            fields.setdefault("fit", units[0][1].fit)
+        return _Draft(read_values(kind, fields), problems)
+
+    def _control(self, unit: A1111ControlNetUnit, request: A1111Request) -> dict[str, Any]:
+        name = unit.model.strip().partition(" [")[0]
+        source = unit.source
+        if not source and isinstance(request, A1111Img2ImgRequest) and not self._reads_job_image(name):
+            source = request.init_images[0]  # as the extension does
+        return {
+            "controlnet": "" if name.lower() in NOTHING else name,
+            "image": source or None,
+            "preprocess": unit.preprocess,
+            "conditioning_scale": unit.weight,
+            "guidance_start": unit.guidance_start,
+            "guidance_end": unit.guidance_end,
+        }
+
+    def _reads_job_image(self, controlnet: str) -> bool:
+        return any(row.id == controlnet and row.kind == "inpaint" for row in self.catalogue.controlnets)
+
+    def _read_images(self, request: A1111Request, ours: JobRequest) -> Mapping[str, GivenImage]:
+        """Read the images that are not read as our own requests' are: for masks, and to compare their aspects."""
+        given: dict[str, GivenImage] = {}
+        if isinstance(request, A1111Img2ImgRequest) and request.mask is not None:
+            image = self.inputs.read_image(_NAMES["image"], request.init_images[0])
+            mask = self.inputs.read_mask(
+                _NAMES["mask_image"], request.mask, inverted=bool(request.inpainting_mask_invert)
+            )
+            if request.inpainting_fill == 0:
+                image = self.inputs.fill(_NAMES["image"], image, mask)
+            given |= {"image": image, "mask_image": mask}
+        problems = []
+        for index, (number, unit) in enumerate(request.alwayson_scripts.units):
+            if unit.fit != getattr(ours, "fit", None) and unit.source:
+                path = f"{_UNITS}.{number}"
+                control = self.inputs.read_image(f"{path}.image", unit.source)
+                given[f"controls.{index}.image"] = control
+                if not _fills((control.width, control.height), (request.width, request.height)):
+                    message = (
+                        f"{unit.resize_mode!r} differs from that of the other images, and this image has another "
+                        "aspect than the output; send one of its aspect, or give all of them one resize mode"
+                    )
+                    problems.append(FieldProblem(f"{path}.resize_mode", message))
+        if problems:
+            raise InvalidRequest(problems)
+        return given
+
+
+@dataclass(frozen=True)
+class _Draft:
+    reading: Reading[JobRequest]
+    problems: list[FieldProblem] = field(default_factory=list)
+
+
+def read_request(kind: type[_AnyRequest], raw: bytes) -> Reading[_AnyRequest]:
+    """Read a request of the web UI; fields that contradict each other are among the reading's problems.
+
+    Raises:
+        UnreadableBody, BodyTooLarge: as `read` says.
+        InvalidRequest: so much is wrong that nothing more can be said.
+    """
+    reading = read(kind, raw)
+    if not reading.requests:
+        reading.require()
+    return reading.with_problems(lambda request: list(_contradictions(request)))
+
+
+def _contradictions(request: A1111Request) -> Iterator[FieldProblem]:
+    images = request.batch_size * request.n_iter
+    if images > _MAX_IMAGES:
+        message = f"times batch_size may be at most {_MAX_IMAGES} images, got {images}; send several requests"
+        yield FieldProblem("n_iter", message, f"n_iter × batch_size ≤ {_MAX_IMAGES}")
+    if request.override_settings.model_fields_set and not request.override_settings_restore_afterwards:
+        message = f"must be true: {_OVERRIDE} act on this call only; POST /sdapi/v1/options sets your defaults"
+        yield FieldProblem(f"{_OVERRIDE}_restore_afterwards", message, [True])
+    for number, unit in request.alwayson_scripts.units:
+        if unit.image and unit.input_image:
+            yield FieldProblem(f"{_UNITS}.{number}.input_image", "is another name for image; send one of them")
+
+
+def _common_fields(request: A1111Request) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "prompt": request.prompt,
+        "prompt_syntax": "a1111",
+        "negative_prompt": request.negative_prompt or None,
+        "width": request.width,
+        "height": request.height,
+        "seed": request.seed,
+        "num_images": min(request.batch_size * request.n_iter, _MAX_IMAGES),
+        "num_inference_steps": request.steps,
+        "guidance_scale": request.cfg_scale,
+        "response_format": "b64_json",
+        "metadata": {"force_task_id": request.force_task_id} if request.force_task_id else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _image_fields(request: A1111Img2ImgRequest) -> dict[str, Any]:
+    strength = _STRENGTH if request.denoising_strength is None else request.denoising_strength
+    fields: dict[str, Any] = {
+        "image": request.init_images[0],
+        "strength": strength,
+        "fit": _FITS[int(request.resize_mode)],
+    }
+    if request.mask is not None:
+        fields |= {"mask_image": request.mask, "mask_blur": request.mask_blur}
+        if request.inpaint_full_res:
+            fields["padding_mask_crop"] = request.inpaint_full_res_padding
+    return fields
+
+
+def _choose_sampler(request: A1111Request, model: ModelSpec, fields: dict[str, Any]) -> list[FieldProblem]:
+    """Set our scheduler among the fields; return what is wrong with the sampler or its noise."""
+    try:
+        scheduler = scheduler_for(request.sampler, request.scheduler, model)
+    except UnknownSampler as error:
+        return [FieldProblem(error.field, error.message, error.allowed)]
+    if scheduler is not None:
+        fields["scheduler"] = scheduler
+    found = find_sampler(request.sampler)
+    eta = None if found is None else found[0].eta
+    if eta is None or request.eta in (None, eta):
+        return []
+    message = f"must be {eta:g} for {request.sampler}, got {request.eta:g}: sampling noise is not changed here"
+    return [FieldProblem("eta", message, [eta])]
+
+
+def _fills(image: tuple[int, int], output: tuple[int | None, int | None]) -> bool:
+    """Whether an image has the aspect of the output, as far as that is known."""
+    width, height = output
+    return width is not None and height is not None and image[0] * height == image[1] * width
+
+
+def sent_name(request: A1111Request, name: str) -> str:
+    """The path by which the client sent one of our fields."""
+    if name == "num_images":
+        return "batch_size" if request.batch_size > 1 else "n_iter"
+    if name == "scheduler" and request.sampler in SCHEDULERS:
+        return "sampler_name"
+    control = _CONTROL.fullmatch(name)
+    if control is None:
+        return _NAMES.get(name, name)
+    units = request.alwayson_scripts.units
+    number = units[int(control[1])][0] if int(control[1]) < len(units) else control[1]
+    return f"{_UNITS}.{number}.{_UNIT_NAMES.get(control[2], control[2])}"
+
+
+def without_images(request: _AnyRequest) -> _AnyRequest:
+    """The request as its answer repeats it, without its images and their memory."""
+    units = request.alwayson_scripts.controlnet.args
+    bare = [unit.model_copy(update={"image": None, "input_image": None}) for unit in units]
+    scripts = request.alwayson_scripts
+    scripts = scripts.model_copy(update={"controlnet": scripts.controlnet.model_copy(update={"args": bare})})
+    changes: dict[str, Any] = {"alwayson_scripts": scripts}
+    if isinstance(request, A1111Img2ImgRequest):
+        changes |= {"init_images": (), "mask": None}
+    return request.model_copy(update=changes)

@@ -1,0 +1,160 @@
+"""Lists of AUTOMATIC1111's web UI API, and the calls of its ControlNet extension. What is not here is empty."""
+
+from __future__ import annotations
+
+import base64
+
+from fastapi import APIRouter
+
+from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, VisibleCatalogueDep
+from app.dependencies.bodies import JsonBodyDep
+from app.dependencies.services import ServicesDep
+from app.dependencies.submissions import ChecksDep
+from app.dialects.a1111 import lists
+from app.dialects.a1111.controlnet import A1111DetectRequest
+from app.openapi.routes import problems, request_body
+from app.parsing.requests import parse
+
+router = APIRouter(tags=["a1111"], responses=problems(429, 503))
+_lists = APIRouter(prefix="/sdapi/v1", dependencies=[LIST_LIMITED])
+_refreshes = APIRouter(prefix="/sdapi/v1", dependencies=[GENERATE_ONLY], responses=problems(403))
+_controlnet = APIRouter(prefix="/controlnet")
+
+
+@_lists.get("/scripts", name="list_a1111_scripts")
+def list_scripts(services: ServicesDep) -> lists.A1111Scripts:
+    """List the scripts: ControlNet, where there is one."""
+    return lists.list_scripts(services.catalogue)
+
+
+@_lists.get("/samplers", name="list_a1111_samplers")
+def list_samplers(services: ServicesDep) -> list[lists.A1111Sampler]:
+    """List the samplers that any model can use."""
+    return lists.list_samplers(services.catalogue)
+
+
+@_lists.get("/schedulers", name="list_a1111_schedule_types")
+def list_schedule_types() -> list[lists.A1111ScheduleType]:
+    """List the schedule types; not every sampler has each of them."""
+    return lists.list_schedule_types()
+
+
+@_lists.get("/sd-models", name="list_a1111_models")
+def list_models(services: ServicesDep) -> list[lists.A1111Model]:
+    """List the models."""
+    return lists.list_models(services.catalogue)
+
+
+@_lists.get("/loras", name="list_a1111_loras")
+def list_loras(catalogue: VisibleCatalogueDep) -> list[lists.A1111Lora]:
+    """List the LoRAs that your prompts may name."""
+    return lists.list_loras(catalogue)
+
+
+@_lists.get("/upscalers", name="list_a1111_upscalers")
+def list_upscalers() -> list[lists.A1111Upscaler]:
+    """List the upscalers: `None`, which does nothing."""
+    return [lists.A1111Upscaler(name="None")]
+
+
+@_lists.get("/sd-vae", name="list_a1111_vaes")
+def list_vaes() -> list[lists.A1111Named]:
+    """List further VAEs: none, each model has its own."""
+    return []
+
+
+@_lists.get("/latent-upscale-modes", name="list_a1111_latent_upscalers")
+def list_latent_upscalers() -> list[lists.A1111Named]:
+    """List the ways to upscale latents: none."""
+    return []
+
+
+@_lists.get("/hypernetworks", name="list_a1111_hypernetworks")
+def list_hypernetworks() -> list[lists.A1111Named]:
+    """List the hypernetworks: none."""
+    return []
+
+
+@_lists.get("/face-restorers", name="list_a1111_face_restorers")
+def list_face_restorers() -> list[lists.A1111Named]:
+    """List the models that restore faces: none."""
+    return []
+
+
+@_lists.get("/realesrgan-models", name="list_a1111_realesrgan_models")
+def list_realesrgan_models() -> list[lists.A1111Named]:
+    """List the models of RealESRGAN: none."""
+    return []
+
+
+@_lists.get("/prompt-styles", name="list_a1111_styles")
+def list_styles() -> list[lists.A1111Named]:
+    """List the prompt styles: none."""
+    return []
+
+
+@_lists.get("/embeddings", name="list_a1111_embeddings")
+def list_embeddings() -> lists.A1111Embeddings:
+    """List the textual inversions: none."""
+    return lists.A1111Embeddings(loaded={}, skipped={})
+
+
+@_lists.get("/memory", name="show_a1111_memory")
+def show_memory() -> lists.A1111Memory:
+    """Say where memory is told: workers report it, to admins."""
+    where = {"error": "GET /v1/workers tells admins what each worker uses"}
+    return lists.A1111Memory(ram=where, cuda=where)
+
+
+@_lists.get("/cmd-flags", name="show_a1111_flags")
+def show_flags() -> lists.A1111Flags:
+    """Show the flags that clients look at."""
+    return lists.A1111Flags()
+
+
+def _do_nothing() -> None:
+    """Do nothing: lists are always fresh, and workers load models by themselves."""
+
+
+for _name in ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings", "reload-checkpoint"):
+    _refreshes.post(f"/{_name}", name=f"{_name.replace('-', '_a1111_')}")(_do_nothing)
+
+
+@_controlnet.get("/version", name="show_a1111_controlnet_version")
+def show_version() -> lists.A1111ControlNetVersion:
+    """Show the version of the extension's API."""
+    return lists.A1111ControlNetVersion(version=2)
+
+
+@_controlnet.get("/model_list", name="list_a1111_controlnets", dependencies=[LIST_LIMITED])
+def list_controlnets(services: ServicesDep) -> lists.A1111ControlNetModels:
+    """List the ControlNets."""
+    return lists.A1111ControlNetModels(model_list=[row.id for row in services.catalogue.controlnets])
+
+
+@_controlnet.get("/module_list", name="list_a1111_preprocessors", dependencies=[LIST_LIMITED])
+def list_preprocessors() -> lists.A1111ControlNetModules:
+    """List the preprocessors: only `none`, which changes nothing."""
+    return lists.A1111ControlNetModules(module_list=[lists.NO_MODULE], module_detail={})
+
+
+@_controlnet.post(
+    "/detect",
+    name="detect_a1111_controls",
+    openapi_extra=request_body(A1111DetectRequest),
+    responses=problems(400, 403, 408, 413, 415, 422),
+)
+def detect(body: JsonBodyDep, checks: ChecksDep) -> lists.A1111Detection:
+    """Return the images as control images: there is no preprocessor that would change them."""
+    request = parse(A1111DetectRequest, body.raw)
+    images = [
+        checks.inputs.read_image(f"controlnet_images.{number}", text)
+        for number, text in enumerate(request.controlnet_images)
+    ]
+    return lists.A1111Detection(
+        images=[base64.b64encode(image.data).decode("ascii") for image in images], info="Success"
+    )
+
+
+for _part in (_lists, _refreshes, _controlnet):
+    router.include_router(_part)
