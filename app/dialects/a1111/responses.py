@@ -67,7 +67,7 @@ class A1111Progress(BaseModel):
 
     progress: float = Field(description="Share that is done, 0 to 1; 0 while nothing runs.")
     eta_relative: float = Field(description="Estimated seconds to its end; 0 where nothing can be estimated.")
-    state: A1111State = Field(description="Which of your jobs runs.")
+    state: A1111State = Field(description="Which job that is, and how many of yours run.")
     current_image: str | None = Field(
         description="The last preview, a JPEG in base64; null without one, or with `skip_current_image`."
     )
