@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from PIL import Image, ImageOps
 
+from app.inputs.codec.limits import TooLarge
+
 #: Where the mask selects everything, and there are no surroundings.
 _GRAY = (127, 127, 127)
+#: Pixels of an image that is filled at most: it takes 25 bytes a pixel, six times as much as decoding it.
+_MAX_PIXELS = 12_000_000
 
 
 def fill_masked(image: Image.Image, mask: Image.Image) -> Image.Image:
@@ -18,14 +22,25 @@ def fill_masked(image: Image.Image, mask: Image.Image) -> Image.Image:
     Args:
         image: in any mode of 8 bits a channel.
         mask: mode L, of the same size.
+
+    Raises:
+        TooLarge: it would take too much memory.
     """
+    if image.width * image.height > _MAX_PIXELS:
+        message = (
+            f"has {image.width} × {image.height} pixels, and masked parts are filled from their surroundings in "
+            f"images of up to {_MAX_PIXELS} only; scale it down, or let them start from the image itself"
+        )
+        raise TooLarge(message, f"width × height ≤ {_MAX_PIXELS}")
     opaque = image.convert("RGBA")
     opaque.putalpha(ImageOps.invert(mask))
     levels = [opaque.convert("RGBa")]  # averages are right for colors that are multiplied by their weights
     del opaque
     while max(levels[-1].size) > 1:
         levels.append(levels[-1].reduce(2))
-    filled = Image.new("RGB", levels[-1].size, _GRAY)
+    average = levels.pop()  # of everything that is not masked, in one pixel
+    is_empty = average.getchannel("a").getextrema() == (0, 0)
+    filled = Image.new("RGB", (1, 1), _GRAY) if is_empty else average.convert("RGBA").convert("RGB")
     while levels:
         level = levels.pop()
         beneath = filled.resize(level.size, Image.Resampling.BILINEAR).convert("RGBA")
