@@ -17,7 +17,8 @@ def test_a_hole_takes_the_colors_around_it_and_the_rest_stays() -> None:
     filled = fill_masked(image, framed_mask())
 
     difference = ImageChops.difference(filled, Image.new("RGB", (64, 64), (200, 40, 10)))
-    assert max(max(color) for _, color in difference.getcolors(4096) or []) <= 4  # averages are whole numbers
+    levels = [number % 256 for number, count in enumerate(difference.histogram()) if count]
+    assert max(levels) <= 4  # averages are whole numbers
     kept = fill_masked(draw_shape(), Image.new("L", (64, 64), 0))
     assert kept.tobytes() == draw_shape().tobytes()
 
