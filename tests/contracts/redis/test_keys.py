@@ -153,11 +153,7 @@ def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> N
     expiring = {row_of(key) for key in full_redis.connection.scan_iter("*") if full_redis.connection.ttl(key) >= 0}
 
     names = (
-<<<<<<< HEAD
         "idempotency owner_idempotency retries worker worker_state upload rate caller_options "
         "flushed write_probe signer_lock usage"
-=======
-        "idempotency owner_idempotency retries worker worker_state upload rate caller_options flushed write_probe"
->>>>>>> 5ce2d37 (Tests of AUTOMATIC1111's dialect: webuiapi over the API with a scripted worker, refusals by name, options of one key, passwords)
     )
     assert expiring == {TABLE[name] for name in names.split()}
