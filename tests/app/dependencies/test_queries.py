@@ -18,8 +18,10 @@ OPERATIONS = sorted(
 
 
 def names_in(body: dict[str, Any]) -> list[str]:
-    """The fields that an error names, in the form of our routes, of OpenAI's or of AUTOMATIC1111's."""
+    """The fields that an error names, in the form of our routes or of another service's."""
     match body:
+        case {"error": str(text), "error_type": _}:
+            return [text.partition(":")[0]]
         case {"error": {"param": name}}:
             return [name]
         case {"detail": [*problems]}:
