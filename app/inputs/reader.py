@@ -35,6 +35,8 @@ from contracts.uploads.retention import Retention
 _MASK_FIELD = "mask_image"
 #: Beginning of the path of a reference image.
 _REFERENCE = "references."
+#: How the paths of other masks end.
+_MASK = ".mask"
 #: How long images are held for a request that is being accepted.
 ACCEPT_SECONDS = 900
 _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
@@ -209,7 +211,7 @@ class InputReader:
     def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
         """Read one image; `keys` are those chosen for the request's images so far, by content."""
         image = self._find(field, source) if isinstance(source, str) else source
-        if field == _MASK_FIELD and not isinstance(image, InputImage):
+        if (field == _MASK_FIELD or field.endswith(_MASK)) and not isinstance(image, InputImage):
             # What is stored by a name is an image; that it is a mask is known here.
             data = image if isinstance(image, bytes) else self._storage.read(image.key)
             image = self._decoder.decode_mask(data, field, self._owner)
@@ -317,3 +319,8 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
             yield f"controls.{index}.image", control.image
     for index, text in enumerate(getattr(request, "references", ())):
         yield f"{_REFERENCE}{index}", text
+    for number, adapter in enumerate(request.ip_adapters):
+        for index, image in enumerate(adapter.images):
+            yield f"ip_adapters.{number}.images.{index}", image
+        if adapter.mask is not None:
+            yield f"ip_adapters.{number}.mask", adapter.mask

@@ -86,7 +86,7 @@ class Admission:
             reason = refusal_of(name, reports)
             if reason is not None:
                 kind = name.partition(":")[0] if ":" in name else "model"
-                field = {"lora": "loras", "controlnet": "controls"}.get(kind, "model")
+                field = {"lora": "loras", "controlnet": "controls", "ip_adapter": "ip_adapters"}.get(kind, "model")
                 raise ModelUnavailable(field, reason, _RETRY_SECONDS)
 
     def _read(self) -> list[WorkerReport]:

@@ -135,6 +135,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
         properties["references"]["maxItems"] = references.max_count
         properties["references"]["description"] += f" Here: {references.meaning}"
     _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
+    _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
@@ -186,6 +187,11 @@ def _set_defaults(schema: Schema, model: ModelSpec) -> None:
 def lora_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
     """Return the ids of the LoRAs that work with the model."""
     return [row.id for row in catalogue.loras if row.suits(model)]
+
+
+def ip_adapter_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
+    """Return the ids of the IP-Adapters that work with the model."""
+    return [row.id for row in catalogue.ip_adapters if row.suits(model)]
 
 
 def controlnet_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:

@@ -12,8 +12,8 @@ from app.auth import Principal
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
-from app.parsing.schemas import bounds_of, controlnet_ids, lora_ids, schemas_for
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, kinds_of
+from app.parsing.schemas import bounds_of, controlnet_ids, ip_adapter_ids, lora_ids, schemas_for
+from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec, kinds_of
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
@@ -22,6 +22,7 @@ from contracts.processes.workers import WorkerReport, is_ready, preparation_of, 
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Txt2ImgRequest
+from contracts.weights.ip_adapter_rows import find_ip_adapter_facts
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -55,6 +56,7 @@ class ModelView(BaseModel):
     schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
     loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
+    ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
     prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
     warm: bool = Field(description="Whether any worker has the model loaded.")
     warm_on: list[str] = Field(
@@ -92,6 +94,23 @@ class ControlNetView(BaseModel):
     )
 
 
+class IpAdapterView(BaseModel):
+    """One IP-Adapter. What is read from its file is null where the API cannot read the file."""
+
+    id: str = Field(description="Value of `name` in a request's `ip_adapters`.")
+    family: str = Field(description="Architecture of the models that it works with.")
+    title: str = Field(description="Name for people.")
+    models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
+    kind: str | None = Field(
+        description="`plain`: reads one vector of an image; `plus` and `full` read more of it."
+    )
+    tokens: int | None = Field(description="Tokens that one reference image becomes.")
+    ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
+    preparing: Preparation | None = Field(
+        description="How a worker's download of it goes on; null where none is needed or under way."
+    )
+
+
 class SchedulerView(BaseModel):
     """One scheduler, and the model families that it works with."""
 
@@ -113,6 +132,10 @@ class ModelList(ListView[ModelView]):
 
 class ControlNetList(ListView[ControlNetView]):
     """The ControlNets."""
+
+
+class IpAdapterList(ListView[IpAdapterView]):
+    """The IP-Adapters."""
 
 
 class SchedulerList(ListView[SchedulerView]):
@@ -167,6 +190,15 @@ def list_controlnets(services: ServicesDep) -> ControlNetList:
     )
 
 
+@router.get("/ip-adapters")
+def list_ip_adapters(services: ServicesDep) -> IpAdapterList:
+    """List all IP-Adapters, which show a model reference images beside the prompt."""
+    workers = _workers(services.queue)
+    return IpAdapterList(
+        data=[_ip_adapter(row, services.catalogue, workers) for row in services.catalogue.ip_adapters]
+    )
+
+
 @router.get("/schedulers")
 def list_schedulers() -> SchedulerList:
     """List all schedulers, including those that no model here can use."""
@@ -203,6 +235,21 @@ def list_workers(services: ServicesDep) -> WorkerList:
     return WorkerList(data=_workers(services.queue))
 
 
+def _ip_adapter(row: IpAdapterSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> IpAdapterView:
+    facts = find_ip_adapter_facts(catalogue, row)
+    name = f"ip_adapter:{row.id}"
+    return IpAdapterView(
+        id=row.id,
+        family=row.family,
+        title=row.title,
+        models=list(row.models),
+        kind=None if facts is None else facts.kind,
+        tokens=None if facts is None else facts.tokens,
+        ready=is_ready(name, workers),
+        preparing=preparation_of(name, workers),
+    )
+
+
 def _workers(queue: JobQueue) -> list[WorkerReport]:
     with redis_errors_are_unavailable():
         return read_workers(queue.connection)
@@ -234,6 +281,7 @@ def _model(
         "schedulers": row.schedulers,
         "loras": lora_ids(row, catalogue),
         "controlnets": controlnet_ids(row, catalogue),
+        "ip_adapters": ip_adapter_ids(row, catalogue),
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],

@@ -75,6 +75,10 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
         if "image" in control:
             control["image"] = _STORED
     fields["references"] = [_STORED] * len(parameters.references)
+    for adapter in fields.get("ip_adapters", ()):
+        adapter["images"] = [_STORED] * len(adapter["images"])
+        if "mask" in adapter:
+            adapter["mask"] = _STORED
     # Jobs of releases that knew no long prompts were truncated.
     fields.setdefault("long_prompt", "truncate")
     known = REQUESTS[parameters.task].model_fields
@@ -91,6 +95,9 @@ def _images_of(parameters: JobParameters) -> dict[str, str]:
     keys = {"image": parameters.image, "mask_image": parameters.mask_image}
     keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
     keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
+    for number, adapter in enumerate(parameters.ip_adapters):
+        keys |= {f"ip_adapters.{number}.images.{index}": key for index, key in enumerate(adapter.images)}
+        keys[f"ip_adapters.{number}.mask"] = adapter.mask
     return {path: key for path, key in keys.items() if key is not None}
 
 

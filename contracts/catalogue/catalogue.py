@@ -153,6 +153,16 @@ class LoraSpec(WeightRow):
         return self.family == model.family and (not self.models or model.id in self.models)
 
 
+class IpAdapterSpec(LoraSpec):
+    """An IP-Adapter: a `.safetensors` file for models of one family.
+
+    Attributes:
+        image_encoder: folder with the CLIP image encoder that it was trained with, in transformers' layout.
+    """
+
+    image_encoder: str
+
+
 class ControlNetSpec(WeightRow):
     """A ControlNet.
 
@@ -181,10 +191,16 @@ class Catalogue(BaseModel):
     models: tuple[ModelSpec, ...] = Field(min_length=1)
     loras: tuple[LoraSpec, ...] = ()
     controlnets: tuple[ControlNetSpec, ...] = ()
+    ip_adapters: tuple[IpAdapterSpec, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind, rows in (("model", self.models), ("lora", self.loras), ("controlnet", self.controlnets)):
+        for kind, rows in (
+            ("model", self.models),
+            ("lora", self.loras),
+            ("controlnet", self.controlnets),
+            ("ip_adapter", self.ip_adapters),
+        ):
             ids = [row.id for row in rows]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
@@ -196,7 +212,7 @@ class Catalogue(BaseModel):
 
     @model_validator(mode="after")
     def _revisions_are_of_a_hub(self) -> Catalogue:
-        for row in (*self.models, *self.loras, *self.controlnets):
+        for row in (*self.models, *self.loras, *self.controlnets, *self.ip_adapters):
             if row.revision is not None and self._find(row.source) is not None:
                 raise ValueError(
                     f"{row.id}: revision is for a source on a hub, and {row.source!r} is on this machine"
@@ -212,8 +228,13 @@ class Catalogue(BaseModel):
 
     @property
     def rows_by_need(self) -> dict[str, ModelSpec | ControlNetSpec | LoraSpec]:
-        """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`."""
-        kinds = (("", self.models), ("controlnet:", self.controlnets), ("lora:", self.loras))
+        """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`."""
+        kinds = (
+            ("", self.models),
+            ("controlnet:", self.controlnets),
+            ("lora:", self.loras),
+            ("ip_adapter:", self.ip_adapters),
+        )
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
     def model(self, id: str) -> ModelSpec:
@@ -227,6 +248,24 @@ class Catalogue(BaseModel):
     def controlnet(self, id: str) -> ControlNetSpec:
         """Return the row of a ControlNet; raises NotFound."""
         return _find("controlnet", self.controlnets, id)
+
+    def ip_adapter(self, id: str) -> IpAdapterSpec:
+        """Return the row of an IP-Adapter; raises NotFound."""
+        return _find("IP-Adapter", self.ip_adapters, id)
+
+    def image_encoder(self, row: IpAdapterSpec) -> Path:
+        """Return the folder of an IP-Adapter's image encoder.
+
+        Raises:
+            CatalogueError: it is not on this machine.
+        """
+        path = self._find(row.image_encoder)
+        if path is None or not path.is_dir():
+            raise CatalogueError(
+                f"{row.image_encoder}: the image encoder must be a folder on this machine, with config.json and "
+                "model.safetensors"
+            )
+        return path
 
     def place(self, row: Row) -> Path | HubSource:
         """Return where a row's files are: a file or folder on this machine where there is one, else on a hub.
@@ -266,7 +305,7 @@ class Catalogue(BaseModel):
         return path if path.exists() else None
 
 
-_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec)
+_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec)
 
 
 def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:
@@ -316,7 +355,12 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of a row, or those of the file."""
-    rows: dict[object, type[Row]] = {"models": ModelSpec, "loras": LoraSpec, "controlnets": ControlNetSpec}
+    rows: dict[object, type[Row]] = {
+        "models": ModelSpec,
+        "loras": LoraSpec,
+        "controlnets": ControlNetSpec,
+        "ip_adapters": IpAdapterSpec,
+    }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)
     return [name for name in Catalogue.model_fields if name != "root"]

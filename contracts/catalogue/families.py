@@ -52,6 +52,7 @@ _MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask
 _CONTROLS = frozenset({"controls", "fit"})
 _RESCALE = frozenset({"guidance_rescale"})
 _REFERENCES = frozenset({"references", "fit"})
+_IMAGE_PROMPTS = frozenset({"ip_adapters"})
 
 _SDXL = Family(
     id="sdxl",
@@ -59,12 +60,12 @@ _SDXL = Family(
     pipeline="StableDiffusionXLPipeline",
     controlnet="ControlNetModel",
     modes={
-        Mode.TXT2IMG: _SDXL_TEXT | _RESCALE,
-        Mode.IMG2IMG: _SDXL_TEXT | _RESCALE | _IMAGE,
-        Mode.INPAINT: _SDXL_TEXT | _RESCALE | _MASK,
-        Mode.CONTROLNET: _SDXL_TEXT | _CONTROLS,
-        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | _CONTROLS | _IMAGE,
-        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | _RESCALE | _CONTROLS | _MASK,
+        Mode.TXT2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE,
+        Mode.IMG2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _IMAGE,
+        Mode.INPAINT: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _MASK,
+        Mode.CONTROLNET: _SDXL_TEXT | _IMAGE_PROMPTS | _CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _CONTROLS | _IMAGE,
+        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _CONTROLS | _MASK,
     },
     size_multiple=8,
     max_pixels=2048 * 2048,

@@ -77,6 +77,16 @@ class Receipt(RecordPart):
     controlnets: list[Weights] = Field(
         default_factory=list, description="The ControlNets that were applied, in the order of the request."
     )
+    ip_adapters: list[Weights] = Field(
+        default_factory=list,
+        exclude_if=lambda adapters: not adapters,
+        description="The IP-Adapters that were applied, in the order of the request.",
+    )
+    image_encoders: list[Weights] = Field(
+        default_factory=list,
+        exclude_if=lambda encoders: not encoders,
+        description="The image encoder of each of these IP-Adapters; it computes on the CPU in float32.",
+    )
     mean_rows: float = Field(
         1.0,
         description="Mean number of rows (images and guidance passes) in the calls of the denoiser that the job "

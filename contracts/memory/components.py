@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from contracts.catalogue.cached import find_cached, optional_t5
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
-from contracts.errors import CatalogueError
+from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import find_activations
 from contracts.memory.activations import UNKNOWN, Activations
 from contracts.requests.parameters import LoraParameters
 from contracts.weights.architectures import Architecture, find_architecture, find_controlnet, read_architectures
+from contracts.weights.ip_adapter_files import read_ip_adapter
 from contracts.weights.parameter_counts import (
     ParameterCount,
     controlnet_parts,
@@ -149,6 +150,29 @@ def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path 
     else:
         files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
     return size_component(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
+
+
+def size_ip_adapter(
+    catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
+) -> Component | None:
+    """What an IP-Adapter puts on the device, as a component `ip_adapter:ID`; None where it is not on this machine.
+
+    That is keys and values of its tokens in each layer, for one reference image and for none. Its weights stay in
+    its file, and the image encoder in host memory.
+    """
+    row = catalogue.ip_adapter(id)
+    source = fetched or catalogue.place(row)
+    if isinstance(source, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        source = cached.paths[0]
+    try:
+        facts = read_ip_adapter(source)
+    except (AdapterRefused, OSError) as error:
+        raise CatalogueError(str(error)) from error
+    count = ParameterCount(2 * facts.tokens * facts.key_values)
+    return size_component(f"ip_adapter:{id}", Role.ADAPTER, count, value_bytes)
 
 
 def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:

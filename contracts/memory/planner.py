@@ -25,6 +25,7 @@ from contracts.memory.components import (
     read_components,
     size_adapter,
     size_controlnet,
+    size_ip_adapter,
     size_uploaded,
 )
 from contracts.memory.estimate import Estimate
@@ -140,6 +141,7 @@ class Capacity(BaseModel):
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
+        names += [f"ip_adapter:{adapter.name}" for adapter in job.ip_adapters]
         uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [component for component in uploaded if component is not None]
         return workload_of(family, job, images, extras)
@@ -172,7 +174,12 @@ def take_capacity(
 
 
 def _size_extras(catalogue: Catalogue, family_value_bytes: dict[str, int]) -> Iterator[Component]:
-    for size, rows in ((size_controlnet, catalogue.controlnets), (size_adapter, catalogue.loras)):
+    kinds = (
+        (size_controlnet, catalogue.controlnets),
+        (size_adapter, catalogue.loras),
+        (size_ip_adapter, catalogue.ip_adapters),
+    )
+    for size, rows in kinds:
         for row in rows:
             with suppress(CatalogueError):
                 component = size(catalogue, row.id, family_value_bytes.get(row.family, 0))

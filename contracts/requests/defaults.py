@@ -26,6 +26,7 @@ from contracts.requests.output_size import SizeRules, output_size
 from contracts.requests.parameters import (
     ControlParameters,
     InputUse,
+    IpAdapterParameters,
     JobParameters,
     LoraParameters,
     ReferenceParameters,
@@ -118,6 +119,18 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
             "image": keys.get("image"),
             "mask_image": keys.get("mask_image"),
+            "ip_adapters": tuple(
+                IpAdapterParameters(
+                    **adapter.model_dump()
+                    | {
+                        "images": tuple(
+                            keys[f"ip_adapters.{number}.images.{index}"] for index in range(len(adapter.images))
+                        ),
+                        "mask": keys.get(f"ip_adapters.{number}.mask"),
+                    }
+                )
+                for number, adapter in enumerate(request.ip_adapters)
+            ),
             "controls": tuple(
                 ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
                 for index, control in enumerate(controls)
@@ -161,6 +174,10 @@ def request_mode(request: JobRequest) -> Mode:
 
 def _use(field: str, image: StoredImage, read_size: Size, output: Size, fit: Fit) -> InputUse:
     """Describe what is done to an input image, for the receipt; `read_size` is what it is brought to."""
+    if field.startswith("ip_adapters.") and ".images." in field:
+        # An image encoder looks at the middle of it, whatever the output's size.
+        profile = image.color_profile
+        return InputUse(field=field, width=image.width, height=image.height, color_profile=profile)
     placement, differs = place(image.size, read_size, fit), image.size != read_size
     is_whole = placement.crop == (0, 0, *image.size)
     left, upper, right, lower = placement.crop

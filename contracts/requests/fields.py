@@ -96,6 +96,17 @@ MaskRef = Annotated[
         "as `image`.",
     ),
 ]
+ReferenceRef = Annotated[
+    str, Field(min_length=1, description="A reference image, given in the same ways as `image` of an img2img job.")
+]
+ReferenceMaskRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="Mask of any size, brought to the output's: white is where the references act. It is given "
+        "in the same ways as an image.",
+    ),
+]
 Strength = Annotated[
     float,
     Field(
@@ -141,6 +152,21 @@ class Lora(StrictModel):
     name: str = Field(description="Id from `/v1/loras`; it must have been made for the model's family.")
     scale: float = Field(
         1.0, ge=-4, le=4, description="Weight of the LoRA; 0 turns it off, a negative weight inverts it."
+    )
+
+
+class IpAdapter(StrictModel):
+    """An IP-Adapter and the images that it shows the model beside the prompt."""
+
+    name: str = Field(description="Id from `/v1/ip-adapters`; it must have been made for the model's family.")
+    images: tuple[ReferenceRef, ...] = Field(
+        min_length=1, max_length=4, description="Reference images; what they have in common is followed."
+    )
+    scale: float = Field(
+        1.0, ge=0, le=2, description="Weight of the reference images beside the prompt; 0 turns them off."
+    )
+    mask: ReferenceMaskRef | None = Field(
+        None, description="Where in the output the references act. Default: everywhere."
     )
 
 
@@ -284,6 +310,9 @@ class ImageFields(StrictModel):
         "image.",
     )
     loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
+    ip_adapters: tuple[IpAdapter, ...] = Field(
+        (), max_length=4, description="IP-Adapters to apply together: reference images beside the prompt."
+    )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(
         DEFAULT_OUTPUT_QUALITY,

@@ -8,7 +8,15 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
-from contracts.requests.fields import PROMPT_FIELDS, Control, ImageFields, Lora, OptionalImages, StrictModel
+from contracts.requests.fields import (
+    PROMPT_FIELDS,
+    Control,
+    ImageFields,
+    IpAdapter,
+    Lora,
+    OptionalImages,
+    StrictModel,
+)
 from contracts.requests.fit import Area, Fit, Size
 from contracts.requests.prompt_syntax import Chunks, joined
 from contracts.requests.prompt_tokens import max_windows, plain_chunks
@@ -75,6 +83,12 @@ class InputUse(StrictModel):
     )
 
 
+class IpAdapterParameters(IpAdapter):
+    """An IP-Adapter of a job; `images` and `mask` are storage keys."""
+
+    model_config = _STORED
+
+
 class LoraParameters(Lora):
     """A LoRA of a job."""
 
@@ -116,6 +130,9 @@ class JobParameters(ImageFields, OptionalImages):
     controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
     references: tuple[ReferenceParameters, ...] = Field(
         (), description="The reference images.", exclude_if=lambda references: not references
+    )
+    ip_adapters: tuple[IpAdapterParameters, ...] = Field(
+        (), description="The IP-Adapters to apply.", exclude_if=lambda adapters: not adapters
     )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
@@ -178,17 +195,20 @@ class JobParameters(ImageFields, OptionalImages):
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, and `lora:ID` for
-        each LoRA of the catalogue. Uploaded LoRAs come from the storage, like input images.
+        """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
+        for each IP-Adapter, and `lora:ID` for each LoRA of the catalogue. Uploaded LoRAs come from the storage, like
+        input images.
         """
         controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
-        return list(dict.fromkeys((self.model, *controlnets, *loras)))
+        ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters)
+        return list(dict.fromkeys((self.model, *controlnets, *loras, *ip_adapters)))
 
     @property
     def inputs(self) -> list[str]:
         """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
         images = (self.image, self.mask_image, *(control.image for control in self.controls))
         references = (reference.image for reference in self.references)
-        keys = (*images, *references, *(lora.key for lora in self.loras))
+        image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
+        keys = (*images, *references, *image_prompts, *(lora.key for lora in self.loras))
         return list(dict.fromkeys(key for key in keys if key is not None))

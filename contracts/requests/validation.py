@@ -44,6 +44,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_seed_problems(request),
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
+        *_ip_adapter_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
     ]
     if problems:
@@ -89,7 +90,7 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         return
     used = family.modes[mode]
     for field in sorted((MODE_FIELDS - used) & request.model_fields_set):
-        if getattr(request, field) is not None:
+        if getattr(request, field) not in (None, ()):
             message = f"is not supported by {model.id} ({family.id}) in {mode}; remove it"
             yield FieldProblem(field, message, sorted(used))
 
@@ -190,6 +191,25 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
             yield FieldProblem(field, message, names)
         if row.id in seen:
             yield FieldProblem(field, f"repeats {row.id}; name it once, with the sum of the scales")
+        seen.add(row.id)
+
+
+def _ip_adapter_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    names = [row.id for row in catalogue.ip_adapters if row.suits(model)]
+    seen: set[str] = set()
+    for index, adapter in enumerate(request.ip_adapters):
+        field = f"ip_adapters.{index}.name"
+        try:
+            row = catalogue.ip_adapter(adapter.name)
+        except NotFound:
+            yield FieldProblem(field, f"unknown IP-Adapter {adapter.name[:64]!r}", names)
+            continue
+        if not row.suits(model):
+            made_for = ", ".join(row.models) if row.family == model.family else f"{row.family} models"
+            message = f"{row.id} works with {made_for}, and {model.id} is of family {model.family}"
+            yield FieldProblem(field, message, names)
+        if row.id in seen and adapter.mask is None:
+            yield FieldProblem(field, f"repeats {row.id}; name it once, with all images, or give it a mask")
         seen.add(row.id)
 
 

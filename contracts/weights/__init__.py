@@ -8,6 +8,8 @@ lora_layouts.py        naming schemes of LoRA files: which layer each key belong
 lora_settings.py       how a LoRA's trainer scaled it
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
+ip_adapter_files.py    kind and widths of an IP-Adapter file
+ip_adapter_rows.py    the catalogue's IP-Adapters: their files, and the image encoders that they name
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components
 architectures/         the same for published checkpoints that are not on this machine (JSON)

@@ -9,14 +9,15 @@ from collections.abc import Collection
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.errors import CatalogueError
+from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.safetensors import read_header
 
 
@@ -32,7 +33,9 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
     if not isinstance(place, Path):
         return
     try:
-        if isinstance(row, LoraSpec):
+        if isinstance(row, IpAdapterSpec):
+            check_ip_adapter_row(catalogue, row)
+        elif isinstance(row, LoraSpec):
             _check_lora(place, row)
         elif place.is_dir():
             _check_folder(place, row)
@@ -44,7 +47,7 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             _read(place)
     except CatalogueError as error:
         raise CatalogueError(f"{row.source}: {error}") from None
-    except (HubRefused, NotSafetensors, OSError) as error:
+    except (AdapterRefused, HubRefused, NotSafetensors, OSError) as error:
         raise CatalogueError(f"{row.source}: {error}") from None
 
 

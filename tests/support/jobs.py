@@ -95,6 +95,11 @@ def make_job(
         images[f"references.{index}"] = StoredImage(
             "inputs/reference.png", *INPUT_IMAGES["inputs/reference.png"].size
         )
+    for number, adapter in enumerate(fields.get("ip_adapters", ())):
+        for index, key in enumerate(adapter["images"]):
+            images[f"ip_adapters.{number}.images.{index}"] = StoredImage(key, SIDE, SIDE)
+        if "mask" in adapter:
+            images[f"ip_adapters.{number}.mask"] = StoredImage(adapter["mask"], SIDE, SIDE)
     request = REQUESTS[task](**fields)
     check(request, catalogue)
     return resolve(request, model, images)

@@ -20,7 +20,9 @@ from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFail
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
+from worker.adapters.attention_hooks import Span, reference_images_act
 from worker.adapters.files import LoraFiles
+from worker.adapters.image_prompts import ImagePrompt
 from worker.adapters.low_rank import Layer, LowRank
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
@@ -44,9 +46,15 @@ class LoadedLora:
 
 @dataclass(frozen=True)
 class AdapterSet:
-    """The adapters of one image: loaded LoRAs with the job's name and scale for each, in the job's order."""
+    """The adapters of one image, in the job's order.
+
+    Attributes:
+        adapters: loaded LoRAs with the job's name and scale for each.
+        image_prompts: its reference images.
+    """
 
     adapters: tuple[tuple[LoadedLora, LoraParameters], ...] = ()
+    image_prompts: tuple[ImagePrompt, ...] = ()
 
     @property
     def weights(self) -> list[Weights]:
@@ -58,8 +66,20 @@ class AdapterSet:
 
     @property
     def key(self) -> tuple[tuple[str, float], ...]:
-        """Hash and scale of each: equal for sets with the same effect."""
+        """Hash and scale of each LoRA, and a name of the reference images: equal for sets with the same effect."""
+        references = tuple((f"references {prompt.number}", prompt.scale) for prompt in self.image_prompts)
+        return (*self.lora_key, *references)
+
+    @property
+    def lora_key(self) -> tuple[tuple[str, float], ...]:
+        """Hash and scale of each LoRA."""
         return tuple((adapter.weights.sha256, lora.scale) for adapter, lora in self.adapters)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each on the device, by what tells it from others."""
+        loras = {adapter.weights.sha256: adapter.size_bytes for adapter, _ in self.adapters}
+        return loras | {f"references {prompt.number}": prompt.size_bytes for prompt in self.image_prompts}
 
     @property
     def for_text_encoders(self) -> AdapterSet:
@@ -87,12 +107,13 @@ class LoraCache:
         self._by_hash: OrderedDict[str, LoadedLora] = OrderedDict()
         self._hooks = LayerHooks()
         self._active = ExitStack()
-        self._acting: tuple[tuple[object, int], ...] | None = None
+        self._acting: tuple[object, ...] | None = None
+        self._hooked_attentions = 0
 
     @property
     def is_active(self) -> bool:
-        """Whether any LoRA acts on the model now."""
-        return self._hooks.count > 0
+        """Whether any LoRA or reference image acts on the model now."""
+        return self._hooks.count + self._hooked_attentions > 0
 
     def load(self, loras: Sequence[LoraParameters], keep: Iterable[AdapterSet] = ()) -> AdapterSet:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
@@ -106,19 +127,24 @@ class LoraCache:
         pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
 
-    def act(self, parts: Sequence[tuple[AdapterSet, int]]) -> None:
+    def act(self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[Span] = ()) -> None:
         """From now on, let adapters act on their rows of the denoiser, until `rest` or the next `act`.
 
         Args:
             parts: the adapters of each range of rows, and how many rows it has, in order.
+            spans: which rows of its job's own call each range has; all, where none are given.
         """
-        acting = tuple((adapters.key, rows) for adapters, rows in parts)
-        if len({key for key, _ in acting}) == 1:
-            acting = ((acting[0][0], 0),)  # they act on every row, however many there are
+        spans = spans or [Span(rows) for _, rows in parts]
+        active = {adapters.key for adapters, _ in parts}
+        has_references = any(adapters.image_prompts for adapters, _ in parts)
+        acting: tuple[object, ...] = tuple((adapters.key, rows) for adapters, rows in parts)
+        if has_references:
+            acting = (*acting, *spans)
+        elif len(active) == 1:
+            acting = ((parts[0][0].key, 0),)  # they act on every row, however many there are
         if acting == self._acting:
             return
         self.rest()
-        active = {key for key, _ in acting}
         if active != self._last_active:
             self._files.counters.count("adapter_switches", model=self._model)
             self._last_active = active
@@ -127,11 +153,14 @@ class LoraCache:
             for layer, lora in adapter.denoiser.items():
                 changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
         self._active.enter_context(self._hooks.registered(changes))
+        if has_references:
+            by_rows = [(adapters.image_prompts, span) for (adapters, _), span in zip(parts, spans, strict=True)]
+            self._hooked_attentions = self._active.enter_context(reference_images_act(by_rows))
         self._acting = acting
 
     def rest(self) -> None:
         """Let no adapter act."""
-        self._acting = None
+        self._acting, self._hooked_attentions = None, 0
         active, self._active = self._active, ExitStack()
         active.close()
 
@@ -205,7 +234,7 @@ def _group_rows(parts: Sequence[tuple[AdapterSet, int]]) -> Iterator[tuple[Loade
     total = sum(rows for _, rows in parts)
     for position in range(max(len(adapters.adapters) for adapters, _ in parts)):
         start = 0
-        at_position = [(adapters.key[position : position + 1], adapters, rows) for adapters, rows in parts]
+        at_position = [(adapters.lora_key[position : position + 1], adapters, rows) for adapters, rows in parts]
         for key, group in groupby(at_position, itemgetter(0)):
             ranges = list(group)
             stop = start + sum(rows for _, _, rows in ranges)

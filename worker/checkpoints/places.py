@@ -1,6 +1,7 @@
 """Where the files of models, ControlNets and LoRAs are on this machine: found, or fetched once, and remembered.
 
-Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID` or `lora:ID`. Knows no queue; loads nothing.
+Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID`, `lora:ID` or `ip_adapter:ID`. Knows no
+queue; loads nothing.
 """
 
 from __future__ import annotations
@@ -204,4 +205,6 @@ class Places:
         kind, _, id = name.rpartition(":")
         if kind == "controlnet":
             return self._catalogue.controlnet(id)
+        if kind == "ip_adapter":
+            return self._catalogue.ip_adapter(id)
         return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

@@ -55,6 +55,7 @@ class Call:
         args, kwargs: as the caller gave them.
         given: argument -> value, without those that equal their defaults.
         rows: of the call.
+        first_row, whole_rows: of a part of a call: where it begins in the whole one, and how many rows that has.
         key: equal for calls that can be joined, additions aside.
         additions: the structure of what ControlNets add; None where nothing is added.
         scale: that a joined call leaves out, and that its result is multiplied by; None: nothing is left out.
@@ -70,6 +71,8 @@ class Call:
     key: Hashable
     additions: Hashable | None
     scale: float | None = None
+    first_row: int = 0
+    whole_rows: int = 0
     _is_part: bool = False
 
     @classmethod
@@ -121,7 +124,8 @@ class Call:
     def row_range(self, start: int, stop: int) -> Call:
         """The same call for some of its rows."""
         given = {name: _slice(name, value, self.rows, start, stop) for name, value in self.given.items()}
-        return replace(self, given=given, rows=stop - start, _is_part=True)
+        whole, first = self.whole_rows or self.rows, self.first_row + start
+        return replace(self, given=given, rows=stop - start, first_row=first, whole_rows=whole, _is_part=True)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import torch
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
+from worker.adapters.attention_hooks import Span
 from worker.adapters.cache import AdapterSet
 from worker.engine.job import JobInFlight, Placed
 from worker.pool.model import LoadedModel
@@ -59,10 +60,7 @@ class Residency:
     @property
     def _adapter_bytes(self) -> int:
         """Bytes of the adapters in flight that the served job's plan does not count."""
-        by_job = [
-            {adapter.weights.sha256: adapter.size_bytes for adapter, _ in job.adapters.adapters}
-            for job in self._jobs
-        ]
+        by_job = [job.adapters.sizes for job in self._jobs]
         every = {sha256: size for sizes in by_job for sha256, size in sizes.items()}
         return sum(every.values()) - min((sum(sizes.values()) for sizes in by_job), default=0)
 
@@ -167,17 +165,17 @@ class Residency:
         return [job.adapters for job in self._jobs if job.placed is not None and job.placed.model is model]
 
     @contextmanager
-    def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, int]]) -> Iterator[None]:
+    def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, Span]]) -> Iterator[None]:
         """Around a call: where it is the denoiser's, each job's adapters act on its rows.
 
         Args:
-            parts: the jobs in the order of their rows, and how many each has.
+            parts: the jobs in the order of their rows, and which rows of its own call each has.
         """
         model = self._model
         if model is None or module is not model.denoiser:
             yield
             return
-        model.adapters.act([(job.adapters, rows) for job, rows in parts])
+        model.adapters.act([(job.adapters, span.count) for job, span in parts], [span for _, span in parts])
         with model.compiled():
             yield
 

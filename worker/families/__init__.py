@@ -37,6 +37,8 @@ class GenerationInputs:
     Attributes:
         image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
         references: reference images, each of its own size.
+        image_prompts: of each IP-Adapter, its images as they came.
+        image_prompt_masks: of each IP-Adapter, where it acts, of the output's size; None: everywhere.
     """
 
     job: JobParameters
@@ -44,6 +46,8 @@ class GenerationInputs:
     mask: Image.Image | None = None
     controls: Sequence[Image.Image | None] = ()
     references: Sequence[Image.Image] = ()
+    image_prompts: Sequence[Sequence[Image.Image]] = ()
+    image_prompt_masks: Sequence[Image.Image | None] = ()
 
     @property
     def texts(self) -> dict[str, str]:

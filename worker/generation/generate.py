@@ -116,6 +116,7 @@ class JobGeneration:
         embeddings = encoder.encode(inputs)
         self._pool.count_look_ups(model, encoder)
         self._engine.residency.end_stage()
+        job.adapters = model.with_image_prompts(job.adapters, inpainting.crop_inputs(inputs, crop))
         self._engine.residency.keep(job, _kept_bytes(parameters, embeddings))
         timer.end_stage("encode_prompt")
 

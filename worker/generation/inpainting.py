@@ -49,7 +49,8 @@ def crop_inputs(inputs: GenerationInputs, box: Box | None) -> GenerationInputs:
             None if image is None else enlarge(image, box)
             for image in (inputs.image, inputs.mask, *inputs.controls)
         )
-        inputs = replace(inputs, image=image, mask=mask, controls=controls)
+        masks = [None if one is None else enlarge(one, box) for one in inputs.image_prompt_masks]
+        inputs = replace(inputs, image=image, mask=mask, controls=controls, image_prompt_masks=masks)
     return inputs if inputs.mask is None else replace(inputs, mask=reach_latents(inputs.mask))
 
 

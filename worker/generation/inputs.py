@@ -41,6 +41,13 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
                 decode_image(storage.read(reference.image), (reference.width, reference.height), fit)
                 for reference in job.references
             ],
+            image_prompts=[
+                [decode_image_prompt(storage.read(key)) for key in adapter.images] for adapter in job.ip_adapters
+            ],
+            image_prompt_masks=[
+                None if adapter.mask is None else decode_mask(storage.read(adapter.mask), size, fit)
+                for adapter in job.ip_adapters
+            ],
         )
     except NotFound as error:
         message = "an input image is no longer stored; upload it again"
@@ -58,6 +65,11 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
     placement = place(image.size, size, fit)
     part = image.resize(_size_of(placement.area), Image.Resampling.LANCZOS, box=placement.crop)
     return _extend_edges(part, placement.area, size)
+
+
+def decode_image_prompt(data: bytes) -> Image.Image:
+    """Decode an image that an image encoder looks at: RGB, of its own size; transparent pixels become white."""
+    return _flatten(_open(data), "white").convert("RGB")
 
 
 def decode_mask(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -> Image.Image:

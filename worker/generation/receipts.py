@@ -77,6 +77,8 @@ def make_receipt(
             model.controlnet_weights(control.controlnet, control.conditioning_scale)
             for control in parameters.controls
         ],
+        ip_adapters=[prompt.weights for prompt in job.adapters.image_prompts],
+        image_encoders=[prompt.encoder for prompt in job.adapters.image_prompts],
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,
         joined=usage.joined,
@@ -119,6 +121,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
     for holder, name in _inputs_of(reproducible["parameters"]):
         holder[name] = _content_of(holder[name])
+    for adapter in reproducible["parameters"].get("ip_adapters", ()):
+        adapter["images"] = [_content_of(key) for key in adapter["images"]]
     reproducible["parameters"] = {
         name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }
@@ -133,6 +137,9 @@ def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
     for name in ("image", "mask_image"):
         if parameters[name] is not None:
             yield parameters, name
+    for adapter in parameters.get("ip_adapters", ()):
+        if adapter["mask"] is not None:
+            yield adapter, "mask"
     for control in parameters["controls"]:
         if control["image"] is not None:
             yield control, "image"

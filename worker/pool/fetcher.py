@@ -16,8 +16,9 @@ from typing import TypeVar, cast
 from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, ModelSpec
 from contracts.errors import (
+    AdapterRefused,
     CatalogueError,
     DarkroomError,
     FailureCode,
@@ -26,6 +27,7 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
+from contracts.weights.ip_adapter_rows import check_ip_adapter_row
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
@@ -160,6 +162,8 @@ class ModelFetcher:
         row, path = self._places.row(name), self._places.locate(name)
         if isinstance(row, ModelSpec):
             rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
+        elif isinstance(row, IpAdapterSpec):
+            check_ip_adapter_row(self._catalogue, row, path)
         elif isinstance(row, ControlNetSpec):
             rehearse_controlnet(get_family(row.family_spec.id), path)
 
@@ -189,7 +193,7 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
         return load()
     except (JobFailed, NotPrepared, Unavailable):
         raise
-    except (NotFound, CatalogueError) as error:
+    except (NotFound, CatalogueError, AdapterRefused) as error:
         raise _refusal(id, error) from error
     except Exception as error:
         if is_out_of_memory(error):
@@ -202,7 +206,9 @@ def _refusal(name: str, error: Exception) -> JobFailed:
     """Why something cannot be prepared, in a sentence without a path."""
     kind, _, id = name.rpartition(":")
     code = FailureCode.LORA_MISSING if kind == "lora" else FailureCode.MODEL_LOAD_FAILED
-    shown = {"lora": f"LoRA {id}", "controlnet": f"ControlNet {id}"}.get(kind, id)
+    shown = {"lora": f"LoRA {id}", "controlnet": f"ControlNet {id}", "ip_adapter": f"IP-Adapter {id}"}.get(
+        kind, id
+    )
     if isinstance(error, NotFound):
         reason = "it was removed from the catalogue while the job was waiting; use another one"
     elif isinstance(error, CatalogueError):

@@ -9,7 +9,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from contracts.weights.checkpoint_limits import tasks_of_channels
 from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
+from worker.adapters.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import DiffusersFamily, get_family
+from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.offload.placement import ComponentPlacement
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.pool.prompt_encoders import PromptEncoders
@@ -61,6 +62,7 @@ class PoolContext:
     embeddings: EmbeddingCache
     memory_tracker: MemoryTracker
     lora_files: LoraFiles
+    ip_adapters: IpAdapters
     kernels: KernelOptions
     encodes_ahead: bool = False
     weights_lock: threading.RLock = field(default_factory=threading.RLock)
@@ -140,6 +142,14 @@ class LoadedModel:
     def forget_adapters(self) -> None:
         """Drop all adapters and free their memory."""
         self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id)
+
+    def with_image_prompts(self, adapters: AdapterSet, inputs: GenerationInputs) -> AdapterSet:
+        """Return a job's adapters with its reference images, ready to act.
+
+        Raises:
+            JobFailed: an IP-Adapter or its image encoder cannot be used.
+        """
+        return replace(adapters, image_prompts=self._context.ip_adapters.read(self, inputs))
 
     def report(self) -> dict[str, Any]:
         """Its memory and plan, as the fields of a `ModelReport`."""

@@ -20,6 +20,7 @@ from contracts.memory.components import (
     read_components,
     size_adapter,
     size_controlnet,
+    size_ip_adapter,
 )
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
@@ -92,6 +93,9 @@ class PlanSelector:
         if kind == "lora":
             value_bytes = self._extra_value_bytes(self._catalogue.lora(id))
             self._learn_extra(size_adapter(self._catalogue, id, value_bytes, path))
+        elif kind == "ip_adapter":
+            value_bytes = self._extra_value_bytes(self._catalogue.ip_adapter(id))
+            self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))
             self._learn_extra(size_controlnet(self._catalogue, id, value_bytes, path))

@@ -18,6 +18,7 @@ from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
+from worker.adapters.ip_adapters import IpAdapters
 from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
@@ -99,6 +100,7 @@ class Pool:
             self.embeddings,
             self.memory_tracker,
             files,
+            IpAdapters(catalogue, files),
             check_compiler(kernels or KernelOptions(), self.device),
             encodes_ahead,
         )

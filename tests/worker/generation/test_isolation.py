@@ -25,6 +25,7 @@ from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.forked_programs import fork_server
 from tests.support.images import encode_image
+from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import (
     INPUT_IMAGES,
     JobStopped,
@@ -61,7 +62,8 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
             LoraSpec(id=f"{family}-text", family=family, source=str(with_text)),
             LoraSpec(id=f"{family}-broken", family=family, source=str(broken)),
         ]
-    return catalogue.model_copy(update={"loras": tuple(rows)})
+    with_loras = catalogue.model_copy(update={"loras": tuple(rows)})
+    return with_ip_adapters(with_loras, folder / "ip")
 
 
 def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Iterator[JobParameters]:
@@ -81,7 +83,22 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
             speed="fast" if fast else "exact",
             scheduler=rng.choice(model.schedulers[:3]),
             loras=[{"name": name, "scale": scale} for name, scale in scales.items()],
+            **_draw_references(rng, catalogue, family, likely=len(scales) < 2),
         )
+
+
+def _draw_references(rng: random.Random, catalogue: Catalogue, family: str, *, likely: bool) -> dict[str, Any]:
+    """Reference images for one request of two, where its family takes any."""
+    rows = [row.id for row in catalogue.ip_adapters if row.family == family]
+    if not rows or not likely or rng.random() < 0.5:
+        return {}
+    names = rng.sample(rows, rng.choice([1, 2]))
+    return {
+        "ip_adapters": [
+            {"name": name, "images": [rng.choice(["inputs/image.png", "inputs/control.png"])], "scale": 0.7}
+            for name in names
+        ]
+    }
 
 
 def generate_in_new_process(request: str, catalogue: str, root: str) -> list[bytes]:
@@ -167,6 +184,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
     """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
     family = catalogue.model(request.model).family
     sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
+    references = [{"name": "sdxl-plus", "images": ["inputs/control.png"]}] if family == "sdxl" else []
     return [
         make_job(
             catalogue,
@@ -174,6 +192,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
             batchable=True,
             num_inference_steps=2,
             prompt=request.prompt,
+            ip_adapters=references if "lora" in scales else [],
             loras=[{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()],
         )
         for scales in sets
