@@ -19,6 +19,9 @@ from contracts.requests.schema import REQUESTS, JobRequest
 
 Schema = dict[str, Any]
 
+#: Lists that only some families take -> the name of their entries' schema.
+_ENTRIES = {"ip_adapters": "IpAdapter"}
+
 
 @cache
 def _schema_of(kind: type[BaseModel]) -> Schema:
@@ -162,6 +165,7 @@ def _restrict_ids(schema: Schema, field: str, name: str, ids: list[str]) -> None
     """Restrict the entries of a list to these ids; without any, remove the list from the schema."""
     entries = schema["properties"].get(field)
     if entries is None:
+        schema["$defs"].pop(_ENTRIES.get(field), None)
         return
     definition = entries["items"]["$ref"].rsplit("/", 1)[1]
     if ids:

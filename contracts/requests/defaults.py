@@ -68,7 +68,10 @@ class StoredImage:
         return self.width, self.height
 
 
-#: Field path (`image`, `mask_image`, `controls.0.image`, `references.0`) -> image.
+#: How the mask of an IP-Adapter's images is brought to the output's size, as diffusers does.
+IMAGE_PROMPT_MASK_FIT: Fit = "stretch"
+
+#: Field path (`image`, `mask_image`, `controls.0.image`, `references.0`, `ip_adapters.0.images.0`) -> image.
 StoredImages = Mapping[str, StoredImage]
 
 
@@ -178,6 +181,8 @@ def _use(field: str, image: StoredImage, read_size: Size, output: Size, fit: Fit
         # An image encoder looks at the middle of it, whatever the output's size.
         profile = image.color_profile
         return InputUse(field=field, width=image.width, height=image.height, color_profile=profile)
+    if field.startswith("ip_adapters."):
+        fit = IMAGE_PROMPT_MASK_FIT
     placement, differs = place(image.size, read_size, fit), image.size != read_size
     is_whole = placement.crop == (0, 0, *image.size)
     left, upper, right, lower = placement.crop

@@ -103,7 +103,7 @@ ReferenceMaskRef = Annotated[
     str,
     Field(
         min_length=1,
-        description="Mask of any size, brought to the output's: white is where the references act. It is given "
+        description="Mask of any size, stretched to the output's: white is where the references act. It is given "
         "in the same ways as an image.",
     ),
 ]

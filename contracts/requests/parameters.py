@@ -196,8 +196,9 @@ class JobParameters(ImageFields, OptionalImages):
     @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
-        for each IP-Adapter, and `lora:ID` for each LoRA of the catalogue. Uploaded LoRAs come from the storage, like
-        input images.
+        for each IP-Adapter, and `lora:ID` for each LoRA of the catalogue.
+
+        Uploaded LoRAs come from the storage, like input images.
         """
         controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)

@@ -1,4 +1,4 @@
-"""Small random IP-Adapters for the SDXL model of this repository, and image encoders that they read."""
+"""Small random IP-Adapters for models with a UNet, and an image encoder that they read."""
 
 from __future__ import annotations
 
@@ -77,16 +77,19 @@ def _resampler(width: int, generator: torch.Generator) -> Tensors:
 
 
 def with_ip_adapters(catalogue: Catalogue, folder: Path) -> Catalogue:
-    """The catalogue with two IP-Adapters for SDXL, `sdxl-plain` and `sdxl-plus`."""
+    """The catalogue with two IP-Adapters, `FAMILY-plain` and `FAMILY-plus`, for each family with a UNet."""
     folder.mkdir(parents=True, exist_ok=True)
     write_image_encoder(folder / "encoder")
     rows = []
-    for seed, kind in enumerate(("plain", "plus")):
-        path = folder / f"{kind}.safetensors"
-        save_file(ip_adapter_tensors(catalogue.root / "shapes-sdxl", kind, seed), path)
-        rows.append(
-            IpAdapterSpec(
-                id=f"sdxl-{kind}", family="sdxl", source=str(path), image_encoder=str(folder / "encoder")
+    for family in ("sdxl", "sd15"):
+        checkpoints = [catalogue.root / row.source for row in catalogue.models if row.family == family]
+        kinds = [(checkpoint, kind) for checkpoint in checkpoints[:1] for kind in ("plain", "plus")]
+        for seed, (checkpoint, kind) in enumerate(kinds):
+            path = folder / f"{family}-{kind}.safetensors"
+            save_file(ip_adapter_tensors(checkpoint, kind, seed), path)
+            rows.append(
+                IpAdapterSpec(
+                    id=f"{family}-{kind}", family=family, source=str(path), image_encoder=str(folder / "encoder")
+                )
             )
-        )
     return catalogue.model_copy(update={"ip_adapters": tuple(rows)})

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.requests.defaults import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
@@ -45,7 +46,7 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
                 [decode_image_prompt(storage.read(key)) for key in adapter.images] for adapter in job.ip_adapters
             ],
             image_prompt_masks=[
-                None if adapter.mask is None else decode_mask(storage.read(adapter.mask), size, fit)
+                None if adapter.mask is None else decode_mask(storage.read(adapter.mask), size, IMAGE_PROMPT_MASK_FIT)
                 for adapter in job.ip_adapters
             ],
         )

@@ -29,6 +29,7 @@ export const GROUPS = [
     },
   },
   { id: "adapters", title: "LoRAs", fields: { loras: "LoRAs" } },
+  { id: "references", title: "Reference images", fields: { ip_adapters: "IP-Adapters" } },
   {
     id: "inputs",
     title: "Fit and mask",

@@ -21,8 +21,9 @@ REQUIRED = {
     "mask_image": "AAAA",
     "controls": [{"controlnet": "c", "image": "AAAA"}],
 }
-#: Parameters that differ from the request's value: images become storage keys; LoRAs have their own test.
-TRANSLATED = {"model", "image", "mask_image", "loras"}
+#: Parameters that differ from the request's value: images become storage keys; LoRAs and IP-Adapters have
+#: their own tests.
+TRANSLATED = {"model", "image", "mask_image", "loras", "ip_adapters"}
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",
 "prompt": "a red circle", "prompt_2": null, "prompt_3": null, "negative_prompt": "blue",
@@ -79,6 +80,24 @@ def test_a_declared_field_reaches_the_stored_parameters_by_its_name_alone(field:
     )
 
     assert getattr(parameters, field) == value
+
+
+def test_ip_adapters_are_stored_with_the_keys_of_their_images() -> None:
+    adapter = {"name": "faces", "images": ["AAAA", "upload:x"], "scale": 0.5, "mask": "AAAA"}
+    request = REQUESTS[Task.TXT2IMG].model_validate_json(
+        json.dumps({"prompt": "x", "ip_adapters": [adapter]}), strict=True
+    )
+    paths = ("ip_adapters.0.images.0", "ip_adapters.0.images.1", "ip_adapters.0.mask")
+    images = {path: StoredImage(f"inputs/{number}.png", 300, 200) for number, path in enumerate(paths)}
+    parameters = resolve(request, ModelSpec(id="any", family="sdxl", source="any"), images)
+    (stored,) = parameters.ip_adapters
+    assert (stored.name, stored.images, stored.scale, stored.mask) == (
+        "faces", ("inputs/0.png", "inputs/1.png"), 0.5, "inputs/2.png",
+    )  # fmt: skip
+    assert parameters.inputs == ["inputs/0.png", "inputs/1.png", "inputs/2.png"]
+    assert "ip_adapter:faces" in parameters.needs
+    # A reference keeps its size: only the mask is brought to the output's.
+    assert [use.fit for use in parameters.input_images] == [None, None, "stretch"]
 
 
 def test_loras_and_controls_are_stored_with_every_field_that_a_request_may_set() -> None:

@@ -58,19 +58,24 @@ def _half() -> Image.Image:
 
 
 def _entry(name: str, images: Sequence[str] = ("image",), **more: Any) -> dict[str, Any]:
-    return {"name": f"sdxl-{name}", "images": [f"inputs/{image}.png" for image in images], "scale": 0.6, **more}
+    return {
+        "name": name if "-" in name else f"sdxl-{name}",
+        "images": [f"inputs/{image}.png" for image in images],
+        "scale": 0.6,
+        **more,
+    }
 
 
 def _by_diffusers(
     catalogue: Catalogue, scheduler: Any, adapters: Sequence[Mapping[str, Any]], guidance: float
 ) -> Pixels:
     """The image by `load_ip_adapter` and `set_ip_adapter_scale` on a pipeline of its own."""
-    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(
-        catalogue.root / "shapes-sdxl", dtype=torch.float32
-    )
+    rows = [catalogue.ip_adapter(adapter["name"]) for adapter in adapters]
+    model = next(row for row in catalogue.models if row.family == rows[0].family)
+    pipeline_class: Any = getattr(diffusers, model.family_spec.pipeline)
+    pipeline = pipeline_class.from_pretrained(catalogue.root / model.source, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.register_modules(scheduler=scheduler)
-    rows = [catalogue.ip_adapter(adapter["name"]) for adapter in adapters]
     pipeline.load_ip_adapter(
         [str(Path(row.source).parent) for row in rows],
         subfolder="",
@@ -106,16 +111,18 @@ def _by_diffusers(
         ([_entry("plain"), _entry("plus", ["control"], scale=0.3)], 3.0),
         ([_entry("plain")], 1.0),
         ([_entry("plain", ["image", "control"], mask=_MASK)], 3.0),
+        ([_entry("sd15-plus", ["image", "control"])], 3.0),
     ],
 )
 def test_the_image_is_that_of_diffusers_own_loader(
     adapters: list[dict[str, Any]], guidance: float, adapted: Catalogue, adapted_pool: Pool, references: Storage
 ) -> None:
-    job = make_job(adapted, "sdxl", guidance_scale=guidance, ip_adapters=adapters)
-    plain = make_job(adapted, "sdxl", guidance_scale=guidance)
+    family = adapted.ip_adapter(adapters[0]["name"]).family
+    job = make_job(adapted, family, guidance_scale=guidance, ip_adapters=adapters)
+    plain = make_job(adapted, family, guidance_scale=guidance)
     own = generate_pixels(job, adapted_pool, references)
     assert np.abs(own - generate_pixels(plain, adapted_pool, references)).max() > 8, "it had no effect"
-    scheduler = adapted_pool.model("shapes-sdxl").pipeline(job.mode, job.scheduler).scheduler
+    scheduler = adapted_pool.model(job.model).pipeline(job.mode, job.scheduler).scheduler
     assert np.array_equal(own, _by_diffusers(adapted, scheduler, adapters, guidance))
 
 
