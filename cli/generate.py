@@ -45,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a reference image (edit); may be repeated where the model takes several",
     )
     parser.add_argument(
+        "--ip-adapter",
+        action="append",
+        default=[],
+        metavar="NAME[:SCALE]=FILE",
+        help="an IP-Adapter, its scale (1) and a reference image; repeat it with the same name for more images",
+    )
+    parser.add_argument(
         "--lora", action="append", default=[], metavar="NAME[:SCALE]", help="a LoRA and its scale (1)"
     )
     parser.add_argument(
@@ -134,6 +141,8 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
         body["mask_image"] = encode_image(arguments.mask)
     if arguments.lora:
         body["loras"] = [_read_lora(text) for text in arguments.lora]
+    if arguments.ip_adapter:
+        body["ip_adapters"] = _read_ip_adapters(arguments.ip_adapter)
     if arguments.control:
         body["controls"] = [_read_control(text) for text in arguments.control]
         return "controlnet", body
@@ -256,3 +265,20 @@ def _read_control(text: str) -> Json:
     if not separator:
         raise ServiceError(f"--control {text}: expected CONTROLNET=FILE")
     return {"controlnet": name, "image": encode_image(Path(path))}
+
+
+def _read_ip_adapters(texts: list[str]) -> list[Json]:
+    """One entry for each name and scale, with all of its images."""
+    entries: dict[str, Json] = {}
+    for text in texts:
+        named, separator, path = text.partition("=")
+        name, _, scale = named.partition(":")
+        if not separator or not name:
+            raise ServiceError(f"--ip-adapter {text}: expected NAME=FILE or NAME:SCALE=FILE")
+        try:
+            weight = float(scale) if scale else 1.0
+        except ValueError:
+            raise ServiceError(f"--ip-adapter {text}: the scale must be a number, got {scale!r}") from None
+        entry = entries.setdefault(named, {"name": name, "images": [], "scale": weight})
+        entry["images"].append(encode_image(Path(path)))
+    return list(entries.values())

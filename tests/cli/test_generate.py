@@ -48,8 +48,25 @@ def test_the_images_select_the_task(image: str) -> None:
     assert body["image"] == body["controls"][0]["image"] == "data:application/octet-stream;base64,Ynl0ZXM="
 
 
+def test_reference_images_of_one_name_and_scale_go_together(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"bytes")
+    names = ("look:0.6", "look:0.6", "faces")
+    _, body = compose_from("x", *(word for name in names for word in ("--ip-adapter", f"{name}={image}")))
+    entries = [(entry["name"], entry["scale"], len(entry["images"])) for entry in body["ip_adapters"]]
+    assert entries == [("look", 0.6, 2), ("faces", 1.0, 1)]
+
+
 @pytest.mark.parametrize(
-    "words", [("--lora", "a:b"), ("--control", "edges"), ("--image", "/nothing.png")], ids=lambda words: words[0]
+    "words",
+    [
+        ("--lora", "a:b"),
+        ("--control", "edges"),
+        ("--ip-adapter", "look"),
+        ("--ip-adapter", "look:x=/nothing.png"),
+        ("--image", "/nothing.png"),
+    ],
+    ids=lambda words: words[0],
 )
 def test_an_invalid_argument_prints_one_line_and_fails(
     words: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -61,7 +78,7 @@ def test_an_invalid_argument_prints_one_line_and_fails(
 
 
 def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
-    given_otherwise = {"prompt", "task", "image", "mask_image", "references", "loras", "controls"}
+    given_otherwise = {"prompt", "task", "image", "mask_image", "references", "loras", "controls", "ip_adapters"}
     meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
     fields = {name for request in REQUESTS.values() for name in request.model_fields}
     options = vars(build_parser().parse_args(["generate", "x"]))

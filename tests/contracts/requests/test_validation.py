@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import InvalidRequest
 from contracts.requests.defaults import StoredImage, resolve
@@ -36,6 +37,12 @@ def catalogue(tmp_path: Path) -> Catalogue:
             LoraSpec(id="stripes-xl", family="sdxl", source="stripes.safetensors"),
             LoraSpec(id="stripes-flux", family="flux", source="stripes-flux.safetensors"),
         ),
+        ip_adapters=(
+            IpAdapterSpec(id="look-xl", family="sdxl", source="look.safetensors", image_encoder="clip"),
+            IpAdapterSpec(
+                id="look-other", family="sdxl", source="o.safetensors", image_encoder="clip", models=("other",)
+            ),
+        ),
         controlnets=(
             ControlNetSpec(id="edges-xl", family="sdxl", source="edges", preprocessors=("canny",)),
             ControlNetSpec(id="edges-three", family="sd3", source="edges3"),
@@ -52,6 +59,10 @@ def request(task: str, **fields: Any) -> JobRequest:
 
 def edges(family: str, **fields: Any) -> dict[str, Any]:
     return {"controlnet": f"edges-{family}", "image": IMAGE} | fields
+
+
+def look(name: str = "xl", **fields: Any) -> dict[str, Any]:
+    return {"name": f"look-{name}", "images": [IMAGE]} | fields
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -80,6 +91,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("img2img", {"image": IMAGE, "strength": 0.01}, "strength"),
     ("txt2img", {"speed": "fast", "num_inference_steps": 7}, "speed"),
     ("img2img", {"speed": "fast", "num_inference_steps": 13, "image": IMAGE}, "speed"),
+    ("txt2img", {"ip_adapters": [look("nothing")]}, "ip_adapters.0.name"),
+    ("txt2img", {"ip_adapters": [look("other")]}, "ip_adapters.0.name"),
+    ("txt2img", {"ip_adapters": [look(), look()]}, "ip_adapters.1.name"),
+    ("txt2img", {"model": "three", "ip_adapters": [look()]}, "ip_adapters"),
+    ("txt2img", {"model": "one", "ip_adapters": [look()]}, "ip_adapters"),
     ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
@@ -335,3 +351,16 @@ def test_sd3_inpaints_with_a_controlnet_that_reads_the_jobs_image(catalogue: Cat
         None,
         None,
     )
+
+
+def test_reference_images_are_accepted_in_every_mode_of_their_family(catalogue: Catalogue) -> None:
+    for adapters in ([], [look()], [look(), look(mask=IMAGE)]):
+        check(request("txt2img", ip_adapters=adapters), catalogue)
+    check(request("controlnet", controls=[edges("xl")], image=IMAGE, ip_adapters=[look()]), catalogue)
+    check(request("txt2img", model="one", ip_adapters=[]), catalogue)
+
+
+@pytest.mark.parametrize("entry", [{"images": []}, {"images": [IMAGE] * 5}, {"scale": 2.5}, {"scale": -1}])
+def test_how_many_reference_images_there_may_be_and_their_weight_are_bounded(entry: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        request("txt2img", ip_adapters=[look(**entry)])

@@ -1,0 +1,157 @@
+"""IP-Adapter files by their headers: what each kind says of itself, and refusals by name."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec
+from contracts.errors import AdapterRefused, CatalogueError
+from contracts.memory.components import Role, size_ip_adapter
+from contracts.weights.ip_adapter_files import read_ip_adapter
+from contracts.weights.ip_adapter_rows import check_ip_adapter_row
+
+Shapes = dict[str, tuple[int, ...]]
+
+_LAYERS: Shapes = {f"ip_adapter.{number}.to_{half}_ip.weight": (8, 6) for number in (1, 3) for half in "kv"}
+PLAIN: Shapes = {
+    "image_proj.proj.weight": (24, 10), "image_proj.proj.bias": (24,),
+    "image_proj.norm.weight": (6,), "image_proj.norm.bias": (6,), **_LAYERS,
+}  # fmt: skip
+PLUS: Shapes = {
+    "image_proj.latents": (1, 16, 5), "image_proj.proj_in.weight": (5, 12), "image_proj.proj_out.weight": (6, 5),
+    **_LAYERS,
+}  # fmt: skip
+FULL: Shapes = {
+    "image_proj.proj.0.weight": (12, 12), "image_proj.proj.2.weight": (6, 12), "image_proj.proj.3.weight": (6,),
+    **_LAYERS,
+}  # fmt: skip
+
+
+def write_file(path: Path, shapes: Shapes) -> Path:
+    """Write a file with tensors of these shapes, all zeros."""
+    entries, offset = {}, 0
+    for name, shape in shapes.items():
+        size = 2
+        for side in shape:
+            size *= side
+        entries[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(offset))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind", "tokens", "image_width", "reads"),
+    [
+        (PLAIN, "plain", 4, 10, "embedding"),
+        (PLUS, "plus", 16, 12, "states"),
+        (FULL, "full", 257, 12, "states"),
+    ],
+)
+def test_the_header_says_what_a_file_reads_and_makes(
+    shapes: Shapes, kind: str, tokens: int, image_width: int, reads: str, tmp_path: Path
+) -> None:
+    facts = read_ip_adapter(write_file(tmp_path / "a.safetensors", shapes))
+    assert (facts.kind, facts.tokens, facts.image_width, facts.reads) == (kind, tokens, image_width, reads)
+    assert (facts.width, facts.layers, facts.key_values) == (6, 2, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: [s.pop(name) for name in _LAYERS], "is not an IP-Adapter"),
+        (lambda s: s.pop("ip_adapter.3.to_v_ip.weight"), r"projections of ip_adapter\.3 is missing"),
+        (lambda s: s.update({"ip_adapter.1.to_k_ip.weight": (8,)}), "must be a matrix"),
+        (
+            lambda s: s.update({"ip_adapter.7.to_k_ip.weight": (8, 6), "ip_adapter.7.to_v_ip.weight": (8, 6)}),
+            "1, 3, 5",
+        ),
+        (lambda s: s.update({"ip_adapter.1.to_k_ip.weight": (8, 5)}), "read tokens of 5, 6 values"),
+        (lambda s: s.update({"ip_adapter.0.to_q_lora.down.weight": (4, 8)}), "a FaceID adapter"),
+        (lambda s: s.update({"image_proj.perceiver_resampler.proj_in.weight": (4, 8)}), "insightface"),
+        (lambda s: s.update({"ip_adapter.0.to_k_ip.bias": (8,)}), "of FLUX and SD3 are not supported"),
+        (lambda s: s.update({"text_model.a": (8,)}), r"text_model\.a is not a tensor of an IP-Adapter"),
+        (lambda s: s.update({"image_proj.norm.weight": (7,)}), "24 outputs; 4 tokens of 7 are needed"),
+        (lambda s: s.pop("image_proj.norm.weight"), "lacks a tensor"),
+        (lambda s: s.update({"image_proj.proj.weight": (24,)}), "of another shape"),
+        (lambda s: s.update({"image_proj.proj.weight": (0, 10), "image_proj.norm.weight": (0,)}), "tokens of 0"),
+    ],
+)
+def test_other_files_are_refused_with_what_is_wrong(
+    change: Callable[[Shapes], object], reason: str, tmp_path: Path
+) -> None:
+    shapes = dict(PLAIN)
+    change(shapes)
+    with pytest.raises(AdapterRefused, match=reason):
+        read_ip_adapter(write_file(tmp_path / "a.safetensors", shapes))
+
+
+def test_a_resampler_of_too_many_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterRefused, match="makes 4096 tokens"):
+        read_ip_adapter(write_file(tmp_path / "a.safetensors", {**PLUS, "image_proj.latents": (1, 4096, 5)}))
+
+
+def test_pickles_and_truncated_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.safetensors").write_bytes(b"PK\x03\x04" + bytes(64))
+    with pytest.raises(AdapterRefused, match="is a pickle"):
+        read_ip_adapter(tmp_path / "p.safetensors")
+    whole = write_file(tmp_path / "a.safetensors", PLAIN)
+    whole.write_bytes(whole.read_bytes()[:-7])
+    with pytest.raises(AdapterRefused, match="truncated"):
+        read_ip_adapter(whole)
+
+
+def _catalogue(folder: Path, family: str = "sdxl", **config: object) -> Catalogue:
+    (folder / "clip").mkdir()
+    known = {"model_type": "clip_vision_model", "projection_dim": 10, "hidden_size": 12}
+    (folder / "clip" / "config.json").write_text(json.dumps({**known, **config}))
+    (folder / "clip" / "model.safetensors").write_bytes(b"")
+    write_file(folder / "a.safetensors", PLAIN)
+    row = IpAdapterSpec(id="a", family=family, source="a.safetensors", image_encoder="clip")
+    model = ModelSpec(id="m", family="sdxl", source="m")
+    return Catalogue(root=folder, default_model="m", models=(model,), ip_adapters=(row,))
+
+
+def test_a_row_whose_encoder_gives_what_its_file_reads_is_right(tmp_path: Path) -> None:
+    catalogue = _catalogue(tmp_path)
+    check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (
+            {"projection_dim": 1024},
+            "reads 10 values of an image, and the projection_dim of its image_encoder is 1024",
+        ),
+        ({"model_type": "siglip"}, "is a siglip, and a CLIPVisionModelWithProjection is needed"),
+        ({"architectures": ["CLIPVisionModel"]}, "is a CLIPVisionModel, and"),
+        ({"family": "flux"}, "IP-Adapters of family flux are not supported"),
+    ],
+)
+def test_a_row_that_cannot_work_is_refused_at_the_start(
+    options: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    catalogue = _catalogue(tmp_path, **options)
+    with pytest.raises(CatalogueError, match=reason):
+        check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
+
+
+def test_an_encoder_that_is_not_here_is_refused_at_the_start(tmp_path: Path) -> None:
+    catalogue = _catalogue(tmp_path)
+    (tmp_path / "clip").rename(tmp_path / "elsewhere")
+    with pytest.raises(CatalogueError, match="must be a folder on this machine"):
+        check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
+
+
+def test_a_plan_counts_keys_and_values_and_not_the_file(tmp_path: Path) -> None:
+    component = size_ip_adapter(_catalogue(tmp_path), "a", 2)
+    assert component is not None
+    # With the images and without them: four tokens, 32 outputs in all layers, two bytes.
+    assert (component.name, component.role, component.bytes) == ("ip_adapter:a", Role.ADAPTER, 2 * 4 * 32 * 2)
