@@ -1,7 +1,8 @@
 """Command-line options of `darkroom generate` for the fields of a request, made from the requests' own schema.
 
 A field that is added there is an option here. Images, LoRAs, ControlNets and IP-Adapters, which are files or
-lists, have options of their own in `generate.py`. Checks types and ranges only: the service knows what a model allows.
+lists, have options of their own in `generate.py`. Checks types and ranges only: the service knows what a model
+allows.
 """
 
 from __future__ import annotations
