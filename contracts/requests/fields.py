@@ -96,10 +96,10 @@ MaskRef = Annotated[
         "as `image`.",
     ),
 ]
-ReferenceRef = Annotated[
+ImagePromptRef = Annotated[
     str, Field(min_length=1, description="A reference image, given in the same ways as `image` of an img2img job.")
 ]
-ReferenceMaskRef = Annotated[
+ImagePromptMaskRef = Annotated[
     str,
     Field(
         min_length=1,
@@ -159,13 +159,13 @@ class IpAdapter(StrictModel):
     """An IP-Adapter and the images that it shows the model beside the prompt."""
 
     name: str = Field(description="Id from `/v1/ip-adapters`; it must have been made for the model's family.")
-    images: tuple[ReferenceRef, ...] = Field(
+    images: tuple[ImagePromptRef, ...] = Field(
         min_length=1, max_length=4, description="Reference images; what they have in common is followed."
     )
     scale: float = Field(
         1.0, ge=0, le=2, description="Weight of the reference images beside the prompt; 0 turns them off."
     )
-    mask: ReferenceMaskRef | None = Field(
+    mask: ImagePromptMaskRef | None = Field(
         None, description="Where in the output the references act. Default: everywhere."
     )
 

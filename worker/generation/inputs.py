@@ -46,7 +46,7 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
                 [decode_image_prompt(storage.read(key)) for key in adapter.images] for adapter in job.ip_adapters
             ],
             image_prompt_masks=[
-                None if adapter.mask is None else decode_mask(storage.read(adapter.mask), size, IMAGE_PROMPT_MASK_FIT)
+                decode_mask(storage.read(adapter.mask), size, IMAGE_PROMPT_MASK_FIT) if adapter.mask else None
                 for adapter in job.ip_adapters
             ],
         )
