@@ -14,8 +14,8 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
-from tests.contracts.weights.test_ip_adapter_files import PLUS, write_file
 from tests.support.images import encode_image
+from tests.support.ip_adapter_headers import PLUS, write_file
 
 ROWS = """
 [[ip_adapters]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,36 +13,7 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.memory.components import Role, size_ip_adapter
 from contracts.weights.ip_adapter_files import read_ip_adapter
 from contracts.weights.ip_adapter_rows import check_ip_adapter_row
-
-Shapes = dict[str, tuple[int, ...]]
-
-_LAYERS: Shapes = {f"ip_adapter.{number}.to_{half}_ip.weight": (8, 6) for number in (1, 3) for half in "kv"}
-PLAIN: Shapes = {
-    "image_proj.proj.weight": (24, 10), "image_proj.proj.bias": (24,),
-    "image_proj.norm.weight": (6,), "image_proj.norm.bias": (6,), **_LAYERS,
-}  # fmt: skip
-PLUS: Shapes = {
-    "image_proj.latents": (1, 16, 5), "image_proj.proj_in.weight": (5, 12), "image_proj.proj_out.weight": (6, 5),
-    **_LAYERS,
-}  # fmt: skip
-FULL: Shapes = {
-    "image_proj.proj.0.weight": (12, 12), "image_proj.proj.2.weight": (6, 12), "image_proj.proj.3.weight": (6,),
-    **_LAYERS,
-}  # fmt: skip
-
-
-def write_file(path: Path, shapes: Shapes) -> Path:
-    """Write a file with tensors of these shapes, all zeros."""
-    entries, offset = {}, 0
-    for name, shape in shapes.items():
-        size = 2
-        for side in shape:
-            size *= side
-        entries[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(entries).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(offset))
-    return path
+from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, Shapes, write_file
 
 
 @pytest.mark.parametrize(
@@ -65,7 +35,7 @@ def test_the_header_says_what_a_file_reads_and_makes(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda s: [s.pop(name) for name in _LAYERS], "is not an IP-Adapter"),
+        (lambda s: [s.pop(name) for name in LAYERS], "is not an IP-Adapter"),
         (lambda s: s.pop("ip_adapter.3.to_v_ip.weight"), r"projections of ip_adapter\.3 is missing"),
         (lambda s: s.update({"ip_adapter.1.to_k_ip.weight": (8,)}), "must be a matrix"),
         (
