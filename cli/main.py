@@ -67,7 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--data", type=Path, default=default_data(), help="folder for images, uploads and the queue (%(default)s)"
     )
-    up.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
+    workers = up.add_mutually_exclusive_group()
+    workers.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
+    workers.add_argument(
+        "--gpus",
+        metavar="all|0,2",
+        help="a worker for each of these GPUs, with a plan of its own; MIG slices count",
+    )
     up.add_argument(
         "--fsync",
         choices=["everysec", "always"],
@@ -125,7 +131,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _run_up(arguments: argparse.Namespace) -> None:
     logs.configure(LogSettings())
     Service(
-        arguments.host, arguments.port, arguments.data, arguments.workers, arguments.fsync, arguments.redis_memory
+        arguments.host,
+        arguments.port,
+        arguments.data,
+        arguments.workers,
+        arguments.fsync,
+        arguments.redis_memory,
+        arguments.gpus,
     ).run()
 
 

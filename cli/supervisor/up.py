@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cli.supervisor.announcement import Announcement
 from cli.supervisor.beats import BeatReceiver
+from cli.supervisor.gpus import choose_gpus, worker_environments
 from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
 from cli.supervisor.start_check import check_catalogue, check_variables
@@ -36,7 +37,6 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 #: Beats that were missed in a longer round of supervision (Redis was restarted, say) do not count.
 _LONG_ROUND_SECONDS = 2.0
-_WORKER_NAME = "DARKROOM_WORKER_NAME"
 #: How long the children may take to stop: the workers' own drain period, and some time on top.
 _STOP_SECONDS = 150.0
 #: The same once the workers were told to return their jobs, which they do after the step that runs.
@@ -47,9 +47,18 @@ class Service:
     """A running service: Redis, one API process, N workers and one dispatcher, as children of this process."""
 
     def __init__(
-        self, host: str, port: int, data: Path, workers: int, fsync: str, redis_bytes: int = MEMORY_BYTES
+        self,
+        host: str,
+        port: int,
+        data: Path,
+        workers: int,
+        fsync: str,
+        redis_bytes: int = MEMORY_BYTES,
+        gpus: str | None = None,
     ) -> None:
         """Open the listening socket; `port` 0 picks a free one. `data` holds images, uploads and Redis' file.
+
+        `gpus`: a worker for each of these cards, as `choose_gpus` reads them, in place of `workers`.
 
         Raises:
             RuntimeError: the address is in use, a variable is misspelt, the catalogue is invalid, or what its rows
@@ -57,12 +66,13 @@ class Service:
         """
         self._data = data.resolve()
         check_variables(os.environ)
+        self._gpus = [] if gpus is None else choose_gpus(gpus, os.environ)
         self._catalogue = check_catalogue()
         self._listener = _listen(host, port)
         own_redis = not os.environ.get("DARKROOM_REDIS_URL")
         self._redis = RedisServer(self._data / "redis", fsync, redis_bytes) if own_redis else None
         self._host, self._port = self._listener.getsockname()[:2]
-        self._worker_count = workers
+        self._worker_count = len(self._gpus) or workers
         self._api: Child | None = None
         self._workers: list[Child] = []
         self._dispatcher: Child | None = None
@@ -102,8 +112,8 @@ class Service:
         api = dict(environment, DARKROOM_API_HOST=str(self._host), DARKROOM_API_FD=str(self._listener.fileno()))
         self._api = self._child("api", "app", api, fds=[self._listener.fileno()])
         self._workers = [
-            self._child(f"worker {number}", "worker", self._of_worker(environment, number))
-            for number in range(1, self._worker_count + 1)
+            self._child(f"worker {number}", "worker", own)
+            for number, own in enumerate(worker_environments(environment, self._worker_count, self._gpus), 1)
         ]
         self._dispatcher = self._child("dispatcher", "dispatcher", environment)
         for child in self._children():
@@ -115,7 +125,7 @@ class Service:
             "catalogue": catalogue,
             "data": describe_data(self._data),
             "redis": "started here" if self._redis else without_secrets(SharedSettings().redis_url),
-            "workers": f"{self._worker_count}, loading torch, which takes a few seconds",
+            "workers": f"{self._worker_count}{_on(self._gpus)}, loading torch, which takes a few seconds",
         }
         if not ipaddress.ip_address(self._host).is_loopback:
             of = "" if self._redis is None else f" --data {self._data}"
@@ -126,11 +136,6 @@ class Service:
 
     def _child(self, name: str, module: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
         return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds)
-
-    def _of_worker(self, environment: Mapping[str, str], number: int) -> dict[str, str]:
-        """A worker's environment; names are unique, so several workers do not all get the same."""
-        name = environment.get(_WORKER_NAME)
-        return dict(environment, **({_WORKER_NAME: f"{name}-{number}"} if name and self._worker_count > 1 else {}))
 
     def _children(self) -> list[Child]:
         return [child for child in (self._api, *self._workers, self._dispatcher) if child is not None]
@@ -210,6 +215,10 @@ class Service:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _on(gpus: Sequence[str]) -> str:
+    return f", one for each GPU: {', '.join(gpus)}" if gpus else ""
 
 
 def _listen(host: str, port: int) -> socket.socket:
