@@ -26,7 +26,7 @@ _STATUS: Mapping[JobState, PredictionStatus] = {
 }
 #: Parameters that no request has, and storage keys in place of images.
 _NOT_INPUT = frozenset(
-    {"task", "mode", "model", "input_images", "prompt_chunks", "image", "mask_image", "controls"}
+    {"task", "mode", "model", "input_images", "prompt_chunks", "image", "mask_image", "references", "controls"}
 )
 
 

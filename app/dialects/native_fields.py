@@ -19,6 +19,8 @@ _GIVEN = "given"
 
 def task_of(fields: Mapping[str, Any]) -> Task:
     """The task that these fields ask for, by the images among them."""
+    if fields.get("references"):
+        return Task.EDIT
     if "controls" in fields:
         return Task.CONTROLNET
     if "mask_image" in fields:

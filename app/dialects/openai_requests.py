@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest
+from app.dialects.openai_schema import EditRequest, ImageRequest
 from app.inputs.reader import GivenImage, InputReader
 from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, build, read, read_values
@@ -20,7 +20,7 @@ from contracts.requests.schema import (
     Txt2ImgRequest,
 )
 
-_AnyImageRequest = TypeVar("_AnyImageRequest", GenerationRequest, EditRequest)
+_AnyImageRequest = TypeVar("_AnyImageRequest", bound=ImageRequest)
 
 #: Denoising steps as a multiple of the model's own.
 _STEPS_BY_QUALITY: Mapping[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0, "xhigh": 3.0, "max": 4.0}

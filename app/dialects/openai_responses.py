@@ -59,15 +59,6 @@ class ImagesAnswer(BaseModel):
     job: str = Field(description="Id of the job; `GET /v1/jobs/{id}` shows its receipt.")
 
 
-class Usage(BaseModel):
-    """OpenAI's token counts; tokens are not counted here, so all are 0."""
-
-    input_tokens: int = 0
-    input_tokens_details: dict[str, int] = Field(default_factory=lambda: {"image_tokens": 0, "text_tokens": 0})
-    output_tokens: int = 0
-    total_tokens: int = 0
-
-
 class ErrorBody(BaseModel):
     """An error."""
 
@@ -117,7 +108,7 @@ def partial_event(name: str, request: ImageRequest, record: JobRecord, preview: 
 def completed_events(name: str, request: ImageRequest, record: JobRecord, view: JobView) -> Iterator[str]:
     """Yield the finished images as the last events of a stream."""
     for index, image in enumerate(view.images):
-        details = {"usage": Usage().model_dump(), "image_index": index, "seed": image.seed, "job": record.id}
+        details = {"image_index": index, "seed": image.seed, "job": record.id}
         yield _event(f"{name}.completed", image.b64_json or "", request, record, details)
 
 

@@ -17,6 +17,7 @@ from contracts.requests.fields import (
     ImageRef,
     MaskBlur,
     MaskCrop,
+    Prompt,
     ReferenceRef,
     Strength,
 )
@@ -130,6 +131,12 @@ class EditRequest(ImageRequest):
         if isinstance(image, list):
             raise ValueError(f"must be one image, got {len(image)}; send those after the first as references")
         return image
+
+
+class VariationRequest(EditRequest):
+    """Other images like a given one, without a prompt."""
+
+    prompt: Prompt = Field(" ", description="What the variations show. Default: nothing but what `image` does.")
 
 
 def without_images(request: ImageRequest) -> ImageRequest:

@@ -43,10 +43,8 @@ def version_of(model_id: str, catalogue: Catalogue) -> str:
 
 
 def find_model(owner: str, name: str, catalogue: Catalogue) -> ModelSpec:
-    """The model with this owner and name; raises NotFound."""
-    if owner != MODEL_OWNER:
-        raise NotFound("model", f"{owner}/{name}")
-    return catalogue.model(name)
+    """The model with this owner and name, which may be an alias; raises NotFound."""
+    return catalogue.model(name if owner == MODEL_OWNER else f"{owner}/{name}")
 
 
 def find_version(text: str, catalogue: Catalogue) -> ModelSpec:

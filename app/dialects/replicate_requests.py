@@ -125,6 +125,8 @@ def _with_references(fields: dict[str, Any], base: str) -> dict[str, Any]:
     for name in ("image", "mask_image"):
         if name in fields:
             fields[name] = _reference(fields[name], base)
+    if isinstance(references := fields.get("references"), list):
+        fields["references"] = [_reference(reference, base) for reference in references]
     if isinstance(controls := fields.get("controls"), list):
         fields["controls"] = [
             {**control, "image": _reference(control["image"], base)}

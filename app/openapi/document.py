@@ -20,7 +20,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.dialects.openai_schema import EditRequest, GenerationRequest
+from app.dialects.openai_schema import EditRequest, GenerationRequest, VariationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
 from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null
@@ -40,7 +40,7 @@ _BEARER_SCHEME = {
     "scheme": "bearer",
     "description": "An API key: `darkroom keys create` makes one",
 }
-_KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest)
+_KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest, VariationRequest)
 
 
 class DocumentedApi(FastAPI):
@@ -84,9 +84,9 @@ class DocumentedApi(FastAPI):
             schemas = document["components"]["schemas"]
             name_examples(schemas, _KINDS, self._catalogue)
             complete_requests(schemas, [*_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)])
-            schemas[form_name(EditRequest)] = form_schema(
-                schemas[EditRequest.__name__], _examples()[EditRequest.__name__], schemas
-            )
+            for kind in (EditRequest, VariationRequest):
+                name = kind.__name__
+                schemas[form_name(kind)] = form_schema(schemas[name], _examples()[name], schemas)
             for path, operations in document["paths"].items():
                 for operation in operations.values():
                     _describe_security(operation)

@@ -44,6 +44,7 @@ class ModelView(BaseModel):
     owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
     family: str = Field(description="Architecture: `sd15`, `sdxl`, `sd3`, `flux`, `pixart` or `chroma`.")
     title: str = Field(description="Name for people.")
+    aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")
     defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
     limits: dict[str, int | None] = Field(
@@ -267,6 +268,7 @@ def _model(
         "id": row.id,
         "family": row.family,
         "title": row.title,
+        "aliases": list(row.aliases),
         "tasks": row.tasks,
         "defaults": {name: value for name, value in defaults.items() if name not in row.refused},
         "limits": {

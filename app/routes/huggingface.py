@@ -47,7 +47,7 @@ async def run_default_model(
     return await _answer(body, None, accept, submission, response)
 
 
-@router.post("/models/{id}", name="run_model", **_DOCUMENTED)
+@router.post("/models/{id:path}", name="run_model", **_DOCUMENTED)
 @router.post("/{id}", name="run_named_model", **_DOCUMENTED)
 async def run_model(
     id: _ModelId,

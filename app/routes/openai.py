@@ -19,7 +19,13 @@ from app.dialects.field_names import named_as_sent
 from app.dialects.openai_forms import RequestBody
 from app.dialects.openai_requests import draft_request, foreign_name, read_request
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
-from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest, without_images
+from app.dialects.openai_schema import (
+    EditRequest,
+    GenerationRequest,
+    ImageRequest,
+    VariationRequest,
+    without_images,
+)
 from app.errors import describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
@@ -56,6 +62,15 @@ async def edit_image(
 ) -> ImagesAnswer | Response:
     """Generate images from a prompt and an image, as OpenAI clients do; opaque parts of a mask are kept."""
     return await _answer("image_edit", read_request(EditRequest, body.json), body, submission, response)
+
+
+@router.post("/variations", openapi_extra=edit_body(VariationRequest), **_DOCUMENTED)
+async def vary_image(
+    body: EditBodyDep, submission: HeldSubmissionDep, response: Response
+) -> ImagesAnswer | Response:
+    """Generate images like a given one, as OpenAI clients do: an img2img job without a prompt."""
+    reading = read_request(VariationRequest, body.json)
+    return await _answer("image_variation", reading, body, submission, response)
 
 
 async def _answer(

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.lines import find_line
-from contracts.catalogue.rows import SOURCE_FORMS, Row, Variant, WeightRow, address_of
+from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
@@ -42,6 +42,7 @@ class ModelSpec(Row):
             checkpoints, such as `FluxKontextPipeline`; None: the family's usual class, or, of a checkpoint on this
             machine, what it says itself.
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
+        aliases: other names that requests may use for it, such as those of other services' models.
     """
 
     config: str | None = None
@@ -55,6 +56,7 @@ class ModelSpec(Row):
     only_tasks: tuple[Task, ...] = ()
     pipeline: str | None = None
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
+    aliases: tuple[Alias, ...] = ()
 
     @property
     def family_spec(self) -> Family:
@@ -205,6 +207,10 @@ class Catalogue(BaseModel):
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
                 raise ValueError(f"{kind} ids must be unique, got {', '.join(repeated)} more than once")
+        names = [name for row in self.models for name in (row.id, *row.aliases)]
+        shared = sorted({name for name in names if names.count(name) > 1})
+        if shared:
+            raise ValueError(f"aliases must differ from each other and from ids, got {', '.join(shared)} twice")
         if self.default_model not in {row.id for row in self.models}:
             models = ", ".join(row.id for row in self.models)
             raise ValueError(f"default_model must be the id of a model ({models}), got {self.default_model!r}")
@@ -238,8 +244,9 @@ class Catalogue(BaseModel):
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
     def model(self, id: str) -> ModelSpec:
-        """Return the row of a model; raises NotFound."""
-        return _find("model", self.models, id)
+        """Return the row of a model by its id or one of its aliases; raises NotFound."""
+        named = next((row for row in self.models if id in row.aliases), None)
+        return named or _find("model", self.models, id)
 
     def lora(self, id: str) -> LoraSpec:
         """Return the row of a LoRA; raises NotFound."""

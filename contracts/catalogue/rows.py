@@ -19,6 +19,8 @@ from contracts.hub.source import HubSource, parse_source
 Variant = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 #: Ids are part of Redis keys and URLs, so their characters are restricted.
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+#: A name that a model has elsewhere, as on OpenAI, Replicate or the Hugging Face hub.
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?$")]
 #: A branch, a tag or a commit. https://git-scm.com/docs/git-check-ref-format
 Revision = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", max_length=200)

@@ -131,6 +131,18 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
     assert (job["task"], job["receipt"]["parameters"]["strength"]) == ("img2img", 0.5)
 
 
+def test_a_variation_starts_from_the_image_alone(client: OpenAI, service: RunningService) -> None:
+    with pytest.warns(DeprecationWarning):  # the package has deprecated it, and still has it
+        answer = client.images.create_variation(
+            image=encode_image(solid_image("blue")), n=2, response_format="b64_json"
+        )
+
+    assert answer.data is not None
+    assert [image_of(datum).size for datum in answer.data] == [(64, 64)] * 2
+    job = service.fetch(str(answer.model_extra and answer.model_extra["job"]))
+    assert (job["task"], job["receipt"]["parameters"]["prompt"].strip()) == ("img2img", "")
+
+
 def test_the_clients_exception_says_what_to_change(client: OpenAI) -> None:
     with pytest.raises(UnprocessableEntityError, match="must be a multiple of 8, got 68") as caught:
         client.images.generate(prompt=PROMPT, size="68x64")

@@ -283,7 +283,7 @@ def test_bodies_that_cannot_be_read_are_errors_of_the_same_shape(
 
 
 def test_unknown_paths_and_methods_are_errors_of_the_same_shape(client: TestClient) -> None:
-    assert error_of(client.post("/v1/images/variations"))["code"] == "not_found"
+    assert error_of(client.post("/v1/images/upscales"))["code"] == "not_found"
     assert error_of(client.get(GENERATE))["type"] == "invalid_request_error"
 
 
@@ -409,4 +409,4 @@ def test_previews_are_partial_images_of_full_size_in_the_requested_format(
     assert [event["type"] for event in events] == ["image_generation.partial_image", "image_generation.completed"]
     assert open_png(base64.b64decode(events[0]["b64_json"])).size == (64, 96)
     assert events[0]["partial_image_index"] == 0
-    assert events[1]["usage"]["total_tokens"] == 0
+    assert "usage" not in events[1]  # tokens are not counted, and 0 would not be true
