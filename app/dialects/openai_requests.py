@@ -159,7 +159,7 @@ def _our_field(request: EditRequest, name: str) -> str:
 def _fields_of(request: ImageRequest, catalogue: Catalogue) -> dict[str, Any]:
     """The fields of our request that are known without reading its images."""
     fields = request.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=set(_FOREIGN))
-    fields |= {"response_format": request.response_format, **dict(_renamed(request))}
+    fields |= {"prompt": request.prompt, "response_format": request.response_format, **dict(_renamed(request))}
     if request.quality in _STEPS_BY_QUALITY:
         fields["num_inference_steps"] = _steps(request, catalogue)
     if request.stream:

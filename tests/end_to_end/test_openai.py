@@ -132,7 +132,7 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
 
 
 def test_a_variation_starts_from_the_image_alone(client: OpenAI, service: RunningService) -> None:
-    with pytest.warns(DeprecationWarning):  # the package has deprecated it, and still has it
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # by the package, which still has it
         answer = client.images.create_variation(
             image=encode_image(solid_image("blue")), n=2, response_format="b64_json"
         )
