@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.settings import OutboundSettings, QueueSettings, SharedSettings
+from contracts.settings import LogSettings, OutboundSettings, QueueSettings, Settings, SharedSettings
 from dispatcher.settings import WebhookSettings
 from worker.settings import WorkerSettings
 
@@ -26,7 +26,15 @@ def documents() -> list[Path]:
 
 
 def variables() -> set[str]:
-    kinds = (SharedSettings, QueueSettings, OutboundSettings, ApiSettings, WorkerSettings, WebhookSettings)
+    kinds = (
+        SharedSettings,
+        LogSettings,
+        QueueSettings,
+        OutboundSettings,
+        ApiSettings,
+        WorkerSettings,
+        WebhookSettings,
+    )
     return {
         f"{kind.model_config.get('env_prefix', '')}{name}".upper() for kind in kinds for name in kind.model_fields
     }
@@ -48,6 +56,37 @@ def test_every_variable_that_is_set_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"\bDARKROOM_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8")))
     unknown = {name.removesuffix("_FILE") for name in named} - variables() - own
     assert unknown - {"DARKROOM_CHECK_ALL"} == set()
+
+
+#: What containers set themselves, or each process makes for itself.
+CONTAINERS_OWN = {
+    "DARKROOM_REDIS_URL", "DARKROOM_DATA", "DARKROOM_API_HOST", "DARKROOM_API_PORT", "DARKROOM_API_FD",
+    "DARKROOM_WORKER_NAME", "DARKROOM_WORKER_LORA_FOLDER", "DARKROOM_WEBHOOK_NAME", "DARKROOM_API_ALLOW_ANONYMOUS",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("service", "kinds"),
+    [
+        ("api", (SharedSettings, LogSettings, QueueSettings, OutboundSettings, ApiSettings)),
+        ("worker", (SharedSettings, LogSettings, QueueSettings, WorkerSettings)),
+        ("dispatcher", (SharedSettings, LogSettings, OutboundSettings, WebhookSettings)),
+    ],
+)
+def test_every_setting_in_the_environment_or_in_dotenv_reaches_its_container(
+    service: str, kinds: tuple[type[Settings], ...]
+) -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    given = compose["services"][service]["environment"]
+    wanted = {
+        f"{kind.model_config['env_prefix']}{name}".upper()
+        for kind in kinds
+        for name, field in kind.model_fields.items()
+        if field.description
+    }
+    assert wanted - CONTAINERS_OWN - given.keys() == set(), f"add them to {service} in docker-compose.yml"
+    fixed = {name for name in wanted & given.keys() if given[name] and f"${{{name}" not in str(given[name])}
+    assert fixed == {"DARKROOM_API_PUBLISHED"} & wanted  # by where the port is published
 
 
 @pytest.mark.parametrize(
