@@ -5,6 +5,7 @@ safetensors.py         names, dtypes, shapes and offsets of a file's tensors
 finite.py              refuses files with NaN or infinite values
 lora_files.py          family, layout, ranks and matching models of a LoRA file
 lora_layouts.py        naming schemes of LoRA files: which layer each key belongs to
+original_names.py      layers under the names of the original releases
 lora_settings.py       how a LoRA's trainer scaled it
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is

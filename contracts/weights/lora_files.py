@@ -21,6 +21,7 @@ from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
 from contracts.weights.lora_settings import ScaleSettings, read_settings
+from contracts.weights.original_names import layers_named
 from contracts.weights.safetensors import Tensor, read_header
 
 #: Whole differences of biases and norms beside a LoRA, which ComfyUI writes even where they are zero.
@@ -218,15 +219,25 @@ def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) 
     widths = {part: {sizes[1] for sizes in known.values()} for part, known in shapes.items()}
     for layer in layers:
         known = shapes.get(layer.part, {})
-        shape = known.get(layer.layer)
-        name, inputs, outputs = layer.name[:120], layer.down[1], layer.up[0]
-        if shape is not None and (inputs, outputs) != (shape[1], shape[0]):
-            has = f"{shape[1]} to {shape[0]}"
-            yield f"{name} maps {inputs} to {outputs} channels, the layer of {model.id} maps {has}"
-        elif shape is not None and layer.down[2:] != shape[2:] and {*layer.down[2:], *shape[2:]} != {1}:
-            yield f"{name} has a kernel of {list(layer.down[2:])}, the layer of {model.id} {list(shape[2:])}"
-        elif shape is None and layer.is_own_name:
-            yield f"{model.id} has no layer {name}"
+        names = [layer.layer]
+        if layer.layer not in known and not layer.is_own_name:
+            names = layers_named(layer.layer, known) or []
+        found = [known[name] for name in names if name in known]
+        if names and len(found) < len(names):
+            yield f"{model.id} has no layer {layer.name[:120]}"
+        elif found:
+            yield from _misfit(layer, found, model)
         # The name may be the trainer's own, but a layer of this width must exist.
-        elif shape is None and inputs not in widths.get(layer.part, ()):
-            yield f"{name} has {inputs} input channels; no layer of {model.id} does"
+        elif layer.down[1] not in widths.get(layer.part, ()):
+            yield f"{layer.name[:120]} has {layer.down[1]} input channels; no layer of {model.id} does"
+
+
+def _misfit(layer: LoraLayer, shapes: Sequence[tuple[int, ...]], model: ModelSpec) -> Iterator[str]:
+    """Yield why a file's layer does not fit those of the model, which it may join along their outputs."""
+    name, given = layer.name[:120], (layer.down[1], layer.up[0])
+    inputs, outputs = shapes[0][1], sum(shape[0] for shape in shapes)
+    if given != (inputs, outputs):
+        has = f"{inputs} to {outputs}"
+        yield f"{name} maps {given[0]} to {given[1]} channels, the layer of {model.id} maps {has}"
+    elif layer.down[2:] != shapes[0][2:] and {*layer.down[2:], *shapes[0][2:]} != {1}:
+        yield f"{name} has a kernel of {list(layer.down[2:])}, the layer of {model.id} {list(shapes[0][2:])}"

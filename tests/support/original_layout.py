@@ -58,6 +58,13 @@ def write_sd15_file(folder: Path, file: Path) -> None:
     _write({**dict(_unet(_load(folder / "unet"))), **dict(_vae(_load(folder / "vae"))), **clip}, file)
 
 
+def original_unet_names(folder: Path) -> dict[str, str]:
+    """Name of each of a UNet's tensors -> its name in the original release, without the prefix of a checkpoint."""
+    tensors = _load(folder)
+    originals = (name.removeprefix("model.diffusion_model.") for name, _ in _unet(tensors))
+    return dict(zip(tensors, originals, strict=True))
+
+
 def write_unet_file(folder: Path, file: Path) -> None:
     """Write the checkpoint's UNet alone, as people trade it too."""
     _write(dict(_unet(_load(folder / "unet"))), file)

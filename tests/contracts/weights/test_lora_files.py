@@ -108,7 +108,9 @@ def test_kohyas_names_of_flux_are_recognized(catalogue: Catalogue, tmp_path: Pat
 def test_kohyas_names_of_another_width_are_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     down, up = _halves(3072, 9216)
     name = "lora_unet_double_blocks_0_img_attn_qkv"
-    with pytest.raises(AdapterRefused, match="3072 input channels; no layer of shapes-flux does"):
+    with pytest.raises(
+        AdapterRefused, match="maps 3072 to 9216 channels, the layer of shapes-flux maps 128 to 384"
+    ):
         read_facts(
             read_lora(_save(tmp_path, {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up})), catalogue
         )
