@@ -15,7 +15,12 @@ from contracts.catalogue.schedulers import SCHEDULERS
 
 AUTOMATIC = "automatic"
 #: Schedule type by the names that clients write, in lower case; the last word of an old sampler name is one, too.
-SCHEDULE_TYPES: Mapping[str, str] = {"automatic": "Automatic", "uniform": "Uniform", "karras": "Karras"}
+SCHEDULE_TYPES: Mapping[str, str] = {
+    "automatic": "Automatic",
+    "uniform": "Uniform",
+    "karras": "Karras",
+    "sgm_uniform": "SGM Uniform",
+}
 #: The sampler of a request that names only a schedule type, as in the web UI.
 _DEFAULT_SAMPLER = "Euler"
 
@@ -70,10 +75,12 @@ SAMPLERS: tuple[Sampler, ...] = (
             "automatic": ("euler", *_FLOW_EULER),
             "uniform": ("euler", "flow_euler"),
             "karras": ("euler_karras", "edm_euler"),
+            "sgm_uniform": ("euler_trailing",),
         },
     ),
     Sampler("Heun", ("k_heun",), {"automatic": ("heun",), "uniform": ("heun",)}),
     Sampler("LCM", ("k_lcm",), {"automatic": ("lcm",), "uniform": ("lcm",)}),
+    Sampler("TCD", (), {"automatic": ("tcd",), "uniform": ("tcd",)}),
     Sampler("DDIM", (), {"automatic": ("ddim",), "uniform": ("ddim",)}, eta=0.0),
     Sampler("PLMS", (), {"automatic": ("pndm",), "uniform": ("pndm",)}),
     Sampler("UniPC", (), {"automatic": ("unipc", *_FLOW_UNIPC), "uniform": ("unipc", "flow_unipc")}),
@@ -107,7 +114,7 @@ def scheduler_for(sampler_name: str | None, schedule_type: str | None, model: Mo
     Raises:
         UnknownSampler: there is none that computes the same for this model.
     """
-    wanted = (schedule_type or AUTOMATIC).strip().lower()
+    wanted = (schedule_type or AUTOMATIC).strip().lower().replace(" ", "_")
     if wanted not in SCHEDULE_TYPES:
         message = f"unknown schedule type {wanted[:40]!r}"
         raise UnknownSampler("scheduler", message, list(SCHEDULE_TYPES.values()))
