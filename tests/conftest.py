@@ -70,7 +70,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-#: Files of end-to-end tests that start services of their own; the others share one.
+#: Files of end-to-end tests that do not use the shared service.
 OWN_SERVICE = tuple(f"tests/end_to_end/test_{name}.py" for name in ("bucket", "failures", "fuzzing"))
 
 

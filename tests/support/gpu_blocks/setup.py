@@ -54,7 +54,7 @@ class Setup:
     @property
     def repeats(self) -> int:
         """Images for one row; on a card the first ones warm up."""
-        return 4 if self.device.type == "cuda" else 2
+        return 4 if self.device.type == "cuda" else 1
 
     def bytes(self, gib: float) -> int:
         """A size, or for the stand-in what corresponds to it."""
