@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.auth import Principal
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
+from app.dependencies.queries import NULL_IS_ABSENT
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, ip_adapter_ids, lora_ids, schemas_for
@@ -17,6 +18,7 @@ from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec, k
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
+from contracts.memory.planner import Capacity
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers, refusal_of
 from contracts.queue.client import JobQueue
@@ -147,7 +149,43 @@ class PreprocessorList(ListView[PreprocessorView]):
     """The preprocessors."""
 
 
-class WorkerList(ListView[WorkerReport]):
+class ListedWorker(WorkerReport):
+    """A worker in the list: without what its memory plans are made from, unless that is asked for."""
+
+    stage_seconds: dict[str, float] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,
+        description="Stage (`load`, `encode_prompt`, `denoise`, `decode`, …) -> seconds that its jobs spent in "
+        "it; only with `detail=plan`.",
+    )
+    placement: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        exclude_if=lambda value: not value,
+        description="Id of a model -> component -> where its weights are; only with `detail=plan`.",
+    )
+    capacity: Annotated[Capacity | None, WithJsonSchema({"type": ["object", "null"]}, mode="serialization")] = (
+        Field(
+            None,
+            exclude_if=lambda value: value is None,
+            description="Sizes that its memory plans are made from; only with `detail=plan`. "
+            "Internal: any release may change its fields.",
+        )
+    )
+    ready: list[str] = Field(
+        default_factory=list,
+        exclude_if=lambda value: not value,
+        description="What it can use without a download: ids of models, `controlnet:ID` and `lora:ID`; only with "
+        "`detail=plan`.",
+    )
+
+    @classmethod
+    def of(cls, report: WorkerReport, *, with_plans: bool) -> ListedWorker:
+        """The entry for a worker."""
+        hidden: dict[str, Any] = {"stage_seconds": {}, "placement": {}, "capacity": None, "ready": []}
+        return cls.model_construct(**{**dict(report), **({} if with_plans else hidden)})
+
+
+class WorkerList(ListView[ListedWorker]):
     """The live workers."""
 
 
@@ -230,10 +268,18 @@ def list_preprocessors(services: ServicesDep) -> PreprocessorList:
     )
 
 
-@router.get("/workers", dependencies=[ADMINS_ONLY], responses=problems(403))
-def list_workers(services: ServicesDep) -> WorkerList:
+@router.get("/workers", dependencies=[ADMINS_ONLY], responses=problems(403, 422))
+def list_workers(
+    services: ServicesDep,
+    detail: Annotated[
+        Literal["plan"] | None,
+        NULL_IS_ABSENT,
+        Query(description="`plan`: also what memory plans are made from, which is long. Default: without it."),
+    ] = None,
+) -> WorkerList:
     """List the live workers. For admins only, since reports name the jobs and LoRAs of all owners."""
-    return WorkerList(data=_workers(services.queue))
+    reports = _workers(services.queue)
+    return WorkerList(data=[ListedWorker.of(report, with_plans=detail == "plan") for report in reports])
 
 
 def _ip_adapter(row: IpAdapterSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> IpAdapterView:

@@ -8,7 +8,10 @@ MIB = 2**20
 
 
 def test_a_workers_report_is_enough_for_planning(service: RunningService) -> None:
-    (worker,) = service.http.get("/v1/workers").json()["data"]
+    (worker,) = service.http.get("/v1/workers?detail=plan").json()["data"]
+    short = service.http.get("/v1/workers")
+    assert len(short.content) < 2048  # people read it
+    assert "capacity" not in short.json()["data"][0]
     capacity = worker["capacity"]
     assert worker["budget_bytes"] == capacity["budget_bytes"] > 256 * MIB
     for family in ("sdxl", "sd3", "flux"):

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.memory.planner import Capacity
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
@@ -103,6 +104,25 @@ def test_a_model_shows_the_workers_that_have_it_loaded(client: TestClient, queue
     assert client.get("/v1/models/sd").json()["warm_on"] == ["w1", "w2"]
     assert client.get("/v1/models/schnell").json()["warm_on"] == ["w2"]
     assert [worker["state"] for worker in client.get("/v1/workers").json()["data"]] == ["idle", "busy"]
+
+
+def test_a_worker_is_shown_without_what_plans_are_made_from_unless_that_is_asked_for(
+    client: TestClient, queue: JobQueue
+) -> None:
+    capacity = Capacity(budget_bytes=2**30, models={}, extras={})
+    sizes = {
+        "capacity": capacity,
+        "placement": {"sd": {"unet": "device"}},
+        "ready": ["sd"],
+        "stage_seconds": {"load": 1},
+    }
+    publish(queue.connection, WorkerReport(id="w1", state="idle", warm=["sd"], **sizes), ttl_seconds=60)
+    (short,), (long,) = (client.get(f"/v1/workers{query}").json()["data"] for query in ("", "?detail=plan"))
+    assert short["warm"] == ["sd"]
+    assert long.keys() - short.keys() == sizes.keys()
+    assert long["capacity"]["budget_bytes"] == 2**30
+    wrong = client.get("/v1/workers?detail=all")
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "detail")
 
 
 def test_one_model_comes_with_the_schemas_of_its_tasks(client: TestClient) -> None:
