@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.running_service import RunningService
+from tests.support.untrained import UNTRAINED
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """`darkroom up` with one worker and the built-in catalogue."""
-    environment = {"DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]', "DARKROOM_API_DISCONNECT_GRACE_SECONDS": "1"}
+def every_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue file with the built-in rows, and a small untrained checkpoint `tiny-…` of each other family."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    for item in BUILT_IN_CATALOGUE.parent.iterdir():
+        if item.is_dir():
+            (folder / item.name).symlink_to(item)
+    rows = [BUILT_IN_CATALOGUE.read_text(encoding="utf-8")]
+    for family, make in UNTRAINED.items():
+        make().save_pretrained(folder / f"tiny-{family}")
+        rows.append(f'[[models]]\nid = "tiny-{family}"\nfamily = "{family}"\nsource = "tiny-{family}"\n')
+    catalogue = folder / "catalogue.toml"
+    catalogue.write_text("\n".join(rows), encoding="utf-8")
+    return catalogue
+
+
+@pytest.fixture(scope="session")
+def service(every_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """`darkroom up` with one worker, and a model of every family."""
+    environment = {
+        "DARKROOM_CATALOGUE": str(every_family),
+        "DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]',
+        "DARKROOM_API_DISCONNECT_GRACE_SECONDS": "1",
+    }
     running = RunningService(tmp_path_factory.mktemp("service") / "data", environment=environment)
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
