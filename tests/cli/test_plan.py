@@ -74,7 +74,8 @@ def test_a_card_gives_less_than_it_is_sold_with_and_options_that_would_win_time_
 def test_published_architectures_are_listed_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--list"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["name", "flux.1-dev", "flux.1-schnell", "sd3-medium", "sd3.5-large", "sdxl"]
+    assert names[0] == "name"
+    assert {"flux.1-dev", "flux.1-schnell", "sd1.5", "sd2.1", "sdxl", "pixart-sigma", "chroma1-hd"} <= {*names}
     assert main(["plan", "--model", "flux.1-schnell", "--card", "48GiB"]) == 0
     assert "all resident" in capsys.readouterr().out
 

@@ -32,8 +32,10 @@ from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
-#: They add noise at each step, so their images differ from the others'.
-STOCHASTIC = {"euler_a", "lcm", "dpmpp_2m_sde"}
+#: They add noise at each step (TCD's class, unless a pipeline forbids it): their images differ from the others'.
+STOCHASTIC = {"euler_a", "lcm", "tcd", "dpmpp_2m_sde"}
+#: It begins later than the shapes models were trained to.
+TRAILING = {"euler_trailing"}
 SHORT = [
     (family.id, mode, row.id)
     for family in TRAINED_FAMILIES.values()
@@ -45,7 +47,7 @@ LONG = [
     (family.id, row.id)
     for family in TRAINED_FAMILIES.values()
     for row in SCHEDULERS.values()
-    if row.kind == family.kind and row.id not in STOCHASTIC
+    if row.kind == family.kind and row.id not in STOCHASTIC | TRAILING
 ]
 
 
