@@ -24,7 +24,7 @@ from app.dialects.a1111.options import (
     show_options,
 )
 from app.dialects.a1111.png_info import A1111PngInfo, A1111PngInfoRequest, read_png_info
-from app.dialects.a1111.requests import Translator, read_request, sent_name, without_images
+from app.dialects.a1111.requests import WORDS, Translator, read_request, sent_name, without_images
 from app.dialects.a1111.responses import A1111Done, A1111Images, A1111Progress, answer_images, answer_progress
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request, A1111Txt2ImgRequest
 from app.dialects.field_names import named_as_sent
@@ -80,7 +80,7 @@ def _accept(
     stored = services.caller_options.read(submission.principal.key_id)
     translator = Translator(services.catalogue, stored, submission.checks.inputs)
     request = reading.requests[0]
-    with named_as_sent(partial(sent_name, request)):
+    with named_as_sent(partial(sent_name, request), WORDS):
         record = submission.accept(raw, lambda: JobDraft(*translator.draft(reading)), response)
     return without_images(request), record
 

@@ -26,9 +26,9 @@ class Only:
         return core_schema.no_info_plain_validator_function(self._check)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """List the values."""
+        """List the values, and null, which counts as absent in every field."""
         del schema, handler
-        return {"enum": list(self._values)}
+        return {"enum": [*self._values, None]}
 
     def _check(self, value: object) -> object:
         if any(value == allowed and type(value) in _alike(allowed) for allowed in self._values):

@@ -49,6 +49,12 @@ _NAMES = {
     "controls": _UNITS,
     "metadata": "force_task_id",
 }
+#: The same, as messages about other fields mention them.
+WORDS = {name: path.rpartition(".")[2] for name, path in _NAMES.items()} | {
+    "num_images": "batch_size",
+    "conditioning_scale": "weight",
+    "mask_image": "mask",
+}
 _UNIT_NAMES = {"controlnet": "model", "preprocess": "module", "conditioning_scale": "weight"}
 _CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)")
 

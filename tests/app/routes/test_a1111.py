@@ -255,6 +255,13 @@ def test_what_cannot_act_is_refused_by_its_own_name(client: TestClient, queue: J
     assert queue.connection.keys("*") == []
 
 
+def test_messages_name_other_fields_as_the_client_does(client: TestClient) -> None:
+    response = client.post(TXT2IMG, json=PROMPT | {"negative_prompt": "green", "cfg_scale": 1})
+
+    assert refused(response) == ["negative_prompt"]
+    assert "cfg_scale is 1" in response.json()["detail"][0]["msg"]
+
+
 #: Fields of img2img, the status, and the field that is refused.
 REFUSED_IMAGES: list[tuple[dict[str, Any], int, str]] = [
     ({"init_images": []}, 422, "init_images"),
