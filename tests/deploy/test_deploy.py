@@ -98,13 +98,27 @@ def test_every_figure_that_is_looked_at_exists(path: Path, exposed: set[str]) ->
     assert named - exposed == set()
 
 
-def test_every_alert_is_explained() -> None:
+def test_every_alert_links_to_its_section_of_the_runbook() -> None:
     groups = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
-    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
-    explained = set(
-        re.findall(r"^\| `(Darkroom\w+)`", (DEPLOY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    links = {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
+    sections = set(
+        re.findall(r"^### (Darkroom\w+)$", (DEPLOY / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     )
-    assert alerts == explained
+    assert links == {name: f"deploy/README.md#{name.lower()}" for name in sections}
+
+
+def test_the_dashboard_begins_with_single_figures_explains_every_panel_and_can_be_narrowed() -> None:
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    panels, variables = dashboard["panels"], {row["name"]: row for row in dashboard["templating"]["list"]}
+    assert [panel["type"] for panel in panels[:6]] == ["stat"] * 6
+    assert [panel["title"] for panel in panels if len(panel.get("description", "").split()) < 4] == []
+    assert variables.keys() == {"datasource", "model", "worker"}
+    expressions = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    assert set(re.findall(r"\$(\w+)", expressions)) == {"model", "worker"}
+    assert {panel["datasource"]["uid"] for panel in panels} == {"${datasource}"}
+    boxes = [panel["gridPos"] for panel in panels]
+    cells = [(box["x"] + x, box["y"] + y) for box in boxes for x in range(box["w"]) for y in range(box["h"])]
+    assert len(cells) == len(set(cells))  # none lies on another
 
 
 def test_every_panel_of_the_dashboard_asks_for_something() -> None:
