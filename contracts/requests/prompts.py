@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from contracts.catalogue.families import Family
 from contracts.errors import FieldProblem
 from contracts.requests.fields import PROMPT_FIELDS, ImageFields, Lora
-from contracts.requests.prompt_syntax import Chunks, ParsedPrompt, is_weighted, parse
+from contracts.requests.prompt_syntax import Chunks, ParsedPrompt, is_weighted, joined, parse
 from contracts.requests.prompt_tokens import plain_chunks
 
 _MAX_LORAS = 8
@@ -56,6 +56,8 @@ def _syntax_problems(parsed: Mapping[str, ParsedPrompt]) -> Iterator[FieldProble
             yield FieldProblem(name, "names a LoRA, and LoRAs are read from prompt only; move it there")
         if name != "negative_prompt" and not prompt.source.strip() and prompt.loras:
             yield FieldProblem(name, "has no text beside its LoRAs; say what the image shows")
+        elif name != "negative_prompt" and prompt.source.strip() and not joined(prompt.chunks).strip():
+            yield FieldProblem(name, "has only brackets and BREAKs; say what the image shows")
 
 
 def prompt_problems(request: ImageFields, family: Family, long_prompt: object) -> Iterator[FieldProblem]:

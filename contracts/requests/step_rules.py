@@ -56,7 +56,7 @@ class StepRules:
     def _scheduler_problems(self, model: ModelSpec) -> Iterator[FieldProblem]:
         spec, kind = SCHEDULERS.get(self.scheduler), model.family_spec.kind
         if spec is None:
-            yield FieldProblem("scheduler", f"unknown scheduler {self.scheduler!r}", model.schedulers)
+            yield FieldProblem("scheduler", f"unknown scheduler {self.scheduler[:80]!r}", model.schedulers)
         elif reason := mismatch(spec, model.scheduler_config):
             yield FieldProblem("scheduler", f"{spec.id} {reason} ({model.id})", model.schedulers)
         elif spec.id not in model.schedulers:

@@ -33,7 +33,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         model = catalogue.model(name)
     except NotFound:
         ids = [row.id for row in catalogue.models]
-        raise InvalidRequest([FieldProblem("model", f"unknown model {name!r}", ids)]) from None
+        raise InvalidRequest([FieldProblem("model", f"unknown model {name[:80]!r}", ids)]) from None
     problems = [
         *_text_problems(request),
         *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
@@ -183,7 +183,7 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         try:
             row = catalogue.lora(lora.name)
         except NotFound:
-            yield FieldProblem(field, f"unknown LoRA {lora.name!r}", names)
+            yield FieldProblem(field, f"unknown LoRA {lora.name[:80]!r}", names)
             continue
         if not row.suits(model):
             made_for = ", ".join(row.models) if row.family == model.family else f"{row.family} models"
@@ -223,7 +223,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         try:
             row = catalogue.controlnet(control.controlnet)
         except NotFound:
-            yield FieldProblem(f"{path}.controlnet", f"unknown ControlNet {control.controlnet!r}", names)
+            yield FieldProblem(f"{path}.controlnet", f"unknown ControlNet {control.controlnet[:80]!r}", names)
             continue
         if row.family != model.family:
             message = f"{row.id} works with {row.family} models, and {model.id} is of family {model.family}"

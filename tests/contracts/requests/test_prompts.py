@@ -190,3 +190,26 @@ def test_an_older_release_does_not_take_weights_for_text() -> None:
     assert version_of(prompt="(red:1.3)") == "1"
     assert version_of(prompt="red", prompt_syntax="a1111") == "1"
     assert version_of(prompt="(red:1.3)", prompt_syntax="a1111") == "2"
+
+
+@pytest.mark.parametrize("prompt", ["()", "((((", "[[ ]", "BREAK", " BREAK (BREAK) "])
+def test_a_prompt_that_has_only_syntax_is_refused(prompt: str) -> None:
+    field, message = refusal_of(prompt=prompt, prompt_syntax="a1111")
+    assert (field, message) == ("prompt", "has only brackets and BREAKs; say what the image shows")
+    assert job_of(prompt=prompt).prompt == prompt
+    assert job_of(negative_prompt=prompt, guidance_scale=3.0, prompt_syntax="a1111").negative_prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "x" * 9000},
+        {"scheduler": "x" * 9000},
+        {"loras": [{"name": "x" * 9000, "scale": 1.0}]},
+        {"prompt": f"a <lora:{'x' * 9000}:1>", "prompt_syntax": "a1111"},
+    ],
+)
+def test_an_unknown_name_is_quoted_by_its_beginning(body: dict[str, Any]) -> None:
+    _, message = refusal_of(**body)
+    assert message.startswith("unknown ")
+    assert len(message) < 200
