@@ -129,9 +129,12 @@ async def handle(request: Request, error: Exception) -> Response:
         # The framework lists the methods of the first matching route only.
         methods = await run_in_threadpool(request.app.methods_at, path)
         if methods:
-            failure = replace(failure, headers={"Allow": ", ".join(methods)})
+            detail = f"{request.method[:20]} is not a method of {path}; allowed: {', '.join(methods)}"
+            failure = replace(failure, detail=detail, headers={"Allow": ", ".join(methods)})
         if methods and request.method == "OPTIONS":
             return Response(status_code=204, headers={**failure.headers, HEADER: request_id})
+    if failure.row.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
+        failure = replace(failure, detail=f"there is nothing at {path}; /docs lists what there is")
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR and not getattr(request.state, "is_logged", False):
         request.state.is_logged = True
         # The server logs the traceback itself; this line connects it to the request.

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.parsing.wording import word_error
 from contracts.errors import (
     AdapterDamaged,
     AdapterRefused,
@@ -140,6 +141,7 @@ ROWS: Mapping[type[Exception], Row] = {
     HostRefused: Row(421, "host_refused", "Host refused"),
     AdapterDamaged: Row(422, "adapter_refused", "Damaged LoRA"),
     AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
+    AdapterDamaged: Row(422, "adapter_refused", "Unusable LoRA"),
     InvalidRequest: Row(422, "invalid_request", "Invalid request"),
     RequestValidationError: Row(422, "invalid_request", "Invalid request"),
     QueueFull: Row(429, "queue_full", "Queue full"),
@@ -183,7 +185,9 @@ def describe(error: Exception) -> Failure:
     if isinstance(error, JobDidNotComplete):
         row = replace(row, code=error.code)
     if isinstance(error, RequestValidationError):
-        problems = tuple(FieldProblem(".".join(map(str, item["loc"][1:])), item["msg"]) for item in error.errors())
+        problems = tuple(
+            FieldProblem(".".join(map(str, item["loc"][1:])), word_error(item)) for item in error.errors()
+        )
         return Failure(row, "; ".join(f"{problem.field}: {problem.message}" for problem in problems), problems)
     return Failure(row, str(error) or row.title, _problems_of(error), _headers_of(error, row))
 

@@ -19,6 +19,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import Route
 
 from app.dialects.openai_schema import EditRequest, GenerationRequest, VariationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
@@ -104,12 +105,15 @@ class DocumentedApi(FastAPI):
         return self.openapi_schema
 
     def methods_at(self, path: str) -> list[str]:
-        """The methods at the path of a request: the documented ones, HEAD wherever GET, and OPTIONS."""
+        """The methods at the path of a request: those of its routes, HEAD wherever GET, and OPTIONS."""
         found = set()
         for template, operations in self.openapi()["paths"].items():
             parts = re.split(r"{[^}]*}", template)
             if re.fullmatch("[^/]+".join(map(re.escape, parts)), path):
                 found |= {method.upper() for method in operations}
+        for route in self.routes:  # those of the page are not documented
+            if isinstance(route, Route) and route.path_regex.match(path):
+                found |= route.methods or set()
         return sorted(found | ({"HEAD", "OPTIONS"} if "GET" in found else {"OPTIONS"} if found else set()))
 
 

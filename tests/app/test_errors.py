@@ -172,6 +172,7 @@ def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     response = client.get("/nowhere")
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert response.json()["detail"] == "there is nothing at /nowhere; /docs lists what there is"
 
 
 def test_a_method_that_is_not_allowed_is_a_problem(client: TestClient) -> None:
@@ -179,12 +180,14 @@ def test_a_method_that_is_not_allowed_is_a_problem(client: TestClient) -> None:
 
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert response.headers["allow"] == "GET, HEAD, OPTIONS"
+    assert response.json()["detail"] == "DELETE is not a method of /raise/1; allowed: GET, HEAD, OPTIONS"
 
 
 def test_a_wrong_parameter_is_named(client: TestClient) -> None:
     problem = client.get("/raise/x").json()
 
     assert (problem["status"], problem["errors"][0]["field"]) == (422, "number")
+    assert problem["errors"][0]["message"] == "must be a whole number, got 'x'"
 
 
 def test_the_size_of_an_error_response_is_limited() -> None:

@@ -42,7 +42,7 @@ def test_other_clients_get_what_any_path_without_a_route_gives(client: TestClien
     root, elsewhere = (client.get(path, headers={"Accept": accept}) for path in ("/", "/elsewhere"))
 
     assert root.headers["content-type"] == "application/problem+json"
-    assert {**root.json(), "request_id": ""} == {**elsewhere.json(), "request_id": ""}
+    assert {**root.json(), "request_id": "", "detail": ""} == {**elsewhere.json(), "request_id": "", "detail": ""}
     assert root.status_code == 404
 
 
