@@ -127,7 +127,7 @@ async def handle(request: Request, error: Exception) -> Response:
     failure, request_id, path = describe(error), request_id_of(request), path_in_api(request.scope)
     if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
         # The framework lists the methods of the first matching route only.
-        methods = await run_in_threadpool(request.app.methods_at, path)
+        methods = await run_in_threadpool(request.app.methods_at, path, failure.headers.get("Allow", ""))
         if methods:
             detail = f"{request.method[:20]} is not a method of {path}; allowed: {', '.join(methods)}"
             failure = replace(failure, detail=detail, headers={"Allow": ", ".join(methods)})

@@ -141,7 +141,6 @@ ROWS: Mapping[type[Exception], Row] = {
     HostRefused: Row(421, "host_refused", "Host refused"),
     AdapterDamaged: Row(422, "adapter_refused", "Damaged LoRA"),
     AdapterRefused: Row(422, "adapter_refused", "Unusable LoRA"),
-    AdapterDamaged: Row(422, "adapter_refused", "Unusable LoRA"),
     InvalidRequest: Row(422, "invalid_request", "Invalid request"),
     RequestValidationError: Row(422, "invalid_request", "Invalid request"),
     QueueFull: Row(429, "queue_full", "Queue full"),

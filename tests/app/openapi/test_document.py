@@ -268,7 +268,8 @@ def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(client: 
         ("PUT", "/v1/jobs/1", "DELETE, GET, HEAD, OPTIONS"),
         ("GET", "/v1/txt2img", "OPTIONS, POST"),
         ("PATCH", "/v1/jobs/1/cancel", "OPTIONS, POST"),
-        ("DELETE", "/openapi.json", "GET, HEAD"),
+        ("DELETE", "/openapi.json", "GET, HEAD, OPTIONS"),
+        ("POST", "/page/main.js", "GET, HEAD, OPTIONS"),
     ):
         response = client.request(method, path)
         assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
