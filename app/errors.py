@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.parsing.wording import word_error
+from app.wording import word_error
 from contracts.errors import (
     AdapterDamaged,
     AdapterRefused,

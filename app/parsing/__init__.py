@@ -7,7 +7,6 @@ spooled_files.py   spools large files to disk
 json_bodies.py     bounds what a JSON body may cost to parse
 requests.py        parses JSON into requests and words the errors
 partial_requests.py  requests that a refused body could have been
-wording.py         words what pydantic says of a value
 field_names.py     names that other services use for our fields
 file_checks.py     checks costly files one at a time
 schemas.py         JSON Schema of the requests: allowed values, and schemas for one model

@@ -13,7 +13,7 @@ from app.parsing.field_names import word_unknown_field
 from app.parsing.json_bodies import check_json, without_nulls
 from app.parsing.partial_requests import agreed, requests_like
 from app.parsing.schemas import allowed_at
-from app.parsing.wording import word_error
+from app.wording import word_error
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
 from contracts.requests.schema import REQUESTS, JobRequest
