@@ -7,11 +7,12 @@ import asyncio
 import numpy as np
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 from PIL import Image
 
 from tests.support.images import encode_image, solid_image
 from tests.support.running_service import RunningService
+from tests.support.waiting import wait_until
 
 PROMPT = "a red circle on a blue background"
 
@@ -67,6 +68,24 @@ def test_the_asynchronous_client_works_with_the_default_model(service: RunningSe
             return image
 
     assert asyncio.run(generate()).size == (64, 64)
+
+
+def test_a_client_that_gives_up_leaves_no_job_running(service: RunningService) -> None:
+    client = InferenceClient(model=f"{service.url}/hf/models/shapes-sdxl", token="none", timeout=0.5)
+    with pytest.raises(InferenceTimeoutError):
+        client.text_to_image(
+            PROMPT,
+            width=256,
+            height=256,
+            num_inference_steps=200,
+            extra_body={"metadata": {"user": "impatient-hf"}},
+        )
+
+    def statuses() -> list[str]:
+        jobs = service.http.get("/v1/jobs?metadata.user=impatient-hf").json()["data"]
+        return [job["status"] for job in jobs]
+
+    wait_until(lambda: statuses() == ["cancelled"])
 
 
 def test_the_clients_exception_says_what_to_change(client: InferenceClient) -> None:
