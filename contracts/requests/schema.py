@@ -87,7 +87,8 @@ class JobRequest(ImageFields):
         None,
         description="Cancel the job if the client that waits for it (`Prefer: wait`, `stream`, event stream) "
         "disconnects and no client waits for the job again, or reads it, within ten seconds. "
-        "Default: true on OpenAI's routes without an `Idempotency-Key`, else false.",
+        "Default: true on routes of other services' APIs that answer with images, without an `Idempotency-Key`; "
+        "else false.",
     )
     webhook: Webhook | None = Field(None, description="Where events of the job are posted. Default: nowhere.")
     metadata: dict[str, str] = Field(

@@ -88,8 +88,8 @@ def errors_page() -> str:
             "# Errors",
             "",
             "A call that is refused answers with problem details (RFC 9457): `code` is stable, `detail` says what "
-            "happened and what to do, `errors` names the fields. OpenAI's routes answer in OpenAI's form with the "
-            "same codes.",
+            "happened and what to do, `errors` names the fields. The routes of OpenAI's and Hugging Face's "
+            "APIs answer in their forms with the same codes.",
             "",
             "## Calls",
             "",
