@@ -30,7 +30,7 @@ _NO_KEY = "anonymous"
 
 @dataclass(frozen=True)
 class Principal:
-    """Who makes a request; the default is everybody, while there are no keys.
+    """Caller of a request; the default is everyone, while there are no API keys.
 
     Attributes:
         owner: whose jobs, uploads and LoRAs are visible; those of other owners answer 404.

@@ -84,7 +84,7 @@ def cut(text: str) -> str:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How errors are rendered below a path prefix.
+    """Rendering of errors below a path prefix.
 
     Attributes:
         render: (failure, request id) -> response.
@@ -108,7 +108,7 @@ def dialect_of(path: str, dialects: Sequence[Dialect]) -> Dialect:
 
 
 class _NoResponse(Response):
-    """Sends nothing, so that the access log shows that there was no response."""
+    """Empty response: nothing is sent, and the access log shows that there was none."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do nothing."""

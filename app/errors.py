@@ -115,7 +115,7 @@ class NotReady(DarkroomError):
 
 @dataclass(frozen=True)
 class Row:
-    """How one kind of error looks to clients; `code` is stable."""
+    """HTTP side of one kind of error; `code` is stable."""
 
     status: int
     code: str

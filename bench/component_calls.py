@@ -41,7 +41,7 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a pipeline passes to a component in a call of this shape."""
+    """Arguments that a pipeline passes to a component in a call of this shape."""
 
     config: Mapping[str, Any]
     shape: WorkloadShape

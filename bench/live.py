@@ -42,7 +42,7 @@ Steps = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
 
 class Follower:
-    """Runs a module and follows its tensors."""
+    """Follower of the tensors of a module while it runs."""
 
     def __init__(self, module: Any, value_bytes: int) -> None:
         """`value_bytes`: of one value of the module's dtype; wider values count as several."""

@@ -19,7 +19,7 @@ from bench.report import percentile
 
 @dataclass
 class Outcome:
-    """What came of a load.
+    """Result of a load.
 
     Attributes:
         seconds: from the first request to the last answer.

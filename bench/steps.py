@@ -37,7 +37,7 @@ _WARM_UP = 16
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one order; seconds since its arrival."""
+    """Result of one order; seconds since its arrival."""
 
     order: Order
     seconds: float

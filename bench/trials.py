@@ -27,7 +27,7 @@ PROMPT = "a lighthouse on a cliff at dawn, oil on canvas"
 
 @dataclass(frozen=True)
 class Trial:
-    """What is run.
+    """Model, device and size of the runs.
 
     Attributes:
         side: of the square images, in pixels.
@@ -61,7 +61,7 @@ def opened(trial: Trial, catalogue: Catalogue | None = None, **options: Any) -> 
 
 
 class Generated(NamedTuple):
-    """What a job made."""
+    """Result of a job."""
 
     images: Sequence[Image.Image]
     receipt: Receipt

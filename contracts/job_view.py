@@ -34,7 +34,7 @@ class ListView(BaseModel, Generic[Entry]):
 
 
 class QueueView(BaseModel):
-    """Where a waiting job stands in its queue."""
+    """Position of a waiting job in its queue."""
 
     position: int = Field(description="Position among the waiting jobs; 1 for the job that is next.")
     ahead: int = Field(
@@ -152,7 +152,7 @@ class JobList(ListView[ListedJob]):
 
 @dataclass(frozen=True)
 class Links:
-    """Makes absolute URLs under the service's base URL (without a trailing slash), some of them signed."""
+    """Maker of absolute URLs under the service's base URL (without a trailing slash), some of them signed."""
 
     base: str
     signer: LinkSigner

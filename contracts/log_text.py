@@ -18,7 +18,7 @@ _DIM, _RED, _YELLOW, _RESET = "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
 class TextLayout:
-    """How lines look on one stream: on a terminal with the time of day and colors, elsewhere with the date."""
+    """Layout of lines on one stream: on a terminal with the time of day and colors, elsewhere with the date."""
 
     def __init__(self, stream: TextIO) -> None:
         self._is_terminal = stream.isatty()

@@ -125,7 +125,7 @@ def sample_key(row: MetricSpec, part: str, labels: Mapping[str, str]) -> str:
 
 
 class Counters:
-    """What one process has counted since the last drain; safe for all threads."""
+    """Counts of one process since the last drain; safe for all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -41,7 +41,7 @@ class _UnreadableFile:
 
 
 class _Files(PydanticBaseSettingsSource):
-    """Reads values from files: `DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url`."""
+    """Source of values in files: `DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url`."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Read the file that the environment names for a field, if any."""

@@ -26,7 +26,7 @@ _LONGEST_LINE = 120
 
 @dataclass(frozen=True)
 class Table:
-    """What of the settings is printed.
+    """Choice of the settings that are printed.
 
     Attributes:
         dotenv: variables that were read from the file `.env`.

@@ -62,7 +62,7 @@ GivenImage = bytes | InputImage | StoredImage
 
 
 class ReferenceRoom:
-    """What a request's references may take: together as much as a single image, however many they are."""
+    """Shared limit of a request's references: together they may take as much as a single image."""
 
     def __init__(self, decoder: ImageDecoder) -> None:
         self._max_pixels, self._max_bytes = decoder.max_pixels, decoder.max_bytes

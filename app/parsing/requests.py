@@ -28,7 +28,7 @@ _ANY_FIELDS = frozenset[str]().union(*(kind.model_fields for kind in REQUESTS.va
 
 @dataclass(frozen=True)
 class Reading(Generic[_AnyModel]):
-    """What a body says.
+    """Result of reading a body.
 
     Attributes:
         requests: one; or, where something is wrong with the body, several that agree with the rest of it, or none.

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
 class FeasibilityView(BaseModel):
-    """Whether one worker can run the request."""
+    """Feasibility of the request on one worker."""
 
     worker: str = Field(description="Id of the worker.")
     runs: bool = Field(description="Whether it can run the request.")
@@ -42,7 +42,7 @@ class FeasibilityView(BaseModel):
 
 
 class PlanView(BaseModel):
-    """Whether and how a valid request would run now."""
+    """Plan for a valid request, as it would run now."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 

@@ -13,7 +13,7 @@ from contracts.queue.retries import RepeatableCall, Retries
 
 @dataclass(frozen=True)
 class ClientRetry:
-    """What a client says of the call's repetitions.
+    """Information from a client's library about its retries of a call.
 
     Attributes:
         caller: whose calls are the same only among themselves: owner and API key.

@@ -35,7 +35,7 @@ Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._@-]{1,64}$")]
 
 
 class Scope(StrEnum):
-    """What a key may do besides reading its owner's jobs and uploads."""
+    """Permission of a key beyond reading its owner's jobs and uploads."""
 
     GENERATE = "generate"
     ADMIN = "admin"
@@ -85,7 +85,7 @@ class Key(BaseModel):
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a key's rate limit after a call.
+    """Remainder of a key's rate limit after a call.
 
     Attributes:
         limit: maximum calls in any sixty seconds.

@@ -19,7 +19,7 @@ _TEXT = b"This service has had API keys: calls without one are refused. See docs
 
 
 class KeyRequirement:
-    """What one process knows of whether keys are required. Its answer never changes back to no."""
+    """Memory of one process of whether keys are required; the answer never changes back to no."""
 
     def __init__(self, keys: ApiKeyStore, storage: Storage, always: bool = False) -> None:
         """`always`: the operator requires keys whether or not there are any."""

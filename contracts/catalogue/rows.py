@@ -37,7 +37,7 @@ SOURCE_FORMS = (
 
 
 class Row(BaseModel):
-    """What rows of all kinds have.
+    """Fields that rows of all kinds have.
 
     Attributes:
         id: the name that requests use; lower-case letters, digits, `.`, `_` and `-`, at most 64.

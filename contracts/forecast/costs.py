@@ -56,7 +56,7 @@ class JobCost:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What was measured of earlier jobs.
+    """Measurements of earlier jobs.
 
     Attributes:
         paces: pace key -> seconds per image and step, a moving average (`IMAGE_PACE`).

@@ -16,7 +16,7 @@ MAX_INTERVALS = 5000
 
 @dataclass(frozen=True)
 class Expected:
-    """What is expected of one job, in seconds since the snapshot.
+    """Expected course of one job, in seconds since the snapshot.
 
     Attributes:
         ahead: waiting jobs that are claimed before it; 0 for a running one.

@@ -147,7 +147,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one job waits.
+    """Place of one waiting job in its queue.
 
     Attributes:
         ahead: jobs before it in its own queue.

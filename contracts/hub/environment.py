@@ -17,7 +17,7 @@ _TRUE = frozenset({"1", "on", "yes", "true"})
 
 @dataclass(frozen=True)
 class HubEnvironment:
-    """How this process reaches the hub.
+    """Address, token and cache with which this process uses the hub.
 
     Attributes:
         endpoint: HF_ENDPOINT, without a slash at its end.

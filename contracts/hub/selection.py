@@ -18,7 +18,7 @@ from contracts.hub.errors import HubRefused
 
 @dataclass(frozen=True)
 class RepositoryFiles:
-    """What a repository has at one commit.
+    """Files of a repository at one commit.
 
     Attributes:
         names: paths of all its files.

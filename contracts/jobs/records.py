@@ -188,7 +188,7 @@ class JobRecord(RecordPart):
 
 
 class Position(NamedTuple):
-    """Where a job that has not ended stands, and when it is expected to end.
+    """Position and expected end of a job that has not ended.
 
     Attributes:
         ahead: waiting jobs that are served before it; None: it runs.
@@ -253,7 +253,7 @@ def work_of(parameters: JobParameters) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a completed job has cost its worker, for predictions of later ones.
+    """Cost of a completed job for its worker, from which later ones are predicted.
 
     Attributes:
         denoise_seconds: of its own denoising, its share of joined calls included.

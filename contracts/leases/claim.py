@@ -32,7 +32,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker reports of a job that runs.
+    """Worker's report on a running job.
 
     Attributes:
         progress: None where it has not changed.

@@ -20,7 +20,7 @@ _STALE_SECONDS = 30.0
 
 
 class Heard(NamedTuple):
-    """What telling jobs came to.
+    """Result of updating the waiting jobs.
 
     Attributes:
         needing: jobs that need the file; where not all are told, only whether any does.

@@ -130,7 +130,7 @@ class Retained:
 
 @dataclass(frozen=True)
 class Activations:
-    """What one component holds beyond its weights. Of several costs the largest counts.
+    """Memory of one component beyond its weights; of several costs the largest counts.
 
     Attributes:
         peaks: while it runs; for a VAE, while it decodes.

@@ -37,7 +37,7 @@ Origin = Literal["files", "hub", "architecture", "assumed"]
 
 
 class Role(StrEnum):
-    """What a component is for, which decides in which stage it is needed."""
+    """Purpose of a component, which decides in which stage it is needed."""
 
     TEXT_ENCODER = "text_encoder"
     T5 = "t5"

@@ -24,7 +24,7 @@ T5Policy = Literal["auto", "gpu", "cpu", "on_demand", "off"]
 
 
 class Placement(StrEnum):
-    """Where a component's weights are.
+    """Location of a component's weights.
 
     `device`: on the device throughout. `on_demand`: in pinned host memory, copied to the device for its own stage
     (accelerate's model offload); text encoders come one after the other. `cpu`: computed on the CPU, only its
@@ -41,7 +41,7 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True)
 class Workload:
-    """What one pipeline call has to do.
+    """Size and kind of one pipeline call.
 
     Attributes:
         extras: ControlNets and adapters that the request names.
@@ -55,7 +55,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Policy:
-    """What a worker's operator wants and allows, and what differs between machines.
+    """Choices of a worker's operator, and differences between machines, that plans follow.
 
     Attributes:
         t5: `auto`: as the plan has it; `gpu`: on the device throughout; `on_demand`: copied to the device for each

@@ -94,7 +94,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, and what comes next: `again` after a pause, `back` to the queue, or a final state.
+    """Result of an attempt, and what comes next: `again` after a pause, `back` to the queue, or a final state.
 
     Attributes:
         status_code: of the receiver's response; None without one.

@@ -32,7 +32,7 @@ _BEATS = 4
 
 
 class Watchdog:
-    """Ends this process with status 1 and all threads' tracebacks unless it beats; one for each process."""
+    """Watchdog of a process, one for each: ends it with status 1 and all threads' tracebacks unless it beats."""
 
     def __init__(self, timeout_seconds: float) -> None:
         """Begin with the time that a process has to start; `timeout_seconds` holds from the first beat on."""

@@ -40,7 +40,7 @@ UNMEASURED = "no similar job has been measured yet"
 
 @dataclass(frozen=True)
 class _Forecast:
-    """What was expected at one moment; one that serves many clients was made `read_at`, on this process' clock."""
+    """Forecast made at one moment; one that serves many clients was made `read_at`, on this process' clock."""
 
     snapshot: Snapshot
     expected: dict[str, Expected]

@@ -15,7 +15,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class SubmitLimits:
-    """What Redis checks in the same step that accepts a job; None: no limit.
+    """Limits that Redis checks in the same step that accepts a job; None: no limit.
 
     Attributes:
         max_waiting: jobs that may wait, of all owners.

@@ -30,7 +30,7 @@ _RQ_CONSTANTS = {
 
 
 class JobOptions(TypedDict, total=False):
-    """What a caller may say of a job beside its parameters; the fields of a `JobRecord` with the same names.
+    """Options of a job beside its parameters; the fields of a `JobRecord` with the same names.
 
     Attributes:
         owner: "local" unless it is named.

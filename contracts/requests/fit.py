@@ -20,7 +20,7 @@ Area = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image is in an output.
+    """Position of an image in an output.
 
     Attributes:
         crop: the part of the image that is used, in its own pixels; may have fractions of pixels.

@@ -26,7 +26,7 @@ from contracts.requests.prompt_tokens import (
 
 @dataclass(frozen=True)
 class PromptCounts:
-    """What each text encoder reads of a job's prompts, by the encoder's name.
+    """Tokens that each text encoder reads of a job's prompts, by the encoder's name.
 
     Attributes:
         negative: None without a negative prompt.

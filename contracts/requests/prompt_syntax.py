@@ -63,7 +63,7 @@ class ParsedPrompt:
 
 @dataclass
 class _Group:
-    """What one bracket holds: texts, groups, and None for a BREAK."""
+    """Content of one bracket: texts, groups, and None for a BREAK."""
 
     bracket: str = ""
     factor: float = 1.0

@@ -39,7 +39,7 @@ class Upload(BaseModel):
 
 
 class DecodedImage(Protocol):
-    """What is remembered of an image that has been decoded and stored."""
+    """Record of an image that has been decoded and stored."""
 
     @property
     def sha256(self) -> str:

@@ -34,7 +34,7 @@ _LEASE_SECONDS = 60.0
 
 
 class Retention:
-    """Keeps inputs that are in use, and removes expired jobs and unused inputs."""
+    """Retention of jobs and inputs: those in use are kept, expired and unused ones are removed."""
 
     def __init__(
         self, connection: Redis, storage: Storage, gone_seconds: float, lease_seconds: float = _LEASE_SECONDS

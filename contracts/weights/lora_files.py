@@ -30,7 +30,7 @@ _CHUNK_BYTES = 2**20
 
 
 class AdapterFacts(BaseModel):
-    """What a LoRA file's header says.
+    """Facts from a LoRA file's header.
 
     Attributes:
         layout: naming scheme of its keys: `peft`, `kohya`, `comfyui`, `diffusers` (old versions) or `xlabs`.
@@ -54,7 +54,7 @@ class AdapterFacts(BaseModel):
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What the header of a LoRA file says, checked without any model.
+    """Header of a LoRA file, checked without any model.
 
     Attributes:
         tensors: by name, without those that change nothing.

@@ -29,7 +29,7 @@ _MAX_ALPHA = 65_504.0
 
 @dataclass(frozen=True)
 class ScaleSettings:
-    """How the weights of one component's layers are scaled: by alpha ÷ rank.
+    """Scaling of the weights of one component's layers: by alpha ÷ rank.
 
     Attributes:
         alpha: of all layers that `alphas` does not name; None: each layer's rank.

@@ -55,7 +55,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says.
+    """Content of a file's header.
 
     Attributes:
         tensors: by name, in the order of the header.

@@ -34,7 +34,7 @@ class NotPrepared(DarkroomError):
 
 
 class PreparationWatch(Protocol):
-    """Follows one preparation, and may end it."""
+    """Observer of one preparation, which may end it."""
 
     def fetched(self, done_bytes: int, total_bytes: int) -> None:
         """So many bytes of the files are on this machine."""

@@ -88,7 +88,7 @@ def _content(value: Any) -> object:
 
 
 class _T5Proxy:
-    """Takes T5's place in a pipeline; everything but the call is T5's own.
+    """Stand-in for T5 in a pipeline; everything but the call is T5's own.
 
     Attributes:
         count: texts that were encoded ahead, by or for this proxy.

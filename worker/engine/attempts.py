@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Makes calls on one device."""
+    """Calls on one device, retried where memory runs out."""
 
     def __init__(self, residency: Residency, device: torch.device) -> None:
         self._residency = residency

@@ -31,7 +31,7 @@ Work = Callable[[JobInFlight], Any]
 
 
 class Engine:
-    """Runs jobs in the thread that made it; other threads may only read.
+    """Step engine of a worker: runs jobs in the thread that made it; other threads may only read.
 
     Attributes:
         residency: what the device is set up for.

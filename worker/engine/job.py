@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(eq=False)
 class Placed:
-    """Where a job computes.
+    """Loaded model and memory plan of a job in flight.
 
     Attributes:
         model: as it was loaded when the job began.
@@ -54,7 +54,7 @@ class Placed:
 
 @dataclass
 class Usage:
-    """What a job has used of the worker.
+    """Use of the worker by one job.
 
     Attributes:
         calls: of the denoiser.

@@ -55,7 +55,7 @@ class Waiting:
 
 
 class Policy(Protocol):
-    """Chooses what to call, and is told what was called."""
+    """Rule that chooses what to call next, and is told what was called."""
 
     def choose(
         self, waiting: Sequence[Waiting], costs: CallCosts, max_rows: int, buckets: Sequence[int] | None = None
@@ -91,7 +91,7 @@ class FifoPolicy:
 
 
 class StepPolicy:
-    """Chooses the first call in this order, and then those that share it.
+    """Policy that chooses the first call in this order, and then those that share it.
 
     1. Tiers. A lower one gets a small share of the seconds while a higher one always has calls.
     2. Deadlines that are about to be missed and can still be met, the earliest first.

@@ -139,7 +139,7 @@ def one_tensor(rows: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class PromptEncoding:
-    """How a family's prompts become embeddings: the arguments of `encode_prompt`, and its results.
+    """Encoding of a family's prompts as embeddings: the arguments of `encode_prompt`, and its results.
 
     A negative prompt is encoded like any other prompt, in a call of its own.
 

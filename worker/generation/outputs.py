@@ -31,7 +31,7 @@ _JPEG_EXIF_BYTES = 65_000
 
 
 class ImageWriter(Protocol):
-    """What image files are written to: a storage, or something that repeats what a storage refuses."""
+    """Destination of image files: a storage, or something that repeats what a storage refuses."""
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes atomically; raises Unavailable."""

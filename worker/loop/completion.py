@@ -191,7 +191,7 @@ class JobCompleter:
 
 @dataclass(frozen=True)
 class _PatientWriter:
-    """Writes one job's images through an outage, for as long as they are wanted."""
+    """Writer of one job's images that waits through an outage, for as long as they are wanted."""
 
     outage: StorageOutage
     may_wait: Callable[[], bool]

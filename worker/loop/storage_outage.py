@@ -23,7 +23,7 @@ _PROBE_SECONDS = 1.0
 
 
 class StorageOutage:
-    """Whether the storage takes what one worker writes; safe for all threads.
+    """State of the storage as one worker's writes find it; safe for all threads.
 
     Attributes:
         reason: why it does not; empty while it does.

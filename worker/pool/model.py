@@ -49,7 +49,7 @@ from worker.sampling.schedulers import make_scheduler
 
 @dataclass(frozen=True)
 class PoolContext:
-    """What all models of a worker share.
+    """Resources that all models of a worker share.
 
     Attributes:
         encodes_ahead: whether a thread beside the jobs' has T5 read what waits.

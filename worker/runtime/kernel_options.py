@@ -12,7 +12,7 @@ Compile = Literal["off", "blocks", "graphs"]
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """How a worker computes. Each option may change the last bits of an image.
+    """Options of a worker's kernels; each may change the last bits of an image.
 
     Attributes:
         attention: the attention kernel to try first; `auto` keeps torch's order, `math` allows no other.

@@ -152,7 +152,7 @@ class PreviewRequest:
 
 
 class PreviewEmitter:
-    """Makes and emits the previews of one job; `end_step` is called after every step."""
+    """Emitter of the previews of one job; `end_step` is called after every step."""
 
     def __init__(
         self,

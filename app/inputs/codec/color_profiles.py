@@ -23,7 +23,7 @@ _BROKEN = "ignored: the color profile is broken"
 
 @dataclass(frozen=True)
 class Conversion:
-    """How an image's colors become sRGB.
+    """Conversion of an image's colors to sRGB.
 
     Attributes:
         note: what is done about the profile, in words for the client; None where nothing need be done.
