@@ -226,6 +226,7 @@ class FailureCode(StrEnum):
         MODEL_LOAD_FAILED: files of the model or of a ControlNet are damaged, or do not fit together.
         FILES_UNAVAILABLE: files could not be downloaded for a long time.
         LORA_INCOMPATIBLE: layers of a LoRA are not those of the model.
+        LORA_DAMAGED: the file of a LoRA is damaged.
         LORA_MISSING: a LoRA was removed before the job started.
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
         INPUT_MISSING: an input image expired or was deleted before the job started.
