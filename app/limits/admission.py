@@ -129,7 +129,9 @@ def explain(refusal: Plan, job: JobParameters) -> FieldProblem:
         return FieldProblem(field, f"{message}; ask for a smaller image", allowed)
     extras = [part for part in refusal.components if part.role in ("controlnet", "adapter")]
     if sum(part.device_bytes for part in extras) >= refusal.peak_bytes - refusal.budget_bytes > 0:
-        field = "controls" if any(part.role == "controlnet" for part in extras) else "loras"
+        kinds = {"controlnet": "controls", "ip_adapter": "ip_adapters"}
+        largest = max(extras, key=lambda part: (part.role == "controlnet", part.device_bytes))
+        field = kinds.get(largest.name.partition(":")[0], "loras")
         return FieldProblem(field, f"{message}; use fewer of them")
     return FieldProblem("model", f"{message}; use another model, or a worker with {gib(refusal.peak_bytes)}")
 

@@ -107,7 +107,8 @@ class Capacity(BaseModel):
 
     Attributes:
         models: id -> components in the worker's dtype; models that cannot be read yet are missing.
-        extras: `controlnet:ID` or `lora:ID` -> component; LoRAs that are still on a hub are missing.
+        extras: `controlnet:ID`, `lora:ID` or `ip_adapter:ID` -> component; LoRAs and IP-Adapters that are still on a
+            hub are missing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -141,7 +142,10 @@ class Capacity(BaseModel):
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
-        names += [f"ip_adapter:{adapter.name}" for adapter in job.ip_adapters]
+        for adapter in job.ip_adapters:
+            extra = self.extras.get(f"ip_adapter:{adapter.name}")
+            if extra is not None:  # each image has keys and values of its own
+                extras.append(replace(extra, bytes=extra.bytes * len(adapter.images)))
         uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [component for component in uploaded if component is not None]
         return workload_of(family, job, images, extras)

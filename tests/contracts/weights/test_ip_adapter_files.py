@@ -11,9 +11,12 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.memory.components import Role, size_ip_adapter
+from contracts.memory.plan import Policy
+from contracts.memory.planner import take_capacity
 from contracts.weights.ip_adapter_files import read_ip_adapter
 from contracts.weights.ip_adapter_rows import check_ip_adapter_row
 from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, Shapes, write_file
+from tests.support.parameters import parameters
 
 
 @pytest.mark.parametrize(
@@ -125,3 +128,13 @@ def test_a_plan_counts_keys_and_values_and_not_the_file(tmp_path: Path) -> None:
     assert component is not None
     # With the images and without them: four tokens, 32 outputs in all layers, two bytes.
     assert (component.name, component.role, component.bytes) == ("ip_adapter:a", Role.ADAPTER, 2 * 4 * 32 * 2)
+
+
+def test_a_plan_counts_every_image_of_every_adapter_of_a_job(tmp_path: Path) -> None:
+    catalogue = _catalogue(tmp_path)
+    capacity = take_capacity(catalogue, 2**30, Policy(), lambda _: 2)
+    entry = {"name": "a", "images": ("inputs/a.png", "inputs/b.png")}
+    job = parameters(model="m", ip_adapters=(entry, {**entry, "mask": "inputs/m.png"}))
+    extras = capacity.workload("sdxl", job, 2).extras
+    assert [(extra.name, extra.bytes) for extra in extras] == [("ip_adapter:a", 2 * 2 * 4 * 32 * 2)] * 2
+    assert capacity.workload("sdxl", parameters(model="m"), 2).extras == ()
