@@ -107,8 +107,8 @@ class Capacity(BaseModel):
 
     Attributes:
         models: id -> components in the worker's dtype; models that cannot be read yet are missing.
-        extras: `controlnet:ID`, `lora:ID` or `ip_adapter:ID` -> component; LoRAs and IP-Adapters that are still on a
-            hub are missing.
+        extras: `controlnet:ID`, `lora:ID` or `ip_adapter:ID` -> component; LoRAs and IP-Adapters that are still on
+            a hub are missing.
     """
 
     model_config = ConfigDict(frozen=True)
