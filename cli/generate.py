@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a ControlNet and its control image",
     )
     parser.add_argument(
+        "--control-image", type=Path, help="control image of a model that is made for one, such as FLUX.1 Canny"
+    )
+    parser.add_argument(
         "--reference",
         action="append",
         default=[],
@@ -139,6 +142,8 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
         body["image"] = encode_image(arguments.image)
     if arguments.mask:
         body["mask_image"] = encode_image(arguments.mask)
+    if arguments.control_image:
+        body["control_image"] = encode_image(arguments.control_image)
     if arguments.lora:
         body["loras"] = [_read_lora(text) for text in arguments.lora]
     if arguments.ip_adapter:

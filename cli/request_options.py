@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
-    {"prompt", "task", "image", "mask_image", "references", "loras", "controls", "ip_adapters"}
+    {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
     | {"response_format", "webhook", "metadata", "cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.

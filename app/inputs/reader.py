@@ -310,7 +310,7 @@ def _problems_of(error: InvalidRequest | ImageTooLarge | NotAnImage) -> tuple[Fi
 
 def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
     """Yield path and text of each image field that a request sets."""
-    for field in ("image", "mask_image"):
+    for field in ("image", "mask_image", "control_image"):
         text = getattr(request, field, None)
         if text is not None:
             yield field, text

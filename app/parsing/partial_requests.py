@@ -19,7 +19,7 @@ Path = tuple[str | int, ...]
 
 #: What required text is taken to be, and fields whose presence decides which rules apply.
 _UNKNOWN = "?"
-_TEXTS = frozenset({"prompt", "image", "mask_image", "mask"})
+_TEXTS = frozenset({"prompt", "image", "mask_image", "mask", "control_image"})
 #: Lists of objects, and the field that each object must have.
 _LISTS = {"loras": "name", "controls": "controlnet", "ip_adapters": "name"}
 #: Lists of such text.

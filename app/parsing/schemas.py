@@ -133,6 +133,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     if "max_sequence_length" in properties:
         longest = model.family_spec.max_sequence_length
         dereference(schema, properties["max_sequence_length"])["maximum"] = longest
+    schema["required"] += sorted(model.family_spec.required_fields & properties.keys())
     references = model.family_spec.references
     if "references" in properties and references is not None:
         properties["references"]["maxItems"] = references.max_count

@@ -69,7 +69,7 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     if parameters.inputs and parameters.fit is None:
         fields["fit"] = "stretch"  # as releases did that had no `fit`
     fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
-    for name in {"image", "mask_image"} & fields.keys():
+    for name in {"image", "mask_image", "control_image"} & fields.keys():
         fields[name] = _STORED
     for control in fields["controls"]:
         if "image" in control:
@@ -92,7 +92,7 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
 
 def _images_of(parameters: JobParameters) -> dict[str, str]:
     """Storage keys of the job's images by their paths in a request."""
-    keys = {"image": parameters.image, "mask_image": parameters.mask_image}
+    keys = {name: getattr(parameters, name) for name in ("image", "mask_image", "control_image")}
     keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
     keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
     for number, adapter in enumerate(parameters.ip_adapters):

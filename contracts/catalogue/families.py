@@ -50,6 +50,7 @@ _FLUX_CFG = frozenset({"negative_prompt", "true_cfg_scale"})
 _IMAGE = frozenset({"image", "strength", "fit"})
 _MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "fit"})
 _CONTROLS = frozenset({"controls", "fit"})
+_CONTROL_IMAGE = frozenset({"control_image", "fit"})
 _RESCALE = frozenset({"guidance_rescale"})
 _REFERENCES = frozenset({"references", "fit"})
 _IMAGE_PROMPTS = frozenset({"ip_adapters"})
@@ -202,6 +203,21 @@ _FLUX_FILL = replace(
     },
     denoiser_channels=384,
 )  # fmt: skip
+#: FLUX.1 Canny and Depth: the control image is further channels, so that nothing is generated without one.
+_FLUX_CONTROL = replace(
+    _FLUX,
+    id="flux-control",
+    pipeline="FluxControlPipeline",
+    modes={
+        Mode.TXT2IMG: _FLUX_TEXT | _CONTROL_IMAGE,
+        Mode.IMG2IMG: _FLUX_TEXT | _CONTROL_IMAGE | _IMAGE,
+        Mode.INPAINT: _FLUX_TEXT | _CONTROL_IMAGE | _MASK,
+    },
+    # Canny's; Depth was published with a guidance of 10.
+    defaults={**_FLUX_FILL.defaults, "strength": 0.6},
+    required_fields=frozenset({"control_image"}),
+    denoiser_channels=128,
+)
 _FLUX = replace(
     _FLUX,
     other_checkpoints=MappingProxyType(
@@ -209,6 +225,9 @@ _FLUX = replace(
             "FluxKontextPipeline": _FLUX_KONTEXT,
             "FluxKontextInpaintPipeline": _FLUX_KONTEXT,
             "FluxFillPipeline": _FLUX_FILL,
+            "FluxControlPipeline": _FLUX_CONTROL,
+            "FluxControlImg2ImgPipeline": _FLUX_CONTROL,
+            "FluxControlInpaintPipeline": _FLUX_CONTROL,
         }
     ),
 )

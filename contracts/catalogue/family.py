@@ -122,6 +122,7 @@ class Family:
         step_cache: schedule of `speed: fast`.
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
+        required_fields: fields of `modes` that every request must have.
         references: of edits; None without the task `edit`.
         reads_image_as_reference: in an inpaint, the denoiser is given the image itself as a reference.
         other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
@@ -152,6 +153,7 @@ class Family:
     step_cache: StepCacheSchedule = StepCacheSchedule()
     text_encoders: tuple[TextEncoder, ...] = ()
     long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")
+    required_fields: frozenset[str] = frozenset()
     references: References | None = None
     reads_image_as_reference: bool = False
     other_checkpoints: Mapping[str, Family] = field(default_factory=dict)

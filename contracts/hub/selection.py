@@ -198,10 +198,7 @@ def _components(files: RepositoryFiles, pipeline: str | None) -> dict[str, bool]
     index = files.read_json("model_index.json")
     named = index.get("_class_name")
     if pipeline is not None and not _is_form_of(pipeline, named):
-        raise HubRefused(
-            f"{files.repository} is a {_class_text(named)}, and the row needs a {pipeline}; where its family has "
-            "checkpoints of that class, the row names it as `pipeline`"
-        )
+        raise HubRefused(f"{files.repository} is a {_class_text(named)}, and the row's family needs a {pipeline}")
     components = {}
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:

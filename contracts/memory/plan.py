@@ -166,7 +166,7 @@ def workload_of(
         windows=job.max_windows,
         started=job.image is not None,
         masked=job.mask_image is not None,
-        controls=len(job.controls),
+        controls=len(job.controls) + (job.control_image is not None),
         reference_pixels=job.width * job.height if is_reference else job.reference_pixels,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)

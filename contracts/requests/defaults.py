@@ -40,6 +40,8 @@ _TASK_DEFAULTS: Mapping[str, object] = {
     "mask_blur": DEFAULT_MASK_BLUR,
     "fit": DEFAULT_FIT,
 }
+#: Images whose aspect the output follows: the first of them that a request has.
+_LEADS = ("image", "control_image", "controls.0.image", "references.0")
 #: Beginning of the path of a reference image.
 _REFERENCE = "references."
 _CARRIED_FIELDS = ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()
@@ -88,7 +90,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     """
     fit: Fit = getattr(request, "fit", None) or DEFAULT_FIT
     rules = SizeRules.of(model)
-    lead = images.get("image") or images.get("controls.0.image") or images.get("references.0")
+    lead = next((images[path] for path in _LEADS if path in images), None)
     width, height = output_size(
         rules,
         request.width,
@@ -122,6 +124,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
             "image": keys.get("image"),
             "mask_image": keys.get("mask_image"),
+            "control_image": keys.get("control_image"),
             "ip_adapters": tuple(
                 IpAdapterParameters(
                     **adapter.model_dump()

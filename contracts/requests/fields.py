@@ -107,6 +107,15 @@ ImagePromptMaskRef = Annotated[
         "in the same ways as an image.",
     ),
 ]
+ControlRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="Control image of a checkpoint that is made for one, such as FLUX.1 Canny and Depth, which "
+        "need it: contours or a depth map as they are; none is made from a picture. It is given in the same ways "
+        "as the image of an img2img job.",
+    ),
+]
 Strength = Annotated[
     float,
     Field(
@@ -323,6 +332,12 @@ class ImageFields(StrictModel):
     previews: int = Field(
         0, ge=0, le=10, description="Maximum number of previews of each image in the job's event stream."
     )
+
+
+class ControlImage(StrictModel):
+    """The control image of a task that may have one."""
+
+    control_image: ControlRef | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class OptionalImages(StrictModel):

@@ -11,6 +11,7 @@ from contracts.catalogue.families import Mode, Task
 from contracts.requests.fields import (
     PROMPT_FIELDS,
     Control,
+    ControlImage,
     ImageFields,
     IpAdapter,
     Lora,
@@ -52,7 +53,8 @@ class InputUse(StrictModel):
     model_config = _STORED
 
     field: str = Field(
-        description="Its path in the request: `image`, `mask_image`, `controls.0.image`, `references.0`."
+        description="Its path in the request: `image`, `mask_image`, `control_image`, `controls.0.image`, "
+        "`references.0`."
     )
     width: int = Field(description="Width in pixels, upright, as received.")
     height: int = Field(description="Height in pixels, upright, as received.")
@@ -105,7 +107,7 @@ class LoraParameters(Lora):
     )
 
 
-class JobParameters(ImageFields, OptionalImages):
+class JobParameters(ImageFields, OptionalImages, ControlImage):
     """Everything that shapes the images of a job. Null: family or mode does not use the field."""
 
     model_config = _STORED
@@ -208,7 +210,7 @@ class JobParameters(ImageFields, OptionalImages):
     @property
     def inputs(self) -> list[str]:
         """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
-        images = (self.image, self.mask_image, *(control.image for control in self.controls))
+        images = (self.image, self.mask_image, self.control_image, *(control.image for control in self.controls))
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
         keys = (*images, *references, *image_prompts, *(lora.key for lora in self.loras))

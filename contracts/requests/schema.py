@@ -16,6 +16,7 @@ from contracts.requests.fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
     Control,
+    ControlImage,
     FitField,
     ImageFields,
     ImageRef,
@@ -107,13 +108,13 @@ class JobRequest(ImageFields):
         return metadata
 
 
-class Txt2ImgRequest(JobRequest):
+class Txt2ImgRequest(JobRequest, ControlImage):
     """An image from a prompt."""
 
     task: Literal[Task.TXT2IMG] = Field(Task.TXT2IMG, description="Selects this kind of request.")
 
 
-class Img2ImgRequest(JobRequest):
+class Img2ImgRequest(JobRequest, ControlImage):
     """An image from a prompt and an image."""
 
     task: Literal[Task.IMG2IMG] = Field(Task.IMG2IMG, description="Selects this kind of request.")
@@ -122,7 +123,7 @@ class Img2ImgRequest(JobRequest):
     fit: FitField | None = None
 
 
-class InpaintRequest(JobRequest):
+class InpaintRequest(JobRequest, ControlImage):
     """An image whose masked part is regenerated: white in `mask_image` is regenerated, black is kept."""
 
     task: Literal[Task.INPAINT] = Field(Task.INPAINT, description="Selects this kind of request.")

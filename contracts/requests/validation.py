@@ -88,6 +88,9 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
     if mode is Mode.EDIT and getattr(request, "image", None) is not None:
         yield FieldProblem("image", "needs mask_image in an edit, which says what of it is regenerated; add one")
         return
+    for field in sorted(family.required_fields):
+        if getattr(request, field, None) is None:
+            yield FieldProblem(field, f"is required: the weights of {model.id} are made for it")
     used = family.modes[mode]
     for field in sorted((MODE_FIELDS - used) & request.model_fields_set):
         if getattr(request, field) not in (None, ()):
@@ -140,7 +143,7 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             message = f"must be a multiple of {multiple}, got {side} (nearest: {nearest[0]}, {nearest[1]})"
             yield FieldProblem(field, message, nearest)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
-    if any(getattr(request, field, None) for field in ("image", "controls", "references")):
+    if any(getattr(request, field, None) for field in ("image", "control_image", "controls", "references")):
         # A single side is enough, and the other follows an image; at the least it is this.
         width = MIN_SIDE if request.width is None and request.height is not None else width
         height = MIN_SIDE if request.height is None and request.width is not None else height

@@ -78,7 +78,17 @@ def test_an_invalid_argument_prints_one_line_and_fails(
 
 
 def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
-    given_otherwise = {"prompt", "task", "image", "mask_image", "references", "loras", "controls", "ip_adapters"}
+    given_otherwise = {
+        "prompt",
+        "task",
+        "image",
+        "mask_image",
+        "control_image",
+        "references",
+        "loras",
+        "controls",
+        "ip_adapters",
+    }
     meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
     fields = {name for request in REQUESTS.values() for name in request.model_fields}
     options = vars(build_parser().parse_args(["generate", "x"]))

@@ -20,6 +20,7 @@ from contracts.weights.checkpoint_limits import with_checkpoint_limits
 TOOLS = {
     "tiny-kontext": ("FluxKontextPipeline", 64),
     "tiny-fill": ("FluxFillPipeline", 384),
+    "tiny-control": ("FluxControlPipeline", 128),
 }
 _SOURCE = BUILT_IN_CATALOGUE.parent / "shapes-flux"
 

@@ -78,7 +78,11 @@ def make_job(
     fields = {"prompt": "a red circle", "num_inference_steps": 3, "seed": 7, "model": model.id, **fields}
     images: dict[str, StoredImage] = {}
     allowed = model.family_spec.modes[mode]
-    for field, key in (("image", "inputs/image.png"), ("mask_image", "inputs/mask.png")):
+    for field, key in (
+        ("image", "inputs/image.png"),
+        ("mask_image", "inputs/mask.png"),
+        ("control_image", "inputs/control.png"),
+    ):
         if field in allowed:
             fields.setdefault(field, "upload:x")
             images[field] = StoredImage(key, SIDE, SIDE)

@@ -4,6 +4,7 @@ What a family can do is in `contracts/catalogue/families.py`. No family imports 
 
 chroma.py          Chroma
 flux.py            FLUX.1 dev and schnell
+flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
 pixart.py          PixArt-Σ
@@ -35,7 +36,8 @@ class GenerationInputs:
     """Inputs of one job's pipeline call.
 
     Attributes:
-        image, mask, controls: images of the output's size; a control is None where the job's `image` serves.
+        image, mask, controls: images of the output's size; a control is None where the job's `image` serves, and
+            the job's control image is the only one where it has no ControlNet.
         references: reference images, each of its own size.
         image_prompts: of each IP-Adapter, its images as they came.
         image_prompt_masks: of each IP-Adapter, where it acts, of the output's size; None: everywhere.

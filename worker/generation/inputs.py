@@ -35,9 +35,10 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
             image=None if job.image is None else decode_image(storage.read(job.image), size, fit),
             mask=None if job.mask_image is None else decode_mask(storage.read(job.mask_image), size, fit),
             controls=[
-                None if control.image is None else decode_image(storage.read(control.image), size, fit)
-                for control in job.controls
-            ],
+                None if key is None else decode_image(storage.read(key), size, fit)
+                for key in (control.image for control in job.controls)
+            ]
+            or [decode_image(storage.read(key), size, fit) for key in (job.control_image,) if key is not None],
             references=[
                 decode_image(storage.read(reference.image), (reference.width, reference.height), fit)
                 for reference in job.references

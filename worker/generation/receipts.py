@@ -134,8 +134,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
 
 def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield where dumped parameters name an input image: the mapping, and the key in it."""
-    for name in ("image", "mask_image"):
-        if parameters[name] is not None:
+    for name in ("image", "mask_image", "control_image"):
+        if parameters.get(name) is not None:
             yield parameters, name
     for adapter in parameters.get("ip_adapters", ()):
         if adapter["mask"] is not None:

@@ -9,6 +9,7 @@ export const GROUPS = [
       negative_prompt: "Negative prompt",
       image: "Image",
       mask_image: "Mask",
+      control_image: "Control image",
       references: "References",
       controls: "Controls",
     },

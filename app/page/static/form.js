@@ -129,7 +129,7 @@ export async function fill(parameters, { task = parameters.task ?? "txt2img", ch
   const wanted = { ...parameters, ...changes, task: null, model: null }; // these two are chosen above the fields
   form.values = { ...kept, ...fitting(wanted, schema, schema) };
   form.problem = "";
-  for (const name of ["image", "mask_image"]) asUpload(form.values, name);
+  for (const name of ["image", "mask_image", "control_image"]) asUpload(form.values, name);
   for (const control of form.values.controls ?? []) asUpload(control, "image");
   // A receipt has the size of each reference beside it.
   form.values.references = form.values.references?.map((one) => one.image ?? one);

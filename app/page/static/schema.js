@@ -1,6 +1,6 @@
 // Reads the JSON Schema of a request: which kind of field each property is, and what it allows. Knows no view.
 
-const IMAGES = new Set(["image", "mask_image"]);
+const IMAGES = new Set(["image", "mask_image", "control_image"]);
 const LONG_TEXT = 1000; // characters from which a text has several lines
 
 // A property with its reference followed and without the null of an optional one; its own words win.

@@ -71,7 +71,7 @@ def _inputs(family: str, mode: Mode, which: dict[str, int]) -> GenerationInputs:
         job=job,
         image=images[which.get("image", 0)] if "image" in granted else None,
         mask=images[which.get("mask_image", 0)] if "mask_image" in granted else None,
-        controls=[images[which.get("controls", 0)]] if "controls" in granted else [],
+        controls=[images[which.get(name, 0)] for name in ("controls", "control_image") if name in granted],
         references=[images[which.get("references", 0)]] if "references" in granted else [],
     )
 
@@ -123,7 +123,7 @@ def test_the_encoders_take_every_argument_that_the_family_gives_them(family: str
 
 
 def test_these_tests_cover_every_field() -> None:
-    images = {"image", "mask_image", "controls", "references"}
+    images = {"image", "mask_image", "control_image", "controls", "references"}
     assert set(VALUES) | HANDLED_FIELDS | images == MODE_FIELDS | COMMON_FIELDS
 
 

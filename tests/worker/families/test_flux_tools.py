@@ -28,6 +28,7 @@ from tests.support.jobs import (
 from worker.pool.pool import PLANNED_SHARE, Pool
 
 IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
+CONTROL = INPUT_IMAGES["inputs/control.png"]
 REFERENCE = INPUT_IMAGES["inputs/reference.png"]
 _START = {"image": IMAGE, "mask_image": MASK, "strength": 0.6}
 #: Family and mode -> the class, and the arguments that its call has beside the common ones.
@@ -38,6 +39,11 @@ CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
     ("flux-kontext", Mode.EDIT_INPAINT): (
         "FluxKontextInpaintPipeline", _START | {"image_reference": REFERENCE},
     ),
+    ("flux-control", Mode.TXT2IMG): ("FluxControlPipeline", {"control_image": CONTROL}),
+    ("flux-control", Mode.IMG2IMG): (
+        "FluxControlImg2ImgPipeline", {"control_image": CONTROL, "image": IMAGE, "strength": 0.6},
+    ),
+    ("flux-control", Mode.INPAINT): ("FluxControlInpaintPipeline", _START | {"control_image": CONTROL}),
     ("flux-fill", Mode.INPAINT): ("FluxFillPipeline", _START | {"strength": 1.0}),
 }  # fmt: skip
 

@@ -1,0 +1,103 @@
+"""FLUX.1 Canny and Depth: FLUX.1 whose transformer is given the control image beside the noise.
+
+Arguments are those of diffusers' `FluxControlPipeline` and its variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from contracts.catalogue.families import Mode
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+
+
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of a Control pipeline."""
+    job = inputs.job
+    return {
+        **inputs.size,
+        "num_inference_steps": job.num_inference_steps,
+        "guidance_scale": inputs.guidance_scale,
+        "max_sequence_length": job.max_sequence_length,
+        # Once for each generator, as the image to start from.
+        "control_image": [*inputs.controls] * job.num_images,
+        **_BY_MODE[job.mode](inputs),
+    }
+
+
+def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:  # noqa: ARG001
+    return {}
+
+
+def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
+    return inputs.start
+
+
+def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
+    return {**inputs.start, **inputs.inpaint_mask}
+
+
+def _no_negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:  # noqa: ARG001
+    """The pipelines take none."""
+    return None
+
+
+def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
+    width, height = size
+    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+
+
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    transformer, vae = components["transformer"].config, components["vae"].config
+    widths = {
+        "pooled_projection_dim": ("text_encoder", "hidden_size", transformer.pooled_projection_dim),
+        "joint_attention_dim": ("text_encoder_2", "d_model", transformer.joint_attention_dim),
+    }
+    pairs = {
+        f"{name} of the transformer": (found, getattr(components[encoder].config, width))
+        for name, (encoder, width, found) in widths.items()
+        if components.get(encoder) is not None
+    }
+    patch = 4
+    channels = patch * 2 * vae.latent_channels  # noise, and the control image
+    return first_difference(
+        {
+            "in_channels of the transformer": (transformer.in_channels, channels),
+            "out_channels of the transformer": (transformer.out_channels, patch * vae.latent_channels),
+            **pairs,
+        }
+    )
+
+
+_BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
+    Mode.TXT2IMG: _txt2img,
+    Mode.IMG2IMG: _img2img,
+    Mode.INPAINT: _inpaint,
+}
+
+FAMILY = DiffusersFamily(
+    id="flux-control",
+    pipelines={
+        Mode.TXT2IMG: "FluxControlPipeline",
+        Mode.IMG2IMG: "FluxControlImg2ImgPipeline",
+        Mode.INPAINT: "FluxControlInpaintPipeline",
+    },
+    controlnet="FluxControlNetModel",
+    multi_controlnet="FluxMultiControlNetModel",
+    denoiser="transformer",
+    denoiser_class="FluxTransformer2DModel",
+    repeated_blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
+    t5="text_encoder_2",
+    encoding=PromptEncoding(
+        prompt_fields=("prompt", "prompt_2"),
+        option_fields=("max_sequence_length",),
+        negative_option_fields=(),
+        negative_prompt=_no_negative_prompt,
+        results={"prompt_embeds": 0, "pooled_prompt_embeds": 1},
+        constants={},
+    ),
+    arguments=arguments,
+    misfit=_misfit,
+    unpack_latents=_unpack_latents,
+)
