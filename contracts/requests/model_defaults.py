@@ -60,7 +60,8 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     sizes = {name: defaults[name] for name in ("width", "height")}
     lengths = {name: value for name, value in defaults.items() if name == "max_sequence_length"}
     lengths = {} if lengths.keys() & model.refused else lengths
-    request = Txt2ImgRequest.model_validate({"prompt": _PROMPT, "model": model.id, **sizes, **lengths})
+    images = dict.fromkeys(model.family_spec.required_fields, "-")
+    request = Txt2ImgRequest.model_validate({"prompt": _PROMPT, "model": model.id, **sizes, **lengths, **images})
     try:
         check(request, catalogue)
     except InvalidRequest as refused:

@@ -37,15 +37,20 @@ source = "kontext"
 id = "fill"
 family = "flux"
 source = "fill.safetensors"
+[[models]]
+id = "canny"
+family = "flux"
+source = "canny.safetensors"
 """
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
-    """A plain FLUX.1, which is on a hub, a Kontext, whose index says so, and a Fill, which its channels tell."""
+    """A plain FLUX.1, which is on a hub, a Kontext, whose index says so, and a Fill and a Canny by channels."""
     (tmp_path / "kontext").mkdir()
     (tmp_path / "kontext" / "model_index.json").write_text(json.dumps({"_class_name": "FluxKontextPipeline"}))
-    save_file({"img_in.weight": np.zeros((1, 384), np.float32)}, tmp_path / "fill.safetensors")
+    for name, channels in (("fill", 384), ("canny", 128)):
+        save_file({"img_in.weight": np.zeros((1, channels), np.float32)}, tmp_path / f"{name}.safetensors")
     path = tmp_path / "catalogue.toml"
     path.write_text(CATALOGUE, encoding="utf-8")
     return SharedSettings(redis_url=redis_url, data=tmp_path / "data", catalogue=path)
@@ -154,7 +159,7 @@ def test_a_model_without_references_names_those_that_have_them(client: TestClien
     assert found == {"model": "plain (flux) does not support edit; models here that do: kontext"}
 
     found = problems_of(client.post("/v1/img2img", json={"prompt": "x", "model": "kontext", "image": SMALL}))
-    assert found == {"model": "kontext (flux-kontext) does not support img2img; models here that do: plain"}
+    assert found == {"model": "kontext (flux-kontext) does not support img2img; models here that do: plain, canny"}
 
 
 def test_a_checkpoint_offers_the_tasks_that_its_channels_can_run(client: TestClient, queue: JobQueue) -> None:
@@ -167,11 +172,28 @@ def test_a_checkpoint_offers_the_tasks_that_its_channels_can_run(client: TestCli
     assert (job.strength, job.guidance_scale, job.num_inference_steps) == (1.0, 30.0, 50)
     refused = client.post("/v1/txt2img", json={"prompt": "x", "model": "fill"})
     assert problems_of(refused) == {
-        "model": "fill (flux-fill) does not support txt2img; models here that do: plain, kontext"
+        "model": "fill (flux-fill) does not support txt2img; models here that do: plain, kontext, canny"
     }
     assert refused.json()["errors"][0]["allowed"] == ["inpaint"]
     refused = client.post("/v1/inpaint", json=body | {"true_cfg_scale": 3})
     assert "not supported" in problems_of(refused)["true_cfg_scale"]
+
+
+def test_a_model_that_is_made_for_a_control_image_requires_it(client: TestClient, queue: JobQueue) -> None:
+    model = client.get("/v1/models/canny").json()
+    assert model["tasks"] == ["txt2img", "img2img", "inpaint"]
+    assert "control_image" in model["schemas"]["txt2img"]["required"]
+
+    body = {"prompt": "x", "model": "canny", "width": 192}
+    refused = problems_of(client.post("/v1/txt2img", json=body))
+    assert refused == {"control_image": "is required: the weights of canny are made for it"}
+    job = record_of(queue, client.post("/v1/txt2img", json=body | {"control_image": WIDE, "seed": 7}))
+    assert (job.parameters.width, job.parameters.height) == (192, 128)
+    assert job.parameters.inputs == [job.parameters.control_image]
+    again = record_of(queue, client.post(f"/v1/jobs/{job.id}/rerun", json={}))
+    assert again.parameters.control_image == job.parameters.control_image
+    other = client.post("/v1/txt2img", json={"prompt": "x", "control_image": WIDE})
+    assert "not supported" in problems_of(other)["control_image"]
 
 
 def test_references_of_another_task_are_said_to_belong_to_edits(client: TestClient) -> None:
