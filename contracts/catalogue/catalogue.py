@@ -130,7 +130,7 @@ class ModelSpec(Row):
 
 def kinds_of(family: Family) -> tuple[Kind, ...]:
     """The kinds of checkpoint that a family has, the usual one first."""
-    return ("diffusion", "edm") if family.kind == "diffusion" else (family.kind,)
+    return (family.kind, *family.more_kinds)
 
 
 class LoraSpec(WeightRow):

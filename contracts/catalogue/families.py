@@ -58,6 +58,7 @@ _IMAGE_PROMPTS = frozenset({"ip_adapters"})
 _SDXL = Family(
     id="sdxl",
     kind="diffusion",
+    more_kinds=("edm",),  # Playground 2.5
     pipeline="StableDiffusionXLPipeline",
     controlnet="ControlNetModel",
     modes={

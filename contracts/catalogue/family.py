@@ -101,6 +101,7 @@ class Family:
     Attributes:
         id: name in the catalogue.
         kind: decides which schedulers work with it.
+        more_kinds: of some of its checkpoints.
         pipeline: class that the `model_index.json` of its checkpoints names.
         more_pipelines: classes whose checkpoints it can run, too, beside those that begin as `pipeline` does.
         controlnet: class that the `config.json` of its ControlNets names; empty where it has none.
@@ -141,6 +142,7 @@ class Family:
     defaults: Mapping[str, object]
     denoiser_layers: str
     lora_text_encoders: frozenset[str]
+    more_kinds: tuple[Kind, ...] = ()
     context_widths: frozenset[int] = frozenset()
     more_pipelines: tuple[str, ...] = ()
     max_sequence_length: int | None = None

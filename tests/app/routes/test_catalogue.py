@@ -148,8 +148,9 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     shown = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
     assert shown == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "outline"])
-    assert schedulers["ddim"]["families"] == schedulers["edm_euler"]["families"] == ["sdxl"]
-    assert schedulers["flow_euler"]["families"] == ["sd3", "flux"]
+    assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart"]
+    assert schedulers["edm_euler"]["families"] == ["sdxl"]
+    assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma"]
     assert outline == {"id": "outline", "controlnets": ["edges", "outlines"]}
 
 
