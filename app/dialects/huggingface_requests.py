@@ -94,7 +94,7 @@ def translate(raw: bytes, model_id: str | None, accept: str) -> Translation:
     parameters = {name: value for name, value in body.parameters.items() if value is not None}
     is_image = "prompt" in parameters or _looks_like_image(body.inputs)
     fields, sent, problems = _renamed(parameters)
-    sent["image" if is_image else "prompt"] = "inputs"
+    sent |= {"image" if is_image else "prompt": "inputs", "model": "model"}
     if is_image and "prompt" not in parameters:
         problems.append(FieldProblem("parameters.prompt", "is required; describe the image that you want"))
     if "output_format" not in fields:

@@ -66,7 +66,7 @@ def translate(
         InvalidRequest: about what only this API has; the rest is in the reading.
     """
     fields = {name: value for name, value in body.input.items() if value is not None}
-    sent = {"webhook.url": "webhook", "deadline_seconds": "Cancel-After"}
+    sent = {"webhook.url": "webhook", "deadline_seconds": "Cancel-After", "model": "model"}
     outside = [name for name in ("model", "webhook", "task") if name in fields]
     problems = [FieldProblem(f"input.{name}", "is not a field of an input; remove it") for name in outside]
     for theirs, ours in _ALIASES.items():

@@ -80,6 +80,7 @@ def test_an_image_is_sent_as_inputs_and_its_size_as_an_object(
         ({"guidance": 3}, "parameters.guidance: is not a field of this request; did you mean guidance_scale?"),
         ({"scheduler": "flow_euler"}, "parameters.scheduler: "),
         ({"loras": [{"name": "nobody"}]}, "parameters.loras.0.name: "),
+        ({"references": [IMAGE]}, "model: shapes-sdxl (sdxl) does not support edit"),
         ({"seed": "7"}, "parameters.seed: must be a whole number"),
         ({"response_format": "url"}, "parameters.response_format: the answer is the image itself"),
         ({"model": "shapes-sd3"}, "parameters.model: the URL names the model"),

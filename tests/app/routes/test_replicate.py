@@ -66,6 +66,7 @@ def test_an_input_is_that_of_a_job_under_either_name(client: TestClient, worker:
         ({"input": PROMPT | {"image": "http://testserver.evil/replicate/v1/files/" + "0" * 64}}, "input.image"),
         ({"input": PROMPT | {"image": "http://testserver/v1/jobs/00/images/0"}}, "input.image"),
         ({"input": PROMPT | {"image": IMAGE, "mask": "/etc/passwd"}}, "input.mask"),
+        ({"input": PROMPT | {"references": [IMAGE]}}, "model"),
         ({"input": [PROMPT]}, "input"),
         ({"inputs": PROMPT}, "inputs"),
         ({"input": PROMPT, "version": "0" * 64}, "version"),
