@@ -28,7 +28,7 @@ class Only:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """List the values, and null, which counts as absent in every field."""
         del schema, handler
-        return {"enum": [*self._values, None]}
+        return {"anyOf": [*map(_schema_of, self._values), {"type": "null"}]}
 
     def _check(self, value: object) -> object:
         if any(value == allowed and type(value) in _alike(allowed) for allowed in self._values):
@@ -42,6 +42,15 @@ class Off(Only):
 
     def __init__(self, why: str) -> None:
         super().__init__(False, 0, why=why)
+
+
+def _schema_of(value: object) -> dict[str, Any]:
+    """One value as a schema, in the forms that generators of clients understand."""
+    if isinstance(value, list):
+        return {"type": "array", "items": {"type": "string"}, "maxItems": 0}
+    if isinstance(value, dict):
+        return {"type": "object", "maxProperties": 0}
+    return {"const": value}
 
 
 def _alike(value: object) -> tuple[type, ...]:
