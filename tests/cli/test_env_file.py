@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import cli
 from cli.env_file import load_env_file
 from cli.main import main
 
@@ -29,14 +28,13 @@ def test_the_file_sets_what_the_environment_lacks(tmp_path: Path) -> None:
 
 
 def test_commands_read_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parent.parent))
-    monkeypatch.setenv("DARKROOM_HANG_SECONDS", "")  # restored after the test
-    (tmp_path / ".env").write_text("DARKROOM_HANG_SECONDS=77\n", encoding="utf-8")
-    assert main(["settings", "--set"]) == 0
-    assert "77.0   (from .env; default: 60.0)" in capfd.readouterr().out
+    monkeypatch.setenv("DARKROOM_SERVER", "")  # restored after the test
+    (tmp_path / ".env").write_text("DARKROOM_SERVER=http://127.0.0.1:9\n", encoding="utf-8")
+    assert main(["jobs", "list"]) == 1
+    assert capsys.readouterr().err.startswith("darkroom: http://127.0.0.1:9 does not answer")
 
 
 def test_a_file_that_is_not_text_is_one_line(
