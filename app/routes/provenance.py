@@ -11,7 +11,8 @@ from contracts.provenance.roots import read_root
 
 router = APIRouter(prefix="/.well-known/darkroom", tags=["provenance"])
 
-_PEM = "application/x-pem-file"
+#: Plain text, which every generated client reads; a type for PEM itself would need an exception in each.
+_PEM = "text/plain"
 
 
 @router.get(

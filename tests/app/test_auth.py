@@ -105,7 +105,7 @@ def test_a_wrong_key_is_refused(client: TestClient, keys: ApiKeyStore, wrong: st
     assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
 
 
-def test_every_route_except_the_health_checks_needs_a_key(client: TestClient, keys: ApiKeyStore) -> None:
+def test_every_route_except_the_health_checks_and_the_public_certificate_needs_a_key(client: TestClient, keys: ApiKeyStore) -> None:
     keys.create("a")
     paths = client.get("/openapi.json").json()["paths"]
 
@@ -116,7 +116,7 @@ def test_every_route_except_the_health_checks_needs_a_key(client: TestClient, ke
             if status != 401:
                 is_open.add(path)
 
-    assert is_open == {"/healthz", "/readyz"}
+    assert is_open == {"/healthz", "/readyz", "/.well-known/darkroom/credentials.pem"}
 
 
 def test_the_body_of_an_unauthenticated_request_is_not_read(settings: SharedSettings, keys: ApiKeyStore) -> None:

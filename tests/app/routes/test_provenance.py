@@ -22,7 +22,7 @@ def test_everybody_gets_the_root_once_an_image_has_been_signed(settings: SharedS
         storage.write(DEVELOPMENT_KEY, (KEY + SIGNER + ROOT).encode())
         answer = client.get(PATH)
     assert (answer.status_code, answer.text) == (200, ROOT)
-    assert answer.headers["content-type"] == "application/x-pem-file"
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
 
 
 def test_a_service_that_signs_nothing_has_no_certificate(client: TestClient, storage: Storage) -> None:
