@@ -105,7 +105,9 @@ def test_a_wrong_key_is_refused(client: TestClient, keys: ApiKeyStore, wrong: st
     assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
 
 
-def test_every_route_except_the_health_checks_and_the_public_certificate_needs_a_key(client: TestClient, keys: ApiKeyStore) -> None:
+def test_every_route_except_health_checks_and_the_certificate_needs_a_key(
+    client: TestClient, keys: ApiKeyStore
+) -> None:
     keys.create("a")
     paths = client.get("/openapi.json").json()["paths"]
 
