@@ -19,9 +19,9 @@ from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.hub_revisions import AgreedRows
+from contracts.prompts.tokens import Tokenize
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts, count_tokens
-from contracts.requests.prompt_tokens import Tokenize
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError
-from cli.generate import compose, require_completed, save
+from cli.commands.generate import compose, require_completed, save
 from cli.main import build_parser
 
 FOLDER = Path("demo")

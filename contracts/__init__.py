@@ -1,6 +1,7 @@
 """What the HTTP side and the GPU side agree on. Knows pydantic, redis, rq and httpx; neither fastapi nor torch.
 
 catalogue/      models, families, schedulers as data
+prompts/        prompts as text and tokens
 requests/       fields, validation, stored parameters
 weights/        safetensors headers, LoRA files, architectures
 memory/         from bytes and a budget to a plan

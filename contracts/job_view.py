@@ -14,7 +14,7 @@ from contracts.catalogue.families import Task
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import DeliveryRecord, JobError, JobRecord, JobState, Position, Progress, WebhookRecord
 from contracts.processes.preparations import Preparation
-from contracts.requests.prompt_tokens import TokenUse
+from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
 
 Entry = TypeVar("Entry")

@@ -18,7 +18,7 @@ from app.submission.checks import CheckedJob, JobDraft
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import FieldProblem
 from contracts.memory.plan import Placement, Plan
-from contracts.requests.prompt_tokens import TokenUse
+from contracts.prompts.tokens import TokenUse
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from contracts.prompts.tokens import TokenUse
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_tokens import TokenUse
 
 
 class RecordPart(BaseModel):

@@ -15,9 +15,9 @@ from pydantic import Field
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.jobs.receipt import Receipt, RecordPart
 from contracts.processes.preparations import Preparation
+from contracts.prompts.tokens import TokenUse
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_tokens import TokenUse
 from contracts.requests.schema import Priority, WebhookEvent
 
 #: Version of the records that this release reads; a record without one has 0. It is raised only when an older

@@ -11,8 +11,6 @@ catalogue_reload.py  a catalogue whose file changes while a process runs
 model_defaults.py  checks at the start that models' defaults are valid
 defaults.py      fills in defaults, size, seed and storage keys
 prompts.py       the prompts of a request, read in the syntax that it names
-prompt_syntax.py  weights, BREAK and LoRAs in AUTOMATIC1111's syntax
-prompt_tokens.py  how a prompt's tokens are divided among windows, and how many each encoder reads
 prompt_counts.py  tokens of a job's prompts, and which are too long
 parameters.py    the parameters stored with a job
 """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
+from contracts.prompts.syntax import Chunks, joined
+from contracts.prompts.tokens import max_windows, plain_chunks
 from contracts.requests.fields import (
     PROMPT_FIELDS,
     Control,
@@ -19,8 +21,6 @@ from contracts.requests.fields import (
     StrictModel,
 )
 from contracts.requests.fit import Area, Fit, Size
-from contracts.requests.prompt_syntax import Chunks, joined
-from contracts.requests.prompt_tokens import max_windows, plain_chunks
 
 
 def _is_none(value: object) -> bool:

@@ -12,8 +12,7 @@ from functools import cache
 
 from contracts.catalogue.families import Family, TextEncoder
 from contracts.errors import FieldProblem
-from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_tokens import (
+from contracts.prompts.tokens import (
     MAX_WINDOWS,
     WINDOW_TOKENS,
     Tokenize,
@@ -22,6 +21,7 @@ from contracts.requests.prompt_tokens import (
     token_use,
     windows_of,
 )
+from contracts.requests.parameters import JobParameters
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Reads the prompts of a request in the syntax that it names: what the encoders read, its LoRAs, its problems.
 
 Part of the checks in `validation.py` and of the defaults in `defaults.py`. Knows no tokenizer: how many tokens a
-prompt has is counted later (`prompt_tokens.py`).
+prompt has is counted later (`contracts.prompts.tokens`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from contracts.catalogue.families import Family
 from contracts.errors import FieldProblem
+from contracts.prompts.syntax import Chunks, ParsedPrompt, is_weighted, joined, parse
+from contracts.prompts.tokens import plain_chunks
 from contracts.requests.fields import PROMPT_FIELDS, ImageFields, Lora
-from contracts.requests.prompt_syntax import Chunks, ParsedPrompt, is_weighted, joined, parse
-from contracts.requests.prompt_tokens import plain_chunks
 
 _MAX_LORAS = 8
 

@@ -16,7 +16,7 @@ import torch
 
 from contracts.catalogue.families import ALL_FAMILIES, Family
 from contracts.jobs.receipt import CacheUse
-from contracts.requests.prompt_tokens import Tokenize
+from contracts.prompts.tokens import Tokenize
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.cpu_t5 import JobT5Proxy

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from contracts.catalogue.families import Family, TextEncoder
-from contracts.requests.prompt_tokens import (
+from contracts.prompts.tokens import (
     WINDOW_TOKENS,
     Tokenize,
     WeightedToken,

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.families import LongPrompt, Mode
+from contracts.prompts.syntax import Chunks
 from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_syntax import Chunks
 
 _Value = TypeVar("_Value")
 

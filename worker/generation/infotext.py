@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 
 from contracts.jobs.receipt import Receipt
+from contracts.prompts.syntax import escape
+from contracts.prompts.tokens import WINDOW_TOKENS
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_syntax import escape
-from contracts.requests.prompt_tokens import WINDOW_TOKENS
 
 #: Fields that the web UI has no names for; those that are None are left out.
 _MORE_FIELDS = (

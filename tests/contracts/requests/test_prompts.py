@@ -12,10 +12,10 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import InvalidRequest
 from contracts.jobs.records import JobRecord
+from contracts.prompts.tokens import MAX_WINDOWS, TokenUse
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import count_tokens
-from contracts.requests.prompt_tokens import MAX_WINDOWS, TokenUse
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.validation import check
 

@@ -11,8 +11,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
 from contracts.jobs.receipt import Receipt
+from contracts.prompts.tokens import TokenUse
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_tokens import TokenUse
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, decode_pixels, fail_job, generate_pixels, make_job, run_jobs
 from worker.adapters.cache import AdapterSet

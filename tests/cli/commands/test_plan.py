@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands.plan import parse_bytes
 from cli.main import main
-from cli.plan import parse_bytes
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity

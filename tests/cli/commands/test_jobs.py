@@ -76,7 +76,7 @@ def test_jobs_are_cancelled_by_command_and_by_ctrl_c_and_a_timeout_leaves_them_r
     assert capsys.readouterr().out == f"{id} cancelled\n"
 
     command = [sys.executable, "-m", "cli.main", "generate", "a red circle"]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(
         command,
         cwd=root,

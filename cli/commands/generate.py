@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
-from cli.request_options import add_request_options, read_request_options
+from cli.commands.request_options import add_request_options, read_request_options
 from contracts.processes.preparations import Preparation
 
 _DEFAULT_OUTPUT = Path("out.png")
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_timeout_argument(parser)
     add_service_arguments(parser)
     add_request_options(parser)
+    parser.set_defaults(run=generate)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue.families import LongPrompt, TextEncoder
-from contracts.requests.prompt_syntax import Chunks, joined
+from contracts.prompts.syntax import Chunks, joined
 
 #: Text tokens of one window of CLIP, beside those for its start and end.
 WINDOW_TOKENS = 75

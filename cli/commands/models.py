@@ -11,10 +11,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from cli.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.client import Client, Json
-from cli.generate import add_service_arguments
-from cli.jobs import table
+from cli.commands.catalogue_file import TABLES, add_row, find_row, remove_row
+from cli.commands.generate import add_service_arguments
+from cli.commands.jobs import table
 from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, read_catalogue
 from contracts.catalogue.families import FAMILIES

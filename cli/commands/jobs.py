@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.generate import (
+from cli.commands.generate import (
     add_output_arguments,
     add_service_arguments,
     add_timeout_argument,

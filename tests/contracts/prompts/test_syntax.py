@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from contracts.requests.prompt_syntax import Chunks, escape, is_weighted, joined, parse
+from contracts.prompts.syntax import Chunks, escape, is_weighted, joined, parse
 
 MEANINGS: list[tuple[str, Chunks]] = [
     ("a red circle", ((("a red circle", 1.0),),)),

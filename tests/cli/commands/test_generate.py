@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cli.client import Client, ServiceError
-from cli.generate import compose
+from cli.commands.generate import compose
 from cli.main import build_parser, main
 from contracts.requests.schema import REQUESTS
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.generate import add_service_arguments
-from cli.jobs import table
+from cli.commands.generate import add_service_arguments
+from cli.commands.jobs import table
 
 _PRIORITIES = ("high", "normal", "low")
 
