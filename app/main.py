@@ -36,6 +36,7 @@ from app.routes import (
     jobs,
     loras,
     metrics,
+    models,
     openai,
     page,
     plan,
@@ -48,6 +49,7 @@ from app.routes import (
     usage,
     webhook_secrets,
     webhooks,
+    workers,
 )
 from app.services import open_services
 from app.settings import ApiSettings
@@ -64,16 +66,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
         SettingsError: a webhook secret in the settings is invalid.
     """
     read_configured(settings.shared)
-    models, counters = read_checked_catalogue(settings.shared.catalogue), Counters()
+    offered, counters = read_checked_catalogue(settings.shared.catalogue), Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, models, counters) as services:
+        async with open_services(settings, offered, counters) as services:
             app.state.services = services
             yield
 
     app = DocumentedApi(
-        models,
+        offered,
         title="Darkroom",
         version="1",
         description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
@@ -92,7 +94,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(router)
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    native = (tasks, plan, jobs, uploads, loras, catalogue, webhook_secrets, usage)
+    native = (tasks, plan, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
     dialects = (openai, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
     for module in (*native, *dialects, *admin):

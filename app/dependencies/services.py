@@ -13,6 +13,8 @@ from fastapi import Depends, Request
 
 from app.services import Services
 from contracts.job_view import Links
+from contracts.processes.workers import WorkerReport, read_workers
+from contracts.redis.connection import redis_errors_are_unavailable
 
 
 def services_of(request: Request) -> Services:
@@ -33,6 +35,12 @@ def links_of(request: Request) -> Links:
 
 async def _links(request: Request) -> Links:
     return links_of(request)
+
+
+def live_workers(services: Services) -> list[WorkerReport]:
+    """The reports of all live workers; raises Unavailable if Redis does not answer."""
+    with redis_errors_are_unavailable():
+        return read_workers(services.queue.connection)
 
 
 ServicesDep = Annotated[Services, Depends(_services)]

@@ -1,6 +1,7 @@
 """The images that requests bring.
 
-reader.py     finds the images that a request names, and stores them; `base64_text.py` decodes those in their text
+reader.py     reads all images of a request, and stores them
+finder.py     finds the image that a text names; `base64_text.py` decodes one that the text holds
 fetcher.py    fetches images by URL
 decoder.py    has untrusted images decoded: limits, waiting, errors
 lane.py       decoder processes of one kind; owners take turns

@@ -1,34 +1,31 @@
 """Reads the images that a request names, and stores them before its job is queued.
 
-An image is named by `upload:ID`, `job:ID/N`, a `data:` URL, base64, or an `https:` URL where fetching is allowed.
-It may also be given beside the request, as bytes or in the storage. Each is decoded once. Its storage key is
-chosen when it is read, so that the job's parameters name it from the start; only `store` changes anything.
+`finder.py` finds an image by what names it. It may also be given beside the request, as bytes or in the storage.
+Each is decoded once. Its storage key is chosen when it is read, so that the job's parameters name it from the
+start; only `store` changes anything.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from app.inputs.base64_text import FORMS, SEND, decode_base64, decode_data_url, is_path, is_remote, refused
+from app.inputs.base64_text import is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
-from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
+from app.inputs.fetcher import Fetcher
+from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
 from contracts.errors import (
     FieldProblem,
     ImageTooLarge,
     InvalidRequest,
     NotAnImage,
-    NotFound,
     TryLater,
     Unavailable,
 )
-from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
 from contracts.requests.defaults import StoredImage
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
-from contracts.uploads.images import recall
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 
@@ -37,9 +34,6 @@ _MASK_FIELD = "mask_image"
 _REFERENCE = "references."
 #: How the paths of other masks end.
 _MASK = ".mask"
-#: How long images are held for a request that is being accepted.
-ACCEPT_SECONDS = 900
-_JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 
 
 @dataclass(frozen=True)
@@ -100,11 +94,10 @@ class InputReader:
         """`fetcher` is None where fetching is not allowed; `max_bytes` limits the owner's files, 0: no limit."""
         self._limit = ByteLimit(owner, max_bytes)
         self._decoder = decoder
-        self._queue = queue
         self._storage = storage
         self._retention = retention
         self._owner = owner
-        self._fetcher = fetcher
+        self._finder = ImageFinder(decoder, queue, storage, retention, owner, fetcher)
 
     def read(self, request: JobRequest, given: Mapping[str, GivenImage] | None = None) -> Inputs:
         """Find and decode every image of a request.
@@ -210,7 +203,7 @@ class InputReader:
 
     def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
         """Read one image; `keys` are those chosen for the request's images so far, by content."""
-        image = self._find(field, source) if isinstance(source, str) else source
+        image = self._finder.find(field, source) if isinstance(source, str) else source
         if (field == _MASK_FIELD or field.endswith(_MASK)) and not isinstance(image, InputImage):
             # What is stored by a name is an image; that it is a mask is known here.
             data = image if isinstance(image, bytes) else self._storage.read(image.key)
@@ -225,59 +218,8 @@ class InputReader:
         return Input(StoredImage(key, image.width, image.height, *notes), image)
 
     def _bytes_of(self, field: str, source: str | bytes) -> bytes:
-        data = source if isinstance(source, bytes) else self._find(field, source)
+        data = source if isinstance(source, bytes) else self._finder.find(field, source)
         return self._storage.read(data.key) if isinstance(data, StoredImage) else data
-
-    def _find(self, field: str, text: str) -> bytes | StoredImage:
-        """Return the image that a text names or holds."""
-        scheme = text[:7].lower()
-        if scheme == "upload:":
-            return self._upload(field, text)
-        if scheme.startswith("job:"):
-            return self._job_image(field, text)
-        if scheme.startswith("data:"):
-            return decode_data_url(field, text, self._decoder)
-        if is_path(text):
-            raise refused(
-                field, f"is a path or a file name, {text[:80]!r}, which this service cannot read; {SEND}"
-            )
-        if is_remote(text):
-            return self._fetch(field, text.strip())
-        return decode_base64(field, text, self._decoder)
-
-    def _fetch(self, field: str, url: str) -> bytes:
-        if self._fetcher is None:
-            raise refused(field, "URLs are not fetched by this service; send the image itself")
-        try:
-            return self._fetcher.fetch(url)
-        except NotFetched as error:
-            raise InvalidRequest([FieldProblem(field, str(error), [*FORMS, "https://…"])]) from None
-        except TooMuch:
-            raise self._decoder.too_many_bytes(field) from None
-
-    def _upload(self, field: str, id: str) -> StoredImage:
-        upload = recall(self._queue, self._owner, id)
-        key = None if upload is None else self._retention.retain_existing(upload.sha256, ACCEPT_SECONDS)
-        if upload is None or key is None or not self._storage.exists(key):
-            raise refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")
-        return StoredImage(key, upload.width, upload.height, upload.color_profile)
-
-    def _job_image(self, field: str, name: str) -> bytes:
-        match = _JOB_IMAGE.fullmatch(name)
-        if match is None:
-            raise refused(field, f"must be job:ID/N with N counted from 0, got {name[:80]!r}")
-        id, number = match[1], int(match[2])
-        try:
-            job = self._queue.fetch(id)
-            if job.owner != self._owner:
-                raise NotFound("job", id)
-            if job.state is JobState.COMPLETED and number < len(job.images):
-                return self._storage.read(job.images[number].key)
-        except NotFound:
-            raise refused(field, f"job {id} does not exist or has expired") from None
-        if job.state is not JobState.COMPLETED:
-            raise refused(field, f"job {id} is {job.state}; only completed jobs have images")
-        raise refused(field, f"job {id} has {len(job.images)} images, counted from 0; got {number}")
 
 
 def stored_bytes(inputs: Inputs) -> int:

@@ -7,7 +7,9 @@ images.py      download a job's images
 events.py      stream a job's events
 uploads.py     upload images
 loras.py       list, upload and delete LoRAs
-catalogue.py   models, ControlNets, schedulers, preprocessors, workers
+models.py      models, and the schemas of their requests
+catalogue.py   ControlNets, IP-Adapters, schedulers, preprocessors
+workers.py     operators: the live workers
 openai.py      OpenAI's image API
 huggingface.py  Hugging Face's inference calls
 replicate.py   Replicate's predictions

@@ -18,7 +18,7 @@ from app.auth import Principal
 from app.dependencies.access import LIST_LIMITED, RATE_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.bodies import LoraFileDep
 from app.dependencies.queries import null_is_absent
-from app.dependencies.services import ServicesDep
+from app.dependencies.services import ServicesDep, live_workers
 from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.routes import MAKING, lora_body, problems
 from app.parsing.spooled_files import SpooledFile
@@ -30,8 +30,7 @@ from contracts.errors import AdapterRefused, CatalogueError, Conflict, FieldProb
 from contracts.hub_revisions import AgreedRows
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
-from contracts.processes.workers import WorkerReport, is_ready, preparation_of, read_workers
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.processes.workers import WorkerReport, is_ready, preparation_of
 from contracts.uploads.loras import LoraRegistry, UploadedLora
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.weights.finite import check_finite
@@ -98,8 +97,7 @@ class LoraList(ListView[LoraView]):
 @router.get("/loras", dependencies=[LIST_LIMITED], responses=problems(429, 503))
 def list_loras(catalogue: VisibleCatalogueDep, services: ServicesDep) -> LoraList:
     """List the LoRAs that your requests may use."""
-    with redis_errors_are_unavailable():
-        workers = read_workers(services.queue.connection)
+    workers = live_workers(services)
     return LoraList(data=[_view(row, catalogue, workers, services) for row in catalogue.loras])
 
 

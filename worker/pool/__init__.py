@@ -6,6 +6,7 @@ call_history.py   the last calls, from which the next ones are expected
 prompts_ahead.py  encodes prompts of waiting jobs where T5 is on the CPU
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
 fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
+loader.py         loads models and ControlNets into the cache; failures are counted
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
 prompt_encoders.py its text encoders: for jobs, and for prompts of waiting jobs
 pipelines.py      pipelines of other tasks on the same components

@@ -7,13 +7,11 @@ only their parameters.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.errors import CatalogueError, JobFailed
+from contracts.errors import CatalogueError
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
@@ -26,6 +24,7 @@ from worker.offload import offloaded_module
 from worker.pool.call_history import CallHistory
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
+from worker.pool.loader import ModelLoader
 from worker.pool.model import LoadedModel, PoolContext
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.prompts_ahead import PromptsAhead
@@ -34,8 +33,6 @@ from worker.runtime.device import describe_device, pick_device, pick_dtype
 from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import check_compiler
 from worker.runtime.memory_tracker import MemoryTracker
-
-_Loaded = TypeVar("_Loaded")
 
 #: What a job keeps between its calls, unless its image is very large: FLUX's embeddings take 4 MB.
 _KEPT_BYTES = 2**23
@@ -93,7 +90,7 @@ class Pool:
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
         self.prompts_ahead = PromptsAhead(self._cache, self._counters)
         files = lora_files or LoraFiles(catalogue)
-        self._context = PoolContext(
+        context = PoolContext(
             catalogue,
             self.device,
             files.hasher,
@@ -105,6 +102,7 @@ class Pool:
             encodes_ahead,
         )
         self.fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
+        self._loader = ModelLoader(context, self.fetcher, self._cache, self.plan_selector, self._counters)
 
     @property
     def warm(self) -> list[str]:
@@ -136,7 +134,7 @@ class Pool:
             JobFailed: with MODEL_LOAD_FAILED.
             NotPrepared: its files must be downloaded first.
         """
-        self._of_model(id, lambda: self._inspect(id))
+        self._loader.inspect(id)
         return self._place(id, self.plan_selector.default_plan(id), [])
 
     def ready(self, job: JobParameters, images: int) -> LoadedModel:
@@ -147,15 +145,12 @@ class Pool:
             NotPrepared: some of its files must be downloaded first.
             torch.OutOfMemoryError: the device has no room for the weights.
         """
-        self._of_model(job.model, lambda: self._inspect(job.model))
+        self._loader.inspect(job.model)
         controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
         model = self._cache.find(job.model)
         loaded = () if model is None else model.placement.names
         for controlnet in controlnets:
-            # Before another model is evicted for what may not be here.
-            if f"controlnet:{controlnet}" not in loaded:
-                load_errors_as_job_failed(controlnet, partial(self.fetcher.locate_controlnet, controlnet))
-            load_errors_as_job_failed(controlnet, partial(self.fetcher.measure_controlnet, controlnet))
+            self._loader.inspect_controlnet(controlnet, is_loaded=f"controlnet:{controlnet}" in loaded)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
         return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
@@ -257,10 +252,10 @@ class Pool:
             self._counters.count("warm_hits", model=id)
         self._cache.make_room(id, plan.peak_bytes + self.kept_bytes)
         if model is None:
-            model = self._of_model(id, lambda: self._load(id, plan))
+            model = self._loader.load(id, plan)
         self._cache.enter(id, model)
         for controlnet in controlnets:
-            load_errors_as_job_failed(controlnet, partial(self._load_controlnet, model, controlnet))
+            self._loader.load_controlnet(model, controlnet)
         self._apply_plan(model, plan)
         self._cache.bound_host(id)
         return model
@@ -279,31 +274,6 @@ class Pool:
         """Device memory that is left beside a model's plan, its adapters and the other models."""
         others = sum(one.resident_bytes for one in self._cache.models.values() if one is not model)
         return self._size_bytes - plan.peak_bytes - model.adapters.resident_bytes - others
-
-    def _load(self, id: str, plan: Plan) -> LoadedModel:
-        model = LoadedModel(self.fetcher.model_row(id), self.fetcher.locate(id), self._context, plan)
-        self._counters.count("model_loads", model=id)
-        return model
-
-    def _load_controlnet(self, model: LoadedModel, id: str) -> None:
-        model.load_controlnet(id, self.fetcher.locate_controlnet(id))
-
-    def _of_model(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
-        try:
-            return load_errors_as_job_failed(id, load)
-        except JobFailed:
-            self._counters.count("model_load_failures", model=id)
-            raise
-
-    def _inspect(self, id: str) -> None:
-        """Learn the model's components; a single file that does not tell them is loaded for that."""
-        if self._cache.find(id) is None:
-            self.fetcher.locate(id)  # before another model is evicted for what may not be here
-        self.fetcher.measure(id)
-        if self.plan_selector.has_unknown_components(id):
-            model = self._load(id, self.plan_selector.default_plan(id))
-            self.plan_selector.learn_components(model.components())
-            self._cache.enter(id, model)
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize

@@ -1,0 +1,139 @@
+"""Routes that list the models, and show one with the schemas of its requests."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.auth import Principal
+from app.dependencies.access import LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
+from app.dependencies.services import ServicesDep, live_workers
+from app.openapi.routes import problems
+from app.parsing.schemas import bounds_of, controlnet_ids, ip_adapter_ids, lora_ids, schemas_for
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.families import Task
+from contracts.job_view import ListView
+from contracts.processes.preparations import Preparation
+from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
+from contracts.requests.schema import Txt2ImgRequest
+
+router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
+
+
+class ReferencesView(BaseModel):
+    """The reference images of a model's edits."""
+
+    max_count: int = Field(description="Number of references that one request may have.")
+    meaning: str = Field(description="What the references are for.")
+
+
+class ModelView(BaseModel):
+    """One model: OpenAI's fields, and ours."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+    id: str = Field(description="Value of the field `model` in requests.")
+    object: Literal["model"] = Field("model", description="Always `model`.")
+    owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
+    family: str = Field(description="Architecture: `sd15`, `sdxl`, `sd3`, `flux`, `pixart` or `chroma`.")
+    title: str = Field(description="Name for people.")
+    aliases: list[str] = Field(description="Other names that requests may use for it.")
+    tasks: list[Task] = Field(description="Tasks that it can run.")
+    defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
+    limits: dict[str, int | None] = Field(
+        description="`min_side`, `max_side`, `size_multiple` in pixels; `max_pixels` of width × height; "
+        "`max_images` of a request; `max_sequence_length` in tokens, null without a T5 encoder."
+    )
+    references: ReferencesView | None = Field(
+        description="What `references` of an edit are to it; null where it has no task `edit`."
+    )
+    schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
+    loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
+    controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
+    ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
+    prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
+    warm: bool = Field(description="Whether any worker has the model loaded.")
+    warm_on: list[str] = Field(
+        description="Ids of the workers that have the model loaded; empty unless you are an admin."
+    )
+    available: bool = Field(
+        description="Whether jobs of it can be sent; false once every worker has failed to load it (503 then)."
+    )
+    unavailable_reason: str | None = Field(description="Why it is not available; null while it is.")
+    ready: bool = Field(
+        description="Whether any worker has the model's files, so that a job waits for no download."
+    )
+    preparing: Preparation | None = Field(
+        description="How a worker's download of the model goes on; null where none is needed or under way."
+    )
+
+
+class ModelDetail(ModelView):
+    """One model with the JSON Schema of each task's request, narrowed to what this model supports."""
+
+    schemas: dict[Task, dict[str, Any]] = Field(description="Task -> JSON Schema of its request for this model.")
+
+
+class ModelList(ListView[ModelView]):
+    """The models."""
+
+
+@router.get("/models")
+def list_models(catalogue: VisibleCatalogueDep, services: ServicesDep, principal: PrincipalDep) -> ModelList:
+    """List all models."""
+    workers = live_workers(services)
+    return ModelList(data=[ModelView(**_model(row, catalogue, workers, principal)) for row in catalogue.models])
+
+
+@router.get("/models/{id}", responses=problems(404))
+def show_model(
+    id: Annotated[str, Path(description="Id of the model.")],
+    catalogue: VisibleCatalogueDep,
+    services: ServicesDep,
+    principal: PrincipalDep,
+) -> ModelDetail:
+    """Show a model, with the JSON Schema of each task's request for it."""
+    row = catalogue.model(id)
+    model = _model(row, catalogue, live_workers(services), principal)
+    return ModelDetail(**model, schemas=schemas_for(row, catalogue))
+
+
+def _model(
+    row: ModelSpec, catalogue: Catalogue, workers: list[WorkerReport], principal: Principal
+) -> dict[str, Any]:
+    warm_on = [worker.id for worker in workers if row.id in worker.warm]
+    family = row.family_spec
+    defaults = {**family.defaults, **row.defaults}
+    min_side, max_side = bounds_of(Txt2ImgRequest, "width")
+    refusal = refusal_of(row.id, workers)
+    return {
+        "id": row.id,
+        "family": row.family,
+        "title": row.title,
+        "aliases": list(row.aliases),
+        "tasks": row.tasks,
+        "defaults": {name: value for name, value in defaults.items() if name not in row.refused},
+        "limits": {
+            "min_side": min_side,
+            "max_side": max_side,
+            "size_multiple": family.size_multiple,
+            "max_pixels": row.pixel_cap,
+            "max_images": bounds_of(Txt2ImgRequest, "num_images")[1],
+            "max_sequence_length": family.max_sequence_length,
+        },
+        "references": None if family.references is None else asdict(family.references),
+        "schedulers": row.schedulers,
+        "loras": lora_ids(row, catalogue),
+        "controlnets": controlnet_ids(row, catalogue),
+        "ip_adapters": ip_adapter_ids(row, catalogue),
+        "prompt_hint": row.prompt_hint,
+        "warm": bool(warm_on),
+        "warm_on": warm_on if principal.is_admin else [],
+        "available": refusal is None,
+        "unavailable_reason": refusal,
+        "ready": is_ready(row.id, workers),
+        "preparing": preparation_of(row.id, workers),
+    }

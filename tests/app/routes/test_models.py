@@ -1,0 +1,74 @@
+"""The models over HTTP: their entries, and the schemas of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.processes.workers import WorkerReport, publish
+from contracts.queue.client import JobQueue
+from contracts.settings import SharedSettings
+from tests.support.small_catalogue import SMALL_CATALOGUE
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
+    path = tmp_path / "catalogue.toml"
+    path.write_text(SMALL_CATALOGUE, encoding="utf-8")
+    return SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=path)
+
+
+def test_a_model_shows_its_tasks_limits_and_defaults(client: TestClient) -> None:
+    sd, schnell = client.get("/v1/models").json()["data"]
+
+    assert (sd["object"], sd["family"]) == ("model", "sdxl")
+    assert sd["tasks"] == ["txt2img", "img2img", "inpaint", "controlnet"]
+    assert sd["defaults"]["num_inference_steps"] == 30
+    assert sd["limits"] == {
+        "min_side": 64,
+        "max_side": 2048,
+        "size_multiple": 8,
+        "max_pixels": 2048 * 2048,
+        "max_images": 8,
+        "max_sequence_length": None,
+    }
+    assert "euler" in sd["schedulers"]
+    assert (sd["loras"], sd["controlnets"]) == (["ink"], ["edges"])
+    assert (schnell["loras"], schnell["controlnets"]) == ([], ["outlines"])
+    assert "guidance_scale" not in schnell["defaults"]
+    assert schnell["schedulers"][0] == "flow_euler"
+
+
+def test_a_model_shows_the_workers_that_have_it_loaded(client: TestClient, queue: JobQueue) -> None:
+    publish(queue.connection, WorkerReport(id="w1", state="idle", warm=["sd"]), ttl_seconds=60)
+    publish(queue.connection, WorkerReport(id="w2", state="busy", warm=["sd", "schnell"]), ttl_seconds=60)
+
+    assert client.get("/v1/models/sd").json()["warm_on"] == ["w1", "w2"]
+    assert client.get("/v1/models/schnell").json()["warm_on"] == ["w2"]
+    assert [worker["state"] for worker in client.get("/v1/workers").json()["data"]] == ["idle", "busy"]
+
+
+def test_one_model_comes_with_the_schemas_of_its_tasks(client: TestClient) -> None:
+    model = client.get("/v1/models/sd").json()
+
+    assert list(model["schemas"]) == model["tasks"]
+    assert model["schemas"]["inpaint"]["required"] == ["prompt", "image", "mask_image"]
+    assert "mask_image" not in model["schemas"]["img2img"]["properties"]
+
+
+def test_an_unknown_model_is_not_found(client: TestClient) -> None:
+    response = client.get("/v1/models/none")
+
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_the_built_in_catalogue_is_served(redis_url: str, tmp_path: Path) -> None:
+    shared = SharedSettings(redis_url=redis_url, data=tmp_path)
+    with TestClient(create_app(ApiSettings(shared=shared))) as client:
+        models = client.get("/v1/models").json()["data"]
+
+    assert {model["family"] for model in models} == {"sdxl", "sd3", "flux"}

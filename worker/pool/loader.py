@@ -1,0 +1,83 @@
+"""Loads models and ControlNets that are on this machine, and counts loads and failures.
+
+Knows neither jobs nor which plan is the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from contracts.errors import JobFailed
+from contracts.memory.plan import Plan
+from contracts.metrics import Counters
+from worker.pool.eviction import ModelCache
+from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
+from worker.pool.model import LoadedModel, PoolContext
+from worker.pool.plan_selector import PlanSelector
+
+_Loaded = TypeVar("_Loaded")
+
+
+class ModelLoader:
+    """Loads what is on this machine; only `ModelFetcher.prepare` downloads."""
+
+    def __init__(
+        self,
+        context: PoolContext,
+        fetcher: ModelFetcher,
+        cache: ModelCache,
+        plan_selector: PlanSelector,
+        counters: Counters,
+    ) -> None:
+        self._context = context
+        self._fetcher = fetcher
+        self._cache = cache
+        self._plan_selector = plan_selector
+        self._counters = counters
+
+    def load(self, id: str, plan: Plan) -> LoadedModel:
+        """Load a model, placed by this plan.
+
+        Raises:
+            JobFailed: with MODEL_LOAD_FAILED.
+            NotPrepared: its files must be downloaded first.
+        """
+        return self._counting_failures(id, lambda: self._load(id, plan))
+
+    def load_controlnet(self, model: LoadedModel, id: str) -> None:
+        """Add a ControlNet to a model; raises as `load`."""
+        load_errors_as_job_failed(id, lambda: model.load_controlnet(id, self._fetcher.locate_controlnet(id)))
+
+    def inspect(self, id: str) -> None:
+        """Learn the model's components, if need be by loading it; raises as `load`."""
+        self._counting_failures(id, lambda: self._inspect(id))
+
+    def inspect_controlnet(self, id: str, *, is_loaded: bool) -> None:
+        """Learn the size of a ControlNet, and that its files are here unless it is loaded; raises as `load`."""
+        if not is_loaded:
+            # Before another model is evicted for files that may be missing.
+            load_errors_as_job_failed(id, lambda: self._fetcher.locate_controlnet(id))
+        load_errors_as_job_failed(id, lambda: self._fetcher.measure_controlnet(id))
+
+    def _load(self, id: str, plan: Plan) -> LoadedModel:
+        model = LoadedModel(self._fetcher.model_row(id), self._fetcher.locate(id), self._context, plan)
+        self._counters.count("model_loads", model=id)
+        return model
+
+    def _inspect(self, id: str) -> None:
+        """A single file that does not name its components is loaded to learn them."""
+        if self._cache.find(id) is None:
+            self._fetcher.locate(id)  # before another model is evicted for files that may be missing
+        self._fetcher.measure(id)
+        if self._plan_selector.has_unknown_components(id):
+            model = self._load(id, self._plan_selector.default_plan(id))
+            self._plan_selector.learn_components(model.components())
+            self._cache.enter(id, model)
+
+    def _counting_failures(self, id: str, load: Callable[[], _Loaded]) -> _Loaded:
+        try:
+            return load_errors_as_job_failed(id, load)
+        except JobFailed:
+            self._counters.count("model_load_failures", model=id)
+            raise
