@@ -36,6 +36,8 @@ from pathlib import Path
 
 #: How many problems a refused request shows; where there are more, it says how many.
 MAX_PROBLEMS = 50
+#: Formats that images of requests may have.
+IMAGE_FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "avif")
 
 
 class DarkroomError(Exception):
@@ -83,8 +85,9 @@ class ImageTooLarge(DarkroomError):
 class NotAnImage(DarkroomError):
     """Bytes that are not an image, a truncated image, or one of an unsupported format."""
 
-    def __init__(self, field: str, message: str) -> None:
-        self.problem = FieldProblem(field, message, ["png", "jpeg", "webp", "gif", "bmp", "tiff", "avif"])
+    def __init__(self, field: str, message: str, allowed: Sequence[str] = IMAGE_FORMATS) -> None:
+        """`allowed`: the formats that the field takes, if not all that images may have."""
+        self.problem = FieldProblem(field, message, list(allowed))
         super().__init__(message)
 
 

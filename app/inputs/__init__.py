@@ -7,4 +7,5 @@ decoder.py    has untrusted images decoded: limits, waiting, errors
 lane.py       decoder processes of one kind; owners take turns
 process.py    the API's end of a decoder process; `decoder_process.py` is the other end, a program
 codec/        what that program does with one image
+texts/        texts inside image files, which say how they were made
 """

@@ -149,5 +149,5 @@ def update_options(body: JsonBodyDep, services: ServicesDep, principal: Principa
     responses=problems(400, 403, 408, 413, 415, 422, 429, 503),
 )
 def read_parameters(body: JsonBodyDep, services: ServicesDep) -> A1111PngInfo:
-    """Read the parameters inside a PNG file; without any, they are empty."""
+    """Read the parameters inside a PNG, JPEG or WebP file; without any, they are empty."""
     return read_png_info(parse(A1111PngInfoRequest, body.raw), services.decoder)

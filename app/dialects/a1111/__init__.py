@@ -9,6 +9,5 @@ responses.py   images, progress and errors as its clients read them
 lists.py       what its lists say of this service
 png_info.py    the parameters inside an image
 infotext.py    the text in which they are written
-png_text.py    texts inside PNG files
 neutral.py     types of fields that this service lacks
 """

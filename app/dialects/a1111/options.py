@@ -17,7 +17,9 @@ from contracts.errors import FieldProblem
 from contracts.requests.fields import StrictModel
 
 MODEL, CLIP_SKIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
-_KEPT = "images are kept with their job"
+_CLIP_SKIP = "1 more than `clip_skip` of our own requests. Default: 1, no layer is skipped."
+_PREVIEWS = "Whether `/sdapi/v1/progress` has previews of the images. Default: true."
+_SAVE = "Only for compatibility: images are kept with their job. Default: true."
 _PNG = "its images are PNG files"
 
 
@@ -27,15 +29,11 @@ class A1111OptionsRequest(StrictModel):
     sd_model_checkpoint: Text | None = Field(
         None, description="Model: a title from `/sdapi/v1/sd-models`. Default: the service's default model."
     )
-    CLIP_stop_at_last_layers: int = Field(
-        1, ge=1, le=9, description="1 more than `clip_skip` of our own requests. Default: 1, no layer is skipped."
-    )
+    CLIP_stop_at_last_layers: int | None = Field(1, ge=1, le=9, description=_CLIP_SKIP)
     enable_pnginfo: Annotated[Any, Only(True, why="images always have their parameters inside")] = Field(
         True, description="Only true: images have their parameters inside. Default: true."
     )
-    live_previews_enable: bool = Field(
-        True, description="Whether `/sdapi/v1/progress` has previews of the images. Default: true."
-    )
+    live_previews_enable: bool | None = Field(True, description=_PREVIEWS)
     live_previews_image_format: Annotated[Any, Only("jpeg", why="previews are JPEG files")] = Field(
         "jpeg", description="Only `jpeg`. Default: `jpeg`."
     )
@@ -43,7 +41,7 @@ class A1111OptionsRequest(StrictModel):
         "Automatic", description="Only `Automatic`: each model has its own. Default: `Automatic`."
     )
     samples_format: Annotated[Any, Only("png", why=_PNG)] = Field("png", description="Only `png`. Default: `png`.")
-    samples_save: bool = Field(True, description=f"Only for compatibility: {_KEPT}. Default: true.")
+    samples_save: bool | None = Field(True, description=_SAVE)
     return_grid: Annotated[Any, Only(False, why="there are no grids")] = Field(
         False, description="Only false: there are no grids. Default: false."
     )
@@ -57,6 +55,11 @@ class A1111OptionsRequest(StrictModel):
 
 class A1111Options(A1111OptionsRequest):
     """Your options: what you have set, else the defaults."""
+
+    # A null sets nothing, so that none is ever shown.
+    CLIP_stop_at_last_layers: int = Field(1, ge=1, le=9, description=_CLIP_SKIP)
+    live_previews_enable: bool = Field(True, description=_PREVIEWS)
+    samples_save: bool = Field(True, description=_SAVE)
 
 
 def show_options(stored: Mapping[str, Any], default_model: str) -> A1111Options:

@@ -15,11 +15,11 @@ from pydantic import BaseModel, Field
 from app.dialects.a1111.controlnet import A1111DetectRequest
 from app.dialects.a1111.options import A1111OptionsRequest
 from app.dialects.a1111.png_info import PARAMETERS, A1111PngInfoRequest
-from app.dialects.a1111.png_text import read_texts
 from app.dialects.a1111.samplers import names_of
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request, A1111Txt2ImgRequest
 from app.error_handlers import Dialect, cut
 from app.errors import Failure
+from app.inputs.texts.png import read_texts
 from app.middleware.request_id import HEADER
 from contracts.errors import MAX_PROBLEMS, FieldProblem
 from contracts.job_view import JobView

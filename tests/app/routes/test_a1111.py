@@ -6,12 +6,9 @@ import base64
 import io
 import json
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -22,7 +19,6 @@ from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord, JobState
-from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
@@ -36,28 +32,6 @@ IMAGE, MASK = to_base64(draw_shape()), to_base64(left_half_mask())
 IMG2IMG_BODY: dict[str, Any] = {**PROMPT, "init_images": [IMAGE]}
 UNIT: dict[str, Any] = {"model": "shapes-sdxl-silhouette", "image": IMAGE}
 SMALL = {"width": 64, "height": 64}
-
-
-@pytest.fixture
-def jobs(queue: JobQueue, worker: ScriptedWorker) -> Iterator[list[JobRecord]]:
-    """The jobs so far; each is completed as soon as it is queued."""
-    found: list[JobRecord] = []
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.is_set():
-            claim = worker.claims.claim(ClaimCriteria())
-            if claim is None:
-                time.sleep(0.01)
-            else:
-                found.append(claim.job)
-                worker.complete(claim)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield found
-    is_over.set()
-    thread.join(60)
 
 
 def webui(client: TestClient) -> WebUIApi:

@@ -7,7 +7,7 @@ import zlib
 
 from PIL.PngImagePlugin import PngInfo
 
-from app.dialects.a1111.png_text import read_texts
+from app.inputs.texts.png import read_texts
 from tests.support.images import draw_shape, encode_image
 
 LIMIT = 256 * 1024
@@ -46,3 +46,9 @@ def test_a_text_that_unpacks_without_end_is_cut_off() -> None:
     bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 50_000_000))
 
     assert read_texts(png(bomb)) == {"a": "x" * LIMIT}
+
+
+def test_broken_and_repeated_texts_are_not_unpacked_without_end() -> None:
+    many = [chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 1000)) for _ in range(100)]
+
+    assert read_texts(png(*many, chunk(b"tEXt", b"late\0text"))) == {"a": "x" * 1000}

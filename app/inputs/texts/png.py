@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Bytes of a chunk beside its data: length, kind and checksum.
@@ -16,6 +17,7 @@ _AROUND = 12
 #: Limits on a file: texts, and the bytes of each once it is unpacked.
 _MAX_TEXTS, _MAX_TEXT_BYTES = 64, 256 * 1024
 _MAX_CHUNKS = 20_000
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 
 
 def is_png(data: bytes) -> bool:
@@ -24,25 +26,33 @@ def is_png(data: bytes) -> bool:
 
 
 def read_texts(png: bytes) -> Mapping[str, str]:
-    """Return the texts of a PNG file by their keywords, of each the first. What is broken is left out."""
+    """Return the texts of a PNG file by their keywords, of each the first. What is broken is left out.
+
+    Broken and repeated texts count against the limit, too: each may have to be unpacked.
+    """
     found: dict[str, str] = {}
-    for kind, data in _chunks(png):
-        if len(found) == _MAX_TEXTS:
-            break
-        if kind in (b"tEXt", b"zTXt", b"iTXt"):
-            text = _text_of(kind, data)
-            if text is not None:
-                found.setdefault(*text)
+    for kind, data in islice(_chunks(png, _TEXTS), _MAX_TEXTS):
+        text = _text_of(kind, data)
+        if text is not None:
+            found.setdefault(*text)
     return found
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+def exif_blocks(png: bytes) -> Iterator[bytes]:
+    """Yield the block of EXIF of a PNG file, if it has one."""
+    for _, data in islice(_chunks(png, (b"eXIf",)), 1):
+        yield data
+
+
+def _chunks(png: bytes, kinds: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and the data of each chunk of these kinds."""
     position = len(_SIGNATURE)
     for _ in range(_MAX_CHUNKS):
         if position + _AROUND > len(png):
             return
         size, kind = struct.unpack_from(">I4s", png, position)
-        yield kind, png[position + 8 : position + 8 + min(size, _MAX_TEXT_BYTES)]
+        if kind in kinds:
+            yield kind, png[position + 8 : position + 8 + min(size, _MAX_TEXT_BYTES)]
         position += _AROUND + size
 
 
