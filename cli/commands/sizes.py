@@ -8,13 +8,8 @@ from typing import TypeVar
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubError
-from contracts.memory.components import (
-    Component,
-    ModelComponents,
-    read_components,
-    size_adapter,
-    size_controlnet,
-)
+from contracts.memory.components import Component, ModelComponents, read_components
+from contracts.memory.extras import size_adapter, size_controlnet
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 
 _Found = TypeVar("_Found", ModelComponents, Component)

@@ -3,6 +3,7 @@
 activations.py        values held beside the weights, as a function of pixels, tokens and images
 activation_tables/    these functions, counted for each component class (JSON)
 components.py         a model's components with their roles, sizes and activations
+extras.py             a request's ControlNets and adapters as components
 hub_sizes.py          the same of what is still on a hub, by asking it
 plan.py               placements, plans, workloads, policies, and the strategies they permit
 estimate.py           one strategy for one workload: its plan, and what it costs

@@ -19,16 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
-from contracts.memory.components import (
-    Component,
-    ModelComponents,
-    read_components,
-    size_adapter,
-    size_controlnet,
-    size_ip_adapter,
-    size_uploaded,
-)
+from contracts.memory.components import Component, ModelComponents, read_components
 from contracts.memory.estimate import Estimate
+from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded
 from contracts.memory.plan import Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.requests.parameters import JobParameters
 

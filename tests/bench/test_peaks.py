@@ -30,6 +30,7 @@ SMALL, WIDE = (128, 128), (192, 128)
         Case("sd3", "two LoRAs", 2, SMALL, "smallest"),
         Case("flux", "inpaint", 2, SMALL, "middle"),
         Case("flux", "controlnet", 2, WIDE, "smallest"),
+        Case("flux", "controlnet", 2, (256, 192), "middle"),  # among plans that cost the same
         Case("flux", "txt2img", 2, (256, 192), "smallest"),  # the peak is where finished images are denormalized
     ],
     ids=lambda case: f"{case.family}-{case.kind}-{case.images}-{case.size[0]}x{case.size[1]}-{case.position}",

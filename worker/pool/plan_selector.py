@@ -14,14 +14,8 @@ from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
-from contracts.memory.components import (
-    Component,
-    ModelComponents,
-    read_components,
-    size_adapter,
-    size_controlnet,
-    size_ip_adapter,
-)
+from contracts.memory.components import Component, ModelComponents, read_components
+from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan, Policy, Workload, default_workload

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Role, read_components, size_adapter, size_controlnet
+from contracts.memory.components import Role, read_components
 from contracts.memory.plan import default_workload
 from contracts.memory.planner import candidates
 from contracts.settings import BUILT_IN_CATALOGUE
@@ -25,10 +25,7 @@ MODELS = BUILT_IN_CATALOGUE.parent
 
 def catalogue(root: Path = MODELS, **model: Any) -> Catalogue:
     row = ModelSpec(**{"id": "m", "family": "sdxl", "source": "shapes-sdxl", **model})
-    nets = tuple(ControlNetSpec(id=f"shapes-{name}-canny", family=name, source=f"controlnets/shapes-{name}-canny")
-                 for name in ("sdxl", "sd3", "flux"))  # fmt: skip
-    adapter = LoraSpec(id="tint", family="sdxl", source="loras/shapes-sdxl-tint.safetensors")
-    return Catalogue(root=root, default_model="m", models=(row,), controlnets=nets, loras=(adapter,))
+    return Catalogue(root=root, default_model="m", models=(row,))
 
 
 @pytest.mark.parametrize(
@@ -112,43 +109,6 @@ def test_a_single_file_has_the_components_of_its_configuration(tmp_path: Path) -
     model = read_components(alone, alone.model("m"), 2)
     assert model is not None
     assert [(part.name, part.bytes) for part in model.components] == [("checkpoint", 20)]
-
-
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_a_controlnet_has_a_size_and_says_whether_the_vae_encodes_its_image(family: str) -> None:
-    net = size_controlnet(catalogue(), f"shapes-{family}-canny", 4)
-    assert net is not None
-    assert (net.name, net.role) == (f"controlnet:shapes-{family}-canny", Role.CONTROLNET)
-    assert net.bytes > 0
-    assert net.activations.peaks
-    assert net.activations.encodes_controls is (family != "sdxl")
-
-
-@pytest.mark.parametrize(
-    ("family", "source", "bytes_", "origin"),
-    [
-        ("sdxl", "diffusers/controlnet-canny-sdxl-1.0", 2_502_028_320, "architecture"),
-        ("sdxl", "somebody/controlnet", 2_502_028_320, "assumed"),
-        ("sd3", "InstantX/SD3-Controlnet-Canny", 1_190_857_728, "architecture"),
-        ("sd3", "somebody/controlnet", 4_307_037_952, "assumed"),
-        ("flux", "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0", 4_281_753_600, "architecture"),
-    ],
-)
-def test_a_controlnet_on_a_hub_has_the_published_size_or_that_of_its_familys_largest(
-    family: str, source: str, bytes_: int, origin: str
-) -> None:
-    away = ControlNetSpec(id="away", family=family, source=source)
-    net = size_controlnet(catalogue().model_copy(update={"controlnets": (away,)}), "away", 2)
-    assert net is not None
-    assert (net.bytes, net.origin) == (bytes_, origin)
-    assert net.activations.residuals.pixel > 0
-
-
-def test_an_adapters_size_comes_from_its_file() -> None:
-    adapter = size_adapter(catalogue(), "tint", 4)
-    assert adapter is not None
-    size = (MODELS / "loras" / "shapes-sdxl-tint.safetensors").stat().st_size
-    assert 0 < adapter.bytes < 3 * size
 
 
 @pytest.mark.parametrize(

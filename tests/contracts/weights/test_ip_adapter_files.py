@@ -10,7 +10,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
-from contracts.memory.components import Role, size_ip_adapter
+from contracts.memory.components import Role
+from contracts.memory.extras import size_ip_adapter
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.weights.ip_adapter_files import read_ip_adapter

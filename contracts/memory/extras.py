@@ -1,0 +1,114 @@
+"""The ControlNets and adapters of a request as components: their sizes, and the activations of ControlNets.
+
+Read from the files where they are on this machine or in the hub's cache; for a ControlNet also from the published
+architecture. Knows nothing of devices, budgets or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from contracts.catalogue.cached import find_cached
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.errors import AdapterRefused, CatalogueError
+from contracts.hub.source import HubSource
+from contracts.memory.components import Component, Role, size_component
+from contracts.requests.parameters import LoraParameters
+from contracts.weights.architectures import find_controlnet
+from contracts.weights.ip_adapter_files import read_ip_adapter
+from contracts.weights.parameter_counts import (
+    ParameterCount,
+    controlnet_parts,
+    count_component,
+    count_files,
+    read_config,
+)
+
+
+def size_controlnet(
+    catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
+) -> Component | None:
+    """A ControlNet as a component `controlnet:ID`.
+
+    One that is still on a hub is taken to be as its architecture was published, else as the largest of its family;
+    None where the family has none.
+
+    Args:
+        fetched: where the files are, for one that was downloaded from a hub.
+    """
+    row = catalogue.controlnet(id)
+    source = fetched or catalogue.place(row)
+    name = f"controlnet:{id}"
+    if isinstance(source, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return _published_controlnet(row, source, value_bytes)
+        count, folder = count_files(_weights(cached.paths)), cached.paths[0].parent
+    elif source.is_dir() and row.file is None:
+        count, folder = count_component(source, row.variant), source
+    else:
+        file = source / row.file if source.is_dir() and row.file is not None else source
+        count, folder = count_files(_weights(controlnet_parts(file))), file.parent
+    config = read_config(folder)
+    if not config and (published := find_controlnet(row.family, "")) is not None:
+        config = published.config  # a file alone does not tell its architecture
+    return size_component(name, Role.CONTROLNET, count, value_bytes, config)
+
+
+def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:
+    """A LoRA as a component `lora:ID`; None where it is not on this machine."""
+    row = catalogue.lora(id)
+    source = fetched or catalogue.place(row)
+    if isinstance(source, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        files = cached.paths
+    else:
+        files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+    return size_component(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
+
+
+def size_ip_adapter(
+    catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None
+) -> Component | None:
+    """What an IP-Adapter puts on the device, as a component `ip_adapter:ID`; None where it is not on this machine.
+
+    That is keys and values of its tokens in each layer, for one reference image and for none. Its weights stay in
+    its file, and the image encoder in host memory.
+    """
+    row = catalogue.ip_adapter(id)
+    source = fetched or catalogue.place(row)
+    if isinstance(source, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        source = cached.paths[0]
+    try:
+        facts = read_ip_adapter(source)
+    except (AdapterRefused, OSError) as error:
+        raise CatalogueError(str(error)) from error
+    count = ParameterCount(2 * facts.tokens * facts.key_values)
+    return size_component(f"ip_adapter:{id}", Role.ADAPTER, count, value_bytes)
+
+
+def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
+    """A job's uploaded LoRA as a component; None for one of the catalogue's."""
+    if lora.values is None:
+        return None
+    return size_component(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
+
+
+def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:
+    published = find_controlnet(row.family, source.repository)
+    if published is None:
+        return None
+    name = f"controlnet:{row.id}"
+    component = size_component(name, Role.CONTROLNET, published.count, value_bytes, published.config)
+    return replace(component, origin="architecture" if source.repository in published.sources else "assumed")
+
+
+def _weights(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.suffix == ".safetensors"]
