@@ -8,6 +8,7 @@ services.py         everything that one process holds open
 routes/             one module for each subject of the API
 dependencies/       FastAPI providers: what routes are given
 submission/         from a parsed request to a queued job
+png_info/           requests from what image files say of how they were made
 parsing/            request bodies, JSON and forms
 inputs/             images that requests name
 dialects/           other services' APIs (OpenAI Images)

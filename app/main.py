@@ -40,6 +40,7 @@ from app.routes import (
     openai,
     page,
     plan,
+    png_info,
     provenance,
     replicate,
     replicate_files,
@@ -94,7 +95,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(router)
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    native = (tasks, plan, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
+    native = (tasks, plan, png_info, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
     dialects = (openai, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
     for module in (*native, *dialects, *admin):

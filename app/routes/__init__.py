@@ -4,6 +4,7 @@ tasks.py       create a job of each task; run a job again
 plan.py        check a request without queueing it
 jobs.py        list, show, cancel and delete jobs
 images.py      download a job's images
+png_info.py    read a request from an image
 events.py      stream a job's events
 uploads.py     upload images
 loras.py       list, upload and delete LoRAs

@@ -45,7 +45,7 @@ def show_image(
 ) -> Response:
     """Download image `n` of a completed job, counted from 0. An image never changes."""
     del expires, signature  # declared for the OpenAPI document; ImageJobDep checks the whole query
-    image = _image_of(record, n)
+    image = image_of(record, n)
     headers = {"ETag": f'"{image.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     if if_none_match is not None and _names(if_none_match, image.sha256):
         return Response(status_code=304, headers=headers)
@@ -60,7 +60,8 @@ def show_image(
     return Response(data, media_type=f"image/{image.format}", headers=headers)
 
 
-def _image_of(record: JobRecord, number: int) -> ImageRecord:
+def image_of(record: JobRecord, number: int) -> ImageRecord:
+    """Return an image of a completed job; raises NotFound where it has none with this number."""
     if record.state is not JobState.COMPLETED or number >= len(record.images):
         raise NotFound("image", f"{record.id}/{number}")
     return record.images[number]

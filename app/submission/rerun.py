@@ -45,7 +45,7 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
     profiles = {use.field: use.color_profile for use in record.parameters.input_images}
     stored_images = {
         path: replace(_measure(storage, path, key), color_profile=profiles.get(path))
-        for path, key in _images_of(record.parameters).items()
+        for path, key in images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
     return JobDraft(reading, stored_images)
@@ -64,7 +64,15 @@ def _read_object(raw: bytes) -> dict[str, Any]:
 
 def _fields_of(record: JobRecord) -> dict[str, Any]:
     """The job's request with every field set, and placeholders for images."""
-    parameters = record.parameters
+    return request_fields(record.parameters) | {
+        "response_format": record.response_format,
+        "priority": record.priority.value,
+        "metadata": record.metadata,
+    }
+
+
+def request_fields(parameters: JobParameters) -> dict[str, Any]:
+    """The fields of the request that has these parameters, with placeholders for images; none about delivery."""
     fields = parameters.model_dump(mode="json", exclude={"mode", "batchable", "input_images"}, exclude_none=True)
     if parameters.inputs and parameters.fit is None:
         fields["fit"] = "stretch"  # as releases did that had no `fit`
@@ -82,16 +90,11 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     # Jobs of releases that knew no long prompts were truncated.
     fields.setdefault("long_prompt", "truncate")
     known = REQUESTS[parameters.task].model_fields
-    fields |= {
-        "response_format": record.response_format,
-        "priority": record.priority.value,
-        "metadata": record.metadata,
-    }
     return {name: value for name, value in fields.items() if name in known}
 
 
-def _images_of(parameters: JobParameters) -> dict[str, str]:
-    """Storage keys of the job's images by their paths in a request."""
+def images_of(parameters: JobParameters) -> dict[str, str]:
+    """Return the storage keys of a job's images by their paths in a request."""
     keys = {name: getattr(parameters, name) for name in ("image", "mask_image", "control_image")}
     keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
     keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
