@@ -38,7 +38,7 @@ def test_one_owner_gets_half_of_the_budget() -> None:
     budget = ByteBudget(4 * MIB, MIB)
     with budget.reserve("a") as first, budget.reserve("a") as second, budget.reserve("b") as other:
         first.add(2 * MIB)
-        with pytest.raises(Busy, match="your requests"):
+        with pytest.raises(Busy, match="your request bodies"):
             second.add(MIB)
         other.add(2 * MIB)
 
