@@ -104,7 +104,7 @@ class Bench:
             bare, ours = self.pairs(
                 lambda server, rate=per_second: measure(  # type: ignore[misc]
                     server, "POST", "/v1/txt2img", JOB, 202, per_second=rate, seconds=self.seconds,
-                    connections=64 if rate else 16,
+                    clients=64 if rate else 16,
                 )
             )  # fmt: skip
             rows.append([per_second or "as fast as answered", *_row(bare, ours)])
@@ -114,12 +114,12 @@ class Bench:
         """Looks at a waiting job, as fast as they are answered."""
         ids = {}
         for server in (self.bare, self.api):
-            made = measure(server, "POST", "/v1/txt2img", JOB, 202, per_second=None, seconds=0.01, connections=1)
+            made = measure(server, "POST", "/v1/txt2img", JOB, 202, per_second=None, seconds=0.01, clients=1)
             ids[server.port] = json.loads(made.bodies[0])["id"]
 
         def look(server: Server) -> Outcome:
             path = f"/v1/jobs/{ids[server.port]}"
-            return measure(server, "GET", path, None, 200, per_second=None, seconds=self.seconds, connections=16)
+            return measure(server, "GET", path, None, 200, per_second=None, seconds=self.seconds, clients=16)
 
         print_table(f"call | {_HEAD}", [["GET /v1/jobs/{id}", *_row(*self.pairs(look))]])
 

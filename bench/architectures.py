@@ -49,11 +49,9 @@ def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
     for architecture in read_architectures():
         yield from ((f"{architecture.id} {name}", config) for name, (_, config) in parts(architecture).items())
     models = BUILT_IN_CATALOGUE.parent
-    for file in (
-        *sorted(models.glob("shapes-*/*/config.json")),
-        *sorted(models.glob("controlnets/*/config.json")),
-    ):
-        yield str(file.parent.relative_to(models)), read_config(file.parent)
+    for kind in ("shapes-*/*", "controlnets/*"):
+        for file in sorted(models.glob(f"{kind}/config.json")):
+            yield str(file.parent.relative_to(models)), read_config(file.parent)
 
 
 def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
+from worker.runtime.warnings import silence_known_warnings
 
 STEPS, GUIDANCE, SIDE, STRENGTH = 12, 3.0, 64, 0.6
 MIXES = ("prompts", "tasks", "LoRAs")  # LoRAs last: once one is loaded, every later call pays for it
@@ -88,6 +90,13 @@ def to_body(order: Order) -> dict[str, Any]:
     if order.task != "txt2img":
         body |= {"image": image, "strength": order.strength}
     return body | ({"mask_image": mask} if order.task == "inpaint" else {})
+
+
+def compute_alike() -> None:
+    """One thread, and the arithmetic of workers: a seed gives the same bytes. `MKL_CBWR=AUTO` lifts the latter."""
+    os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+    silence_known_warnings()
+    torch.set_num_threads(1)
 
 
 class DiffusersLoop:

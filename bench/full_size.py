@@ -42,8 +42,7 @@ def write_checkpoint(architecture: Architecture, folder: Path, device: str, dtyp
     for part in shapes.iterdir():
         if part.is_dir() and part.name not in architecture.configs:
             shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
-    index = json.loads((shapes / "model_index.json").read_text(encoding="utf-8"))
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    shutil.copy(shapes / "model_index.json", folder)
 
 
 def write_catalogue(architectures: Mapping[str, Architecture], folder: Path) -> Path:

@@ -6,11 +6,9 @@ import sys
 from typing import Any
 
 import litserve
-import torch
 from PIL import Image
 
-from bench.diffusers_loop import MAX_WAIT_MILLISECONDS, DiffusersLoop, Order, to_base64
-from bench.report import keep_arithmetic
+from bench.diffusers_loop import MAX_WAIT_MILLISECONDS, DiffusersLoop, Order, compute_alike, to_base64
 
 
 class LoopApi(litserve.LitAPI):
@@ -18,7 +16,7 @@ class LoopApi(litserve.LitAPI):
 
     def setup(self, device: str) -> None:  # noqa: ARG002  # LitServe names it
         """Load the model, in the worker process."""
-        torch.set_num_threads(1)
+        compute_alike()
         self._loop = DiffusersLoop()
 
     def decode_request(self, request) -> Order:  # type: ignore[no-untyped-def]  # LitServe reads the annotation
@@ -43,7 +41,7 @@ class LoopApi(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    keep_arithmetic()
+    compute_alike()
     api = LoopApi(max_batch_size=int(sys.argv[2]), batch_timeout=MAX_WAIT_MILLISECONDS / 1000)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=600)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

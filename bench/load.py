@@ -80,14 +80,7 @@ class Connection:
 
 
 async def load(
-    port: int,
-    method: str,
-    path: str,
-    body: Any = None,
-    *,
-    per_second: float | None,
-    seconds: float,
-    connections: int = 64,
+    port: int, method: str, path: str, body: Any, *, per_second: float | None, seconds: float, clients: int = 64
 ) -> Outcome:
     """Send requests for a while: at a rate, or (None) each connection as fast as it is answered."""
     outcome = Outcome()
@@ -101,7 +94,7 @@ async def load(
         free.put_nowait(connection)
 
     async with AsyncExitStack() as stack:
-        for _ in range(connections):
+        for _ in range(clients):
             free.put_nowait(await stack.enter_async_context(Connection(port)))
         started = time.perf_counter()
         due, end, tasks = started, started + seconds, set()

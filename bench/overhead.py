@@ -2,7 +2,7 @@
 
 A bare loop, one by one and in batches, Darkroom (one worker), with steps shared and not, and LitServe with the
 same pipelines and batches answer the same orders for shapes-sdxl with PNG files: mixed prompts, then mixed tasks,
-then mixed LoRAs. One thread computes, with the same arithmetic everywhere (`keep_arithmetic`), so that a seed
+then mixed LoRAs. One thread computes, with the same arithmetic everywhere (`compute_alike`), so that a seed
 gives the same bytes. Rivals follow each other in every run, the others idle meanwhile, and ratios are taken within
 one run; runs are short and many, since a machine's speed drifts.
 """
@@ -19,13 +19,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
-from bench.diffusers_loop import MIXES, DiffusersLoop, Order, make_orders, to_base64, to_body
+from bench.diffusers_loop import MIXES, DiffusersLoop, Order, compute_alike, make_orders, to_base64, to_body
 from bench.load import Connection
-from bench.report import keep_arithmetic, options, print_table, report, spread
+from bench.report import options, print_table, report, spread
 from bench.servers import Server, darkroom, litserve
-from worker.runtime.warnings import silence_known_warnings
 
 #: Orders before the first measured one: every task and every LoRA.
 _WARM_UP = 4
@@ -134,9 +131,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=16, help="images of one run (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images that one call may make (%(default)s)")
     arguments = parser.parse_args()
-    keep_arithmetic()
-    silence_known_warnings()
-    torch.set_num_threads(1)
+    compute_alike()
     limit = {"DARKROOM_WORKER_MAX_ROWS": str(2 * arguments.batch)}  # with guidance an image has two
     with report("overhead"), darkroom(limit) as service, litserve(arguments.batch) as other:
         rivals = [*bare_loops(arguments.batch), *darkroom_rivals(service), litserve_rival(other, arguments.batch)]

@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from bench.diffusers_loop import make_inputs, to_png
-from bench.report import keep_arithmetic, options, print_table, report
+from bench.diffusers_loop import compute_alike, make_inputs, to_png
+from bench.report import options, print_table, report
 from bench.trials import run_job
 from contracts.catalogue.catalogue import Catalogue, read_catalogue
-from contracts.catalogue.families import FAMILIES, Task
+from contracts.catalogue.families import Task
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan
 from contracts.requests.defaults import StoredImage, resolve
@@ -35,7 +33,6 @@ from contracts.storage.local import LocalStorage
 from worker.pool.call_history import CallHistory
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import PLANNED_SHARE, Pool
-from worker.runtime.warnings import silence_known_warnings
 
 #: Position among the candidates, from the fastest to the smallest.
 POSITIONS = {"fastest": 0.0, "middle": 0.5, "smallest": 1.0}
@@ -50,6 +47,7 @@ KINDS = {
     "two LoRAs": (Task.TXT2IMG, 0, 2),
 }
 IMAGE, MASK = "inputs/image.png", "inputs/mask.png"
+_FAMILIES = ("sdxl", "sd3", "flux")
 IMAGES, SIZES = (1, 2), ((128, 128), (256, 192))
 #: How much of the plan a run may need beyond it.
 TOLERANCE = 0.01
@@ -137,7 +135,7 @@ def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
 
 def candidates_of(catalogue: Catalogue, job: JobParameters) -> list[Plan]:
     """The plans that a job would step down through, from the fastest to the smallest."""
-    selector = PlanSelector(catalogue, 2**50, lambda _: torch.float32.itemsize)
+    selector = PlanSelector(catalogue, 2**50, lambda _: 4)
     if not selector.knows(job.model):
         raise ValueError(f"{job.model} is not on this machine")
     plans = [selector.choose(job, job.num_images)]
@@ -160,17 +158,13 @@ def _range(found: Sequence[Measured]) -> str:
 
 def main() -> int:
     """Measure and print the table; returns the exit status."""
-    parser = options(__doc__)
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=["sdxl", "sd3", "flux"])
-    arguments = parser.parse_args()
-    keep_arithmetic()
-    silence_known_warnings()
-    torch.set_num_threads(1)
+    options(__doc__).parse_args()
+    compute_alike()
     table: list[list[str]] = []
     every: list[Measured] = []
     with report("peaks"), tempfile.TemporaryDirectory() as folder:
         catalogue, storage = read_catalogue(BUILT_IN_CATALOGUE), LocalStorage(Path(folder))
-        for family, kind in itertools.product(arguments.families, KINDS):
+        for family, kind in itertools.product(_FAMILIES, KINDS):
             table.append([family, kind])
             for position in POSITIONS:
                 cases = [Case(family, kind, *call, position) for call in itertools.product(IMAGES, SIZES)]
@@ -178,9 +172,7 @@ def main() -> int:
                 every += found
                 table[-1].append(_range(found))
         print_table(["family", "job", *(f"{name} plan" for name in POSITIONS)], table)
-        sizes = " and ".join(f"{width} × {height}" for width, height in SIZES)
-        print(f"\nmeasured ÷ planned, over one and two images of {sizes};", end=" ")
-        print(f"{len(every)} runs, {_range(every)}")
+        print(f"\nmeasured ÷ planned, one and two images of {SIZES}: {len(every)} runs, {_range(every)}")
     return 0 if all(one.holds for one in every) else 1
 
 

@@ -25,12 +25,7 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "redis", "rq", "fast
 
 
 def options(about: str | None, runs: int | None = None) -> argparse.ArgumentParser:
-    """A parser with what all benches take.
-
-    Args:
-        about: the module's docstring.
-        runs: how often each figure is taken; None where nothing is timed.
-    """
+    """A parser with what all benches take; `runs`: how often each figure is taken, None where nothing is timed."""
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     if runs is not None:
         parser.add_argument("--runs", type=int, default=runs, help="of each figure (%(default)s)")
@@ -70,11 +65,6 @@ def to_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> str
 def print_table(head: str | Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a Markdown table."""
     print(to_table(head, rows), end="")
-
-
-def keep_arithmetic() -> None:
-    """Compute as workers do, so that all that is compared generates the same bytes; `MKL_CBWR=AUTO` lifts it."""
-    os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 
 
 def _headline(name: str) -> str:

@@ -17,13 +17,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
-from bench.diffusers_loop import COLOURS, DiffusersLoop, Order, to_base64, to_body
+from bench.diffusers_loop import COLOURS, DiffusersLoop, Order, compute_alike, to_base64, to_body
 from bench.load import Connection
-from bench.report import keep_arithmetic, options, percentile, print_table, report, spread
+from bench.report import options, percentile, print_table, report, spread
 from bench.servers import Server, darkroom, litserve
-from worker.runtime.warnings import silence_known_warnings
 
 _STEPS = {4: 3, 28: 5, 50: 2}
 _MODELS = ("shapes-sdxl", "shapes-flux")
@@ -180,9 +177,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=40, help="sent at once to find what is served (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images of a batch of LitServe (%(default)s)")
     arguments = parser.parse_args()
-    keep_arithmetic()
-    silence_known_warnings()
-    torch.set_num_threads(1)
+    compute_alike()
     warm = {"DARKROOM_WORKER_WARM": json.dumps(_MODELS)}
     fifo = warm | {"DARKROOM_WORKER_SCHEDULING": "fifo"}
     with report("steps"), darkroom(warm) as own, darkroom(fifo) as plain, litserve(arguments.batch) as other:

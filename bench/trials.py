@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
@@ -67,16 +68,14 @@ class Generated(NamedTuple):
     receipt: Receipt
 
 
-class JobFailed(Exception):
-    """A job failed; the message is the client's."""
-
-
 def run_job(pool: Pool, parameters: JobParameters, storage: Storage | None = None) -> Generated:
     """Run a job alone; raises JobFailed. Only jobs with input images need a storage."""
     job = Job("bench", parameters, exact=not parameters.batchable)
     result = generate_alone(job, pool, cast("Storage", storage))
+    if result.error is not None:
+        raise JobFailed(result.error.code, result.error.message)
     if result.receipt is None:
-        raise JobFailed("" if result.error is None else result.error.message)
+        raise ValueError("the job was cancelled")
     return Generated(result.images, result.receipt)
 
 
