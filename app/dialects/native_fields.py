@@ -13,7 +13,7 @@ from contracts.requests.schema import REQUESTS, JobRequest
 
 #: Fields that may be many megabytes: they are not copied to be read again.
 _IMAGES = ("image", "mask_image")
-#: Stands for such an image until the rest is read.
+#: Placeholder of such an image until the rest is read.
 _GIVEN = "given"
 
 

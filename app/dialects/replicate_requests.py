@@ -45,7 +45,7 @@ class Translation:
 
 
 def model_of(body: PredictionRequest, catalogue: Catalogue) -> ModelSpec:
-    """The model whose version a prediction names; raises InvalidRequest where there is none."""
+    """The model whose version a prediction names; raises InvalidRequest if no model has it."""
     try:
         return find_version(body.version, catalogue)
     except NotFound as error:

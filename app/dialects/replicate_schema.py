@@ -86,7 +86,7 @@ class ReplicateModel(BaseModel):
     license_url: None = Field(None, description="Always null: not known here.")
     run_count: int = Field(0, description="Always 0: runs of a model are not counted here.")
     cover_image_url: None = Field(None, description="Always null: not known here.")
-    default_example: None = Field(None, description="Always null: there is none here.")
+    default_example: None = Field(None, description="Always null: models have no example prediction here.")
     latest_version: ModelVersion = Field(description="The only version.")
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: Longest rest that is read and discarded.
 _MAX_BYTES = 128 * 2**20
 _MAX_SECONDS = 10.0
-#: A client that sends nothing for so long waits for the response itself.
+#: A client that has sent nothing for this long is waiting for the response itself.
 _SILENT_SECONDS = 1.0
 
 

@@ -74,7 +74,7 @@ def read(kind: type[_AnyModel], raw: bytes) -> Reading[_AnyModel]:
 
 
 def read_any(raw: bytes) -> Reading[JobRequest]:
-    """Read a request of the kind that its field `task` selects; raises as `read`, and where there is none such."""
+    """Read a request of the kind that its field `task` selects; raises as `read`, and if no task has this name."""
     check_json(raw, _ANY_FIELDS)
     body = from_json_or_none(raw)
     task = body.get("task") if isinstance(body, dict) else None

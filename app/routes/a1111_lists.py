@@ -145,7 +145,7 @@ def list_preprocessors() -> lists.A1111ControlNetModules:
     responses=problems(400, 403, 408, 413, 415, 422),
 )
 def detect(body: JsonBodyDep, checks: ChecksDep) -> lists.A1111Detection:
-    """Return the images as control images: there is no preprocessor that would change them."""
+    """Return the images as they are: control images are not preprocessed here."""
     request = parse(A1111DetectRequest, body.raw)
     images = [
         checks.inputs.read_image(f"controlnet_images.{number}", text)

@@ -22,8 +22,8 @@ def choose_gpus(wanted: str, environ: Mapping[str, str]) -> list[str]:
     """The cards for `all`, or for numbers such as `0,2`, which count the cards that CUDA would see here.
 
     Raises:
-        RuntimeError: there is no such card, one is named twice without a share for each worker, or the environment
-            names a device for all workers.
+        RuntimeError: the machine lacks a named card, one is named twice without a share for each worker, or the
+            environment names a device for all workers.
     """
     if environ.get(_DEVICE):
         raise RuntimeError(f"--gpus and {_DEVICE}={environ[_DEVICE]} exclude each other; unset the variable")

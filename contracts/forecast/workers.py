@@ -15,7 +15,7 @@ from contracts.memory.seconds import move_seconds
 
 #: Groups beside the first that get a part of the time.
 _MAX_OTHERS = 3
-#: Another model than the one served gets a part of the time, once it has waited for so long.
+#: Another model than the one served gets a part of the time, once it has waited this long.
 _OTHER_MODEL_SECONDS, _OTHER_MODEL_SHARE = 2.0, 0.2
 #: Whom the policy serves is looked at again after this part of the remaining seconds, since jobs age meanwhile.
 _INTERVAL_SHARE = 0.5

@@ -15,7 +15,7 @@ from contracts.redis.connection import Scripts
 
 #: How many jobs are told of each step of a download; the others read only that it began, and how it ended.
 _TOLD_OF_PROGRESS = 64
-#: A worker that has not told how its download goes on for so long is not waited for any more.
+#: Jobs no longer wait for a worker that has not reported its download for this long.
 _STALE_SECONDS = 30.0
 
 
@@ -56,7 +56,7 @@ class WaitingJobs:
 
         Args:
             to_all: whether all jobs are told, or a few, as is enough for the progress of a download.
-            limit_seconds: with `expired`, jobs end with this error that were told so long ago for the first time
+            limit_seconds: with `expired`, end with this error the jobs that were first told at least this long ago
                 that a download is tried again.
 
         Raises:

@@ -3,7 +3,7 @@
 background.py        one named background thread
 start_errors.py      ends a program that cannot start, with one line that says why
 shutdown.py          a signal asks to stop: how long what runs may take
-watchdog.py          ends a process that stands still
+watchdog.py          ends a process that hangs
 rq_registration.py   registers a process where RQ's tools look
 workers.py           what workers report of themselves
 preparations.py      how the preparation of files goes on, in these reports and for the jobs that wait for it

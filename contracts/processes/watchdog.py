@@ -1,4 +1,4 @@
-"""Ends a process that stands still, from outside its interpreter, and tells its supervisor while it does not.
+"""Ends a process that hangs, from outside its interpreter, and tells its supervisor while it does not.
 
 Knows nothing of the process's work: somebody says what to watch. The timer is a C thread of `faulthandler`, which
 needs no interpreter lock (GIL), so it also ends a process whose native code never gives that lock back.

@@ -28,7 +28,7 @@ from contracts.requests.parameters import JobParameters
 _UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
 #: With at most this many jobs, each call reads the queue again.
 _SMALL_QUEUE = 24
-#: How long a forecast of more jobs serves: at least so long, and so many times as long as it took to make.
+#: How long a forecast of more jobs serves: at least this long, and this many times as long as it took to make.
 _SHARED_SECONDS, _SHARED_TIMES = 0.5, 10.0
 #: Jobs that come meanwhile are simulated too, in this part of the time at most; the others are estimated.
 _SIMULATED_SHARE = 0.2
@@ -63,13 +63,13 @@ class EtaEstimator:
         self._scripts = scripts
         self._lock = threading.Lock()
         self._shared: _Forecast | None = None
-        #: Of a short queue: for those to whom it need not be new.
+        #: Of a short queue: for readers that accept one of a moment ago.
         self._last: _Forecast | None = None
         self._expires_at = 0.0
         self._simulates_from = 0.0
 
     def position(self, record: JobRecord, max_age_seconds: float = 0.0) -> Position | None:
-        """Return where a job stands now, and when it is expected to end; None when it has ended.
+        """Return a job's place in the queue now, and when it is expected to end; None when it has ended.
 
         Args:
             max_age_seconds: of a forecast that serves again, though the queue is short.

@@ -107,7 +107,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     prompts = read_prompts(request)
     keys = {path: image.key for path, image in images.items()}
     controls = getattr(request, "controls", ())
-    # A reference is no part of the output, so it keeps its own size as far as the model can read that.
+    # A reference does not appear in the output, so it keeps its own size where the model can read that.
     own_sizes = {path: rules.follow(image.size) for path, image in images.items() if path.startswith(_REFERENCE)}
     return JobParameters(
         **{

@@ -42,7 +42,7 @@ class Storage(Protocol):
         """Return the keys below a prefix that ends in `/`, sorted."""
 
     def find_older(self, prefix: str, age_seconds: float) -> list[str]:
-        """Return the keys below a prefix last written so long ago, sorted; those of interrupted writes, too."""
+        """Return the keys below a prefix that are at least this old, sorted; those of interrupted writes, too."""
 
     def delete(self, key: str) -> None:
         """Remove a file; does nothing if it does not exist."""

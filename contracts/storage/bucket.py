@@ -85,7 +85,7 @@ class BucketStorage:
             return sorted(entry["path"] for page in pages for entry in page)
 
     def find_older(self, prefix: str, age_seconds: float) -> list[str]:
-        """Return the keys of objects last written so long ago, by the bucket's clock and ours, sorted."""
+        """Return the keys of objects that are at least this old by the bucket's clock and ours, sorted."""
         folder, latest = check_folder(prefix), datetime.now(UTC) - timedelta(seconds=age_seconds)
         with _translated_errors(prefix):
             pages = obstore.list(self._store, folder)

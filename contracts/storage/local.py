@@ -75,7 +75,7 @@ class LocalStorage:
             return sorted(self._key(path) for path in self._walk(prefix) if not path.name.startswith("."))
 
     def find_older(self, prefix: str, age_seconds: float) -> list[str]:
-        """Return the keys of files last written so long ago, sorted; those of unfinished writes, too."""
+        """Return the keys of files that are at least this old, sorted; those of unfinished writes, too."""
         latest, found = time.time() - age_seconds, set()
         with _translated_errors():
             for path in self._walk(prefix):

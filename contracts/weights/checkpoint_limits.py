@@ -106,7 +106,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)
         tasks = tasks_of_channels(channels, latent_channels)
         if not keys and read_config(folder / "unet").get("time_cond_proj_dim"):
-            # Guidance is an input of the UNet, as of LCM's: there is no pass without the prompt.
+            # Guidance is an input of the UNet, as in LCM: it makes no pass without the prompt.
             limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "negative_prompt", "guidance_rescale"]))
             limits["defaults"] = {"guidance_scale": LCM_GUIDANCE, **row.defaults}
         if tasks:

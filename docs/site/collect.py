@@ -78,7 +78,7 @@ def _relink(source: str, page: str, sources: dict[str, str]) -> str:
         if target.startswith(("docs/reference/", "docs/tree.svg")):
             return found[0]
         if not (ROOT / target).exists():
-            raise ValueError(f"{source} links to {path}, and there is no {target}")
+            raise ValueError(f"{source} links to {path}, which does not exist: {target}")
         return f"] (`{target}`)"
 
     text = (ROOT / source).read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def draw(root: Path) -> str:
     """Return the SVG of the tree at `root`.
 
     Raises:
-        ValueError: one of the upper packages imports another of them, for which there is no arrow.
+        ValueError: one of the upper packages imports another of them, which the drawing cannot show.
     """
     across = {name: found for row in _UPPER for name in row if (found := _imports(root / name) - {_BASE})}
     if across:

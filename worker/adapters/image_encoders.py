@@ -76,7 +76,7 @@ class ImageEncoders:
 
 def _load(folder: Path) -> Any:
     read_image_encoder(folder)
-    # What is loaded computes in many calls of inference mode, but is no part of them.
+    # The encoder is used by many calls in inference mode, but is not loaded in any of them.
     with torch.inference_mode(mode=False), torch.no_grad():
         encoder = load_complete(CLIPVisionModelWithProjection, folder, "the image encoder", torch.float32, None)
     return encoder.eval()

@@ -116,7 +116,7 @@ def _check_widths(
 
 
 def _projection(unet: Any, file: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """What makes tokens of an encoded image, as diffusers builds it; it is no part of the UNet."""
+    """The projection of an encoded image into tokens, as diffusers builds it, outside the UNet."""
     prefix = "image_proj."
     stored = {
         name.removeprefix(prefix): _finite(file, name)

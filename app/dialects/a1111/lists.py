@@ -64,7 +64,7 @@ class A1111Upscaler(BaseModel):
 
 
 class A1111Named(BaseModel):
-    """Something with a name; there are none of these here."""
+    """Something with a name; this list is always empty here."""
 
     name: str = Field(description="Its name.")
 
@@ -77,7 +77,7 @@ class A1111Scripts(BaseModel):
 
 
 class A1111Embeddings(BaseModel):
-    """Textual inversions; there are none here."""
+    """Textual inversions; these lists are always empty here."""
 
     loaded: dict[str, Any] = Field(description="Always empty.")
     skipped: dict[str, Any] = Field(description="Always empty.")

@@ -42,8 +42,8 @@ class A1111OptionsRequest(StrictModel):
     )
     samples_format: Annotated[Any, Only("png", why=_PNG)] = Field("png", description="Only `png`. Default: `png`.")
     samples_save: bool | None = Field(True, description=_SAVE)
-    return_grid: Annotated[Any, Only(False, why="there are no grids")] = Field(
-        False, description="Only false: there are no grids. Default: false."
+    return_grid: Annotated[Any, Only(False, why="grids are not made")] = Field(
+        False, description="Only false: grids are not made. Default: false."
     )
     forge_additional_modules: Annotated[Any, Only([], why="each model has all its parts")] = Field(
         [], description="Only empty: each model has all its parts. Default: empty."
@@ -85,7 +85,7 @@ def model_problems(options: A1111OptionsRequest, catalogue: Catalogue, prefix: s
 
 
 def model_named(title: str, catalogue: Catalogue) -> str:
-    """Return the id in a title of the web UI, `ID.safetensors [HASH]`; the title itself where there is none."""
+    """Return the id in a title of the web UI, `ID.safetensors [HASH]`; the title itself if it contains none."""
     ids = {row.id for row in catalogue.models}
     return next((name for name in _stripped(title) if name in ids), title)
 

@@ -28,7 +28,7 @@ class A1111PngInfoRequest(StrictModel):
 class A1111PngInfo(BaseModel):
     """The parameters inside a file."""
 
-    info: str = Field(description="The text of parameters; empty where there is none.")
+    info: str = Field(description="The text of parameters; empty if the file has none.")
     items: dict[str, str] = Field(description="All texts of the file, by their keywords.")
     parameters: dict[str, Any] = Field(description="The fields of the text, by the names of the web UI.")
 

@@ -106,7 +106,7 @@ class Translator:
             model = self.catalogue.model(str(options.sd_model_checkpoint))
             problems += _choose_sampler(request, model, fields)
             if request.cfg_scale == 1 and "guidance_scale" in model.refuses:
-                del fields["guidance_scale"]  # 1 asks for no guidance, and there is none
+                del fields["guidance_scale"]  # 1 turns guidance off, and this model has none
         except NotFound:
             pass  # it is refused with the ids of the known ones
         kind: type[JobRequest] = Txt2ImgRequest

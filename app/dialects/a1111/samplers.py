@@ -112,7 +112,7 @@ def scheduler_for(sampler_name: str | None, schedule_type: str | None, model: Mo
     A name of ours, from `/v1/schedulers`, is taken as it is.
 
     Raises:
-        UnknownSampler: there is none that computes the same for this model.
+        UnknownSampler: no scheduler of this model computes the same.
     """
     wanted = (schedule_type or AUTOMATIC).strip().lower().replace(" ", "_")
     if wanted not in SCHEDULE_TYPES:

@@ -17,7 +17,7 @@ from contracts.requests.fields import MAX_SEED, MAX_STEPS, MaskBlur, MaskCrop, P
 _Name = Annotated[str, Field(max_length=128)]
 _Count = Annotated[int, Field(ge=1, le=8)]
 _Number = Annotated[float, Field(ge=-(2**32), le=2**32)]
-_NO_HIRES = "there is no second pass in high resolution; generate at the size that you want"
+_NO_HIRES = "a second pass in high resolution is not supported; set width and height to the size that you want"
 _NO_NOISE = "sampling noise is not changed here"
 _NO_SCRIPTS = "no scripts run here"
 
@@ -45,7 +45,7 @@ class A1111Request(StrictModel):
     sampler_name: _Name = Field(
         "", description="Name from `/sdapi/v1/samplers`. Default: the model's own sampler."
     )
-    sampler_index: _Name = Field("", description="Read where there is no `sampler_name`. Default: none.")
+    sampler_index: _Name = Field("", description="Read if `sampler_name` is absent. Default: none.")
     scheduler: _Name = Field(
         "automatic",
         description="Schedule type from `/sdapi/v1/schedulers`. Default: `automatic`, the sampler's own.",
@@ -72,7 +72,7 @@ class A1111Request(StrictModel):
         False, description="Only for compatibility, as `save_images`. Default: false."
     )
     do_not_save_grid: bool = Field(
-        False, description="Only for compatibility: there are no grids. Default: false."
+        False, description="Only for compatibility: grids are not made. Default: false."
     )
     force_task_id: Annotated[str, Field(max_length=256)] = Field(
         "",
@@ -91,8 +91,8 @@ class A1111Request(StrictModel):
         False, description="Only false. Default: false."
     )
     tiling: Annotated[Any, Off("images do not tile")] = Field(False, description="Only false. Default: false.")
-    styles: Annotated[Any, Only([], why="there are no styles; write them into the prompt")] = Field(
-        [], description="Only empty: there are no styles. Default: empty."
+    styles: Annotated[Any, Only([], why="styles are not supported; write them into the prompt")] = Field(
+        [], description="Only empty: styles are not supported. Default: empty."
     )
     script_name: Annotated[Any, Only("", "None", why=_NO_SCRIPTS)] = Field(
         "", description="Only empty: no scripts. Default: none."
@@ -120,8 +120,8 @@ class A1111Request(StrictModel):
     disable_extra_networks: Annotated[Any, Off("write the prompt without its LoRAs")] = Field(
         False, description="Only false. Default: false."
     )
-    refiner_checkpoint: Annotated[Any, Only("", "None", why="there is no refiner")] = Field(
-        "", description="Only empty: there is no refiner. Default: none."
+    refiner_checkpoint: Annotated[Any, Only("", "None", why="refiner models are not supported")] = Field(
+        "", description="Only empty: refiner models are not supported. Default: none."
     )
     refiner_switch_at: _Number = Field(0, description="Read with `refiner_checkpoint` only. Default: 0.")
     comments: Annotated[Any, Only({}, why="images have no comments")] = Field(

@@ -137,7 +137,7 @@ export async function fill(parameters, { task = parameters.task ?? "txt2img", ch
   if (!form.values.references) delete form.values.references;
   mask.clear();
   save();
-  say(isKnown || !parameters.model ? "The form is filled." : `There is no model ${parameters.model} here; the rest is in the form.`);
+  say(isKnown || !parameters.model ? "The form is filled." : `Model ${parameters.model} is not available here; the form has the rest.`);
 }
 
 // Receipts name an input by where it is stored, files by its hash; an upload has the same hash.

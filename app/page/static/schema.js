@@ -13,7 +13,7 @@ export function resolve(part, schema) {
   return found;
 }
 
-// Which widget shows a property; "json" where there is no better one.
+// Which widget shows a property; "json" if no other fits.
 export function kindOf(name, part) {
   if (IMAGES.has(name) && part.type === "string") return name === "mask_image" ? "mask" : "image";
   if (name === "references") return "images";

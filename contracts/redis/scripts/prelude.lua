@@ -1,5 +1,5 @@
 -- Functions that the scripts share: the clock, keys, events, and the changes of a job's state.
--- All times are seconds on Redis's clock, so the machines' clocks need not agree.
+-- All times are seconds on Redis's clock, so the machines' clocks may differ.
 
 local arguments = cjson.decode(ARGV[1])
 

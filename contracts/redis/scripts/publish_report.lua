@@ -1,4 +1,4 @@
--- Writes a worker's report, which expires after `ttl_seconds`, and its row among the workers; and, for whoever asks often,
+-- Writes a worker's report, which expires after `ttl_seconds`, and its row among the workers; and, for callers that ask often,
 -- the little of it that times are estimated from. Rows of workers that have been silent for an hour are removed.
 write_even_if_full()
 local time, report, bytes = now(), decode(arguments.report, {}), {}

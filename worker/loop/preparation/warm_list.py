@@ -42,7 +42,7 @@ class WarmList:
         self._unusable: frozenset[str] = frozenset()
         #: Model -> why it could not be loaded, and when; replaced as a whole, since other threads read it.
         self._failures: dict[str, tuple[str, float]] = {}
-        #: Names of the rows that were rehearsed or need not be, and the catalogue's models then.
+        #: Names of the rows that were rehearsed or need no rehearsal, and the catalogue's models then.
         self._seen: frozenset[str] = frozenset(pool.catalogue.rows_by_need)
         self._models = pool.catalogue.models
 
