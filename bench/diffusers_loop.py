@@ -17,7 +17,7 @@ import diffusers
 import torch
 from PIL import Image, ImageDraw
 
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from worker.runtime.warnings import silence_known_warnings
 

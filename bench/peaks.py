@@ -19,8 +19,9 @@ from pathlib import Path
 from bench.diffusers_loop import compute_alike, make_inputs, to_png
 from bench.report import options, print_table, report
 from bench.trials import run_job
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan
 from contracts.requests.defaults import StoredImage, resolve

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
-from contracts.requests.fields import (
+from contracts.requests.fields import Prompt
+from contracts.requests.image_fields import (
     MAX_REFERENCES,
     FitField,
     ImageRef,
     MaskBlur,
     MaskCrop,
-    Prompt,
     ReferenceRef,
     Strength,
 )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from app.dependencies.access import LIST_LIMITED
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
-from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, kinds_of
+from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
@@ -118,7 +118,7 @@ def list_schedulers() -> SchedulerList:
             SchedulerView(
                 id=row.id,
                 kind=row.kind,
-                families=[family.id for family in FAMILIES.values() if row.kind in kinds_of(family)],
+                families=[family.id for family in FAMILIES.values() if row.kind in family.kinds],
             )
             for row in SCHEDULERS.values()
         ]

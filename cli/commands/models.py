@@ -16,8 +16,9 @@ from cli.commands.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.commands.generate import add_service_arguments
 from cli.commands.jobs import table
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub import snapshot
 from contracts.hub.access import check_access

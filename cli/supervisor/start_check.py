@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.lines import find_line
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubRefused

@@ -1,6 +1,7 @@
 """What the service offers: checkpoints and adapters, model families, schedulers.
 
-catalogue.py    models, LoRAs and ControlNets, read from a TOML file
+catalogue.py    models, LoRAs and ControlNets
+reader.py       reads them from a TOML file
 rows.py         what rows of all kinds have: where their weights come from
 lines.py        the line of a catalogue file that a problem is on
 cached.py       rows whose files are in the cache of a hub

@@ -1,25 +1,20 @@
-"""The catalogue of models, LoRAs and ControlNets that the service offers, read from a TOML file into frozen rows.
+"""The catalogue of models, LoRAs and ControlNets that the service offers, as frozen rows.
 
-Checks that the rows agree with each other and with `families.py`. Does not open checkpoints.
+Checks that the rows agree with each other and with `families.py`. Opens no file: `reader.py` reads the catalogue.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
-from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, WeightRow, address_of
-from contracts.catalogue.schedulers import SCHEDULERS, Kind, mismatch, names_for
+from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
 
@@ -85,7 +80,7 @@ class ModelSpec(Row):
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that work with the model."""
-        rows = [SCHEDULERS[name] for kind in kinds_of(self.family_spec) for name in names_for(kind)]
+        rows = [SCHEDULERS[name] for kind in self.family_spec.kinds for name in names_for(kind)]
         if not self.scheduler_config:
             usual = self.family_spec.kind
             return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
@@ -120,17 +115,12 @@ class ModelSpec(Row):
             known = sorted(self.family_spec.defaults)
             raise ValueError(f"unknown defaults {sorted(unknown)}; family {self.family} has {known}")
         scheduler = SCHEDULERS.get(str(self.default("scheduler")))
-        if scheduler is None or scheduler.kind not in kinds_of(self.family_spec):
-            allowed = ", ".join(name for kind in kinds_of(self.family_spec) for name in names_for(kind))
+        if scheduler is None or scheduler.kind not in self.family_spec.kinds:
+            allowed = ", ".join(name for kind in self.family_spec.kinds for name in names_for(kind))
             raise ValueError(
                 f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
             )
         return self
-
-
-def kinds_of(family: Family) -> tuple[Kind, ...]:
-    """The kinds of checkpoint that a family has, the usual one first."""
-    return (family.kind, *family.more_kinds)
 
 
 class LoraSpec(WeightRow):
@@ -197,13 +187,8 @@ class Catalogue(BaseModel):
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind, rows in (
-            ("model", self.models),
-            ("lora", self.loras),
-            ("controlnet", self.controlnets),
-            ("ip_adapter", self.ip_adapters),
-        ):
-            ids = [row.id for row in rows]
+        for kind in ("model", "lora", "controlnet", "ip_adapter"):
+            ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
                 raise ValueError(f"{kind} ids must be unique, got {', '.join(repeated)} more than once")
@@ -226,10 +211,7 @@ class Catalogue(BaseModel):
         return self
 
     def take_over(self, newer: Catalogue) -> None:
-        """Have the rows of a newer version of the file, for everything that holds this catalogue.
-
-        The one change that a catalogue allows: `contracts.requests.catalogue_reload` makes it.
-        """
+        """Take the rows of a newer file, for all that hold this catalogue; only `catalogue_reload` calls it."""
         vars(self).update(vars(newer))
 
     @property
@@ -261,11 +243,7 @@ class Catalogue(BaseModel):
         return _find("IP-Adapter", self.ip_adapters, id)
 
     def image_encoder(self, row: IpAdapterSpec) -> Path:
-        """Return the folder of an IP-Adapter's image encoder.
-
-        Raises:
-            CatalogueError: it is not on this machine.
-        """
+        """Return the folder of an IP-Adapter's image encoder; raises CatalogueError if this machine lacks it."""
         path = self._find(row.image_encoder)
         if path is None or not path.is_dir():
             raise CatalogueError(
@@ -295,11 +273,7 @@ class Catalogue(BaseModel):
         return path
 
     def locate(self, source: str) -> Path | HubSource:
-        """Return the path of a source if that file or folder exists, else what it names on a hub.
-
-        Raises:
-            CatalogueError: it is neither.
-        """
+        """Return a source's path if that exists, else what it names on a hub; raises CatalogueError if neither."""
         place = self._find(source) or parse_source(source)
         if place is None:
             raise CatalogueError(
@@ -320,54 +294,3 @@ def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:
         if row.id == id:
             return row
     raise NotFound(kind, id)
-
-
-def read_catalogue(path: Path) -> Catalogue:
-    """Read and check a catalogue file.
-
-    Raises:
-        CatalogueError: the file is missing or not valid TOML, or its rows contradict each other.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CatalogueError(
-            f"{path}: catalogue file not found; DARKROOM_CATALOGUE names the file, see README.md"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'}") from None
-    try:
-        return Catalogue(root=path.resolve().parent, **tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, TypeError) as error:
-        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
-        place, reason = (f"{path}:{found[2]}", found[1]) if found else (str(path), str(error))
-        raise CatalogueError(f"{place}: {reason}") from None
-    except ValidationError as error:
-        raise CatalogueError("; ".join(_describe(path, text, item) for item in error.errors())) from None
-
-
-def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
-    """One problem of a catalogue file, with its line and what to write instead."""
-    location, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
-    where = location
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(location)
-        near = difflib.get_close_matches(str(location[-1]), known, 1)
-        message = f"unknown key; {f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(known)}"
-    elif message.startswith("unknown family"):
-        where = (*location, "family")
-    line = find_line(text, where)
-    return f"{path}{f':{line}' if line else ''}: {'.'.join(map(str, location)) or 'catalogue'}: {message}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys of a row, or those of the file."""
-    rows: dict[object, type[Row]] = {
-        "models": ModelSpec,
-        "loras": LoraSpec,
-        "controlnets": ControlNetSpec,
-        "ip_adapters": IpAdapterSpec,
-    }
-    if len(location) > 2:
-        return list(rows[location[0]].model_fields)
-    return [name for name in Catalogue.model_fields if name != "root"]

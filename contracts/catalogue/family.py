@@ -166,6 +166,11 @@ class Family:
         return self.other_checkpoints.get(pipeline or "", self)
 
     @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of checkpoint that it has, the usual one first."""
+        return (self.kind, *self.more_kinds)
+
+    @property
     def chunks_prompts(self) -> bool:
         """Whether it has an encoder that reads a long prompt in several windows."""
         return any(encoder.kind == "clip" and not encoder.pooled_only for encoder in self.text_encoders)

@@ -1,6 +1,7 @@
 """From a client's request to the parameters that a worker runs.
 
 fields.py        the fields that shape an image, each declared once
+image_fields.py  types of the fields about input images
 schema.py        the requests, one class a task, and their fields about delivery
 validation.py    checks of a request against the catalogue
 effects.py       checks that no field is without effect beside the others

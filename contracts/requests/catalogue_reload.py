@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.weights.row_files import check_row_files

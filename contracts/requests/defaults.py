@@ -13,15 +13,9 @@ from typing import Any
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.fields import (
-    DEFAULT_FIT,
-    DEFAULT_MASK_BLUR,
-    DEFAULT_STRENGTH,
-    MAX_DRAWN_SEED,
-    ImageFields,
-    OptionalImages,
-)
+from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
 from contracts.requests.fit import Area, Fit, Size, place
+from contracts.requests.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
 from contracts.requests.output_size import SizeRules, output_size
 from contracts.requests.parameters import (
     ControlParameters,

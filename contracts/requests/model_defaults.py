@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.lines import find_line
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest

@@ -12,21 +12,17 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from contracts.catalogue.families import Task
-from contracts.requests.fields import (
+from contracts.requests.fields import Control, ControlImage, ImageFields, OptionalImages, StrictModel
+from contracts.requests.image_fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
-    Control,
-    ControlImage,
     FitField,
-    ImageFields,
     ImageRef,
     MaskBlur,
     MaskCrop,
     MaskRef,
-    OptionalImages,
     References,
     Strength,
-    StrictModel,
 )
 
 _MAX_METADATA_BYTES = 2048

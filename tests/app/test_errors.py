@@ -29,7 +29,7 @@ from app.errors import (
 from app.middleware.request_id import RequestIdMiddleware
 from app.openapi.document import DocumentedApi
 from contracts import errors as domain
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import (
     AdapterRefused,
     Conflict,

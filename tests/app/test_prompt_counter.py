@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 
 from app.prompt_counter import PromptCounter, read_tokenizer
 from contracts.catalogue.cached import select_files
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.reader import read_catalogue
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import AgreedRows, Revisions

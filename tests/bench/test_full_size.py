@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
 from worker.pool.pool import Pool

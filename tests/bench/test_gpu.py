@@ -10,7 +10,7 @@ import pytest
 from bench import gpu
 from bench.full_size import write_catalogue
 from bench.trials import parameters
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.weights.architectures import read_architectures
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.peaks import Case, measure
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage.bucket import BucketStorage

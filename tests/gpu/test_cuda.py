@@ -9,7 +9,7 @@ import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, make, parameters
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import gives_same_image
 from contracts.memory.plan import Placement, Policy
 from contracts.settings import BUILT_IN_CATALOGUE

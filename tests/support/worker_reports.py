@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.processes.workers import WorkerReport, publish

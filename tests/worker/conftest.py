@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage

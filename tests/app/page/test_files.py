@@ -9,7 +9,8 @@ import pytest
 
 from app.page.files import page_headers, read_files
 from app.parsing.schemas import schemas_for
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 
 VENDORED = "vendor/"

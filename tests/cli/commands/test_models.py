@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -11,7 +11,7 @@ import pytest
 
 from cli.commands.plan import parse_bytes
 from cli.main import main
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.requests.defaults import resolve

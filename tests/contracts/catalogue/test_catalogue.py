@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource
 from contracts.settings import BUILT_IN_CATALOGUE
@@ -71,11 +72,6 @@ def test_a_catalogue_with_invalid_rows_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(CatalogueError, match=complaint):
         read_catalogue(write(tmp_path, text))
-
-
-def test_a_missing_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match="catalogue file not found"):
-        read_catalogue(tmp_path / "nothing.toml")
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.catalogue.catalogue import ControlNetSpec, read_catalogue
+from contracts.catalogue.catalogue import ControlNetSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.components import Role
 from contracts.memory.extras import size_adapter, size_controlnet
 from contracts.settings import BUILT_IN_CATALOGUE

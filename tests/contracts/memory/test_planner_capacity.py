@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
 from contracts.requests.defaults import StoredImage, resolve

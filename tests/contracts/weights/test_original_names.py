@@ -11,7 +11,8 @@ from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.lora_files import read_facts, read_lora

@@ -12,7 +12,8 @@ import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, busy_seconds, make
-from contracts.catalogue.catalogue import ModelSpec, read_catalogue
+from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.jobs.receipt import Receipt
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures

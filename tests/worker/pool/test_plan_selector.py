@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from contracts.catalogue.catalogue import Catalogue, read_catalogue
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
+from contracts.catalogue.reader import read_catalogue
 from contracts.memory.components import read_components
 from contracts.memory.plan import Placement
 from contracts.settings import BUILT_IN_CATALOGUE

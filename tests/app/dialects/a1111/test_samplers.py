@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.dialects.a1111.samplers import SAMPLERS, UnknownSampler, names_of, scheduler_for
-from contracts.catalogue.catalogue import read_catalogue
+from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.settings import BUILT_IN_CATALOGUE
 
