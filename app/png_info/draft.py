@@ -102,13 +102,13 @@ class Draft:
         self.leave([f"<lora:{tag[1]}>" for tag in refused], message)
         for tag in reversed(refused):
             prompt = prompt[: tag.start()] + prompt[tag.end() :]
-        return prompt
+        return prompt.strip()
 
     def _request_of(self, reading: Reading[JobRequest]) -> dict[str, Any] | None:
         if not reading.requests or not self.fields.keys() - {"image", "mask_image"}:
             return None
         request = reading.requests[0].model_dump(mode="json", include=set(self.fields), exclude_none=True)
-        return {"task": self.task.value, **request}
+        return {"task": self.task.value, **{name: value for name, value in request.items() if value != []}}
 
 
 def _broken_rules(catalogue: Catalogue, request: JobRequest) -> list[FieldProblem]:

@@ -49,8 +49,11 @@ def read_comment(text: str | None, catalogue: Catalogue) -> Draft | None:
         del draft.fields["strength"]  # it starts from nothing
     elif "strength" in draft.fields:
         draft.task = Task.IMG2IMG
-    if isinstance(told.get("lora"), list):
-        draft.fields["loras"] = [_lora(row) for row in told["lora"] if isinstance(row, dict)]
+    rows = told.get("lora", [])
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        draft.fields["loras"] = [_lora(row) for row in rows]
+    else:
+        draft.leave(["lora"], "is not a list of objects")
     if "model" in told:
         draft.fields["model"] = model_named(str(told["model"]), catalogue)
     _choose_scheduler(draft, told, catalogue)

@@ -54,7 +54,11 @@ def read_metadata(text: str | None, catalogue: Catalogue) -> Draft | None:
     if "model" in draft.fields:
         draft.fields["model"] = model_named(_name_of(draft.fields["model"]), catalogue)
     if "loras" in draft.fields:
-        draft.fields["loras"] = _loras(draft.fields["loras"])
+        rows = draft.fields.pop("loras")
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            draft.fields["loras"] = [_lora(row) for row in rows]
+        else:
+            draft.leave(["loras"], "is not a list of objects")
     scheduler = draft.fields.get("scheduler")
     if isinstance(scheduler, str) and scheduler.endswith(_KARRAS):
         draft.fields["scheduler"] = scheduler.removesuffix(_KARRAS) + "_karras"
@@ -68,10 +72,5 @@ def _name_of(model: Any) -> str:
     return str(next((model[name] for name in ("name", "model_name", "key") if model.get(name)), ""))
 
 
-def _loras(rows: Any) -> list[dict[str, Any]]:
-    found = []
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            name = _name_of(row.get("model") or row.get("lora") or "")
-            found.append({"name": name, "scale": row.get("weight", 1)})
-    return found
+def _lora(row: dict[str, Any]) -> dict[str, Any]:
+    return {"name": _name_of(row.get("model") or row.get("lora") or ""), "scale": row.get("weight", 1)}

@@ -35,6 +35,8 @@ _SILENT = frozenset(
     {"Model hash", "Version", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "User", "Schedule type"}
 )
 _OWN_VERSION = "darkroom"
+#: Forge's name for the guidance of FLUX, whose own `CFG scale` is 1.
+_DISTILLED = "Distilled CFG Scale"
 
 
 def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> Draft | None:
@@ -46,6 +48,8 @@ def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> 
     found = read_infotext(text) if text else {}
     if not found or not (surely or "Steps" in found):
         return None
+    if _DISTILLED in found and read_number(found.get("CFG scale", "1")) == 1:
+        found["CFG scale"] = found.pop(_DISTILLED)
     draft = Draft("a1111", names=_NAMES)
     draft.leave(found.keys() - {*_NAMES.values()} - _SILENT)
     for field, name in _NAMES.items():

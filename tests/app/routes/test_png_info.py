@@ -87,6 +87,27 @@ def test_images_that_a_file_was_made_from_are_named_as_missing(
     assert is_accepted(client, answer["request"] | images)
 
 
+def test_the_guidance_of_a_flux_file_of_forge_is_the_distilled_one(client: TestClient) -> None:
+    text = "a cat\nSteps: 4, CFG scale: 1, Distilled CFG Scale: 3.5, Seed: 5, Size: 64x64, Model: shapes-flux"
+
+    answer = read(client, png(parameters=text))
+
+    assert (answer["request"]["guidance_scale"], answer["not_read"]) == (3.5, [])
+    assert is_accepted(client, answer["request"])
+
+
+def test_loras_of_another_form_are_named_and_never_lost(client: TestClient) -> None:
+    files = [
+        png(invokeai_metadata=json.dumps({"positive_prompt": "a", "loras": ["tint"]})),
+        png(XML__com_dot_adobe_dot_xmp='<exif:UserComment>{"c": "a", "lora": "tint"}</exif:UserComment>'),
+    ]
+
+    answers = [read(client, file) for file in files]
+
+    assert [list(left_out(answer)) for answer in answers] == [["loras"], ["lora"]]
+    assert [answer["request"] for answer in answers] == [{"task": "txt2img", "prompt": "a"}] * 2
+
+
 def test_a_file_of_invokeai_is_a_request(client: TestClient) -> None:
     metadata = {
         "app_version": "5.4.0", "generation_mode": "sdxl_txt2img", "positive_prompt": "a red circle",
