@@ -128,7 +128,9 @@ async def _page(
     try:
         return PageQuery(limit, None if cursor is None else Cursor.read(cursor))
     except ValueError:
-        raise InvalidRequest([FieldProblem("cursor", "not a `next_cursor` of this list")]) from None
+        raise InvalidRequest(
+            [FieldProblem("cursor", "is not a `next_cursor` of this list; leave it out for the first page")]
+        ) from None
 
 
 _Include = Annotated[

@@ -39,7 +39,7 @@ _ANY = {"*/*": "png", "image/*": "png"}
 
 
 class HuggingFaceOptions(StrictModel):
-    """Options of Hugging Face's own service, which mean nothing here."""
+    """Options of Hugging Face's own service, which have no effect here."""
 
     use_cache: bool | None = Field(
         None, description="Only for compatibility: answers are not cached. Default: the same."

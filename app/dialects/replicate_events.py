@@ -48,7 +48,7 @@ def _log_of(event: Event, record: JobRecord) -> str:
 
 
 def _end_of(id: str, record: JobRecord, links: Links) -> Iterator[str]:
-    """Yield the images, or why there are none, and the last event."""
+    """Yield the images or the error, and the last event."""
     reason: dict[str, str] = {}
     if record.state is JobState.COMPLETED:
         for url in output_of(record, links):

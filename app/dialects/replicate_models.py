@@ -35,7 +35,7 @@ def version_id(model: ModelSpec) -> str:
 
 
 def version_of(model_id: str, catalogue: Catalogue) -> str:
-    """The id of the version of a job's model; `HIDDEN` where the catalogue does not have it any more."""
+    """The id of the version of a job's model; `HIDDEN` if the catalogue no longer has it."""
     try:
         return version_id(catalogue.model(model_id))
     except NotFound:

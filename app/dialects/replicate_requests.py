@@ -79,7 +79,7 @@ def translate(
     if fields.get("output_format") == "jpg":
         fields["output_format"] = "jpeg"
     if fields.pop("disable_safety_checker", True) is not True:
-        message = "must be true: images are not checked; remove it"
+        message = "must be true, since images are not checked here; remove it"
         problems.append(FieldProblem("input.disable_safety_checker", message, [True]))
     fields |= _webhook_of(body, problems) | _deadline_of(cancel_after, fields, problems)
     if "deadline_seconds" in body.input:
@@ -94,7 +94,9 @@ def translate(
 def _webhook_of(body: ModelPredictionRequest, problems: list[FieldProblem]) -> dict[str, Any]:
     url = body.webhook or body.webhook_completed
     if body.webhook_events_filter is not None and body.webhook is None:
-        problems.append(FieldProblem("webhook_events_filter", "needs webhook, the address to post to"))
+        problems.append(
+            FieldProblem("webhook_events_filter", "is given without webhook; send webhook, the address to post to")
+        )
     if body.webhook is not None and body.webhook_completed is not None:
         problems.append(FieldProblem("webhook_completed", "is given beside webhook; send one of them"))
     if url is None:

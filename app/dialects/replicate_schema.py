@@ -67,14 +67,14 @@ class ModelVersion(BaseModel):
 
     id: str = Field(description="Id of the version: a hash of the model's row in the catalogue.")
     created_at: AwareDatetime = Field(description="Always 1970: catalogues have no dates.")
-    cog_version: str = Field(description="Version of Replicate's schemas that this one is written as.")
+    cog_version: str = Field(description="Version of Replicate's schema format.")
     openapi_schema: dict[str, Any] = Field(
         description="OpenAPI document; its schemas `Input` and `Output` say what the model takes and makes."
     )
 
 
 class ReplicateModel(BaseModel):
-    """A model in Replicate's words."""
+    """A model in Replicate's format."""
 
     url: str = Field(description="URL of the model.")
     owner: str = Field(description="Always `darkroom`.")
@@ -93,31 +93,31 @@ class ReplicateModel(BaseModel):
 class ReplicateModelList(BaseModel):
     """All models."""
 
-    previous: None = Field(None, description="Always null: there is one page.")
-    next: None = Field(None, description="Always null: there is one page.")
+    previous: None = Field(None, description="Always null: all are on one page.")
+    next: None = Field(None, description="Always null: all are on one page.")
     results: list[ReplicateModel] = Field(description="The models of the catalogue.")
 
 
 class ModelVersionList(BaseModel):
     """All versions of a model."""
 
-    previous: None = Field(None, description="Always null: there is one page.")
-    next: None = Field(None, description="Always null: there is one page.")
+    previous: None = Field(None, description="Always null: all are on one page.")
+    next: None = Field(None, description="Always null: all are on one page.")
     results: list[ModelVersion] = Field(description="The only version.")
 
 
 class ReplicateFile(BaseModel):
-    """An uploaded image in Replicate's words."""
+    """An uploaded image in Replicate's format."""
 
     id: str = Field(description="Id of the file: SHA-256 of the image as it is stored.")
-    name: str = Field(description="Name made of the id; the name that was sent is not kept.")
+    name: str = Field(description="Name made of the id; the original name is not stored.")
     content_type: str = Field(description="Media type of the image as it was sent.")
     size: int = Field(description="Bytes of the image as it is stored.")
     etag: str = Field(description="The same as the id.")
     checksums: dict[str, str] = Field(description="`sha256` of the image as it is stored.")
-    metadata: dict[str, str] = Field(description="Always empty: nothing else is kept of a file.")
+    metadata: dict[str, str] = Field(description="Always empty: metadata is not stored.")
     created_at: AwareDatetime = Field(description="When it was last uploaded.")
-    expires_at: AwareDatetime = Field(description="When it is deleted; uploading it again moves that.")
+    expires_at: AwareDatetime = Field(description="When it is deleted; uploading it again extends that.")
     urls: dict[str, str] = Field(description="`get`: URL of the file, which inputs may name.")
 
 

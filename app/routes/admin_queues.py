@@ -48,22 +48,24 @@ class HoldView(BaseModel):
     """A paused model or a drained worker."""
 
     name: str = Field(description="Id of the model, `*` for all models; or id of the worker.")
-    since: AwareDatetime = Field(description="When that was asked for.")
-    api_key: str = Field(description="Id of the API key that asked for it; `anonymous` without one.")
+    since: AwareDatetime = Field(description="When it was paused or drained.")
+    api_key: str = Field(description="Id of the API key that did it; `anonymous` without one.")
 
 
 class HoldsView(BaseModel):
     """What operators have paused and drained."""
 
     paused: list[HoldView] = Field(description="Paused models, by name.")
-    drained: list[HoldView] = Field(description="Drained workers, by id; a worker of the same name is so, too.")
+    drained: list[HoldView] = Field(
+        description="Drained workers, by id; one restarted under the same name stays drained."
+    )
 
 
 class PurgeView(BaseModel):
     """What a purge has done."""
 
     cancelled: int = Field(description="Number of jobs that were cancelled.")
-    has_more: bool = Field(description="Whether more jobs are left, for which to call again.")
+    has_more: bool = Field(description="Whether more jobs are left; call again to cancel them.")
 
 
 @router.get("/queues", dependencies=[LIST_LIMITED])
@@ -110,12 +112,12 @@ def purge_queues(
     services: ServicesDep,
     principal: PrincipalDep,
     all: Annotated[  # noqa: A002
-        bool, Query(description="Cancel all waiting jobs, where nothing else is named. Default: false.")
+        bool, Query(description="Cancel every waiting job if no filter is given. Default: false.")
     ] = False,
 ) -> PurgeView:
     """Cancel the waiting jobs of a model, an owner, a priority, or all that are named; up to 5000 in a call."""
     if filters == QueueFilter() and not all:
-        message = "name a model, an owner or a priority; or all=true, which cancels every waiting job"
+        message = "name a model, an owner or a priority, or send all=true to cancel every waiting job"
         raise InvalidRequest([FieldProblem("all", message, ["model", "owner", "priority", "all=true"])])
     purged = services.operations.purge(filters)
     named = {"model": filters.model, "owner": filters.owner, "priority": filters.priority}
@@ -160,7 +162,7 @@ _Model = Annotated[
 
 @router.post("/pause", responses=problems(404))
 def pause_models(services: ServicesDep, principal: PrincipalDep, model: _Model = None) -> HoldsView:
-    """Let workers begin no job of a model, or of any; jobs that run go on, and new ones are accepted and wait."""
+    """Stop workers from beginning jobs of a model, or of any; running jobs go on, and new ones wait."""
     if model is not None:
         _require_model(services, model)
     services.operations.pause(model or ALL_MODELS, principal.key_id)
@@ -181,7 +183,7 @@ _WorkerId = Annotated[str, Path(description="Id of the worker, as `GET /v1/worke
 
 @router.post("/workers/{id}/drain", responses=problems(404))
 def drain_worker(id: _WorkerId, services: ServicesDep, principal: PrincipalDep) -> HoldsView:
-    """Let a worker begin no more jobs; those that it runs go on. It can be stopped then without delaying a job."""
+    """Stop a worker from beginning jobs. Once its running jobs have ended, stopping it delays none."""
     services.operations.drain(id, principal.key_id)
     record_action(principal, "drain worker", worker=id)
     return _holds(services)
@@ -219,4 +221,6 @@ def _read_cursor(text: str) -> QueueName:
     try:
         return QueueName.read_cursor(text)
     except ValueError:
-        raise InvalidRequest([FieldProblem("cursor", "not a `next_cursor` of this list")]) from None
+        raise InvalidRequest(
+            [FieldProblem("cursor", "is not a `next_cursor` of this list; leave it out for the first page")]
+        ) from None

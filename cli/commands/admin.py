@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_filters(jobs)
     jobs.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
     _add_list_arguments(jobs, 20)
-    show = _command(commands, "show", _show, "print all that is known of a job, its prompt included, as JSON")
+    show = _command(commands, "show", _show, "print everything about a job, its prompt included, as JSON")
     show.add_argument("id")
     for name, run, help_text in (
         ("cancel", _each("cancel"), "cancel jobs"),
@@ -32,23 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     priority = _command(commands, "priority", _priority, "give a waiting job another priority")
     priority.add_argument("id")
     priority.add_argument("priority", choices=_PRIORITIES)
-    queues = _command(commands, "queues", _queues, "list what waits, by priority, model and owner")
+    queues = _command(commands, "queues", _queues, "list the waiting jobs by priority, model and owner")
     _add_filters(queues)
     _add_list_arguments(queues, 50)
     purge = _command(
         commands, "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
     )
     _add_filters(purge)
-    purge.add_argument("--all", action="store_true", help="all waiting jobs, where nothing else is named")
+    purge.add_argument("--all", action="store_true", help="all waiting jobs, if no filter is given")
     for name, help_text in (
-        ("pause", "let workers begin no job of a model, or of any"),
+        ("pause", "stop workers from beginning jobs of a model, or of any"),
         ("resume", "end a pause of the same model, or of all"),
     ):
         command = _command(commands, name, _hold(name), help_text)
         command.add_argument("model", nargs="?", help="id of the model; without it, all models")
     _command(commands, "workers", _workers, "list the live workers")
     for name, help_text in (
-        ("drain", "let a worker begin no more jobs; those that it runs go on"),
+        ("drain", "stop a worker from beginning jobs; running ones go on"),
         ("undrain", "let a drained worker take jobs again"),
     ):
         _command(commands, name, _worker(name), help_text).add_argument(

@@ -21,7 +21,7 @@ from contracts.requests.schema import Priority
 
 #: In place of a model: all of them.
 ALL_MODELS = "*"
-#: Jobs that one script cancels, and that one call of `purge` cancels at most.
+#: Maximum jobs that one script cancels, and that one call of `purge` does.
 _PURGE_STEP, _PURGE_LIMIT = 200, 5000
 #: How long a drained worker's name is remembered.
 _DRAINED_SECONDS = 7 * 86_400
@@ -116,7 +116,7 @@ class Operations:
         return Purged(cancelled, has_more=False)
 
     def pause(self, model: str, by: str) -> None:
-        """Let no worker begin a job of this model (`*`: of any); those that run go on, new ones are accepted."""
+        """Stop workers from beginning jobs of this model (`*`: any); running jobs go on, new ones are accepted."""
         self._hold(keys.PAUSED, model, by)
 
     def resume(self, model: str) -> bool:
@@ -124,7 +124,7 @@ class Operations:
         return self._release(keys.PAUSED, model)
 
     def drain(self, worker: str, by: str) -> None:
-        """Let a live worker begin no more jobs; those that it runs go on, and it stays until it is stopped.
+        """Stop a live worker from beginning jobs; its running jobs go on, and it idles until it is stopped.
 
         Raises:
             NotFound: no such worker is running.

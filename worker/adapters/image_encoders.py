@@ -1,4 +1,4 @@
-"""CLIP image encoders of IP-Adapters: what they give of a reference image, remembered by content.
+"""CLIP image encoders of IP-Adapters: their outputs for reference images, cached by content.
 
 They compute on the CPU in float32: an image is seen once, and the device has no room for them beside a denoiser.
 Loaded for the images that are not known, and dropped. Knows no IP-Adapter.
@@ -28,7 +28,7 @@ _MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """What an encoder gives of one image, and of none: (1, width), or (1, positions, width) for states."""
+    """An encoder's output for one image, and for none: (1, width), or (1, positions, width) for states."""
 
     image: torch.Tensor
     nothing: torch.Tensor
@@ -51,7 +51,7 @@ class ImageEncoders:
         return self._hasher.hash(folder / "model.safetensors")
 
     def encode(self, folder: Path, images: Sequence[Image.Image], reads: Reads) -> list[EncodedImage]:
-        """Return what the encoder in `folder` gives of each image.
+        """Return the output of the encoder in `folder` for each image.
 
         Raises:
             CatalogueError: the folder holds no such encoder, or one that lacks weights.
@@ -60,7 +60,7 @@ class ImageEncoders:
         sha256 = self.sha256(folder)
         keys = [(sha256, _digest(image), reads) for image in images]
         missing = [key for key in dict.fromkeys(keys) if key not in self._known]
-        # What an evicted one would have to be looked up for is kept beside the cache.
+        # Held beside the cache, from which the loop at the end may evict some of them.
         found = {key: self._known[key] for key in keys if key in self._known}
         if missing:
             encoder = _load(folder)

@@ -247,7 +247,7 @@ def first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str | None:
     """Return the first of `what: (found, needed)` that differ, as the end of a sentence; None: all agree."""
     for what, (found, needed) in pairs.items():
         if found != needed:
-            return f"{what} is {found}, and {needed} is needed"
+            return f"{what} is {found}, but must be {needed}"
     return None
 
 

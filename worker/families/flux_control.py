@@ -39,7 +39,7 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _no_negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:  # noqa: ARG001
-    """The pipelines take none."""
+    """The pipelines have no such argument."""
     return None
 
 

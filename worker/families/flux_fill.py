@@ -26,7 +26,7 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _no_negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:  # noqa: ARG001
-    """The pipeline takes none."""
+    """The pipeline has no such argument."""
     return None
 
 

@@ -18,7 +18,7 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
     job = inputs.job
     return {
         **inputs.size,
-        # The pipelines scale width and height to this area; so they stay as they are.
+        # The pipelines scale width and height to this area; passing their own area keeps them.
         "max_area": job.width * job.height,
         "_auto_resize": False,
         "num_inference_steps": job.num_inference_steps,

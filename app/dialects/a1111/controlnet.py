@@ -48,7 +48,8 @@ class A1111ControlNetUnit(StrictModel):
     )
     weight: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet. Default: 1.")
     image: str | A1111UnitImage | None = Field(
-        None, description="Control image in base64, or as a `data:` URL. Default: in img2img its image."
+        None,
+        description="Control image in base64, or as a `data:` URL. Default: in img2img, its input image.",
     )
     input_image: str | A1111UnitImage | None = Field(None, description="Another name for `image`. Default: none.")
     mask: Annotated[Any, Only("", why="a ControlNet acts on the whole image")] | None = Field(
@@ -67,7 +68,7 @@ class A1111ControlNetUnit(StrictModel):
     )
     guidance_end: float = Field(1.0, ge=0, le=1, description="Share of the steps after which it ends. Default: 1.")
     control_mode: Annotated[
-        Any, Only("Balanced", 0, why="a ControlNet and the prompt have the same part here")
+        Any, Only("Balanced", 0, why="a ControlNet and the prompt always have equal influence")
     ] = Field("Balanced", description="Only `Balanced` (0). Default: `Balanced`.")
     guessmode: Annotated[Any, Off("the control mode is always Balanced here")] = Field(
         False, description="Only false: the former name of another control mode. Default: false."
@@ -120,7 +121,7 @@ class A1111ControlNet(StrictModel):
 
 
 class A1111AlwaysonScripts(StrictModel):
-    """Scripts that are always on; of these there is only ControlNet."""
+    """Scripts that are always on; only ControlNet is supported."""
 
     controlnet: A1111ControlNet = Field(
         default_factory=A1111ControlNet,
@@ -156,11 +157,11 @@ def _is_off(script: Any) -> bool:
 
 
 class A1111DetectRequest(StrictModel):
-    """Images of which a preprocessor is to make control images."""
+    """Images from which a preprocessor makes control images."""
 
     controlnet_module: Annotated[
         Any,
-        Only("none", "None", "", why="no control image is made from an ordinary one"),
+        Only("none", "None", "", why="preprocessors are not supported; send the control image itself"),
     ] = Field("none", description="Only `none`, which changes nothing. Default: `none`.")
     controlnet_images: Annotated[list[str], Field(min_length=1, max_length=4)] = Field(
         description="The images, in base64 or as `data:` URLs."

@@ -40,7 +40,7 @@ class A1111Model(BaseModel):
     model_name: str = Field(description="The same.")
     hash: str | None = Field(None, description="Always null: the receipt of a job has the hash.")
     sha256: str | None = Field(None, description="Always null, as `hash`.")
-    filename: str = Field(description="The id again: where files are is not told.")
+    filename: str = Field(description="The id again: file locations are not disclosed.")
     config: str | None = Field(None, description="Always null.")
 
 
@@ -49,12 +49,12 @@ class A1111Lora(BaseModel):
 
     name: str = Field(description="Name in `<lora:NAME:SCALE>`: the id in `/v1/loras`.")
     alias: str = Field(description="Name for people.")
-    path: str = Field(description="The id again: where files are is not told.")
+    path: str = Field(description="The id again: file locations are not disclosed.")
     metadata: dict[str, Any] = Field(description="`ss_base_model_version`: the family; `trigger`: its words.")
 
 
 class A1111Upscaler(BaseModel):
-    """An upscaler; there is only the one that does nothing."""
+    """An upscaler; the only one here does nothing."""
 
     name: str = Field(description="Always `None`.")
     model_name: str | None = Field(None, description="Always null.")
@@ -86,7 +86,7 @@ class A1111Embeddings(BaseModel):
 class A1111Memory(BaseModel):
     """Memory; workers report it themselves."""
 
-    ram: dict[str, str] = Field(description="`error`: where it is told instead.")
+    ram: dict[str, str] = Field(description="`error`: where to find it instead.")
     cuda: dict[str, str] = Field(description="The same.")
 
 

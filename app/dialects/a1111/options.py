@@ -24,7 +24,7 @@ _PNG = "its images are PNG files"
 
 
 class A1111OptionsRequest(StrictModel):
-    """Options to set. Null, and a value that an option has anyway, change nothing."""
+    """Options to set. Null, and the value that an option already has, change nothing."""
 
     sd_model_checkpoint: Text | None = Field(
         None, description="Model: a title from `/sdapi/v1/sd-models`. Default: the service's default model."

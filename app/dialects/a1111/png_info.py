@@ -34,7 +34,7 @@ class A1111PngInfo(BaseModel):
 
 
 def read_png_info(request: A1111PngInfoRequest, decoder: ImageDecoder) -> A1111PngInfo:
-    """Return what a file says of itself.
+    """Return the parameters and the texts in a file.
 
     Raises:
         InvalidRequest: the text is not base64.

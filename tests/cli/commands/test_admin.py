@@ -56,7 +56,7 @@ def test_an_operator_sees_and_changes_all_owners_jobs_from_the_terminal(
             run("undrain w1") + run("resume shapes-sdxl")
             == "paused: shapes-sdxl\ndrained: no worker\npaused: nothing\ndrained: no worker\n"
         )
-        assert "name a model, an owner or a priority; or all=true" in run("purge", status=1)
+        assert "name a model, an owner or a priority, or send all=true" in run("purge", status=1)
         assert run("purge --owner bob") == "2 jobs cancelled\n"
         assert run(f"cancel {first}") == f"{first} cancelled\n"
         assert "only a failed job can be requeued" in run(f"requeue {first}", status=1)

@@ -77,7 +77,7 @@ def _add_weight(part: str, file: str) -> Change:
         (_refiner, "has no text_encoder, which family sdxl needs"),
         (lambda folder: shutil.rmtree(folder / "tokenizer_2"), "has no folder tokenizer_2"),
         (_no_vocabulary, "tokenizer_2 has no vocabulary"),
-        (_unet_of_sd15, "addition_embed_type of the UNet is None, and text_time is needed"),
+        (_unet_of_sd15, "addition_embed_type of the UNet is None, but must be text_time"),
         (
             lambda folder: _edit(folder / "model_index.json", _class_name="StableDiffusionPipeline"),
             "is a StableDiff",
@@ -177,7 +177,7 @@ def test_an_inpainting_unet_inpaints_and_does_nothing_else(
     unread = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
     known = with_checkpoint_limits(unread)
     assert known.model(row.id).tasks == [Task.INPAINT]
-    with pytest.raises(InvalidRequest, match="runs inpaint alone"):
+    with pytest.raises(InvalidRequest, match="runs only inpaint"):
         make_job(known, "sdxl", Mode.IMG2IMG)
     pool = Pool(known, device="cpu")
     assert generate_pixels(make_job(known, "sdxl", Mode.INPAINT), pool, storage).std() > 1
