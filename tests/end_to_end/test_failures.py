@@ -55,7 +55,7 @@ def test_a_failure_has_a_code_and_does_not_change_the_images_of_later_jobs(fragi
     before = fragile.bytes_of(fragile.run("txt2img", **body))
     for fields, code in (
         ({"model": "broken"}, "model_load_failed"),
-        ({"loras": [{"name": "broken-lora"}]}, "lora_incompatible"),
+        ({"loras": [{"name": "broken-lora"}]}, "lora_damaged"),
     ):
         job = fragile.wait(fragile.submit("txt2img", **(body | fields))["id"])
         assert (job["status"], job["error"]["code"]) == ("failed", code)

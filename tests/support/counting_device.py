@@ -235,7 +235,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
             moved: torch.Tensor = DeviceTensor(tensor.data)
             is_parameter = isinstance(tensor, torch.nn.Parameter)
             owner[name] = torch.nn.Parameter(moved, requires_grad=False) if is_parameter else moved
-        pool.device = model.device = DEVICE
+        pool.device = model.device = model.encoders.device = DEVICE
         for component in components:
             component._device = DEVICE
         cuda.synchronize, cuda.get_device_name = synchronize, str
@@ -243,6 +243,7 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
             yield counting
     finally:
         pool.device, model.device, cuda.synchronize, cuda.get_device_name = homes
+        model.encoders.device = homes[1]
         for component in components:
             component._device = homes[1]
         for owner, name, tensor in weights:

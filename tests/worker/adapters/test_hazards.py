@@ -34,9 +34,11 @@ FAMILY_IDS = list(TRAINED_FAMILIES)
 Tensors = dict[str, torch.Tensor]
 
 
-def _failure(pool: Pool, storage: Storage, family: str) -> JobError:
+def _failure(
+    pool: Pool, storage: Storage, family: str, code: FailureCode = FailureCode.LORA_INCOMPATIBLE
+) -> JobError:
     error = fail_job(make_job(pool.catalogue, family, loras=[{"name": "extra"}]), pool, storage)
-    assert error.code == FailureCode.LORA_INCOMPATIBLE
+    assert error.code == code
     assert len(error.message) < 500
     return error
 
@@ -197,7 +199,9 @@ def test_hazard_8_a_pickle_is_never_opened(
 ) -> None:
     path = tmp_path / f"pickle{suffix}"
     torch.save(load_file(weights_folder / "sdxl.safetensors"), path)
-    _failure(add_lora("sdxl", path), storage, "sdxl")
+    is_named_safetensors = suffix == ".safetensors"
+    code = FailureCode.LORA_DAMAGED if is_named_safetensors else FailureCode.LORA_INCOMPATIBLE
+    _failure(add_lora("sdxl", path), storage, "sdxl", code)
 
 
 def test_hazard_9_a_switch_keeps_an_alpha_that_differs_from_the_rank(

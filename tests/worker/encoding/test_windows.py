@@ -66,7 +66,7 @@ def test_the_shorter_of_both_prompts_is_filled_with_windows_of_the_empty_prompt(
 ) -> None:
     found = encode(make_job(catalogue, family, prompt="a circle", negative_prompt=FILLER), pool)
     alone = encode(make_job(catalogue, family, prompt="a circle"), pool)
-    empty = encode(weighted(catalogue, family, "()"), pool)
+    empty = encode(make_job(catalogue, family, prompt=" "), pool)
 
     assert found["prompt_embeds"].shape == found["negative_prompt_embeds"].shape
     assert torch.equal(found["prompt_embeds"][:, :77], alone["prompt_embeds"][:, :77])
@@ -120,7 +120,7 @@ def test_a_weight_acts_on_its_own_tokens_only_and_in_proportion(
         return encode(weighted(catalogue, family, f"a (red:{weight}) circle"), pool)["prompt_embeds"][0].double()
 
     plain, half, twice, nothing = rows(1), rows(0.5), rows(2), rows(0)
-    empty = encode(weighted(catalogue, family, "()"), pool)["prompt_embeds"][0].double()
+    empty = encode(make_job(catalogue, family, prompt=" "), pool)["prompt_embeds"][0].double()
 
     changed = (twice != plain).any(dim=1)
     assert changed.sum() in (1, 2)  # one token of each encoder: in SD3 those of CLIP and T5 have rows of their own

@@ -27,6 +27,7 @@ from tests.support.jobs import (
     complete_job,
     decode_pixels,
     make_job,
+    model_of,
     run_jobs,
 )
 from tests.support.parameters import parameters
@@ -177,8 +178,8 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
 def test_the_projection_is_fitted_to_the_models_own_vae(
     catalogue: Catalogue, pool: Pool, colour: tuple[float, float, float]
 ) -> None:
-    for row in catalogue.models:
-        model = pool.model(row.id)
+    for family in TRAINED_FAMILIES:
+        model = pool.model(model_of(catalogue, family))
         vae = model.base.vae
         with torch.inference_mode():
             pixels = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 64, 64) * 2 - 1
