@@ -117,11 +117,7 @@ def job_of(case: Case, catalogue: Catalogue) -> JobParameters:
 
 
 def measure(case: Case, catalogue: Catalogue, storage: Storage) -> Measured:
-    """Run a case within a budget that just admits its plan.
-
-    Raises:
-        JobFailed: the job failed.
-    """
+    """Run a case within a budget that just admits its plan; raises JobFailed."""
     job = job_of(case, catalogue)
     for key, image in zip((IMAGE, MASK), make_inputs(*case.size), strict=True):
         storage.write(key, to_png(image))
