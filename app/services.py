@@ -80,6 +80,7 @@ class Services:
     authenticator: Authenticator
     list_rate: ListRate | None
     api_keys: ApiKeyStore
+    key_requirement: KeyRequirement
     caller_options: CallerOptions
     link_signer: LinkSigner
     admission: Admission
@@ -112,6 +113,30 @@ async def open_services(
     settings: ApiSettings, catalogue: Catalogue, counters: Counters
 ) -> AsyncIterator[Services]:
     """Open all services, and do their periodic work while the block runs. Redis may be away."""
+    services = _build(settings, catalogue, counters)
+    redis, storage, retention = services.queue.connection, services.storage, services.retention
+    orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
+    claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
+    reaper = Reaper(claims, partial(remove_images, storage))
+    async with (
+        repeating(reaper.reap, claims.lease_seconds / 3),
+        repeating(retention.sweep, settings.sweep_seconds),
+        repeating(services.key_requirement.refresh, _KEYS_SECONDS),
+        repeating(services.link_signer.share, settings.sweep_seconds),
+        repeating(services.attendance.keep, PAUSE_SECONDS),
+        repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
+        repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
+        repeating(services.reload_catalogue, RELOAD_SECONDS),
+        repeating(services.totals.flush, settings.flush_seconds, last=True),
+        services.notifier.connected(settings.shared.redis_url),
+    ):
+        yield services
+    await run_in_threadpool(services.decoder.close)
+    await run_in_threadpool(services.queue.close)
+
+
+def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters) -> Services:
+    """Every service, before any of its periodic work."""
     queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
     redis = queue.connection
     api_keys = ApiKeyStore(redis)
@@ -119,8 +144,7 @@ async def open_services(
     retention = Retention(redis, storage, settings.shared.gone_seconds)
     agreed_rows = AgreedRows(redis)
     disk_space = DiskSpace(storage, settings.reserve_bytes)
-    orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
-    services = Services(
+    return Services(
         settings=settings,
         catalogue=catalogue,
         queue=queue,
@@ -131,6 +155,7 @@ async def open_services(
         authenticator=Authenticator(api_keys, key_requirement, _anonymous(settings)),
         list_rate=ListRate(settings.lists_per_minute) if settings.lists_per_minute else None,
         api_keys=api_keys,
+        key_requirement=key_requirement,
         caller_options=CallerOptions(redis),
         link_signer=LinkSigner(redis, settings.shared, storage),
         admission=Admission(redis),
@@ -155,23 +180,6 @@ async def open_services(
         operations=Operations(queue, settings.shared.result_ttl_seconds),
         catalogue_reload=CatalogueReload(settings.shared.catalogue, catalogue),
     )
-    claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
-    reaper = Reaper(claims, partial(remove_images, storage))
-    async with (
-        repeating(reaper.reap, claims.lease_seconds / 3),
-        repeating(retention.sweep, settings.sweep_seconds),
-        repeating(key_requirement.refresh, _KEYS_SECONDS),
-        repeating(services.link_signer.share, settings.sweep_seconds),
-        repeating(services.attendance.keep, PAUSE_SECONDS),
-        repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
-        repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
-        repeating(services.reload_catalogue, RELOAD_SECONDS),
-        repeating(services.totals.flush, settings.flush_seconds, last=True),
-        services.notifier.connected(settings.shared.redis_url),
-    ):
-        yield services
-    await run_in_threadpool(services.decoder.close)
-    await run_in_threadpool(queue.close)
 
 
 def _open_decoder(settings: ApiSettings) -> ImageDecoder:

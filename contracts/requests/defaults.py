@@ -99,14 +99,13 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
     fields = {name: value for name, value in fields.items() if value is not None}
     prompts = read_prompts(request)
-    keys = {path: image.key for path, image in images.items()}
-    controls = getattr(request, "controls", ())
     # A reference does not appear in the output, so it keeps its own size where the model can read that.
     own_sizes = {path: rules.follow(image.size) for path, image in images.items() if path.startswith(_REFERENCE)}
     return JobParameters(
         **{
             **fields,
             **{name: text for name, text in prompts.texts.items() if name in fields},
+            **_stored(request, images, own_sizes),
             "prompt_chunks": {name: chunks for name, chunks in prompts.chunks.items() if name in fields},
             "task": request.task,  # type: ignore[attr-defined]
             "mode": mode,
@@ -116,35 +115,40 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
             "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
-            "image": keys.get("image"),
-            "mask_image": keys.get("mask_image"),
-            "control_image": keys.get("control_image"),
-            "ip_adapters": tuple(
-                IpAdapterParameters(
-                    **adapter.model_dump()
-                    | {
-                        "images": tuple(
-                            keys[f"ip_adapters.{number}.images.{index}"] for index in range(len(adapter.images))
-                        ),
-                        "mask": keys.get(f"ip_adapters.{number}.mask"),
-                    }
-                )
-                for number, adapter in enumerate(request.ip_adapters)
-            ),
-            "controls": tuple(
-                ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
-                for index, control in enumerate(controls)
-            ),
-            "references": tuple(
-                ReferenceParameters(image=keys[path], width=size[0], height=size[1])
-                for path, size in own_sizes.items()
-            ),
             "input_images": tuple(
                 _use(field, image, own_sizes.get(field, (width, height)), (width, height), fit)
                 for field, image in images.items()
             ),
         }
     )
+
+
+def _stored(request: JobRequest, images: StoredImages, own_sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """The fields that hold images, with storage keys in place of what the client sent."""
+    keys = {path: image.key for path, image in images.items()}
+    return {
+        **{name: keys.get(name) for name in ("image", "mask_image", "control_image")},
+        "ip_adapters": tuple(
+            IpAdapterParameters(
+                **adapter.model_dump()
+                | {
+                    "images": tuple(
+                        keys[f"ip_adapters.{number}.images.{index}"] for index in range(len(adapter.images))
+                    ),
+                    "mask": keys.get(f"ip_adapters.{number}.mask"),
+                }
+            )
+            for number, adapter in enumerate(request.ip_adapters)
+        ),
+        "controls": tuple(
+            ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
+            for index, control in enumerate(getattr(request, "controls", ()))
+        ),
+        "references": tuple(
+            ReferenceParameters(image=keys[path], width=size[0], height=size[1])
+            for path, size in own_sizes.items()
+        ),
+    }
 
 
 def _is_batchable(request: JobRequest) -> bool | None:
