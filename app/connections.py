@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
+
+_log = logging.getLogger(__name__)
 
 #: A client that takes fewer bytes of its answer per second is taken for one that does not read it.
 _MIN_BYTES_PER_SECOND = 1024
@@ -206,7 +209,9 @@ class Connection(H11Protocol):
 
     def _check_writes(self, waiting_before: int) -> None:
         taken = waiting_before - self.transport.get_write_buffer_size()
-        if taken < self.limits.stall_seconds * _MIN_BYTES_PER_SECOND:
+        seconds = self.limits.stall_seconds
+        if taken < seconds * _MIN_BYTES_PER_SECOND:
+            _log.info("closed a connection: its client accepted %d bytes of its answer in %g s", taken, seconds)
             self.transport.abort()
         else:
             self._watch_writes()

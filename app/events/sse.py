@@ -1,21 +1,19 @@
 """A job's events as server-sent events: those so far, then each as it happens, and heartbeats, until the job ends.
 
-Events are read from Redis when the client is ready for them, so a slow client costs one page of events in memory;
-one that accepts no data for a while is disconnected.
+Events are read from Redis when the client is ready for them, so a slow client costs one page of events in memory.
+One that accepts no data for a while is disconnected by `app/connections.py`, as from every other answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Receive, Scope, Send
 
 from app.events.notifier import JobNotifier, Subscription
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
@@ -23,8 +21,6 @@ from contracts.job_view import JobView
 from contracts.jobs.events import Event
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-
-log = logging.getLogger(__name__)
 
 #: Events that one stream holds in memory.
 _PAGE = 32
@@ -171,23 +167,9 @@ def _time_of(event: Event) -> str:
 
 
 class EventStream(StreamingResponse):
-    """A response of server-sent events, which disconnects a client that accepts no data for a while."""
+    """A response of server-sent events; its headers tell proxies neither to keep nor to buffer it."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[str], stall_seconds: float) -> None:
-        """`stall_seconds`: how long a client may accept no data. Headers tell proxies not to buffer."""
+    def __init__(self, content: AsyncIterator[str]) -> None:
         super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        self._stall_seconds = stall_seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until the end or until the client stalls; uvicorn then closes the connection."""
-
-        async def send_in_time(message: Message) -> None:
-            async with asyncio.timeout(self._stall_seconds):
-                await send(message)
-
-        try:
-            await super().__call__(scope, receive, send_in_time)
-        except TimeoutError:
-            log.info("closed an event stream: its client accepted no data for %g s", self._stall_seconds)

@@ -67,4 +67,4 @@ async def show_events(
             ):
                 yield text
 
-    return EventStream(attended(), settings.stall_seconds)
+    return EventStream(attended())

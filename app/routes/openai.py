@@ -89,7 +89,7 @@ async def _answer(
     request = without_images(request)
     if request.stream:
         events = _stream(name, request, record, submission)
-        stream = EventStream(events, services.settings.stall_seconds)
+        stream = EventStream(events)
         stream.headers.update(response.headers)
         return stream
     record = await submission.wait(record, services.settings.hold_seconds)

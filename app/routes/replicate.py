@@ -184,7 +184,7 @@ async def stream_prediction_events(
             async for text in stream_prediction(services, record, links):
                 yield text
 
-    return EventStream(attended(), services.settings.stall_seconds)
+    return EventStream(attended())
 
 
 @router.get("/webhooks/default/secret", name="show_default_webhook_secret", responses=problems(403, 503))

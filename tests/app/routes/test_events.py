@@ -258,7 +258,7 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
                     stream_key(id), {"event": "preview", "data": json.dumps({"url": "x" * 50_000})}
                 )
             queue.connection.publish("darkroom:bells", f"{id} preview")
-            wait_until(lambda: _has_logged(process, b"accepted no data"))
+            wait_until(lambda: _has_logged(process, b"bytes of its answer"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
             worker.complete(claim)
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
