@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +32,9 @@ def api_process(redis_url: str, data: Path, **settings: str) -> Iterator[tuple[h
     finally:
         process.kill()
         process.communicate()
+
+
+def has_logged(process: ForkedProgram, words: bytes) -> bool:
+    """Whether the process has just logged these words; what has been looked at is gone."""
+    handle = process.stderr.fileno()
+    return bool(select.select([handle], [], [], 0)[0]) and words in os.read(handle, 65_536)

@@ -23,7 +23,7 @@ from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
-from tests.support.api_process import api_process
+from tests.support.api_process import api_process, has_logged
 from tests.support.claims import reports
 from tests.support.requests import BODIES
 from tests.support.scripted_worker import ScriptedWorker
@@ -219,9 +219,11 @@ def test_a_wait_survives_a_restart_of_redis(tmp_path: Path) -> None:
     worker = ScriptedWorker(queue, open_storage(settings))
     try:
         with (
-            api_process(server.url, tmp_path) as (client, _),
+            api_process(server.url, tmp_path, DARKROOM_LOG_LEVEL="info") as (client, process),
             posted(client, queue, json=JOB, headers=waiting()) as answers,
         ):
+            # The job is in Redis a little before the process knows that it is: without that answer, it is a 503.
+            wait_until(lambda: has_logged(process, b"job accepted"))
             server.kill()
             server.start()
             worker.complete(worker.claim())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import select
 import signal
 import socket
 from collections.abc import Generator, Iterator
@@ -25,9 +23,8 @@ from contracts.jobs.records import JobError, Progress, pace_key
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.settings import SharedSettings
-from tests.support.api_process import api_process
+from tests.support.api_process import api_process, has_logged
 from tests.support.claims import reports
-from tests.support.forked_programs import ForkedProgram
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -258,16 +255,10 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
                     stream_key(id), {"event": "preview", "data": json.dumps({"url": "x" * 50_000})}
                 )
             queue.connection.publish("darkroom:bells", f"{id} preview")
-            wait_until(lambda: _has_logged(process, b"bytes of its answer"))
+            wait_until(lambda: has_logged(process, b"bytes of its answer"))
             assert psutil.Process(process.pid).memory_info().rss < 400 * 2**20
             worker.complete(claim)
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
-
-
-def _has_logged(process: ForkedProgram, words: bytes) -> bool:
-    """Whether the process has just logged these words."""
-    handle = process.stderr.fileno()
-    return bool(select.select([handle], [], [], 0)[0]) and words in os.read(handle, 65_536)
 
 
 def test_hundreds_of_streams_share_one_subscription(
