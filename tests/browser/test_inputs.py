@@ -125,7 +125,7 @@ def test_a_file_of_another_program_brings_what_there_are_fields_for(studio: Stud
     }.items():
         expect(studio.page.locator(f"#field-{name}")).to_have_value(value)
     expect(studio.page.locator("#field-prompt_syntax option:checked")).to_have_text("a1111")
-    expect(studio.page.locator(".said")).to_contain_text("no model other here")
+    expect(studio.page.locator(".said")).to_contain_text("Model other is not available here")
 
 
 def test_a_file_without_parameters_and_one_that_is_cut_off_are_named(
