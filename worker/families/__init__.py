@@ -1,12 +1,14 @@
 """How each family maps to diffusers: classes and arguments as data and small functions, one file per family.
 
-What a family can do is in `contracts/catalogue/families.py`. No family imports another.
+What a family can do is in `contracts/catalogue/families.py`. No family imports another;
+what several share has a file of its own.
 
 chroma.py          Chroma
 flux.py            FLUX.1 dev and schnell
 flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
+flux_parts.py      what these four share
 pixart.py          PixArt-Σ
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5

@@ -9,13 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import (
-    DiffusersFamily,
-    GenerationInputs,
-    PromptEncoding,
-    first_difference,
-    single_or_list,
-)
+from worker.families import GenerationInputs, single_or_list
+from worker.families.flux_parts import PATCH, TRUE_CFG_ENCODING, flux_family, flux_misfit
 from worker.runtime.async_copies import with_asynchronous_tensors
 
 
@@ -59,23 +54,10 @@ def _true_cfg(inputs: GenerationInputs) -> dict[str, Any]:
     return {"true_cfg_scale": inputs.job.true_cfg_scale or 1.0}
 
 
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    """Pass an empty negative prompt if there is none: without one, the pipelines ignore `true_cfg_scale`."""
-    del config
-    if (inputs.job.true_cfg_scale or 1.0) <= 1:
-        return None
-    return inputs.negative_prompt
-
-
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
     # diffusers 0.42's img2img and inpaint pipelines ignore several ControlNets if they get no list of modes.
     mode = None if len(inputs.controls) == 1 else [None] * len(inputs.controls)
     return {"control_image": single_or_list(inputs.controls), "control_mode": mode, **inputs.control_weights()}
-
-
-def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
 
 
 def _patch(pipeline: Any) -> None:
@@ -86,18 +68,7 @@ def _patch(pipeline: Any) -> None:
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    widths = {
-        "pooled_projection_dim": ("text_encoder", "hidden_size", transformer.pooled_projection_dim),
-        "joint_attention_dim": ("text_encoder_2", "d_model", transformer.joint_attention_dim),
-    }
-    pairs = {
-        f"{name} of the transformer": (found, getattr(components[encoder].config, width))
-        for name, (encoder, width, found) in widths.items()
-        if components.get(encoder) is not None
-    }
-    channels = (transformer.in_channels, 4 * vae.latent_channels)
-    return first_difference({"in_channels of the transformer": channels, **pairs})
+    return flux_misfit(components, {"in_channels": PATCH * components["vae"].config.latent_channels})
 
 
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
@@ -109,7 +80,7 @@ _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.CONTROLNET_INPAINT: _controlnet_inpaint,
 }
 
-FAMILY = DiffusersFamily(
+FAMILY = flux_family(
     id="flux",
     pipelines={
         Mode.TXT2IMG: "FluxPipeline",
@@ -119,22 +90,8 @@ FAMILY = DiffusersFamily(
         Mode.CONTROLNET_IMG2IMG: "FluxControlNetImg2ImgPipeline",
         Mode.CONTROLNET_INPAINT: "FluxControlNetInpaintPipeline",
     },
-    controlnet="FluxControlNetModel",
-    multi_controlnet="FluxMultiControlNetModel",
-    denoiser="transformer",
-    denoiser_class="FluxTransformer2DModel",
-    repeated_blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
-    t5="text_encoder_2",
-    encoding=PromptEncoding(
-        prompt_fields=("prompt", "prompt_2"),
-        option_fields=("max_sequence_length",),
-        negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
-        results={"prompt_embeds": 0, "pooled_prompt_embeds": 1},
-        constants={},
-    ),
     arguments=arguments,
     misfit=_misfit,
+    encoding=TRUE_CFG_ENCODING,
     patch=_patch,
-    unpack_latents=_unpack_latents,
 )

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import GenerationInputs
+from worker.families.flux_parts import PATCH, PLAIN_ENCODING, flux_family, flux_misfit
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -38,36 +39,10 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     return {**inputs.start, **inputs.inpaint_mask}
 
 
-def _no_negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:  # noqa: ARG001
-    """The pipelines have no such argument."""
-    return None
-
-
-def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
-
-
 def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    widths = {
-        "pooled_projection_dim": ("text_encoder", "hidden_size", transformer.pooled_projection_dim),
-        "joint_attention_dim": ("text_encoder_2", "d_model", transformer.joint_attention_dim),
-    }
-    pairs = {
-        f"{name} of the transformer": (found, getattr(components[encoder].config, width))
-        for name, (encoder, width, found) in widths.items()
-        if components.get(encoder) is not None
-    }
-    patch = 4
-    channels = patch * 2 * vae.latent_channels  # noise, and the control image
-    return first_difference(
-        {
-            "in_channels of the transformer": (transformer.in_channels, channels),
-            "out_channels of the transformer": (transformer.out_channels, patch * vae.latent_channels),
-            **pairs,
-        }
-    )
+    latents = PATCH * components["vae"].config.latent_channels
+    # The transformer is given the noise, and the control image.
+    return flux_misfit(components, {"in_channels": 2 * latents, "out_channels": latents})
 
 
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
@@ -76,28 +51,14 @@ _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.INPAINT: _inpaint,
 }
 
-FAMILY = DiffusersFamily(
+FAMILY = flux_family(
     id="flux-control",
     pipelines={
         Mode.TXT2IMG: "FluxControlPipeline",
         Mode.IMG2IMG: "FluxControlImg2ImgPipeline",
         Mode.INPAINT: "FluxControlInpaintPipeline",
     },
-    controlnet="FluxControlNetModel",
-    multi_controlnet="FluxMultiControlNetModel",
-    denoiser="transformer",
-    denoiser_class="FluxTransformer2DModel",
-    repeated_blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
-    t5="text_encoder_2",
-    encoding=PromptEncoding(
-        prompt_fields=("prompt", "prompt_2"),
-        option_fields=("max_sequence_length",),
-        negative_option_fields=(),
-        negative_prompt=_no_negative_prompt,
-        results={"prompt_embeds": 0, "pooled_prompt_embeds": 1},
-        constants={},
-    ),
     arguments=arguments,
     misfit=_misfit,
-    unpack_latents=_unpack_latents,
+    encoding=PLAIN_ENCODING,
 )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import GenerationInputs
+from worker.families.flux_parts import PATCH, TRUE_CFG_ENCODING, flux_family, flux_misfit
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -45,32 +46,8 @@ def _edit_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     return {**_inpaint(inputs), "image_reference": inputs.references[0]}
 
 
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    """Pass an empty negative prompt if there is none: without one, the pipelines ignore `true_cfg_scale`."""
-    del config
-    if (inputs.job.true_cfg_scale or 1.0) <= 1:
-        return None
-    return inputs.negative_prompt
-
-
-def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
-
-
 def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    widths = {
-        "pooled_projection_dim": ("text_encoder", "hidden_size", transformer.pooled_projection_dim),
-        "joint_attention_dim": ("text_encoder_2", "d_model", transformer.joint_attention_dim),
-    }
-    pairs = {
-        f"{name} of the transformer": (found, getattr(components[encoder].config, width))
-        for name, (encoder, width, found) in widths.items()
-        if components.get(encoder) is not None
-    }
-    channels = (transformer.in_channels, 4 * vae.latent_channels)
-    return first_difference({"in_channels of the transformer": channels, **pairs})
+    return flux_misfit(components, {"in_channels": PATCH * components["vae"].config.latent_channels})
 
 
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
@@ -80,7 +57,7 @@ _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.EDIT_INPAINT: _edit_inpaint,
 }
 
-FAMILY = DiffusersFamily(
+FAMILY = flux_family(
     id="flux-kontext",
     pipelines={
         Mode.TXT2IMG: "FluxKontextPipeline",
@@ -88,21 +65,7 @@ FAMILY = DiffusersFamily(
         Mode.EDIT: "FluxKontextPipeline",
         Mode.EDIT_INPAINT: "FluxKontextInpaintPipeline",
     },
-    controlnet="FluxControlNetModel",
-    multi_controlnet="FluxMultiControlNetModel",
-    denoiser="transformer",
-    denoiser_class="FluxTransformer2DModel",
-    repeated_blocks=("FluxTransformerBlock", "FluxSingleTransformerBlock"),
-    t5="text_encoder_2",
-    encoding=PromptEncoding(
-        prompt_fields=("prompt", "prompt_2"),
-        option_fields=("max_sequence_length",),
-        negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
-        results={"prompt_embeds": 0, "pooled_prompt_embeds": 1},
-        constants={},
-    ),
     arguments=arguments,
     misfit=_misfit,
-    unpack_latents=_unpack_latents,
+    encoding=TRUE_CFG_ENCODING,
 )
