@@ -16,14 +16,14 @@ COPY deploy/requirements.py ./deploy/
 
 FROM build AS build-api
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 deploy/requirements.py api s3 > requirements.txt \
+    python3 deploy/requirements.py api s3 tracing > requirements.txt \
     && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
     && /opt/darkroom/bin/pip uninstall --yes pip setuptools
 
 FROM build AS build-worker
 ARG PIP_EXTRA_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 deploy/requirements.py worker s3 > requirements.txt \
+    python3 deploy/requirements.py worker s3 tracing > requirements.txt \
     && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
     && /opt/darkroom/bin/pip uninstall --yes pip setuptools
 

@@ -25,6 +25,7 @@ from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings
+from contracts.tracing.opening import open_tracing
 from contracts.variables import warn_about_unknown_variables
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def main() -> None:
             for risk in find_memory_risks(settings.shared.redis_url):
                 log.warning(risk)
         keep_private(settings.shared.data, from_group=False)
-        app = create_app(settings)
+        tracing = open_tracing(settings.shared, "darkroom-api")
+        app = create_app(settings, tracing)
     refuse_anonymous_access(settings)
     limits = ConnectionLimits(settings.max_connections, settings.header_timeout_seconds, settings.stall_seconds)
     allow_open_files(settings.max_connections)
@@ -67,6 +69,7 @@ def main() -> None:
     )
     with suppress(KeyboardInterrupt):  # uvicorn has shut down, and raises Ctrl-C again
         _Server(config, app, watchdog).run(sockets)
+    tracing.close()
 
 
 class _Server(uvicorn.Server):

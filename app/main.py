@@ -19,6 +19,7 @@ from app.middleware.cors import allow_origins
 from app.middleware.head import HeadMiddleware
 from app.middleware.public_url import PublicUrlMiddleware
 from app.middleware.request_id import RequestIdMiddleware
+from app.middleware.tracing import TracingMiddleware
 from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
 from app.openapi.routes import operation_id, problems
@@ -57,10 +58,18 @@ from app.settings import ApiSettings
 from contracts.metrics import Counters
 from contracts.outbound.signing import read_configured
 from contracts.requests.model_defaults import read_checked_catalogue
+from contracts.tracing.tracing import NO_TRACING, Tracing
+
+#: FastAPI's own spans, metrics and logs stay off, whatever its variables say: they have queries, which carry
+#: signatures, and one span for each provider of each request.
+_NO_TELEMETRY_OF_FASTAPI = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     """Build the application. It starts without Redis too, and answers 503 until Redis is there.
+
+    Args:
+        tracing: writes the spans of its requests; the caller closes it.
 
     Raises:
         CatalogueError: the catalogue file is invalid.
@@ -71,7 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, offered, counters) as services:
+        async with open_services(settings, offered, counters, tracing) as services:
             app.state.services = services
             yield
 
@@ -82,6 +91,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
+        telemetry=_NO_TELEMETRY_OF_FASTAPI,
     )
     # From the innermost to the outermost.
     error_handlers.install(app, [OPENAI, HUGGING_FACE, REPLICATE, *A1111])
@@ -89,6 +99,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(AccessLogMiddleware, counters=counters)
+    app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
     for router in (images.router, events.router, replicate.stream_router):

@@ -46,6 +46,7 @@ from contracts.queue.operations import Operations
 from contracts.queue.retries import Retries
 from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.storage import Storage, open_storage
+from contracts.tracing.tracing import Tracing
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.orphans import OrphanSweep
 from contracts.uploads.owner_bytes import OwnerBytes
@@ -102,6 +103,7 @@ class Services:
     agreed_rows: AgreedRows
     operations: Operations
     catalogue_reload: CatalogueReload
+    tracing: Tracing
 
     def reload_catalogue(self) -> None:
         """Take over what has changed in the catalogue's file."""
@@ -110,10 +112,10 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: ApiSettings, catalogue: Catalogue, counters: Counters
+    settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing
 ) -> AsyncIterator[Services]:
     """Open all services, and do their periodic work while the block runs. Redis may be away."""
-    services = _build(settings, catalogue, counters)
+    services = _build(settings, catalogue, counters, tracing)
     redis, storage, retention = services.queue.connection, services.storage, services.retention
     orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
@@ -135,7 +137,7 @@ async def open_services(
     await run_in_threadpool(services.queue.close)
 
 
-def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters) -> Services:
+def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing) -> Services:
     """Every service, before any of its periodic work."""
     queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
     redis = queue.connection
@@ -179,6 +181,7 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters) -> S
         agreed_rows=agreed_rows,
         operations=Operations(queue, settings.shared.result_ttl_seconds),
         catalogue_reload=CatalogueReload(settings.shared.catalogue, catalogue),
+        tracing=tracing,
     )
 
 

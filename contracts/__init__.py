@@ -14,6 +14,7 @@ storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 auth/           API keys and signed links
 provenance/     Content Credentials: images that say where they come from
+tracing/        traces: contexts that cross processes, and spans
 processes/      threads, signals, watchdog, and what processes report of themselves
 hub/            repositories on the Hugging Face hub, and the cache of their files
 outbound/       HTTP to addresses that clients name, webhooks

@@ -115,6 +115,12 @@ class JobView(BaseModel):
     )
     attempts: int = Field(description="Number of attempts that have begun; above 1 where a worker was lost.")
     metadata: dict[str, str] = Field(description="What the request gave as `metadata`.")
+    trace_id: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Trace that the job belongs to (W3C Trace Context): the one that the request's `traceparent` "
+        "names, or one that the service began; left out without one.",
+    )
     webhook: WebhookView | None = Field(
         None, exclude_if=lambda value: value is None, description="The job's webhook; left out where it has none."
     )
@@ -223,6 +229,7 @@ def view_job(
         receipt=record.receipt,
         attempts=record.attempts,
         metadata=record.metadata,
+        trace_id=None if record.trace_context is None else record.trace_context.trace_id,
         webhook=None if record.webhook is None else _view_webhook(record.webhook, record.deliveries),
         links=links.of(record),
     )

@@ -165,6 +165,11 @@ class SharedSettings(Settings):
     credentials_prompts: Literal["text", "hash"] = Field(
         "text", description="whether the signed receipt has prompts or only their SHA-256"
     )
+    tracing: Literal["off", "on"] = Field(
+        "off",
+        description="on: requests, jobs and webhooks are traced with OpenTelemetry, and spans sent over OTLP to "
+        "where OTEL_EXPORTER_OTLP_ENDPOINT says (http://localhost:4318); needs darkroom[tracing]",
+    )
     gone_seconds: int = Field(
         86_400, ge=1, description="time after expiry during which a job answers 410, not 404"
     )

@@ -20,6 +20,7 @@ from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.outbox import Message, Outcome
 from contracts.outbound.signing import Secret, sign
 from contracts.prediction_view import view_prediction
+from contracts.tracing.trace_context import TraceContext
 from dispatcher.http_client import Answer, Poster
 from dispatcher.settings import WebhookSettings
 
@@ -30,9 +31,18 @@ _JITTER = 0.1
 
 
 async def deliver(
-    message: Message, poster: Poster, keys: Sequence[Secret], signer: LinkSigner, settings: WebhookSettings
+    message: Message,
+    poster: Poster,
+    keys: Sequence[Secret],
+    signer: LinkSigner,
+    settings: WebhookSettings,
+    context: TraceContext | None = None,
 ) -> Outcome:
-    """Make one attempt to deliver a message; returns what follows from the answer, and never raises."""
+    """Make one attempt to deliver a message; returns what follows from the answer, and never raises.
+
+    Args:
+        context: the attempt's place in a trace, which the receiver is told.
+    """
     try:
         job = message.read_job()
         body = render(job, signer)
@@ -41,6 +51,7 @@ async def deliver(
             "User-Agent": "darkroom",
             "Darkroom-Event": message.event,
             "Darkroom-Sequence": str(message.sequence),
+            **({} if context is None else context.headers),
             **sign(keys, message.id, int(time.time()), body),
         }
         return _judge(message, settings, await poster.post(_webhook_of(job).url, body, headers))

@@ -25,10 +25,12 @@ from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
+from contracts.tracing.tracing import NO_TRACING, Tracing
 from dispatcher.concurrency import AttemptPool
 from dispatcher.delivery import deliver
 from dispatcher.http_client import Poster
 from dispatcher.settings import WebhookSettings
+from dispatcher.spans import delivering, end_delivery
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Dispatcher:
         totals: TotalsWriter,
         counters: Counters,
         settings: WebhookSettings,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Build the loop; nothing runs before `start`.
 
@@ -57,6 +60,7 @@ class Dispatcher:
             secrets: sign the messages.
             signer: signs the links in them.
             totals: adds `counters` to the service's totals.
+            tracing: writes a span of each attempt.
         """
         self._outbox = outbox
         self._poster = poster
@@ -65,7 +69,7 @@ class Dispatcher:
         self._totals = totals
         self._totals_thread = BackgroundThread("totals")
         self._counters = counters
-        self._settings = settings
+        self._settings, self._tracing = settings, tracing
         self._registration = RqRegistration(connection, settings.name)
         self._listener = WorkListener(outbox.connection, keys.WAKE_MESSAGES)
         self._shutdown = Shutdown(settings.drain_seconds, on_request=self._listener.wake)
@@ -136,7 +140,9 @@ class Dispatcher:
         try:
             keys = await asyncio.to_thread(self._secrets.current, message.owner)
             await asyncio.to_thread(self._signer.prepare)
-            outcome = await deliver(message, self._poster, keys, self._signer, self._settings)
+            with delivering(self._tracing, message) as span:
+                outcome = await deliver(message, self._poster, keys, self._signer, self._settings, span.context)
+                end_delivery(span, outcome)
         except (RedisError, Unavailable) as error:
             _log.warning("message %s not signed, Redis does not answer: %s", message.id, error)
         finally:

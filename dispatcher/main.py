@@ -15,6 +15,8 @@ from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.settings import LogSettings, OutboundSettings, SharedSettings
+from contracts.tracing.opening import open_tracing
+from contracts.tracing.tracing import Tracing
 from contracts.variables import warn_about_unknown_variables
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.http_client import Poster
@@ -33,12 +35,17 @@ def main() -> None:
         shared = SharedSettings()
         watchdog = Watchdog(shared.hang_seconds)
         check_access(shared.redis_url)
-        dispatcher = _build(shared, OutboundSettings(), WebhookSettings())
+        settings = WebhookSettings()
+        tracing = open_tracing(shared, "darkroom-dispatcher", settings.name)
+        dispatcher = _build(shared, OutboundSettings(), settings, tracing)
         watchdog.watch_event_loop(dispatcher.event_loop)
         dispatcher.start()
+        tracing.close()
 
 
-def _build(shared: SharedSettings, outbound: OutboundSettings, settings: WebhookSettings) -> Dispatcher:
+def _build(
+    shared: SharedSettings, outbound: OutboundSettings, settings: WebhookSettings, tracing: Tracing
+) -> Dispatcher:
     # A script that ran and whose answer was lost must not run again, so no retries: its lease expires.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
@@ -52,4 +59,5 @@ def _build(shared: SharedSettings, outbound: OutboundSettings, settings: Webhook
         TotalsWriter(connection, counters),
         counters,
         settings,
+        tracing,
     )

@@ -12,6 +12,7 @@ from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.provenance.opening import check_credentials
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
+from contracts.tracing.opening import open_tracing
 from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
 
@@ -32,6 +33,7 @@ def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -
     device = pick_device(settings.device)
     print(f"device     {describe_device(device)}", flush=True)  # noqa: T201
     check_credentials(shared)
+    open_tracing(shared, "darkroom-check").close()
     if is_deep:
         _rehearse(shared, settings)
 

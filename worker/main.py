@@ -25,6 +25,7 @@ from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import LogSettings, QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
+from contracts.tracing.opening import open_tracing
 from contracts.variables import warn_about_unknown_variables
 from worker.runtime.host_environment import set_library_options
 from worker.settings import WorkerSettings
@@ -50,6 +51,7 @@ def main() -> int:
 
 def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings) -> int:
     watchdog = Watchdog(shared.hang_seconds)
+    tracing = open_tracing(shared, "darkroom-worker", settings.name)
     check_access(shared.redis_url)
     keep_private(shared.data, from_group=False)
     # Imported here: torch and diffusers take seconds, and invalid settings should be reported before that.
@@ -79,7 +81,8 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
     credentials = open_credentials(shared, storage, connection)
-    consumer = Consumer(WorkerResources(rq_connection, claims, pool, storage, settings, counters, credentials))
+    resources = WorkerResources(rq_connection, claims, pool, storage, settings, counters, credentials, tracing)
+    consumer = Consumer(resources)
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))
     follow = partial(follow_catalogue, reload, pool.fetcher, claims.waiting_jobs())
@@ -91,6 +94,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
         print(f"darkroom worker: {pool.device} failed, so this process ends: {error}", file=sys.stderr)  # noqa: T201
         return 1
     finally:
+        tracing.close()
         if card is not None:
             card.close()
     return 0

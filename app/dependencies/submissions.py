@@ -11,6 +11,7 @@ from app.dependencies.access import principal_of
 from app.dependencies.services import links_of, services_of
 from app.events.waiting import MAX_WAIT_SECONDS, read_preference
 from app.middleware.request_id import request_id_of
+from app.middleware.tracing import trace_context_of
 from app.submission.checks import RequestChecks
 from app.submission.idempotency import IdempotentCall
 from app.submission.retries import ClientRetry
@@ -73,6 +74,7 @@ def _submission_of(
         retry=_retry_of(request),
         client_left=client_left,
         request_id=request_id_of(request),
+        trace_context=trace_context_of(request),
     )
 
 

@@ -23,7 +23,7 @@ _OTHER = "other"
 _CLIENT_DISCONNECTED = 499
 _FAILED = 500
 #: Requested every few seconds by monitoring. That a service is not ready is logged once, when that changes.
-_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_PATH = 200
 _JOB = "/v1/jobs/{id}"
@@ -62,17 +62,22 @@ class AccessLogMiddleware:
 
 
 def _labels(scope: Scope) -> dict[str, str]:
-    method = scope["method"]
-    return {"route": _route_of(scope), "method": method if method in _METHODS else _OTHER}
+    return {"route": route_of(scope), "method": method_of(scope)}
 
 
-def _route_of(scope: Scope) -> str:
+def method_of(scope: Scope) -> str:
+    """The method of a request; `other` for one that HTTP does not define."""
+    method: str = scope["method"]
+    return method if method in _METHODS else _OTHER
+
+
+def route_of(scope: Scope) -> str:
     """The template of the matching route; known once the request has been routed."""
     return getattr(scope.get("route"), "path", _OTHER)
 
 
 def _log_response(scope: Scope, status: int, seconds: float) -> None:
-    route, path = _route_of(scope), scope["path"][:_MAX_PATH]
+    route, path = route_of(scope), scope["path"][:_MAX_PATH]
     fields: dict[str, object] = {
         "method": scope["method"],
         "route": route,
@@ -83,7 +88,7 @@ def _log_response(scope: Scope, status: int, seconds: float) -> None:
     if route.startswith(_JOB):
         fields["job_id"] = scope["path_params"]["id"][:_MAX_PATH]
     # Clients that poll read the same again and again; what changes something, and what was refused, is news.
-    is_routine = route in _PROBES or (scope["method"] in _READS and status < HTTPStatus.BAD_REQUEST)
+    is_routine = route in PROBES or (scope["method"] in _READS and status < HTTPStatus.BAD_REQUEST)
     # The line about the job that was accepted says more.
     extra = fields | (FOR_MACHINES if status == HTTPStatus.ACCEPTED else {})
     level = logging.DEBUG if is_routine else logging.INFO

@@ -22,10 +22,12 @@ from app.submission.retries import ClientRetry
 from contracts.errors import Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
 from contracts.jobs.records import JobRecord, JobState
+from contracts.jobs.spans import submitting
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
 from contracts.requests.schema import JobRequest
+from contracts.tracing.trace_context import TraceContext
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Submission:
         is_held: whether the call is answered at the job's end, whatever the client prefers.
         retry: how often the client's library has sent the call before.
         client_left: returns when the client's connection is closed.
+        trace_context: the call's place in a trace; None without one.
     """
 
     services: Services
@@ -54,6 +57,7 @@ class Submission:
     retry: ClientRetry
     client_left: Callable[[], Awaitable[None]]
     request_id: str
+    trace_context: TraceContext | None
     _answered_calls: list[RepeatableCall] = field(default_factory=list, init=False, repr=False)
 
     @property
@@ -140,7 +144,16 @@ class Submission:
         job = self._check_and_store(draft)
         request = draft.reading.require()
         services.link_signer.require()  # else the answer, once the job is accepted, might not get its links
-        record = services.queue.submit(
+        with submitting(services.tracing, self.trace_context, job.parameters, job.priority) as span:
+            record = self._queue(job, request, hold, span.context)
+            span.add({"messaging.message.id": record.id})
+        return job, record
+
+    def _queue(
+        self, job: CheckedJob, request: JobRequest, hold: IdempotencyHold | None, context: TraceContext | None
+    ) -> JobRecord:
+        services = self.services
+        return services.queue.submit(
             job.parameters,
             owner=self.principal.owner,
             api_key=self.principal.key_id,
@@ -159,10 +172,10 @@ class Submission:
                 services.settings.max_owner_record_bytes,
             ),
             request_id=self.request_id,
+            trace_context=context,
             counts=job.counts,
             cancel_on_disconnect=self._ends_with_client(request),
         )
-        return job, record
 
     def _ends_with_client(self, request: JobRequest) -> bool:
         """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""

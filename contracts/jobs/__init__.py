@@ -5,4 +5,5 @@ receipt.py           its receipt: how its images were generated
 record_reader.py     reads records, whichever release wrote them
 events.py            a job's event stream
 log_context.py       names jobs in log lines, without their prompts
+spans.py             the spans of a job in its trace
 """

@@ -14,7 +14,9 @@ from contracts.requests.fields import PROMPT_FIELDS
 def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
     """Add the ids of the jobs and their requests to log lines in the block, and keep their prompts out of them."""
     requests = dict.fromkeys(job.request_id for job in jobs if job.request_id)
-    with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests)):
+    traces = dict.fromkeys(context.trace_id for job in jobs if (context := job.trace_context) is not None)
+    trace = {"trace_id": ",".join(traces)} if traces else {}
+    with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests), **trace):
         for job in jobs:
             parameters = job.parameters
             for name in PROMPT_FIELDS:

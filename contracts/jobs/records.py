@@ -19,6 +19,7 @@ from contracts.prompts.tokens import TokenUse
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority, WebhookEvent
+from contracts.tracing.trace_context import TraceContext, read_trace_context
 
 #: Version of the records that this release reads; a record without one has 0. It is raised only when an older
 #: release would misread them: readers ignore unknown fields, and have defaults for missing ones.
@@ -131,6 +132,7 @@ class JobRecord(RecordPart):
     Attributes:
         api_key: id of the API key that sent it; `anonymous` without one.
         request_id: id of the HTTP request that created it, for the logs.
+        traceparent, tracestate: its place in a trace (W3C Trace Context); empty without one.
         max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
             `duration_exceeded`. None: no limit.
         cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
@@ -147,6 +149,8 @@ class JobRecord(RecordPart):
     response_format: str = "url"
     metadata: dict[str, str] = Field(default_factory=dict)
     request_id: str = ""
+    traceparent: str = ""
+    tracestate: str = ""
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -165,6 +169,11 @@ class JobRecord(RecordPart):
     receipt: Receipt | None = None
     webhook: WebhookRecord | None = None
     deliveries: dict[str, DeliveryRecord] = Field(default_factory=dict)
+
+    @property
+    def trace_context(self) -> TraceContext | None:
+        """Its place in a trace; None without one."""
+        return read_trace_context([self.traceparent], [self.tracestate])
 
     @property
     def queue(self) -> str:

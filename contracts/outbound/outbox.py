@@ -23,6 +23,7 @@ from contracts.redis import keys
 from contracts.redis.connection import Scripts
 from contracts.requests.schema import Webhook
 from contracts.settings import OutboundSettings
+from contracts.tracing.trace_context import TRACEPARENT, TRACESTATE, TraceContext, read_trace_context
 
 #: Timeout of a name look-up while a client waits for its response.
 _COURTESY_SECONDS = 1.0
@@ -86,10 +87,15 @@ class Message:
 
     @property
     def belongs_to(self) -> dict[str, str]:
-        """The ids of the job and its request, for the logs."""
-        return {
-            name: self.record.get(field, "") for name, field in (("job_id", "id"), ("request_id", "request_id"))
-        }
+        """The ids of the job, its request and its trace, for the logs."""
+        ids = {"job_id": self.record.get("id", ""), "request_id": self.record.get("request_id", "")}
+        context = self.trace_context
+        return ids if context is None else {**ids, "trace_id": context.trace_id}
+
+    @property
+    def trace_context(self) -> TraceContext | None:
+        """The job's place in a trace; None without one."""
+        return read_trace_context([self.record.get(TRACEPARENT, "")], [self.record.get(TRACESTATE, "")])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contracts.jobs.records import JobRecord, JobState, WebhookRecord
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.schema import Priority
+from contracts.tracing.trace_context import TraceContext
 
 #: The function that RQ's record of a job names; nothing is imported here. A worker runs no job that names another.
 RUN_FUNCTION = "worker.loop.rq_job.run_job"
@@ -37,6 +38,7 @@ class JobOptions(TypedDict, total=False):
         api_key: id of the key that sends it, for which it is counted.
         priority: normal unless it is named.
         counts: the tokens of its prompts; None where they could not be counted.
+        trace_context: its place in a trace.
     """
 
     owner: str
@@ -47,13 +49,14 @@ class JobOptions(TypedDict, total=False):
     metadata: dict[str, str]
     webhook: WebhookRecord | None
     request_id: str
+    trace_context: TraceContext | None
     counts: PromptCounts | None
     cancel_on_disconnect: bool
 
 
 def new_record(parameters: JobParameters, options: JobOptions) -> JobRecord:
     """Make the record of a job that is about to be queued, with a new id; Redis' clock gives its time later."""
-    counts = options.get("counts")
+    counts, context = options.get("counts"), options.get("trace_context")
     return JobRecord(
         id=secrets.token_hex(16),
         state=JobState.QUEUED,
@@ -65,6 +68,8 @@ def new_record(parameters: JobParameters, options: JobOptions) -> JobRecord:
         metadata=options.get("metadata", {}),
         webhook=options.get("webhook"),
         request_id=options.get("request_id", ""),
+        traceparent="" if context is None else context.traceparent,
+        tracestate="" if context is None else context.state,
         prompt_tokens=None if counts is None else counts.prompt,
         negative_prompt_tokens=None if counts is None else counts.negative,
         max_run_seconds=options.get("max_run_seconds"),

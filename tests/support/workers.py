@@ -19,6 +19,7 @@ from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
+from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.loop.consumer import Consumer
 from worker.loop.progress import JobWatch
 from worker.loop.resources import WorkerResources
@@ -37,6 +38,7 @@ def make_consumer(
     storage: Storage,
     counters: Counters | None = None,
     overdue_seconds: float = 30.0,
+    tracing: Tracing = NO_TRACING,
     **settings: object,
 ) -> Consumer:
     own = WorkerSettings(**{"residency_seconds": 0.0, **settings})  # type: ignore[arg-type]
@@ -45,7 +47,8 @@ def make_consumer(
     claims = Claims(connection, rules, own.name, shared.result_ttl_seconds)
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
     _connections.extend([connection, rq_connection])
-    return Consumer(WorkerResources(rq_connection, claims, pool, storage, own, counters or Counters()))
+    counters = counters or Counters()
+    return Consumer(WorkerResources(rq_connection, claims, pool, storage, own, counters, tracing=tracing))
 
 
 def close_connections() -> None:

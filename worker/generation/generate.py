@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -51,10 +51,21 @@ class JobGeneration:
     """
 
     def __init__(
-        self, job: JobInFlight, engine: Engine, pool: Pool, storage: Storage, watch: Watch, worker_name: str = ""
+        self,
+        job: JobInFlight,
+        engine: Engine,
+        pool: Pool,
+        storage: Storage,
+        watch: Watch,
+        worker_name: str = "",
+        on_stage: Callable[[str, float], object] | None = None,
     ) -> None:
-        """For the engine's coroutine of this job: nothing happens before `run`."""
-        self.timer = StageTimer(pool.device)
+        """For the engine's coroutine of this job: nothing happens before `run`.
+
+        Args:
+            on_stage: told each stage and its seconds at its end.
+        """
+        self.timer = StageTimer(pool.device, on_stage)
         self._flight, self._job, self._parameters = job, job.job, job.job.parameters
         self._engine, self._pool, self._storage = engine, pool, storage
         self._watch, self._worker_name = watch, worker_name

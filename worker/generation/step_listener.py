@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -34,8 +35,10 @@ class StageTimer:
         seconds: stage -> seconds, rounded to 0.1 ms.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, on_end: Callable[[str, float], object] | None = None) -> None:
+        """`on_end`: told each stage and its seconds at its end; a stage may have several parts."""
         self.seconds: dict[str, float] = {}
+        self._on_end = on_end
         self._device = device
         self._started = time.perf_counter()
 
@@ -44,8 +47,10 @@ class StageTimer:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._started, 4)
-        self._started = now
+        seconds, self._started = now - self._started, now
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 4)
+        if self._on_end is not None:
+            self._on_end(stage, seconds)
 
 
 class StepListener:

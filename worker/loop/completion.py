@@ -20,10 +20,12 @@ from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.jobs.log_context import job_context
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobState
+from contracts.jobs.spans import Attempt, trace_attempt
 from contracts.leases.claim import Claim, Verdict
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.storage import Storage
+from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
@@ -57,10 +59,12 @@ class JobCompleter:
         must_release: Callable[[], bool] = lambda: False,
         stopping: Callable[[], bool] = lambda: False,
         credentials: ContentCredentials | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         """Build it.
 
         Args:
+            tracing: writes the spans of each attempt, once it has ended.
             credentials: signs the images; None: they are not signed.
             must_release: asked while images wait for the storage: whether their jobs go back to the queue.
             stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
@@ -68,7 +72,7 @@ class JobCompleter:
         self._claims = claims
         self._reporter = reporter
         self._stopping = stopping
-        self._credentials = credentials
+        self._credentials, self._tracing = credentials, tracing
         self._storage = storage
         self._outage = outage
         self._must_release = must_release
@@ -100,7 +104,8 @@ class JobCompleter:
         with job_context([claim.job]):
             self._reporter.finish(watch)
             if result.status == "generated" and watch.verdict is None:
-                result = self._store(claim, watch, result)
+                with watch.stages.timed("write"):
+                    result = self._store(claim, watch, result)
             write = partial(self._write, claim, watch, result)
             retry_until_written(write, self._stopping)
 
@@ -134,6 +139,8 @@ class JobCompleter:
     def _write(self, claim: Claim, watch: JobWatch, result: JobResult) -> None:
         final = _final(result, watch.verdict)
         status = self._close(claim, watch, final)
+        code = final.error.code.value if status == "failed" and final.error is not None else ""
+        trace_attempt(self._tracing, Attempt(claim.job, watch.stages, status, code))
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
         details |= {**claim.job.parameters.for_log(), "seconds": round(watch.used_seconds, 4)}
         if status == "failed" and final.error is not None:

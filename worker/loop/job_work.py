@@ -72,7 +72,7 @@ class JobWork:
         """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
         for is_last in (False, True):
             pool, storage, name = self._resources.pool, self._resources.storage, self._resources.settings.name
-            generation = JobGeneration(flight, self._engine, pool, storage, watch, name)
+            generation = JobGeneration(flight, self._engine, pool, storage, watch, name, watch.stages.note)
             try:
                 return generation.run()
             except Unavailable as error:

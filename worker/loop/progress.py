@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from contracts.jobs.events import Preview
 from contracts.jobs.records import Progress
+from contracts.jobs.spans import Stages
 from contracts.leases.claim import Claim, Report, Verdict
 from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
@@ -41,6 +42,7 @@ class JobWatch:
     Attributes:
         verdict: why it was dropped; None while it goes on.
         used_seconds: of worker time, by its execution so far.
+        stages: those of its execution so far, for its trace.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class JobWatch:
         """`must_release`: asked before each call: whether the job goes back to the queue."""
         self.verdict: Verdict | None = None
         self.used_seconds = 0.0
+        self.stages = Stages()
         self.claim = claim
         self._reporter = reporter
         self._must_release = must_release
@@ -75,6 +78,7 @@ class JobWatch:
     def step(self, step: int, steps: int) -> None:
         """Called after each denoising step, counted from 1."""
         # Without an estimate of its end: the API makes one for everybody who asks, of all jobs and workers.
+        self.stages.steps = step
         self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4))
         self._reporter.note_news()
 

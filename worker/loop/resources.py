@@ -10,6 +10,7 @@ from redis import Redis
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.storage import Storage
+from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
@@ -25,6 +26,7 @@ class WorkerResources:
         connection: for RQ; returns bytes.
         counters: what the worker's parts count; added to the service's totals while it works.
         credentials: signs images; None: they are not signed.
+        tracing: writes the spans of jobs; the caller closes it.
     """
 
     connection: Redis
@@ -34,3 +36,4 @@ class WorkerResources:
     settings: WorkerSettings
     counters: Counters = field(default_factory=Counters)
     credentials: ContentCredentials | None = None
+    tracing: Tracing = NO_TRACING
