@@ -86,9 +86,14 @@ def deliver(settings: SharedSettings, tracing: OpenTelemetryTracing, receiver: R
         own,
         tracing,
     )
-    stopper = threading.Thread(
-        target=lambda: (wait_until(lambda: len(receiver.received) >= paths), send_sigterm())
-    )
+
+    def stop() -> None:
+        try:
+            wait_until(lambda: len(receiver.received) >= paths)
+        finally:
+            send_sigterm()
+
+    stopper = threading.Thread(target=stop)
     stopper.start()
     try:
         dispatcher.start()
@@ -104,12 +109,12 @@ def by_name(spans: Sequence[ReadableSpan]) -> dict[str, ReadableSpan]:
 
 def parent_of(span: ReadableSpan) -> int:
     assert span.parent is not None
-    return span.parent.span_id
+    return int(span.parent.span_id)
 
 
 def id_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 def attributes_of(span: ReadableSpan) -> dict[str, Any]:
