@@ -23,7 +23,7 @@ _COMPANION = re.compile(r"\.(alpha|lora_magnitude_vector(\.weight)?|lora_B\.bias
 _LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
     ("peft", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.weight$")),
     ("kohya", re.compile(r"^(?P<layer>lora_.+)\.lora_(?P<half>down|up)\.weight$")),
-    ("xlabs", re.compile(r"^(?P<layer>.+)_lora\d\.(?P<half>down|up)\.weight$")),
+    ("xlabs", re.compile(r"^(?P<layer>.+_lora\d)\.(?P<half>down|up)\.weight$")),
     ("diffusers", re.compile(r"^(?P<layer>.+)[._]lora(_linear_layer)?\.(?P<half>down|up)\.weight$")),
     ("comfyui", re.compile(r"^(?P<layer>.+)\.lora_(?P<half>down|up)\.weight$")),
 )
@@ -33,7 +33,13 @@ _COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+
 _KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
 #: Maximum number of different ranks, which are shown and stored with each upload.
 _MAX_RANKS = 1024
-_UNSUPPORTED = ("hada_", "lokr_", "lora_mid", "dora_scale", ".diff", "oft_", "glora")
+_UNSUPPORTED = re.compile(r"hada_|lokr_|lora_mid|dora_scale|\.diff(_b|_g)?$|oft_|glora")
+#: Layers as the original FLUX release names them, under the wrappers that trainers write before them.
+_ORIGINAL_FLUX = re.compile(
+    r"^((base_model\.model|diffusion_model|transformer|unet)\.)*(?P<layer>(double|single)_blocks\.\d+\..+)$"
+)
+_XLABS_ALPHA = re.compile(r"_lora\d\.alpha$")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,20 @@ class LoraLayer:
     up: tuple[int, ...]
 
 
+def usual_name(key: str) -> str:
+    """Return a tensor's name as diffusers' converters know it: with ComfyUI's wrapper, or with none as XLabs' are.
+
+    They would drop layers of the original FLUX release under another wrapper, or with PEFT's names of the halves.
+    """
+    match = _ORIGINAL_FLUX.match(key)
+    if match is None:
+        return key
+    layer = (
+        match["layer"].replace(".lora_A.weight", ".lora_down.weight").replace(".lora_B.weight", ".lora_up.weight")
+    )
+    return layer if ".processor." in layer else f"diffusion_model.{layer}"
+
+
 def scheme_of(key: str, keys: Collection[str]) -> str:
     """Return the naming scheme of a tensor, for what goes with a layer's matrices that of the matrices."""
     companion = _COMPANION.search(key)
@@ -75,18 +95,28 @@ def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
     """
     halves: dict[str, dict[str, Tensor]] = {}
     layouts: dict[str, str] = {}
-    for key, tensor in tensors.items():
-        if any(mark in key for mark in _UNSUPPORTED):
+    for given, tensor in tensors.items():
+        key = usual_name(given)
+        if _UNSUPPORTED.search(key):
             raise AdapterRefused(
                 f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
             )
         if companion := _COMPANION.search(key):
             if companion[1] == "alpha" and tensor.values != 1:
                 raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
+            if _XLABS_ALPHA.search(key):
+                raise AdapterRefused(f"{key[:120]} scales nothing: LoRAs in XLabs' layout have no alpha")
             continue
         layout, match = _match(key)
+        if tensor.dtype not in _FLOATS:
+            raise AdapterRefused(
+                f"{key[:120]} must be floating-point numbers, got {tensor.dtype}: without its scales"
+            )
         half = "down" if match["half"] in ("A", "down") else "up"
-        halves.setdefault(match["layer"], {})[half] = tensor
+        pair = halves.setdefault(match["layer"], {})
+        if half in pair:
+            raise AdapterRefused(f"the file has two sets of weights for {match['layer'][:120]}")
+        pair[half] = tensor
         layouts[match["layer"]] = layout
     if not halves:
         raise AdapterRefused("the file contains no LoRA weights")

@@ -18,7 +18,7 @@ from diffusers.utils import (
     convert_unet_state_dict_to_peft,
 )
 
-from contracts.weights.lora_layouts import scheme_of
+from contracts.weights.lora_layouts import scheme_of, usual_name
 from worker.adapters.low_rank import Layer
 from worker.checkpoints.tracking import mark, names_of, numbers_read, unmarked
 
@@ -99,10 +99,11 @@ def find_layers(base: Any, denoiser: str, tensors: Tensors, layers: Layers) -> F
     found: Found = {}
     rest: dict[str, Tensors] = {}
     exact = _ExactNames(layers, denoiser)
-    for key, tensor in tensors.items():
+    renamed = _under_usual_names(tensors)
+    for key, tensor in renamed.items():
         place = exact.place(key)
         if place is None:
-            rest.setdefault(scheme_of(key, tensors), {})[key] = tensor
+            rest.setdefault(scheme_of(key, renamed), {})[key] = tensor
         else:
             component, layer, kind = place
             found.setdefault(component, {}).setdefault(layer, LayerTensors()).put(key, kind, tensor)
@@ -115,6 +116,14 @@ def find_layers(base: Any, denoiser: str, tensors: Tensors, layers: Layers) -> F
     return {
         name: {layer: stored for layer, stored in own.items() if stored.tensors} for name, own in found.items()
     }
+
+
+def _under_usual_names(tensors: Tensors) -> Tensors:
+    renamed: Tensors = {}
+    for key, tensor in tensors.items():
+        if renamed.setdefault(usual_name(key), tensor) is not tensor:
+            raise ValueError(f"the file has two sets of weights for {key[:120]}")
+    return renamed
 
 
 class _ExactNames:

@@ -58,6 +58,13 @@ def _xlabs() -> Tensors:
     return tensors
 
 
+def _renamed(tensors: Tensors, *changes: tuple[str, str]) -> Tensors:
+    renamed = dict(tensors)
+    for old, new in changes:
+        renamed = {name.replace(old, new): tensor for name, tensor in renamed.items()}
+    return renamed
+
+
 def _with_zero_differences(tensors: Tensors) -> Tensors:
     ups = {name: tensor for name, tensor in tensors.items() if name.endswith(".lora_up.weight")}
     zeros = {f"{name.removesuffix('.lora_up.weight')}.diff_b": torch.zeros(len(up)) for name, up in ups.items()}
@@ -201,6 +208,53 @@ def test_layers_that_diffusers_would_lose_are_applied(catalogue: Catalogue, pool
             id(base.unet.mid_block.attentions[0].proj_in): narrow_up @ narrow_down,
         },
     )
+
+
+@pytest.mark.parametrize("wrapper", ["", "base_model.model.", "transformer.", "unet."])
+@pytest.mark.parametrize("halves", [("lora_down", "lora_up"), ("lora_A", "lora_B")])
+def test_the_original_names_of_flux_are_its_layers_under_any_wrapper(
+    wrapper: str, halves: tuple[str, str], catalogue: Catalogue, pool: Pool, tmp_path: Path
+) -> None:
+    """They were taken at the upload, and failed each job."""
+    usual = _flux("diffusion_model.", ".", alpha=None)
+    given = _renamed(usual, ("diffusion_model.", wrapper), ("lora_down", halves[0]), ("lora_up", halves[1]))
+    path = _save(tmp_path, given)
+    assert read_facts(read_lora(path), catalogue).models == ("shapes-flux",)
+    _assert_same(_products(pool, "flux", path), _products(pool, "flux", _save(tmp_path, usual, "usual")))
+
+
+@pytest.mark.parametrize("wrapper", ["", "transformer.", "base_model.model."])
+def test_xlabs_names_are_its_layers_under_any_wrapper(
+    wrapper: str, catalogue: Catalogue, pool: Pool, tmp_path: Path
+) -> None:
+    path = _save(tmp_path, _renamed(_xlabs(), ("diffusion_model.", wrapper)))
+    assert read_facts(read_lora(path), catalogue).layout == "xlabs"
+    _assert_same(_products(pool, "flux", path), _products(pool, "flux", _save(tmp_path, _xlabs(), "usual")))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            lambda tensors: {**tensors, "double_blocks.0.processor.qkv_lora1.alpha": torch.tensor(2.0)},
+            "qkv_lora1.alpha scales nothing",
+        ),
+        (
+            lambda tensors: {name: (tensor * 99).to(torch.int8) for name, tensor in tensors.items()},
+            "must be floating-point numbers, got I8",
+        ),
+        (
+            lambda tensors: {**tensors, **{f"transformer.{name}": one.clone() for name, one in tensors.items()}},
+            "two sets of weights for double_blocks.0.processor",
+        ),
+    ],
+    ids=["an alpha of XLabs", "integers", "two wrappers"],
+)  # fmt: skip
+def test_what_no_worker_could_apply_is_refused_at_the_upload(
+    change: Callable[[Tensors], Tensors], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AdapterRefused, match=reason):
+        read_lora(_save(tmp_path, change(_xlabs())))
 
 
 def test_weights_in_8_bits_are_applied(trained: dict[str, Tensors], pool: Pool, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def _listed(value: Any) -> Any:
     [
         (lambda t: t.update({"lora_controlnet": torch.zeros(1)}), "a control-LoRA"),
         (lambda t: t.update({"task_embedding": torch.zeros(6, 4)}), "a union of several kinds"),
+        (lambda t: t.update({"controlnet_mode_embedder.weight": torch.zeros(10, 4)}), "a union of several kinds"),
         (lambda t: t.update({"lllite_unet_a.down.0.weight": torch.zeros(1)}), "a ControlNet-LLLite"),
         (lambda t: t.update({"adapter.body.0.block1.weight": torch.zeros(1)}), "a T2I-Adapter"),
     ],
