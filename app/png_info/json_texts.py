@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?", re.ASCII)
 
 
 def read_object(text: str | None) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def read_number(value: object) -> float | int | None:
     if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
         return None
     number = float(value)
-    return int(value) if "." not in value else number
+    return number if "." in value or "e" in value else int(value)
 
 
 def is_empty(value: object) -> bool:

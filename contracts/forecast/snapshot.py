@@ -24,6 +24,7 @@ class QueuedJob:
     Attributes:
         tier: 0 for `high`, 1 for `normal`, 2 for `low`.
         joins: equal for jobs that can share calls of the denoiser; empty: makes its calls alone.
+        seeded: its request named a seed, and leaves it to the worker whether its calls are joined.
         steps_done: of a running job.
         age_seconds: since it was accepted.
         deadline_in_seconds: until its deadline; None: it has none.
@@ -40,6 +41,7 @@ class QueuedJob:
     model: str
     cost: JobCost
     joins: str = ""
+    seeded: bool = False
     steps_done: float = 0.0
     age_seconds: float = 0.0
     deadline_in_seconds: float | None = None
@@ -57,6 +59,7 @@ class WorkerState:
         claims: whether it takes further jobs; a paused one, or one that must stop, only ends what it has begun.
         max_jobs: in flight, of one tier and those above it.
         max_rows: of one joined call.
+        joins_seeds: whether calls of jobs with a named seed are joined.
         warm: models that are loaded, the least recently used first.
         budget_bytes: device memory for weights; None: no limit.
         model_bytes: model -> device memory of its weights, of models that were loaded.
@@ -66,6 +69,7 @@ class WorkerState:
     claims: bool = True
     max_jobs: int = _MAX_JOBS
     max_rows: int = _MAX_ROWS
+    joins_seeds: bool = False
     warm: Sequence[str] = ()
     budget_bytes: int | None = None
     model_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -231,6 +235,7 @@ def _worker(found: Mapping[str, Any]) -> WorkerState:
         claims=state.get("state", "idle") in _CLAIMING and not found.get("drained"),
         max_jobs=int(state.get("max_jobs") or _MAX_JOBS),
         max_rows=int(state.get("max_rows") or _MAX_ROWS),
+        joins_seeds=state.get("joins_seeds") is True,
         warm=tuple(warm),
         budget_bytes=state.get("budget_bytes"),
         model_bytes=bytes_of if isinstance(bytes_of, dict) else {},
@@ -254,6 +259,7 @@ def _job(found: Mapping[str, Any], measurements: Measurements, now: float, live:
         model=str(work.get("model", "")),
         cost=cost,
         joins=str(work.get("joins") or ""),
+        seeded=work.get("seeded") is True,
         steps_done=0.0 if worker is None else cost.steps * min(1.0, max(0.0, fraction)),
         age_seconds=max(0.0, now - (_number(found.get("created_at")) or now)),
         deadline_in_seconds=None if deadline_at is None else deadline_at - now,

@@ -190,13 +190,14 @@ class SimulatedWorker:
 
     def _group(self, first: JobInFlight, order: Sequence[JobInFlight]) -> list[JobInFlight]:
         """The first, and all whose calls are joined with its own."""
-        if not first.job.joins or not first.steps:
+        joins = self._joins(first)
+        if not joins or not first.steps:
             return [first]
         group, images, cost = [first], first.job.cost.images, first.job.cost
         joining = Joining(len(order), cost.step_seconds)
         for ahead, one in enumerate((one for one in order if one is not first), start=1):
             added = one.job.cost.images
-            if one.job.joins != first.job.joins or not one.steps:
+            if self._joins(one) != joins or not one.steps:
                 continue
             if (images + added) * cost.image_rows > self.state.max_rows:
                 continue
@@ -207,6 +208,10 @@ class SimulatedWorker:
             elif joining.is_closed:
                 break
         return group
+
+    def _joins(self, one: JobInFlight) -> str:
+        """What is equal for jobs whose calls are joined here; empty: it makes its calls alone."""
+        return "" if one.job.seeded and not self.state.joins_seeds else one.job.joins
 
     # -- serving --------------------------------------------------------------------------------------
 

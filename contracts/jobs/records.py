@@ -246,8 +246,10 @@ def work_of(parameters: JobParameters) -> dict[str, Any]:
 
     `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image
     with its references;
-    `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none.
+    `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none; with
+    `seeded`, they share them only on workers that join calls of jobs with a named seed.
     """
+    joins = "" if parameters.batchable is False else f"{parameters.model} {_size_of(parameters)}"
     return {
         "pace": pace_key(parameters),
         "model": parameters.model,
@@ -256,7 +258,8 @@ def work_of(parameters: JobParameters) -> dict[str, Any]:
         * (parameters.pixels + parameters.num_images * parameters.reference_pixels)
         / 1e6,
         "images": parameters.num_images,
-        "joins": f"{parameters.model} {_size_of(parameters)}" if parameters.batchable else "",
+        "joins": joins,
+        **({"seeded": True} if parameters.batchable is None else {}),
     }
 
 

@@ -87,6 +87,11 @@ class WorkerReport(BaseModel):
     max_rows: int | None = Field(
         None, description="Maximum number of rows in a denoiser call that several jobs share."
     )
+    joins_seeds: bool = Field(
+        False,
+        description="Whether it joins calls of jobs with a seed that a request named and no `batchable`, as set "
+        "by `DARKROOM_WORKER_SEEDS`.",
+    )
     budget_bytes: int | None = Field(
         None, description="Device memory in bytes for weights and activations; null if it is not limited."
     )

@@ -6,6 +6,7 @@ Sent back with `prompt_syntax: a1111`, it makes the same image. Knows no file fo
 from __future__ import annotations
 
 import json
+import re
 
 from contracts.jobs.receipt import Receipt
 from contracts.prompts.syntax import escape
@@ -22,6 +23,8 @@ _MORE_FIELDS = (
     "target_size",
     "padding_mask_crop",
 )
+#: A line of a prompt that begins so would be read as the negative prompt.
+_LIKE_NEGATIVE = re.compile(r"^(\s*)Negative(?= prompt:)", re.MULTILINE)
 
 
 def infotext(receipt: Receipt, seed: int) -> str:
@@ -41,21 +44,47 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Model": job.model,
         "Denoising strength": job.strength,
         "Mask blur": job.mask_blur,
-        "Clip skip": job.clip_skip,
+        # The web UI's number is of the last layer that is read: 1 is the last one, so that none is skipped.
+        "Clip skip": None if job.clip_skip is None else job.clip_skip + 1,
+        "Batch size": job.num_images if job.num_images > 1 else None,
+        "Batch pos": seed - job.seed if job.num_images > 1 else None,
         **{_title(name): _value(getattr(job, name)) for name in _MORE_FIELDS},
         "Long prompt": job.long_prompt if _is_long(receipt) else None,
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
+        **_images(job),
         "Version": f"darkroom {receipt.versions.get('darkroom', '')}",
     }
     lines.append(", ".join(f"{name}: {value}" for name, value in fields.items() if value is not None))
     return "\n".join(lines)
 
 
+def _images(job: JobParameters) -> dict[str, object]:
+    """What is used beside the prompt: names and numbers. The images themselves are not in the file."""
+    fields: dict[str, object] = {
+        "References": len(job.references) or None,
+        "Fit": None if job.fit == "cover" else job.fit,
+    }
+    for number, control in enumerate(job.controls):
+        fields[f"ControlNet {number}"] = _quoted(
+            f"Module: none, Model: {control.controlnet}, Weight: {_number(control.conditioning_scale)}, "
+            f"Guidance Start: {_number(control.guidance_start)}, Guidance End: {_number(control.guidance_end)}"
+        )
+    for number, adapter in enumerate(job.ip_adapters):
+        mask = "" if adapter.mask is None else ", Mask: 1"
+        fields[f"IP-Adapter {number}"] = _quoted(
+            f"Model: {adapter.name}, Weight: {_number(adapter.scale)}, Images: {len(adapter.images)}{mask}"
+        )
+    return fields
+
+
 def _prompt(job: JobParameters, name: str) -> str | None:
     """A prompt in the web UI's syntax; a plain one with what would mean something there escaped."""
     text: str | None = getattr(job, name)
-    return escape(text) if text is not None and job.prompt_syntax == "plain" else text
+    if text is None:
+        return None
+    text = escape(text) if job.prompt_syntax == "plain" else text
+    return _LIKE_NEGATIVE.sub(r"\1(Negative:1)", text)
 
 
 def _is_long(receipt: Receipt) -> bool:

@@ -10,9 +10,9 @@ import json
 import re
 from typing import Any
 
-#: Longest text that is read; the web UI writes a few KiB.
-MAX_TEXT = 64 * 1024
-_NEGATIVE = "Negative prompt:"
+#: Longest text that is read. The web UI writes a few KiB; workers here up to twice what prompts may have.
+MAX_TEXT = 256 * 1024
+_NEGATIVE = re.compile(r"^[ \t]*Negative prompt:", re.MULTILINE)
 _PAIR = re.compile(r'(\w[\w \-/]{1,60}):[ \t]{0,8}("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 #: The last line of a text has parameters if there are this many.
 _MIN_PAIRS = 3
@@ -25,9 +25,8 @@ def read_infotext(text: str) -> dict[str, Any]:
     pairs = _PAIR.findall(last)
     if len(pairs) < _MIN_PAIRS:
         lines, pairs = [*lines, last], []
-    positive, mark, negative = "\n".join(lines).partition(_NEGATIVE)
-    if mark and positive and not positive.endswith("\n"):  # in the middle of a line it is a prompt
-        positive, negative = positive + mark + negative, ""
+    positive, *rest = _NEGATIVE.split("\n".join(lines), maxsplit=1)
+    negative = "".join(rest)
     found: dict[str, Any] = {"Prompt": positive.strip(), "Negative prompt": negative.strip()}
     for name, value in pairs:
         size = _SIZE.fullmatch(value)
@@ -36,6 +35,11 @@ def read_infotext(text: str) -> dict[str, Any]:
         else:
             found[name] = _unquoted(value)
     return found
+
+
+def has_negative_prompt(text: str) -> bool:
+    """Whether a text has a negative prompt, which may be empty; without one it is up to the model."""
+    return _NEGATIVE.search(text[:MAX_TEXT]) is not None
 
 
 def _unquoted(value: str) -> str:

@@ -24,6 +24,7 @@ export function readInfotext(text) {
   if (start >= 0) found.negative_prompt = lines.slice(start).join("\n").slice("Negative prompt: ".length);
   for (const [name, field] of Object.entries(NUMBERS)) if (name in pairs) found[field] = Number(pairs[name]);
   for (const [name, field] of Object.entries(TEXTS)) if (name in pairs) found[field] = pairs[name];
+  if ("clip_skip" in found && --found.clip_skip === 0) delete found.clip_skip; // 1 is the last layer, as without it
   const size = /^(\d+)x(\d+)$/.exec(pairs.Size ?? "");
   return size ? { ...found, width: Number(size[1]), height: Number(size[2]) } : found;
 }

@@ -6,7 +6,7 @@ for model, found in pairs(type(report.models) == 'table' and report.models or {}
   bytes[model] = tonumber(found.planned_bytes) or tonumber(found.resident_bytes)
 end
 local state = { model_bytes = bytes }
-for _, name in ipairs({ 'state', 'max_jobs', 'max_rows', 'warm', 'budget_bytes' }) do state[name] = report[name] end
+for _, name in ipairs({ 'state', 'max_jobs', 'max_rows', 'joins_seeds', 'warm', 'budget_bytes' }) do state[name] = report[name] end
 redis.call('SET', KEY.worker_state .. arguments.id, cjson.encode(state), 'EX', arguments.ttl_seconds)
 redis.call('SET', KEY.worker .. arguments.id, arguments.report, 'EX', arguments.ttl_seconds)
 redis.call('ZADD', KEY.workers, stamp(time), arguments.id)

@@ -174,7 +174,12 @@ def test_a_job_whose_deadline_is_near_goes_first(queue: JobQueue) -> None:
     expect(queue, short, 0, 60 * PACE)
 
 
-def test_jobs_that_share_calls_end_sooner_than_one_after_another(queue: JobQueue, make_claims: MakeClaims) -> None:
+@pytest.mark.parametrize(
+    ("batchable", "joins_seeds", "are_joined"), [(True, False, True), (None, True, True), (None, False, False)]
+)
+def test_jobs_that_share_calls_end_sooner_than_one_after_another(
+    queue: JobQueue, batchable: bool | None, joins_seeds: bool, are_joined: bool
+) -> None:
     # A call takes 0.4 s and 0.1 s more for each image: measured alone, and in calls of four.
     sums: dict[str, float] = {"n": 0, "x": 0, "y": 0, "xx": 0, "xy": 0, "own": 0, "rows": 2}
     for images in (1, 4) * 5:
@@ -182,13 +187,15 @@ def test_jobs_that_share_calls_end_sooner_than_one_after_another(queue: JobQueue
         for name, value in {"n": 1, "x": x, "y": y, "xx": x * x, "xy": x * y}.items():
             sums[name] += value
     queue.connection.hset(keys.JOB_COSTS, f"calls {pace_key(job())}", json.dumps(sums))
-    start_worker(queue, max_jobs=16)
-    jobs = [queue.submit(parameters(model="sdxl", num_inference_steps=10), owner="me") for _ in range(4)]
+    start_worker(queue, max_jobs=16, joins_seeds=joins_seeds)
+    named = parameters(model="sdxl", num_inference_steps=10, batchable=batchable)
+    jobs = [queue.submit(named, owner="me") for _ in range(4)]
 
-    for record, ahead in zip(jobs, range(4), strict=True):
-        found = position(queue, record)
-        assert found.ahead == ahead
-        assert found.eta_seconds == pytest.approx(10 * (0.4 + 4 * 0.1), rel=0.1)
+    found = [position(queue, record) for record in jobs]
+
+    assert [one.ahead for one in found] == [0, 1, 2, 3]
+    last = 10 * (0.4 + 4 * 0.1) if are_joined else 4 * 10 * (0.4 + 0.1)
+    assert max(one.eta_seconds or 0.0 for one in found) == pytest.approx(last, rel=0.1)
 
 
 def test_other_owners_are_served_as_many_seconds_not_as_many_jobs(queue: JobQueue) -> None:

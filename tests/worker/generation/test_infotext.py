@@ -21,7 +21,6 @@ FIELDS = {
     "Sampler": "scheduler",
     "CFG scale": "guidance_scale",
     "Seed": "seed",
-    "Clip skip": "clip_skip",
     "True cfg scale": "true_cfg_scale",
     "Guidance rescale": "guidance_rescale",
     "Max sequence length": "max_sequence_length",
@@ -47,6 +46,7 @@ def read_line(text: str) -> dict[str, Any]:
     fields = {"prompt": prompt, "width": int(width), "height": int(height)}
     fields |= {"negative_prompt": negative} if negative else {}
     fields |= {field: _value(found[name]) for name, field in FIELDS.items() if name in found}
+    fields |= {"clip_skip": int(found["Clip skip"]) - 1} if "Clip skip" in found else {}
     return fields | {field: [*map(int, found[name].split("x"))] for name, field in PAIRS.items() if name in found}
 
 
