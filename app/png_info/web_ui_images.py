@@ -81,7 +81,7 @@ def _control(draft: Draft, name: str, unit: Mapping[str, str], catalogue: Catalo
 
 def _adapter(unit: Mapping[str, str]) -> dict[str, Any]:
     scale = read_number(unit.get("Weight"))
-    adapter = {
+    adapter: dict[str, Any] = {
         "name": unit.get("Model", "").strip(),
         "images": [PLACEHOLDER] * (_count(unit.get("Images"), _MAX_IMAGES) or 1),
     }
