@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo install test test-node test-clients test-browser browser docs fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
+.PHONY: demo install test clients test-node test-clients test-browser browser docs fuzz lint check chaos sentinel soak audit judge manifest bench containers gpu gpu-check format clean
 
 demo: install  ## run the service, one job of each task, and show the images
 	@$(BIN)/python -m cli.demo
@@ -29,11 +29,16 @@ lint: .venv/installed-dev  ## linters, types, and the static checks of what is d
 check: lint  ## linters, types, and the tests that need no model: the quick one
 	$(PYTEST) -q tests/test_layers.py tests/test_release.py tests/contracts tests/app tests/dispatcher tests/cli tests/deploy
 
-test-node: .venv/installed-dev  ## the OpenAI package of npm against the service, and types generated for TypeScript; needs node, and npm's registry
-	$(BIN)/python -m pytest tests/openai_node/images.py tests/generated_clients/typescript.py
+clients: .venv/installed-dev build/generators/bin/datamodel-codegen  ## pack the Python and the TypeScript client into build/clients; needs PyPI, node, and npm's registry
+	$(BIN)/python -m clients.build
 
-test-clients: .venv/installed-dev build/generators/bin/openapi-python-client  ## a Python client generated from the OpenAPI document; needs PyPI
-	$(BIN)/python -m pytest tests/generated_clients/python.py
+test-node: .venv/installed-dev  ## the TypeScript client and the OpenAI package of npm against the service, and types generated for TypeScript; needs node, and npm's registry
+	$(BIN)/python -m clients.build typescript
+	$(BIN)/python -m pytest tests/clients/typescript.py tests/openai_node/images.py tests/generated_clients/typescript.py
+
+test-clients: .venv/installed-dev build/generators/bin/openapi-python-client build/generators/bin/datamodel-codegen  ## the Python client's package and its types, and one generated from the OpenAPI document; needs PyPI
+	$(BIN)/python -m clients.build python
+	$(BIN)/python -m pytest tests/clients/python_types.py tests/generated_clients/python.py
 
 test-browser: .venv/installed-dev  ## "Try it out" of every route at /docs; needs Chromium (apt-get install chromium), node, and npm's registry
 	$(BIN)/python -m pytest -s tests/docs_browser/docs.py
@@ -60,10 +65,15 @@ soak: .venv/installed-dev  ## honest and hostile clients for 20 minutes, while e
 audit: build/audit/bin/pip-audit  ## known vulnerabilities of the pinned dependencies; needs PyPI, and is for CI with network
 	build/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
-# In an environment of its own: it needs an older typer than the rest.
-build/generators/bin/openapi-python-client:
+# In an environment of their own: they need other versions than the rest.
+build/generators/bin/python:
 	$(PYTHON) -m venv build/generators
+
+build/generators/bin/openapi-python-client: build/generators/bin/python
 	PIP_CONSTRAINT= build/generators/bin/python -m pip install --quiet openapi-python-client==0.29.1
+
+build/generators/bin/datamodel-codegen: build/generators/bin/python
+	PIP_CONSTRAINT= build/generators/bin/python -m pip install --quiet datamodel-code-generator==0.89.0
 
 build/audit/bin/pip-audit:
 	$(PYTHON) -m venv build/audit

@@ -60,6 +60,7 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, service: RunningServi
         **{name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DARKROOM_SERVER": service.url,
+        "PYTHONPATH": str(ROOT / "clients" / "python"),  # what `pip install` of a release does
     }
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
         if block.kind == "file":

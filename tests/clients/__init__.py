@@ -1,0 +1,1 @@
+"""The Python client in `clients/`, against answers that a service seldom gives."""
