@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package,) = (ROOT / "build" / "clients").glob("darkroom-client-*.tgz")
     (folder / "package.json").write_text('{"private": true, "type": "module"}', encoding="utf-8")
     options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-    wanted = [package, "typescript@5.9.3", "@types/node@20.19.43"]
+    wanted = [str(package), "typescript@5.9.3", "@types/node@20.19.43"]
     subprocess.run(["npm", "install", *options, *wanted], cwd=folder, check=True)
     return folder
 

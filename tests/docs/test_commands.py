@@ -63,12 +63,12 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, service: RunningServi
         "PYTHONPATH": str(ROOT / "clients" / "python"),  # what `pip install` of a release does
     }
     for block in blocks((ROOT / page).read_text(encoding="utf-8")):
+        text = block.body.replace("http://127.0.0.1:8000", service.url)
         if block.kind == "file":
-            (tmp_path / block.name).write_text(block.body, encoding="utf-8")
+            (tmp_path / block.name).write_text(text, encoding="utf-8")
         elif block.kind == "run":
-            command = block.body.replace("http://127.0.0.1:8000", service.url)
             done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", command],
+                ["bash", "-euo", "pipefail", "-c", text],
                 cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{block.body}\n{done.stdout}\n{done.stderr}"
