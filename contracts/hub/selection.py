@@ -7,6 +7,7 @@ lists the shards of a component's weights.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class RepositoryFiles:
 
     @classmethod
     def in_folder(cls, folder: Path) -> RepositoryFiles:
-        """A folder on this machine."""
-        names = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        """A folder on this machine; links to files and folders count as what they lead to."""
+        names = {file.relative_to(folder).as_posix() for file in _files_below(folder) if file.is_file()}
         return cls(folder.name, names, lambda name: (folder / name).read_bytes())
 
     def read_json(self, name: str) -> Mapping[str, Any]:
@@ -50,6 +51,15 @@ class RepositoryFiles:
         if not isinstance(content, dict):
             raise HubRefused(f"{name} of {self.repository} is not a JSON object")
         return content
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files at any depth; a link that leads back to a folder above it is not followed."""
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root)
+        above = {os.path.realpath(parent) for parent in (here, *here.parents)}
+        folders[:] = [name for name in folders if os.path.realpath(here / name) not in above]
+        yield from (here / name for name in files)
 
 
 #: Chooses the files that are needed, as paths in the repository. Raises HubRefused where they are not there.
@@ -268,6 +278,13 @@ def _shards(files: RepositoryFiles, index: str, prefix: str) -> list[str]:
     if missing:
         raise HubRefused(f"{files.repository} lacks {_listed(missing)}, which {index} names")
     return shards
+
+
+def weights_below(path: Path) -> list[Path]:
+    """All `.safetensors` files of a folder on this machine, in order; of a file, itself."""
+    if not path.is_dir():
+        return [path]
+    return [path / name for name in safetensors_of(RepositoryFiles.in_folder(path).names)]
 
 
 def safetensors_of(names: Collection[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.errors import AdapterRefused, CatalogueError
+from contracts.hub.selection import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
 from contracts.requests.parameters import LoraParameters
@@ -67,7 +68,7 @@ def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path 
             return None
         files = cached.paths
     else:
-        files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+        files = weights_below(source)
     return size_component(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
 
 

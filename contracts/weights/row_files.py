@@ -14,7 +14,7 @@ from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import RepositoryFiles, model_files
+from contracts.hub.selection import RepositoryFiles, model_files, weights_below
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.ip_adapter_rows import check_ip_adapter_row
@@ -52,7 +52,7 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
 
 
 def _check_lora(place: Path, row: LoraSpec) -> None:
-    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
+    files = weights_below(place)
     if row.variant is not None and place.is_dir():
         files = [file for file in files if f".{row.variant}." in file.name]
     if len(files) != 1:

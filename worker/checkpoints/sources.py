@@ -18,6 +18,7 @@ from contracts.hub.selection import (
     Select,
     descriptions,
     model_files,
+    weights_below,
 )
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import HubSource
@@ -210,7 +211,7 @@ def _chosen_in(path: Path, spec: ControlNetSpec) -> Path:
 
 
 def _lora_in(path: Path, spec: LoraSpec) -> Path:
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    files = weights_below(path)
     if spec.variant is not None and path.is_dir():
         files = [file for file in files if f".{spec.variant}." in file.name]
     if len(files) != 1 or files[0].suffix != ".safetensors":
