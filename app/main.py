@@ -12,6 +12,7 @@ from app.dependencies.access import AUTHENTICATED, AUTHENTICATED_BY_PASSWORD_TOO
 from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
 from app.dialects.a1111.responses import A1111
 from app.dialects.huggingface_errors import HUGGING_FACE
+from app.dialects.openai_batches.feeder import feeding
 from app.dialects.openai_responses import OPENAI
 from app.dialects.replicate_schema import REPLICATE
 from app.middleware.access_log import AccessLogMiddleware
@@ -39,6 +40,8 @@ from app.routes import (
     metrics,
     models,
     openai,
+    openai_batches,
+    openai_files,
     page,
     plan,
     png_info,
@@ -80,7 +83,7 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, offered, counters, tracing) as services:
+        async with open_services(settings, offered, counters, tracing) as services, feeding(services):
             app.state.services = services
             yield
 
@@ -94,7 +97,7 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
         telemetry=_NO_TELEMETRY_OF_FASTAPI,
     )
     # From the innermost to the outermost.
-    error_handlers.install(app, [OPENAI, HUGGING_FACE, REPLICATE, *A1111])
+    error_handlers.install(app, [*OPENAI, HUGGING_FACE, REPLICATE, *A1111])
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
@@ -107,7 +110,7 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     native = (tasks, plan, png_info, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
-    dialects = (openai, huggingface, replicate, replicate_models, replicate_files)
+    dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
     for module in (*native, *dialects, *admin):
         app.include_router(

@@ -33,6 +33,8 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.caller_options import CallerOptions
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.auth.signed_links import LinkSigner
+from contracts.batches.batches import BatchStore
+from contracts.batches.files import FileStore
 from contracts.catalogue.catalogue import Catalogue
 from contracts.hub_revisions import AgreedRows
 from contracts.leases.claims import Claims
@@ -91,6 +93,8 @@ class Services:
     decoder: ImageDecoder
     fetcher: Fetcher | None
     loras: LoraRegistry
+    files: FileStore
+    batches: BatchStore
     retention: Retention
     owner_bytes: OwnerBytes
     webhook_secrets: Secrets
@@ -169,6 +173,8 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
         decoder=_open_decoder(settings),
         fetcher=_open_fetcher(settings),
         loras=LoraRegistry(redis, storage, retention),
+        files=FileStore(redis, storage, retention),
+        batches=BatchStore(redis, storage, retention),
         retention=retention,
         owner_bytes=OwnerBytes(redis),
         webhook_secrets=Secrets(redis, settings.shared),

@@ -139,7 +139,15 @@ class ApiSettings(Settings):
         30.0, gt=0, description="timeout of decoding one image, without waiting; then 413"
     )
     max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="maximum size of a LoRA file; more gets 413")
-    lora_timeout_seconds: float = Field(600.0, gt=0, description="timeout of receiving a LoRA; then 408")
+    lora_timeout_seconds: float = Field(
+        600.0, gt=0, description="timeout of receiving a LoRA or a file of requests (/v1/files); then 408"
+    )
+    max_jsonl_bytes: int = Field(
+        200 * _MIB, ge=1024, description="maximum size of a file of requests (/v1/files); more gets 413"
+    )
+    max_jsonl_lines: int = Field(
+        50_000, ge=1, description="maximum lines of a file of requests; a batch (/v1/batches) of more fails"
+    )
     upload_timeout_seconds: float = Field(
         60.0, gt=0, description="timeout of receiving any other request body; then 408"
     )

@@ -12,6 +12,7 @@ leases/         the workers' side: claim, report, finish, reap
 forecast/       when jobs will end, and in which order workers serve them
 storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
+batches/        files of requests that are run in the course of a day
 auth/           API keys and signed links
 provenance/     Content Credentials: images that say where they come from
 tracing/        traces: contexts that cross processes, and spans

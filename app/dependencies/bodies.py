@@ -84,13 +84,29 @@ async def _edit_body(request: Request, response: Response) -> AsyncGenerator[Req
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
     await require_generate(request, response)
-    settings, kind = services_of(request).settings, media_type(request)
-    if kind not in ("multipart/form-data", "application/octet-stream"):
+    if media_type(request) not in ("multipart/form-data", "application/octet-stream"):
         raise _wrong_type(request, "the file as application/octet-stream, or a form with the field `file`")
-    await run_in_threadpool(_require_space, request, spooled_copies=2 if kind == "multipart/form-data" else 1)
-    with services_of(request).spool_space.reserve(principal_of(request).owner) as reservation:
-        limits = (settings.max_lora_bytes, settings.lora_timeout_seconds)
-        async with spool_file(request, *limits, reservation) as file:
+    async with _spooled(request, services_of(request).settings.max_lora_bytes) as file:
+        yield file
+
+
+async def _json_lines_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
+    await require_generate(request, response)
+    if media_type(request) != "multipart/form-data":
+        raise _wrong_type(request, "a form (multipart/form-data) with the fields `file` and `purpose`")
+    async with _spooled(request, services_of(request).settings.max_jsonl_bytes) as file:
+        yield file
+
+
+@asynccontextmanager
+async def _spooled(request: Request, max_bytes: int) -> AsyncGenerator[SpooledFile, None]:
+    """The file of the body, on the disk; its bytes count against the space for such files until the end."""
+    services = services_of(request)
+    copies = 2 if media_type(request) == "multipart/form-data" else 1
+    await run_in_threadpool(_require_space, request, spooled_copies=copies)
+    with services.spool_space.reserve(principal_of(request).owner) as reservation:
+        timeout_seconds = services.settings.lora_timeout_seconds
+        async with spool_file(request, max_bytes, timeout_seconds, reservation) as file:
             yield file
 
 
@@ -136,3 +152,5 @@ EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
 #: the file of a form in the field `content`
 ContentFileDep = Annotated[bytes, Depends(_content_file)]
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]
+#: a file of requests, and the form's other fields
+JsonLinesFileDep = Annotated[SpooledFile, Depends(_json_lines_file)]

@@ -6,6 +6,8 @@ openai_schema.py      the fields of OpenAI Images requests
 openai_forms.py       bodies of their calls, JSON or forms
 openai_requests.py    the requests, translated into ours
 openai_responses.py   answers, events and errors as OpenAI clients read them
+openai_submission.py  their requests, submitted as jobs
+openai_batches/       files of them, run in the course of a day
 huggingface_requests.py  requests of Hugging Face's inference clients
 huggingface_errors.py    errors as they read them
 replicate_schema.py      bodies of Replicate's API

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.dialects.openai_batches.schema import BatchRequest
 from app.dialects.openai_schema import ImageRequest
 from app.error_handlers import Dialect, cut
 from app.errors import Failure
@@ -77,8 +78,8 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody = Field(description="The error.")
 
 
-def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> ImagesAnswer:
-    """Return the answer for a completed job."""
+def answer_images(quality: str | None, record: JobRecord, view: JobView) -> ImagesAnswer:
+    """Return the answer for a completed job, and the quality that its request named."""
     is_url = record.response_format == "url"
     return ImagesAnswer(
         created=int(record.finished_at or record.created_at),
@@ -87,7 +88,7 @@ def answer_images(request: ImageRequest, record: JobRecord, view: JobView) -> Im
             for image in view.images
         ],
         output_format=record.parameters.output_format,
-        quality=_quality(request),
+        quality=_quality(quality),
         size=_size(record),
         job=record.id,
     )
@@ -119,7 +120,7 @@ def _event(kind: str, image: str, request: ImageRequest, record: JobRecord, deta
         "background": "opaque",
         "created_at": int(time.time()),
         "output_format": record.parameters.output_format,
-        "quality": _quality(request) or "auto",
+        "quality": _quality(request.quality) or "auto",
         "size": _size(record),
     }
     return _write(kind, data | details)
@@ -127,15 +128,15 @@ def _event(kind: str, image: str, request: ImageRequest, record: JobRecord, deta
 
 def error_event(failure: Failure) -> str:
     """Return the event that ends a stream with an error."""
-    return _write("error", _error(failure).model_dump())
+    return _write("error", answer_failure(failure).model_dump())
 
 
 def _write(kind: str, data: dict[str, Any]) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
-def _quality(request: ImageRequest) -> str | None:
-    named = None if request.quality == "auto" else request.quality
+def _quality(quality: str | None) -> str | None:
+    named = None if quality == "auto" else quality
     return None if named is None else _QUALITIES.get(named, named)
 
 
@@ -143,7 +144,8 @@ def _size(record: JobRecord) -> str:
     return f"{record.parameters.width}x{record.parameters.height}"
 
 
-def _error(failure: Failure) -> ErrorAnswer:
+def answer_failure(failure: Failure) -> ErrorAnswer:
+    """Return a failure in OpenAI's format."""
     status = failure.row.status
     kind = "invalid_request_error"
     if status == HTTPStatus.UNAUTHORIZED:
@@ -163,7 +165,12 @@ def _error(failure: Failure) -> ErrorAnswer:
 def render_error(failure: Failure, request_id: str) -> JSONResponse:
     """Render a failure in OpenAI's format."""
     headers = {**failure.headers, HEADER: request_id}
-    return JSONResponse(_error(failure).model_dump(), failure.row.status, headers=headers)
+    return JSONResponse(answer_failure(failure).model_dump(), failure.row.status, headers=headers)
 
 
-OPENAI = Dialect("/v1/images/", render_error, "application/json", ErrorAnswer)
+#: By the paths of OpenAI's API.
+OPENAI = (
+    Dialect("/v1/images/", render_error, "application/json", ErrorAnswer),
+    Dialect("/v1/files", render_error, "application/json", ErrorAnswer),
+    Dialect("/v1/batches", render_error, "application/json", ErrorAnswer, (BatchRequest,)),
+)

@@ -183,7 +183,7 @@ def _describe_bodies(operation: Document, schemas: Document) -> None:
 def _example_of(name: str, schemas: Document) -> Any:
     """The example of a schema; for a list, one with a single entry. None where there is none."""
     entries = schemas.get(name, {}).get("properties", {}).get("data", {}).get("items", {})
-    if name.endswith("List") and "$ref" in entries:
+    if name.endswith("List") and "$ref" in entries and name not in _examples():
         entry = _example_of(entries["$ref"].rpartition("/")[2], schemas)
         return entry and {"object": "list", "data": [entry], "has_more": False, "next_cursor": None}
     return _examples().get(name)

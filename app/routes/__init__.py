@@ -12,6 +12,8 @@ models.py      models, and the schemas of their requests
 catalogue.py   ControlNets, IP-Adapters, schedulers, preprocessors
 workers.py     operators: the live workers
 openai.py      OpenAI's image API
+openai_files.py    its files of requests and results
+openai_batches.py  its batches
 huggingface.py  Hugging Face's inference calls
 replicate.py   Replicate's predictions
 replicate_models.py  its models and versions

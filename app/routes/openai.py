@@ -7,7 +7,6 @@ the same key returns it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -15,9 +14,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import EditBodyDep, JsonBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
-from app.dialects.field_names import named_as_sent
 from app.dialects.openai_forms import RequestBody
-from app.dialects.openai_requests import draft_request, foreign_name, read_request
+from app.dialects.openai_requests import read_request
 from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
 from app.dialects.openai_schema import (
     EditRequest,
@@ -26,11 +24,11 @@ from app.dialects.openai_schema import (
     VariationRequest,
     without_images,
 )
+from app.dialects.openai_submission import accept_images
 from app.errors import describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
 from app.parsing.requests import Reading
-from app.submission.checks import JobDraft
 from app.submission.submit import Submission, require_completed
 from contracts.errors import DarkroomError
 from contracts.job_view import JobView
@@ -80,11 +78,7 @@ async def _answer(
     services = submission.services
     request: ImageRequest = reading.requests[0]
 
-    def draft() -> JobDraft:
-        return JobDraft(*draft_request(reading, services.catalogue, submission.checks.inputs, body.files))
-
-    with named_as_sent(partial(foreign_name, request)):
-        record = await run_in_threadpool(lambda: submission.accept(body.json, draft, response))
+    record = await run_in_threadpool(accept_images, submission, reading, body.json, body.files, response)
     body.release()
     request = without_images(request)
     if request.stream:
@@ -94,7 +88,7 @@ async def _answer(
         return stream
     record = await submission.wait(record, services.settings.hold_seconds)
     require_completed(record)
-    return answer_images(request, record, await _view(record, submission))
+    return answer_images(request.quality, record, await _view(record, submission))
 
 
 async def _view(record: JobRecord, submission: Submission) -> JobView:

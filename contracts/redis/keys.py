@@ -72,6 +72,14 @@ GARBAGE         = Key("darkroom:rubbish",                  "zset",    "rows: to 
 UPLOAD          = Key("darkroom:upload:{owner}:{sha256}",  "string",  "upload TTL",            "uploads/images")
 LORAS           = Key("darkroom:loras",                    "hash",    "until removed",         "uploads/loras")
 OWNER_LORAS     = Key("darkroom:loras:{owner}",            "hash",    "until removed",         "uploads/loras")
+# Batches of requests
+FILE            = Key("darkroom:file:{id}",                "hash",    "the file's own TTL",    "batches/files")
+OWNER_FILES     = Key("darkroom:files:{owner}",            "zset",    "rows: as new ones come", "batches/files")
+BATCH           = Key("darkroom:batch:{id}",               "hash",    "30 days after its end", "batches/batches")
+OWNER_BATCHES   = Key("darkroom:batches:{owner}",          "zset",    "rows: as new ones come", "batches/batches")
+BATCHES         = Key("darkroom:batches",                  "zset",    "rows: to batch's end",  "batches/batches")
+BATCH_LINES     = Key("darkroom:batch_lines:{id}",         "hash",    "to batch's end",        "batches/batches")
+BATCH_PARTS     = Key("darkroom:batch_parts:{id}",         "list",    "to batch's end",        "batches/batches")
 # Access
 API_KEY         = Key("darkroom:key:{id}",                 "hash",    "kept",                  "auth/api_keys")
 API_KEYS        = Key("darkroom:keys",                     "zset",    "kept",                  "auth/api_keys")

@@ -29,6 +29,9 @@ class Storage(Protocol):
     def read(self, key: str) -> bytes:
         """Return the bytes; raises NotFound."""
 
+    def read_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return some bytes of a file, which has them; raises NotFound."""
+
     def write_file(self, key: str, source: Path) -> None:
         """Store a local file, which may be larger than memory; otherwise as `write`."""
 

@@ -55,6 +55,11 @@ class BucketStorage:
         with _translated_errors(key):
             return bytes(obstore.get(self._store, check_key(key)).bytes())
 
+    def read_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return some bytes of an object; raises NotFound."""
+        with _translated_errors(key):
+            return bytes(obstore.get_range(self._store, check_key(key), start=start, length=size_bytes))
+
     def write_file(self, key: str, source: Path) -> None:
         """Store a file, which may be larger than memory, in parts; visible once the last part is stored."""
         with source.open("rb") as file, _translated_errors(key):

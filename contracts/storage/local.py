@@ -55,15 +55,16 @@ class LocalStorage:
             except FileNotFoundError:
                 raise NotFound("stored object", key) from None
 
+    def read_range(self, key: str, start: int, size_bytes: int) -> bytes:
+        """Return some bytes of a file; raises NotFound."""
+        with _translated_errors(), self._open(key) as stream:
+            stream.seek(start)
+            return stream.read(size_bytes)
+
     def read_file(self, key: str, target: Path) -> None:
         """Copy to a local file in chunks; raises NotFound."""
-        with _translated_errors():
-            try:
-                stream = self._path(key).open("rb")
-            except FileNotFoundError:
-                raise NotFound("stored object", key) from None
-            with stream, target.open("wb") as file:
-                shutil.copyfileobj(stream, file, _CHUNK_BYTES)
+        with _translated_errors(), self._open(key) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
     def exists(self, key: str) -> bool:
         """Return whether the key exists."""
@@ -121,6 +122,12 @@ class LocalStorage:
         """Return None: a folder has no URLs."""
         del key, seconds
         return None
+
+    def _open(self, key: str) -> BinaryIO:
+        try:
+            return self._path(key).open("rb")
+        except FileNotFoundError:
+            raise NotFound("stored object", key) from None
 
     def _write(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
         target = self._path(key)

@@ -93,6 +93,11 @@ class Retention:
         with redis_errors_are_unavailable():
             return cast("str | None", self._scripts.run("retain_input", sha256=sha256, seconds=seconds))
 
+    def drop(self, key: str) -> None:
+        """Let an input be removed as soon as nothing holds it, whatever it was retained for."""
+        with redis_errors_are_unavailable():
+            self._connection.zadd(keys.INPUTS, {key: 0}, xx=True)
+
     def sweep(self) -> int:
         """Run one round; returns how many jobs and inputs were removed, 0 if none were due.
 

@@ -3,7 +3,7 @@ accounts.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
 `write_even_if_full()`. Those that bring something new are refused (submit, requeue_failed, preview, retain_input,
-register_lora, idempotency_begin, idempotency_bind).
+register_lora, register_file, create_batch, idempotency_begin, idempotency_bind).
 
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases
@@ -16,7 +16,11 @@ due_inputs       lend unused inputs to a sweeper       release_lost     put back
 retain_input     keep an input for some time           reap             requeue jobs of silent workers
 idempotency_*    begin, bind and release a key         claim_message    lease a webhook message to a dispatcher
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
-recount_bytes    mend an owner's count of bytes
+recount_bytes    mend an owner's count of bytes        register_file    enter a file of a batch
+create_batch     accept a batch of requests            unregister_file  remove it
+claim_batch      lease one whose round is due          commit_batch     store what a round has done
+release_batch    end a round                           cancel_batch     ask for a batch's end
+finish_batch     end a batch
 unregister_lora  remove it                             webhook_secrets  read or replace signing secrets
 fail_unreadable  end a job that cannot be read         publish_report   write a worker's report
 update_field     one field of a key or of a process's entry

@@ -172,6 +172,18 @@ local function release_input(input)
   redis.call('ZADD', KEY.inputs, 'NX', stamp(now()), input)
 end
 
+-- Whether the content of a file of a batch is still registered.
+local function has_content(file) return redis.call('GET', KEY.input .. text(sha256_of(file.input))) == file.input end
+
+-- Writes the record of a file of a batch; returns `kept`, or `swept` where its content is gone.
+local function write_file(file)
+  if not has_content(file) then return 'swept' end
+  for name, value in pairs(file.fields) do redis.call('HSET', KEY.file .. file.id, name, value) end
+  redis.call('EXPIREAT', KEY.file .. file.id, math.ceil(file.expires_at))
+  redis.call('ZADD', KEY.owner_files .. file.owner, stamp(file.created_at), file.id)
+  return 'kept'
+end
+
 -- The fence: only the execution that holds the lease may write.
 local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution

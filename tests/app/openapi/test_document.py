@@ -254,7 +254,8 @@ def test_uploads_and_images_list_their_media_types(document: Json) -> None:
 
 def test_every_error_is_documented_in_the_dialect_of_its_path(document: Json) -> None:
     for name, operation in operations(document):
-        is_foreign = any(prefix in name for prefix in ("/v1/images/", " /hf", " /sdapi/", " /controlnet/"))
+        prefixes = (" /v1/images/", " /v1/files", " /v1/batches", " /hf", " /sdapi/", " /controlnet/")
+        is_foreign = any(prefix in name for prefix in prefixes)
         media_type = "application/json" if is_foreign else "application/problem+json"
         errors = {status: part for status, part in operation["responses"].items() if status >= "400"}
         assert "500" in errors, name

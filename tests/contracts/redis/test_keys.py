@@ -11,6 +11,9 @@ import pytest
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.caller_options import CallerOptions
 from contracts.auth.signed_links import LinkSigner
+from contracts.batches.batches import BatchStore
+from contracts.batches.files import FileStore
+from contracts.batches.records import Batch, Round, StartedLine
 from contracts.jobs.records import JobState, WebhookRecord, work_of
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
@@ -29,6 +32,7 @@ from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.images import Upload, remember
 from contracts.uploads.loras import LoraRegistry
+from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.lora_files import AdapterFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
@@ -119,6 +123,19 @@ def full_redis(
     facts = AdapterFacts(family="sdxl", layout="peft", ranks=(4,), values=9, dtype="F32", changes_text=False)
     for owner in ("me", None):
         LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
+    requests = FileStore(connection, storage, retention).add(file, "me", "x", "batch", 60, ByteLimit("me", 0))
+    batches = BatchStore(connection, storage, retention)
+    batches.create(
+        Batch(
+            id="batch_x", owner="me", api_key="", base="", endpoint="", completion_window="24h",
+            input_file_id=requests.id, input_key=requests.key, input_bytes=1, output_seconds=60,
+        ),
+        60,
+    )  # fmt: skip
+    lease = batches.claim()
+    assert lease is not None
+    line = StartedLine(job="x", custom_id="x")
+    batches.commit(lease, Round(started={1: line}, parts={"output": requests.key}))
     keys = ApiKeyStore(connection)
     keys.count_call(keys.create("x")[0].id, 9)
     CallerOptions(connection).set("key", {"name": 1})
@@ -154,6 +171,6 @@ def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> N
 
     names = (
         "idempotency owner_idempotency retries worker worker_state upload rate caller_options "
-        "flushed write_probe signer_lock usage"
+        "flushed write_probe signer_lock usage file"
     )
     assert expiring == {TABLE[name] for name in names.split()}

@@ -31,6 +31,14 @@ def test_a_large_file_is_written_and_read(any_storage: Storage, tmp_path: Path) 
         any_storage.read_file("inputs/none.safetensors", target)
 
 
+def test_a_part_of_a_file_is_read_alone(any_storage: Storage) -> None:
+    any_storage.write("inputs/abc.jsonl", b"0123456789")
+    assert any_storage.read_range("inputs/abc.jsonl", 3, 4) == b"3456"
+    assert any_storage.read_range("inputs/abc.jsonl", 9, 1) == b"9"
+    with pytest.raises(NotFound):
+        any_storage.read_range("inputs/none.jsonl", 0, 1)
+
+
 def test_a_missing_file_is_not_found(any_storage: Storage) -> None:
     assert not any_storage.exists("inputs/none.png")
     with pytest.raises(NotFound):
