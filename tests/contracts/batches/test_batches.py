@@ -119,7 +119,7 @@ def test_parts_that_no_commit_names_are_swept(
     lost = batches.write_part(lease, batches.fetch(batch.id), "output", tmp_path / "part")
 
     assert (batches.parts(batch.id, "output"), batches.parts(batch.id, "error")) == ([key], [])
-    assert queue.connection.zscore(keys.INPUTS, lost) > queue.now()
+    assert float(str(queue.connection.zscore(keys.INPUTS, lost))) > queue.now()
     assert lost != key
     batches.finish(lease, BatchStatus.COMPLETED, [])
     retention.sweep()

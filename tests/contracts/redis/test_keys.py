@@ -132,10 +132,10 @@ def full_redis(
         ),
         60,
     )  # fmt: skip
-    lease = batches.claim()
-    assert lease is not None
+    turn = batches.claim()
+    assert turn is not None
     line = StartedLine(job="x", custom_id="x")
-    batches.commit(lease, Round(started={1: line}, parts={"output": requests.key}))
+    batches.commit(turn, Round(started={1: line}, parts={"output": requests.key}))
     keys = ApiKeyStore(connection)
     keys.count_call(keys.create("x")[0].id, 9)
     CallerOptions(connection).set("key", {"name": 1})

@@ -41,8 +41,8 @@ def test_a_batch_goes_on_in_another_process_after_a_kill(
 ) -> None:
     lease = {"DARKROOM_API_IDEMPOTENCY_LEASE_SECONDS": "1"}
     with api_process(settings.redis_url, settings.data, **lease) as (http, process):
-        form = {"purpose": (None, "batch"), "file": ("requests.jsonl", requests())}
-        file = http.post("/v1/files", files=form).json()["id"]
+        form = http.post("/v1/files", data={"purpose": "batch"}, files={"file": ("r.jsonl", requests())})
+        file = form.json()["id"]
         body = {"input_file_id": file, "endpoint": "/v1/images/generations", "completion_window": "24h"}
         batch = http.post("/v1/batches", json=body).json()["id"]
         wait_until(lambda: count_jobs(queue) >= 3)
