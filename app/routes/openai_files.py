@@ -118,7 +118,7 @@ def delete_file(id: _FileId, services: ServicesDep, principal: PrincipalDep) -> 
             "content": {
                 "application/jsonl": {
                     "schema": {"type": "string", "format": "binary"},
-                    "example": '{"custom_id": "one", "method": "POST", "url": "/v1/images/generations", "body": {}}',
+                    "example": '{"custom_id": "one", "response": {"status_code": 200}, "error": null}',
                 }
             },
         },
