@@ -76,6 +76,7 @@ class LineJobs:
             retry=ClientRetry(services.retries, services.queue, batch.owner, None),
             client_left=_nobody_waits,
             request_id=request_id(batch.id, number),
+            trace_context=None,
         )
 
 
