@@ -56,8 +56,11 @@ fuzz: .venv/installed-dev  ## schemathesis against the service, for up to half a
 chaos: .venv/installed-dev  ## hundreds of jobs through a service that is being broken
 	DARKROOM_CHAOS_JOBS=$${DARKROOM_CHAOS_JOBS:-400} DARKROOM_CHAOS_OUTAGE_SECONDS=30 $(BIN)/python -m pytest -s tests/chaos
 
-sentinel: .venv/installed-dev  ## kill the primary under load, with Sentinels: the embedded Redis, Redis 7 over TLS, and Valkey
+sentinel: .venv/installed-dev  ## kill the primary under load, with Sentinels: the embedded Redis, Redis 7 over TLS, and Valkey; and fill the memory of the last two
 	DARKROOM_SENTINEL_SERVERS="$$($(BIN)/python -c 'from cli.supervisor.redis_server import find_server; print(find_server())'):$$(deploy/bare/redis-servers $(BIN))" $(BIN)/python -m pytest -s tests/sentinel
+	for server in redis-7 valkey; do \
+	  [ ! -x build/redis-servers/$$server/redis-server ] || PATH="$$PWD/build/redis-servers/$$server:$$PATH" $(BIN)/python -m pytest tests/contracts/redis/test_full_memory.py || exit 1; \
+	done
 
 soak: .venv/installed-dev  ## honest and hostile clients for 20 minutes, while everything is broken in turn
 	$(BIN)/python -m tests.soak --minutes $${DARKROOM_SOAK_MINUTES:-20}

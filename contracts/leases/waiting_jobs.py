@@ -5,6 +5,7 @@ Knows no files: a worker that prepares them calls this.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -15,6 +16,8 @@ from contracts.redis.connection import Scripts
 
 #: How many jobs are told of each step of a download; the others read only that it began, and how it ended.
 _TOLD_OF_PROGRESS = 64
+#: Jobs that one run of the script visits: it ends each of them in about 0.3 ms, while Redis does nothing else.
+_ROUND_JOBS = 100
 #: Jobs no longer wait for a worker that has not reported its download for this long.
 _STALE_SECONDS = 30.0
 
@@ -83,12 +86,22 @@ class WaitingJobs:
         return self._run(name, error=error.model_dump_json()).ended
 
     def _run(self, name: str, **arguments: Any) -> Heard:
-        answer = self._scripts.run(
-            "tell_waiting",
-            name=name,
-            worker=self._worker,
-            stale_seconds=_STALE_SECONDS,
-            ttl_seconds=self._ttl_seconds,
-            **arguments,
-        )
-        return Heard(*answer)
+        """Run the script in rounds: one for all jobs would keep Redis from answering others meanwhile."""
+        heard, left = Heard(0, [], []), arguments.get("max_jobs", math.inf)
+        while True:
+            needing, ended, others, told, *after = self._scripts.run(
+                "tell_waiting",
+                name=name,
+                worker=self._worker,
+                stale_seconds=_STALE_SECONDS,
+                ttl_seconds=self._ttl_seconds,
+                round=_ROUND_JOBS,
+                **arguments,
+            )
+            names = list(dict.fromkeys([*heard.others, *others]))
+            heard, left = Heard(heard.needing + needing, [*heard.ended, *ended], names), left - told
+            if not after or left <= 0:
+                return heard
+            arguments["after"] = after[0]
+            if "max_jobs" in arguments:
+                arguments["max_jobs"] = left

@@ -2,29 +2,26 @@
 
 There is one index per owner, and one of all, so filters are compared with each job's own fields. A page scans a
 limited number of jobs: a filter that matches few of many jobs takes several short calls rather than one long call.
+A script compares, in rounds, since reading jobs only to leave them out would cost this process far more.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
-
-from redis import Redis
+from typing import Any, NamedTuple
 
 from contracts.catalogue.families import Task
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.schema import Priority
 
-#: Jobs that one Redis call reads.
-_CHUNK_SIZE = 200
-#: Fields of a job by which lists are filtered, and `queue`, which every job has.
-_FILTERED = ["queue", "state", "model", "task", "priority", "metadata"]
+#: Jobs that one Redis call compares, in about a millisecond.
+_ROUND = 500
 #: Maximum number of jobs that one page scans.
 _SCAN_LIMIT = 5000
 
@@ -60,21 +57,13 @@ class Filter:
     priority: Priority | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, job: Mapping[str, str | None]) -> bool:
-        """Return whether the fields of a job's hash match; None: missing."""
+    def arguments(self) -> dict[str, Mapping[str, str]]:
+        """What `find_jobs.lua` compares: fields of a job's hash, and rows of its metadata."""
         wanted = {"state": self.status, "model": self.model, "task": self.task, "priority": self.priority}
-        if any(value is not None and value != job[name] for name, value in wanted.items()):
-            return False
-        values = _read_pairs(job["metadata"]) if self.metadata else {}
-        return all(values.get(key) == value for key, value in self.metadata.items())
-
-
-def _read_pairs(metadata: str | None) -> Mapping[str, object]:
-    try:
-        pairs = json.loads(metadata or "{}")
-    except ValueError:
-        return {}
-    return pairs if isinstance(pairs, dict) else {}
+        return {
+            "wanted": {name: value for name, value in wanted.items() if value is not None},
+            "metadata": self.metadata,
+        }
 
 
 @dataclass(frozen=True)
@@ -93,39 +82,16 @@ def list_jobs(
     Raises:
         Unavailable: Redis does not answer.
     """
+    scripts, index = Scripts(queue.connection), keys.ALL_JOBS if owner is None else keys.OWNER_JOBS + owner
     ids: list[str] = []
-    last, scanned = after, 0
+    last, scanned, is_full, has_more = after, 0, False, True
     with redis_errors_are_unavailable():
-        for cursor, matches in _walk(queue.connection, owner, filters, after):
-            if scanned == _SCAN_LIMIT or (matches and len(ids) == limit):
-                return Page(queue.fetch_all(ids), last)
-            if matches:
-                ids.append(cursor.id)
-            last, scanned = cursor, scanned + 1
-    return Page(queue.fetch_all(ids), None)
-
-
-def _walk(
-    connection: Redis, owner: str | None, filters: Filter, after: Cursor | None
-) -> Iterator[tuple[Cursor, bool]]:
-    """Yield the jobs of an index, newest first, and whether each matches. Remove jobs that are gone from it."""
-    index = keys.ALL_JOBS if owner is None else keys.OWNER_JOBS + owner
-    while True:
-        top: Any = "+inf" if after is None else repr(after.created_at)
-        found = connection.zrevrangebyscore(index, top, "-inf", start=0, num=_CHUNK_SIZE, withscores=True)
-        entries = [Cursor(score, id) for id, score in cast("list[tuple[str, float]]", found)]
-        # Redis orders equal scores by member, like tuples.
-        entries = [entry for entry in entries if after is None or entry < after]
-        if not entries:
-            return
-        with connection.pipeline(transaction=False) as pipe:
-            for entry in entries:
-                pipe.hmget(keys.JOB + entry.id, _FILTERED)
-            rows = pipe.execute()
-        for entry, row in zip(entries, rows, strict=True):
-            job = dict(zip(_FILTERED, row, strict=True))
-            if job["state"] is None and job["queue"] is None:
-                connection.zrem(index, entry.id)
-            else:
-                yield entry, filters.matches(job)
-        after = entries[-1]
+        while has_more and not is_full and scanned < _SCAN_LIMIT:
+            place = {} if last is None else {"after": {"score": repr(last.created_at), "id": last.id}}
+            options = {"limit": limit - len(ids), "scan": _ROUND, **filters.arguments(), **place}
+            found = json.loads(scripts.run("find_jobs", index=index, **options))
+            ids += found["ids"] or ()  # Lua writes an empty list as an empty object
+            scanned, is_full, has_more = scanned + found["scanned"], found["is_full"], found["has_more"]
+            if "id" in found:
+                last = Cursor(float(found["score"]), found["id"])
+    return Page(queue.fetch_all(ids), last if has_more else None)

@@ -46,6 +46,7 @@ ATTENDED        = Key("darkroom:attended",                 "zset",    "rows: to 
 JOB_QUEUE       = Key("darkroom:{tier}:{model}:{owner}",   "name",    "-",                     "jobs/records")
 WAITING         = Key("darkroom:waiting:{tier}",           "set",     "kept",                  "leases/claims")
 LEASES          = Key("darkroom:leases",                   "zset",    "rows: to job's end",    "leases/claims")
+NEEDED          = Key("darkroom:needed:{name}",            "zset",    "rows: while they wait", "leases/waiting_jobs")
 DEADLINES       = Key("darkroom:deadlines",                "zset",    "rows: to job's end",    "leases/claims")
 OWNER_LOAD      = Key("darkroom:load",                     "hash",    "rows: while not 0",     "leases/claims")
 ACCOUNTS        = Key("darkroom:accounts:{tier}",          "zset",    "rows: while active",    "leases/claims")

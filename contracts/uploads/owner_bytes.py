@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from redis import Redis
@@ -97,10 +98,16 @@ class OwnerBytes:
             with suppress(ValueError, TypeError, KeyError):
                 lora = json.loads(row)
                 yield f"input:{lora['source']}", lora["size_bytes"]
-        for id, _ in self._connection.zscan_iter(keys.OWNER_JOBS + owner, count=_ROUND):
-            images = cast("str | None", self._connection.hget(keys.JOB + id, "images"))
-            with suppress(ValueError, TypeError, KeyError):
-                yield f"job:{id}", sum(image["size_bytes"] for image in json.loads(images or "[]"))
+        entries = self._connection.zscan_iter(keys.OWNER_JOBS + owner, count=_ROUND)
+        while ids := [id for id, _ in islice(entries, _ROUND)]:
+            with self._connection.pipeline(transaction=False) as pipe:
+                for id in ids:
+                    pipe.hget(keys.JOB + id, "images")
+                found = cast("list[str | None]", pipe.execute())
+            for id, images in zip(ids, found, strict=True):
+                if images is not None:
+                    with suppress(ValueError, TypeError, KeyError):
+                        yield f"job:{id}", sum(image["size_bytes"] for image in json.loads(images))
 
     @staticmethod
     def _chunks(items: Iterator[tuple[str, Any]]) -> Iterator[dict[str, int]]:

@@ -27,6 +27,7 @@ update_field     one field of a key or of a process's entry
 register_process enter a process among RQ's workers
 requeue_failed   put a failed job back                 change_priority  move a waiting job
 purge            cancel waiting jobs                   set_hold         pause a model, drain a worker
-waiting_queues   what waits, for operators
+waiting_queues   what waits, for operators             tell_waiting     tell waiting jobs of a preparation
+find_jobs        a part of a list of jobs
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals
 """

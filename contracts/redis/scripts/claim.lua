@@ -67,6 +67,11 @@ end
 -- Jobs of a queue whose needs are deferred are passed over up to this number: others must not wait behind them.
 local MAX_PASSED_OVER = 2000
 
+-- Enters a job that waits for something, and that an earlier release queued, in the indexes of what it needs.
+local function note_waiting(id, needs)
+  if needs[1] and not redis.call('ZSCORE', KEY.needed .. needs[1], id) then index_needs(id) end
+end
+
 -- The first waiting job of a queue that is neither deferred nor passed over, and whether any job waits. Removes ids of
 -- jobs that are no longer queued.
 local function head(queue)
@@ -85,6 +90,7 @@ local function head(queue)
       elseif deferred[model] then
         return nil, true
       elseif passed[id] or needs_any(needs, deferred) then
+        note_waiting(id, needs)
         passed_over = passed_over + 1
       else
         local found = { queue = queue, id = id, since = number(job[2], 0), model = model, needs = needs }
@@ -313,6 +319,7 @@ local function claim()
   local was_idle = redis.call('HDEL', KEY.idle_workers, arguments.worker) == 1
   local unready = ready and missing_from(ready, job.needs) or {}
   if unready[1] then
+    note_waiting(job.id, job.needs)
     -- Busy workers, which may have what it needs, have left the job to this one.
     if was_idle then redis.call('PUBLISH', KEY.wake_jobs, job.id) end
     return { unready = unready }

@@ -146,14 +146,29 @@ local function count_job(state, job, change)
   if state == 'running' then count_load('running', job.owner, change) end
 end
 
+-- Enters a waiting job in the indexes of what it needs (a model, ControlNets, adapters), with which those are found
+-- that wait for one of these, however many others wait; or removes it from them, if `is_waiting` is false.
+local function index_needs(id, is_waiting)
+  local job = redis.call('HMGET', job_key(id), 'needs', 'model', 'sequence')
+  for _, name in ipairs(strings(job[1], { text(job[2]) })) do
+    if is_waiting == false then
+      redis.call('ZREM', KEY.needed .. name, id)
+    else
+      redis.call('ZADD', KEY.needed .. name, tonumber(job[3] or nil) or 0, id)
+    end
+  end
+end
+
 -- Moves a job to another state; without one, only out of the counts. Returns its model and its task.
 local function enter(id, state)
   local found = redis.call('HMGET', job_key(id), 'state', 'model', 'task', 'owner', 'priority')
   local job = { model = text(found[2]), task = text(found[3]), owner = text(found[4]), priority = text(found[5]) }
   if found[1] then count_job(found[1], job, -1) end
+  if found[1] == 'queued' and state ~= 'queued' then index_needs(id, false) end
   if state then
     count_job(state, job, 1)
     redis.call('HSET', job_key(id), 'state', state)
+    if state == 'queued' then index_needs(id) end
   end
   drop_idle_accounts()
   return job.model, job.task

@@ -93,6 +93,7 @@ if idempotency then
   redis.call('EXPIRE', idempotency.key, idempotency.ttl_seconds)
 end
 count_job('queued', arguments.fields, 1)
+index_needs(id)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 measure_records(id, owner)
