@@ -83,7 +83,9 @@ def test_a_list_of_which_few_jobs_match_reads_only_these(queue: JobQueue) -> Non
 
 
 @pytest.mark.parametrize("name", ["lora:ink", "shapes-sdxl"])
-def test_of_very_many_jobs_that_need_something_all_end(queue: JobQueue, make_claims: MakeClaims, name: str) -> None:
+def test_of_very_many_jobs_that_need_something_all_end(
+    queue: JobQueue, make_claims: MakeClaims, name: str
+) -> None:
     hopeless = [*submit(queue, 130, loras=INK), *submit(queue, 20, owner="two", loras=INK)]
     other = submit(queue, 1, model="other")[0]
     waiting = make_claims().waiting_jobs()
