@@ -26,19 +26,19 @@ MODELS = BUILT_IN_CATALOGUE.parent
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """SD3's checkpoint with a T5 that it shares with others: a link to its folder."""
-    folder, original = tmp_path / "linked", MODELS / "shapes-sd3"
-    shutil.copytree(original, folder, ignore=shutil.ignore_patterns("text_encoder_3"))
-    (folder / "text_encoder_3").symlink_to(original / "text_encoder_3")
+    """A FLUX.1 checkpoint with a T5 that it shares with others: a link to its folder."""
+    folder, original = tmp_path / "linked", MODELS / "shapes-flux"
+    shutil.copytree(original, folder, ignore=shutil.ignore_patterns("text_encoder_2"))
+    (folder / "text_encoder_2").symlink_to(original / "text_encoder_2")
     return folder
 
 
 def test_a_checkpoint_of_linked_folders_has_the_same_files_sizes_and_hash(linked: Path) -> None:
-    original = MODELS / "shapes-sd3"
+    original = MODELS / "shapes-flux"
     assert set(RepositoryFiles.in_folder(linked).names) == set(RepositoryFiles.in_folder(original).names)
     hasher = ContentHasher()
     assert hasher.hash(linked) == hasher.hash(original)
-    rows = [ModelSpec(id="one", family="sd3", source=str(path)) for path in (linked, original)]
+    rows = [ModelSpec(id="one", family="flux", source=str(path)) for path in (linked, original)]
     catalogue = Catalogue(default_model="one", models=(rows[0],), root=linked.parent)
     check_row_files(catalogue, rows[0])
     first, second = (read_components(catalogue, row, 4) for row in rows)
@@ -46,14 +46,14 @@ def test_a_checkpoint_of_linked_folders_has_the_same_files_sizes_and_hash(linked
 
 
 def test_a_job_of_a_checkpoint_of_linked_folders_completes_with_its_t5(linked: Path, storage: Storage) -> None:
-    row = ModelSpec(id="one", family="sd3", source=str(linked))
+    row = ModelSpec(id="one", family="flux", source=str(linked))
     pool = Pool(Catalogue(default_model="one", models=(row,), root=linked.parent), device="cpu")
     pool.rehearse("one")
     size = {"width": 64, "height": 64}
     request = Txt2ImgRequest(model="one", prompt="a red circle", seed=1, num_inference_steps=2, **size)
     job = resolve(request, check(request, pool.catalogue), {})
     _, receipt = complete_job(job, pool, storage)
-    assert "text_encoder_3" in receipt.placement
+    assert "text_encoder_2" in receipt.placement
 
 
 def test_links_that_lead_back_end_and_linked_loras_are_found(tmp_path: Path) -> None:
