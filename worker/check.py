@@ -6,7 +6,7 @@ Redis and serves nothing.
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.provenance.opening import check_credentials
@@ -19,14 +19,17 @@ from worker.settings import WorkerSettings
 
 def main(words: list[str] | None = None) -> None:
     """Check; raises SystemExit where something is wrong."""
-    words = sys.argv[1:] if words is None else words
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--deep", action="store_true", help="try all models whose files are here")
+    parser.add_argument("--model", help="try this one")
+    arguments = parser.parse_args(words)
     with start_errors_in_one_line("darkroom"):
         settings = WorkerSettings()
         set_library_options(settings.device)
-        _check(SharedSettings(), settings, is_deep="--deep" in words)
+        _check(SharedSettings(), settings, is_deep=arguments.deep, model=arguments.model)
 
 
-def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -> None:
+def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool, model: str | None) -> None:
     # Imported here: torch takes seconds, and settings that are wrong are told before that.
     from worker.runtime.device import describe_device, pick_device
 
@@ -34,14 +37,13 @@ def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool) -
     print(f"device     {describe_device(device)}", flush=True)  # noqa: T201
     check_credentials(shared)
     open_tracing(shared, "darkroom-check").close()
-    if is_deep:
-        _rehearse(shared, settings)
+    if is_deep or model is not None:
+        _rehearse(shared, settings, model)
 
 
-def _rehearse(shared: SharedSettings, settings: WorkerSettings) -> None:
-    """Load each model whose files are here, as a worker would, and generate an image in a few steps."""
-    from contracts.storage import open_storage
-    from worker.generation.warm_up import warm_up
+def _rehearse(shared: SharedSettings, settings: WorkerSettings, only: str | None) -> None:
+    """Load a model, or each one whose files are here, as a worker would, and generate a small image."""
+    from worker.generation.trial import try_model
     from worker.pool.pool import Pool
     from worker.runtime.warnings import silence_known_warnings
 
@@ -52,12 +54,12 @@ def _rehearse(shared: SharedSettings, settings: WorkerSettings) -> None:
         budget_bytes=settings.budget_bytes,
         policy=settings.policy,
     )
-    for model in pool.catalogue.models:
+    for model in pool.catalogue.models if only is None else [pool.catalogue.model(only)]:
         if not pool.fetcher.is_here(model.id):
             print(f"model      {model.id}: to be downloaded first, not tried", flush=True)  # noqa: T201
             continue
         pool.prepare(model.id)
-        warm_up(pool, open_storage(shared), model.id)
+        try_model(pool, model.id)
         print(f"model      {model.id}: loaded, and made an image", flush=True)  # noqa: T201
 
 

@@ -11,6 +11,7 @@ sizes.py         sizes of a catalogue's rows for it, wherever their files are
 keys.py          API keys
 models.py        list, add, remove, fetch
 catalogue_file.py  changes the catalogue file for it
+rehearsal.py     a model loads and makes an image, in a process of its own, before it is added
 hub.py           commits of hub repositories
 loras.py         uploaded LoRAs
 verify.py        how an image was made, by its signature

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,8 +36,13 @@ def find_row(catalogue: Catalogue, kind: str, id: str) -> AnySpec:
     return row
 
 
-def add_row(path: Path, kind: str, fields: Mapping[str, object]) -> Catalogue:
+def add_row(
+    path: Path, kind: str, fields: Mapping[str, object], try_out: Callable[[Path], object] | None = None
+) -> Catalogue:
     """Append a row, checked as at a start of the service; returns the catalogue with it.
+
+    Args:
+        try_out: given a file with the row in it, before that takes the catalogue's place; may refuse it.
 
     Raises:
         CatalogueError: the row is invalid, or its files are missing or of another family. The file is unchanged.
@@ -48,6 +53,8 @@ def add_row(path: Path, kind: str, fields: Mapping[str, object]) -> Catalogue:
         catalogue = read_catalogue(file.path)
         check_row_files(catalogue, find_row(catalogue, kind, str(fields["id"])))
         catalogue = read_checked_catalogue(file.path)  # the defaults of a model are compared with its files
+        if try_out is not None:
+            try_out(file.path)
         file.keep()
     return catalogue
 

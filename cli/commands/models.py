@@ -15,6 +15,7 @@ from cli.client import Client, Json
 from cli.commands.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.commands.generate import add_service_arguments
 from cli.commands.jobs import table
+from cli.commands.rehearsal import rehearse
 from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
@@ -48,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='a further key of the row, as TOML: title="Mine", variant="fp16"; may be repeated',
     )
     add.add_argument("--no-pull", action="store_true", help="leave the download to the workers")
+    add.add_argument(
+        "--no-rehearsal",
+        action="store_true",
+        help="add a model without loading it and making a small image first",
+    )
     add.set_defaults(run=_add)
     remove = actions.add_parser("rm", help="remove a row from the catalogue file; its files stay")
     remove.add_argument("id")
@@ -92,7 +98,8 @@ def _add(arguments: argparse.Namespace) -> None:
             continue
         if not arguments.no_pull:
             _fetch(arguments.id, source, select)
-    add_row(path, arguments.kind, fields)
+    is_tried = arguments.kind == "model" and not arguments.no_rehearsal
+    add_row(path, arguments.kind, fields, partial(rehearse, arguments.id) if is_tried else None)
     print(f"{arguments.kind} {arguments.id} added to {path}; a running service takes it over within seconds")
 
 

@@ -10,4 +10,5 @@ infotext.py      the line of parameters that A1111's web UI writes
 receipts.py      the receipt of a job, and the metadata of its files
 outputs.py       the result of a job; encodes and stores its images
 warm_up.py       one discarded image that compiles a model
+trial.py         one small discarded image, which tells whether a model works
 """

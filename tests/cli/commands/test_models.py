@@ -29,9 +29,9 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def add(id: str, *words: str, family: str = "flux", source: str = "") -> int:
-    return main(
-        ["models", "add", id, "--family", family, "--source", source or f"{MODELS}/shapes-{family}", *words]
-    )
+    """Add a model without a rehearsal, which starts a process with torch in it."""
+    source = source or f"{MODELS}/shapes-{family}"
+    return main(["models", "add", id, "--family", family, "--source", source, "--no-rehearsal", *words])
 
 
 def test_a_row_is_added_and_removed_and_the_rest_of_the_file_stays(file: Path) -> None:
@@ -74,6 +74,20 @@ def test_what_cannot_be_done_is_one_line_and_leaves_the_file(
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert "/.catalogue" not in line
+    assert file.read_text() == before
+    assert len(list(file.parent.iterdir())) == 1
+
+
+def test_a_model_that_no_worker_could_run_here_is_not_added_and_the_reason_is_said(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = file.read_text()
+    monkeypatch.setenv("DARKROOM_WORKER_MAX_MODELS", "0")  # told before torch is imported
+    words = ["models", "add", "two", "--family", "flux", "--source", f"{MODELS}/shapes-flux"]
+    assert main(words) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "two was not added: DARKROOM_WORKER_MAX_MODELS: " in line
+    assert "--no-rehearsal" in line
     assert file.read_text() == before
     assert len(list(file.parent.iterdir())) == 1
 

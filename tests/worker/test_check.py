@@ -1,0 +1,67 @@
+"""`python -m worker.check --model`: a model is really loaded and makes an image, and what cannot is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Task
+from contracts.errors import JobFailed
+from contracts.settings import BUILT_IN_CATALOGUE
+from worker.check import main
+from worker.generation.trial import try_model
+from worker.pool.pool import Pool
+
+MODELS = BUILT_IN_CATALOGUE.parent
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A checkpoint whose descriptions and headers are right, and whose values are not numbers."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(MODELS / "shapes-sdxl", folder)
+    file = next((folder / "unet").glob("*.safetensors"))
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(file).items()}, file)
+    return folder
+
+
+def test_a_model_that_loads_and_makes_no_image_is_refused_with_the_reason(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogue = tmp_path / "catalogue.toml"
+    rows = {"good": MODELS / "shapes-sdxl", "bad": damaged}
+    catalogue.write_text(
+        'default_model = "good"\n'
+        + "".join(f'[[models]]\nid = "{id}"\nfamily = "sdxl"\nsource = "{path}"\n' for id, path in rows.items()),
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("DARKROOM_CATALOGUE", str(catalogue))
+    monkeypatch.setenv("DARKROOM_WORKER_DEVICE", "cpu")
+    main(["--model", "good"])
+    assert "good: loaded, and made an image" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["--model", "bad"])
+    assert "bad makes no image: the model's output contains NaN or infinite values" in str(stopped.value.code)
+
+
+def test_models_of_every_task_are_tried_with_the_pictures_that_they_need(
+    tools_pool: Pool, flux_tools: Catalogue
+) -> None:
+    tried = [row for row in flux_tools.models if Task.TXT2IMG not in row.tasks or row.family_spec.required_fields]
+    assert {task for row in tried for task in row.tasks[:1]} >= {Task.INPAINT}
+    for row in tried:
+        try_model(tools_pool, row.id)
+
+
+def test_a_model_of_which_a_file_is_missing_is_named(tmp_path: Path, catalogue: Catalogue) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(MODELS / "shapes-sdxl", folder, ignore=shutil.ignore_patterns("unet"))
+    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(folder)})
+    pool = Pool(catalogue.model_copy(update={"models": (row,)}), device="cpu")
+    with pytest.raises(JobFailed, match="it has no folder unet"):
+        try_model(pool, "shapes-sdxl")
