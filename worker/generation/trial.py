@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -42,7 +42,7 @@ def try_model(pool: Pool, model: str) -> None:
     with TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
         row = pool.catalogue.model(model)
-        width, height = (min(int(row.default(name)), _SIDE) for name in ("width", "height"))
+        width, height = (min(cast("int", row.default(name)), _SIDE) for name in ("width", "height"))
         storage.write("trial/image.png", _png(Image.linear_gradient("L").resize((width, height)).convert("RGB")))
         mask = Image.new("L", (width, height))
         mask.paste(255, (width // 4, height // 4, width // 2, height // 2))
