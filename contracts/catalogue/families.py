@@ -22,6 +22,18 @@ from contracts.catalogue.family import (
     modes_of,
     task_of,
 )
+from contracts.catalogue.llm_families import Z_IMAGE
+from contracts.catalogue.mode_fields import (
+    CONTROL_IMAGE,
+    CONTROLS,
+    IMAGE,
+    IMAGE_PROMPTS,
+    MASK,
+    REFERENCES,
+    RESCALE,
+    SEQUENCE_TEXT,
+    TRUE_CFG,
+)
 
 __all__ = [
     "ALL_FAMILIES",
@@ -44,16 +56,7 @@ _SDXL_TEXT = frozenset(
     {"prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size"}
 )
 _SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
-_T5_TEXT = frozenset({"negative_prompt", "max_sequence_length"})
 _FLUX_TEXT = frozenset({"prompt_2", "max_sequence_length"})
-_FLUX_CFG = frozenset({"negative_prompt", "true_cfg_scale"})
-_IMAGE = frozenset({"image", "strength", "fit"})
-_MASK = frozenset({"image", "strength", "mask_image", "mask_blur", "padding_mask_crop", "fit"})
-_CONTROLS = frozenset({"controls", "fit"})
-_CONTROL_IMAGE = frozenset({"control_image", "fit"})
-_RESCALE = frozenset({"guidance_rescale"})
-_REFERENCES = frozenset({"references", "fit"})
-_IMAGE_PROMPTS = frozenset({"ip_adapters"})
 
 _SDXL = Family(
     id="sdxl",
@@ -62,12 +65,12 @@ _SDXL = Family(
     pipeline="StableDiffusionXLPipeline",
     controlnet="ControlNetModel",
     modes={
-        Mode.TXT2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE,
-        Mode.IMG2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _IMAGE,
-        Mode.INPAINT: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _MASK,
-        Mode.CONTROLNET: _SDXL_TEXT | _IMAGE_PROMPTS | _CONTROLS,
-        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | _IMAGE_PROMPTS | _CONTROLS | _IMAGE,
-        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | _IMAGE_PROMPTS | _RESCALE | _CONTROLS | _MASK,
+        Mode.TXT2IMG: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE,
+        Mode.IMG2IMG: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | IMAGE,
+        Mode.INPAINT: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | MASK,
+        Mode.CONTROLNET: _SDXL_TEXT | IMAGE_PROMPTS | CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | IMAGE_PROMPTS | CONTROLS | IMAGE,
+        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | CONTROLS | MASK,
     },
     size_multiple=8,
     max_pixels=2048 * 2048,
@@ -91,12 +94,12 @@ _SD15 = Family(
     more_pipelines=("LatentConsistencyModelPipeline",),
     controlnet="ControlNetModel",
     modes={
-        Mode.TXT2IMG: _SD15_TEXT | _IMAGE_PROMPTS | _RESCALE,
-        Mode.IMG2IMG: _SD15_TEXT | _IMAGE_PROMPTS | _IMAGE,
-        Mode.INPAINT: _SD15_TEXT | _IMAGE_PROMPTS | _MASK,
-        Mode.CONTROLNET: _SD15_TEXT | _IMAGE_PROMPTS | _CONTROLS,
-        Mode.CONTROLNET_IMG2IMG: _SD15_TEXT | _IMAGE_PROMPTS | _CONTROLS | _IMAGE,
-        Mode.CONTROLNET_INPAINT: _SD15_TEXT | _IMAGE_PROMPTS | _CONTROLS | _MASK,
+        Mode.TXT2IMG: _SD15_TEXT | IMAGE_PROMPTS | RESCALE,
+        Mode.IMG2IMG: _SD15_TEXT | IMAGE_PROMPTS | IMAGE,
+        Mode.INPAINT: _SD15_TEXT | IMAGE_PROMPTS | MASK,
+        Mode.CONTROLNET: _SD15_TEXT | IMAGE_PROMPTS | CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _SD15_TEXT | IMAGE_PROMPTS | CONTROLS | IMAGE,
+        Mode.CONTROLNET_INPAINT: _SD15_TEXT | IMAGE_PROMPTS | CONTROLS | MASK,
     },
     size_multiple=8,
     max_pixels=2048 * 2048,
@@ -117,11 +120,11 @@ _SD3 = Family(
     controlnet="SD3ControlNetModel",
     modes={
         Mode.TXT2IMG: _SD3_TEXT,
-        Mode.IMG2IMG: _SD3_TEXT | _IMAGE,
-        Mode.INPAINT: _SD3_TEXT | _MASK,
-        Mode.CONTROLNET: _SD3_TEXT | _CONTROLS,
+        Mode.IMG2IMG: _SD3_TEXT | IMAGE,
+        Mode.INPAINT: _SD3_TEXT | MASK,
+        Mode.CONTROLNET: _SD3_TEXT | CONTROLS,
         # The pipeline starts from pure noise, guided by its ControlNet, so it has neither strength nor crop.
-        Mode.CONTROLNET_INPAINT: _SD3_TEXT | _CONTROLS | {"image", "mask_image", "mask_blur"},
+        Mode.CONTROLNET_INPAINT: _SD3_TEXT | CONTROLS | {"image", "mask_image", "mask_blur"},
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
@@ -147,12 +150,12 @@ _FLUX = Family(
     pipeline="FluxPipeline",
     controlnet="FluxControlNetModel",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | _FLUX_CFG,
-        Mode.IMG2IMG: _FLUX_TEXT | _FLUX_CFG | _IMAGE,
-        Mode.INPAINT: _FLUX_TEXT | _FLUX_CFG | _MASK,
-        Mode.CONTROLNET: _FLUX_TEXT | _FLUX_CFG | _CONTROLS,
-        Mode.CONTROLNET_IMG2IMG: _FLUX_TEXT | _CONTROLS | _IMAGE,
-        Mode.CONTROLNET_INPAINT: _FLUX_TEXT | _CONTROLS | _MASK,
+        Mode.TXT2IMG: _FLUX_TEXT | TRUE_CFG,
+        Mode.IMG2IMG: _FLUX_TEXT | TRUE_CFG | IMAGE,
+        Mode.INPAINT: _FLUX_TEXT | TRUE_CFG | MASK,
+        Mode.CONTROLNET: _FLUX_TEXT | TRUE_CFG | CONTROLS,
+        Mode.CONTROLNET_IMG2IMG: _FLUX_TEXT | CONTROLS | IMAGE,
+        Mode.CONTROLNET_INPAINT: _FLUX_TEXT | CONTROLS | MASK,
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
@@ -179,11 +182,11 @@ _FLUX_KONTEXT = replace(
     id="flux-kontext",
     pipeline="FluxKontextPipeline",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | _FLUX_CFG,
+        Mode.TXT2IMG: _FLUX_TEXT | TRUE_CFG,
         # Without another reference, the image itself is it.
-        Mode.INPAINT: _FLUX_TEXT | _FLUX_CFG | _MASK,
-        Mode.EDIT: _FLUX_TEXT | _FLUX_CFG | _REFERENCES,
-        Mode.EDIT_INPAINT: _FLUX_TEXT | _FLUX_CFG | _REFERENCES | _MASK,
+        Mode.INPAINT: _FLUX_TEXT | TRUE_CFG | MASK,
+        Mode.EDIT: _FLUX_TEXT | TRUE_CFG | REFERENCES,
+        Mode.EDIT_INPAINT: _FLUX_TEXT | TRUE_CFG | REFERENCES | MASK,
     },
     defaults={**_FLUX.defaults, "guidance_scale": 2.5},
     references=References(
@@ -197,7 +200,7 @@ _FLUX_FILL = replace(
     _FLUX,
     id="flux-fill",
     pipeline="FluxFillPipeline",
-    modes={Mode.INPAINT: _FLUX_TEXT | _MASK},
+    modes={Mode.INPAINT: _FLUX_TEXT | MASK},
     defaults={
         **{name: value for name, value in _FLUX.defaults.items() if name != "true_cfg_scale"},
         "num_inference_steps": 50, "guidance_scale": 30.0, "strength": 1.0,
@@ -210,9 +213,9 @@ _FLUX_CONTROL = replace(
     id="flux-control",
     pipeline="FluxControlPipeline",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | _CONTROL_IMAGE,
-        Mode.IMG2IMG: _FLUX_TEXT | _CONTROL_IMAGE | _IMAGE,
-        Mode.INPAINT: _FLUX_TEXT | _CONTROL_IMAGE | _MASK,
+        Mode.TXT2IMG: _FLUX_TEXT | CONTROL_IMAGE,
+        Mode.IMG2IMG: _FLUX_TEXT | CONTROL_IMAGE | IMAGE,
+        Mode.INPAINT: _FLUX_TEXT | CONTROL_IMAGE | MASK,
     },
     # Canny's; Depth was published with a guidance of 10.
     defaults={**_FLUX_FILL.defaults, "strength": 0.6},
@@ -238,7 +241,7 @@ _PIXART = Family(
     kind="diffusion",
     pipeline="PixArtSigmaPipeline",
     controlnet="",
-    modes={Mode.TXT2IMG: _T5_TEXT},
+    modes={Mode.TXT2IMG: SEQUENCE_TEXT},
     size_multiple=16,
     max_pixels=2048 * 2048,
     defaults={
@@ -259,9 +262,9 @@ _CHROMA = Family(
     pipeline="ChromaPipeline",
     controlnet="",
     modes={
-        Mode.TXT2IMG: _T5_TEXT,
-        Mode.IMG2IMG: _T5_TEXT | _IMAGE,
-        Mode.INPAINT: _T5_TEXT | _MASK,
+        Mode.TXT2IMG: SEQUENCE_TEXT,
+        Mode.IMG2IMG: SEQUENCE_TEXT | IMAGE,
+        Mode.INPAINT: SEQUENCE_TEXT | MASK,
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
@@ -279,7 +282,7 @@ _CHROMA = Family(
 
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA)}
+    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA, Z_IMAGE)}
 )
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(

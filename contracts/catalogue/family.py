@@ -68,17 +68,30 @@ class TextEncoder:
         name: component of the checkpoint.
         tokenizer: the same.
         prompt: request field that it reads; without that, it reads `prompt`.
-        kind: CLIP reads windows of 75 tokens, T5 up to `max_sequence_length`.
+        kind: CLIP reads windows of 75 tokens; T5 and a language model (`llm`) read up to `max_sequence_length`.
         pooled_only: the denoiser gets one vector of the first window, and no sequence.
         final_norm: the denoiser gets the last layer's output through the encoder's norm; else the one before it.
+        template_tokens: of a language model, tokens of its chat template before the text, which
+            `max_sequence_length` includes.
     """
 
     name: str
     tokenizer: str
     prompt: str
-    kind: Literal["clip", "t5"]
+    kind: Literal["clip", "t5", "llm"]
     pooled_only: bool = False
     final_norm: bool = False
+    template_tokens: int = 0
+
+    @property
+    def can_weigh(self) -> bool:
+        """Whether words of its prompt can be weighted: the denoiser gets a vector for each."""
+        return self.kind != "llm" and not self.pooled_only
+
+    def text_tokens(self, max_sequence_length: int | None) -> int:
+        """How many tokens of a text fit into a sequence, of an encoder without windows."""
+        others = 1 if self.kind == "t5" else self.template_tokens
+        return max(0, (max_sequence_length or 0) - others)
 
 
 @dataclass(frozen=True)
@@ -109,17 +122,21 @@ class Family:
         size_multiple: width and height must be multiples of it (VAE stride × patch size), in pixels.
         max_pixels: maximum of width × height; a model's row may override it.
         defaults: default of each field that depends on the model; a model's row may override it.
-        max_sequence_length: maximum T5 prompt length in tokens; None without a T5.
+        max_sequence_length: maximum prompt length in tokens of T5 or a language model; None without either.
         negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
         guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
         single_file: whether diffusers reads its checkpoints from one file.
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
+        max_controls: ControlNets that one request may have.
+        control_ranges: whether a ControlNet may act on some of the steps only.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
             LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
         lora_text_encoders: text encoders that LoRAs can change.
         context_widths: of the published checkpoints: channels of the prompt's embedding that attention is given.
+        few_steps: entries of a scheduler's configuration by which a checkpoint is known that is distilled for few
+            steps, and its defaults.
         step_cache: schedule of `speed: fast`.
         text_encoders: in the order of their components.
         long_prompts: values of `long_prompt` that it can follow.
@@ -151,7 +168,10 @@ class Family:
     single_file: bool = True
     refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False
+    max_controls: int = 4
+    control_ranges: bool = True
     t5_optional: bool = False
+    few_steps: tuple[Mapping[str, object], Mapping[str, object]] = field(default=({}, {}))
     step_cache: StepCacheSchedule = StepCacheSchedule()
     text_encoders: tuple[TextEncoder, ...] = ()
     long_prompts: tuple[LongPrompt, ...] = ("chunk", "truncate", "refuse")

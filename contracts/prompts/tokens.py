@@ -76,9 +76,9 @@ def token_use(
     max_sequence_length: int | None,
 ) -> TokenUse:
     """Return how much of a prompt one encoder reads."""
-    if encoder.kind == "t5":
+    if encoder.kind != "clip":
         given = len(tokenize(joined(chunks)))
-        return TokenUse(given=given, used=min(given, max(0, (max_sequence_length or 0) - 1)))
+        return TokenUse(given=given, used=min(given, encoder.text_tokens(max_sequence_length)))
     sizes = [len(window) for window in windows_of(chunks, tokenize)]
     reads_all = long_prompt == "chunk" and not encoder.pooled_only
     return TokenUse(given=sum(sizes), used=sum(sizes) if reads_all else sizes[0])

@@ -84,7 +84,7 @@ def _problems(
     if job.long_prompt != "refuse" or use.used == use.given:
         return
     remedy = "set long_prompt to chunk"
-    if encoder.kind == "t5":
+    if encoder.kind != "clip":
         is_longest = job.max_sequence_length == family.max_sequence_length
         remedy = "set long_prompt to truncate" if is_longest else "raise max_sequence_length"
     message = (

@@ -81,19 +81,17 @@ def prompt_problems(request: ImageFields, family: Family, long_prompt: object) -
         elif len(chunks) > 1 and long_prompt != "chunk":
             yield FieldProblem(name, "has BREAK, which needs long_prompt chunk; set that, or write \\BREAK")
         if is_weighted(chunks) and not _can_weigh(name, read, family):
-            message = (
-                f"has weights, which have no effect here on {family.id}; put them into {_sequence_field(family)}"
-            )
-            yield FieldProblem(name, message)
+            remedy = f"put them into {field}" if (field := _weighable_field(family)) else "write the words alone"
+            yield FieldProblem(name, f"has weights, which have no effect here on {family.id}; {remedy}")
 
 
 def _can_weigh(name: str, read: ReadPrompts, family: Family) -> bool:
     """Whether an encoder reads this prompt whose sequence reaches the denoiser."""
-    readers = [encoder for encoder in family.text_encoders if not encoder.pooled_only]
+    readers = [encoder for encoder in family.text_encoders if encoder.can_weigh]
     if name == "negative_prompt":
         return bool(readers)
     return any(name == (encoder.prompt if encoder.prompt in read.texts else "prompt") for encoder in readers)
 
 
-def _sequence_field(family: Family) -> str:
-    return next(encoder.prompt for encoder in family.text_encoders if not encoder.pooled_only)
+def _weighable_field(family: Family) -> str | None:
+    return next((encoder.prompt for encoder in family.text_encoders if encoder.can_weigh), None)

@@ -237,8 +237,11 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         else:
             yield from _control_image_problems(path, control, row)
         yield from _control_option_problems(path, control, row)
-    if needs_inpaint and len(request.controls) > 1:
-        message = f"{model.family} inpaints with one ControlNet at a time, got {len(request.controls)}"
+        yield from _control_range_problems(path, control, row)
+    most = 1 if needs_inpaint else model.family_spec.max_controls
+    if len(request.controls) > most:
+        verb = "inpaints" if needs_inpaint else "generates"
+        message = f"{model.family} {verb} with one ControlNet at a time, got {len(request.controls)}"
         yield FieldProblem("controls", message, "1 entry")
 
 
@@ -258,6 +261,16 @@ def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -
             f"{control.preprocess[:64]!r}; send an image that {row.id} can use as it is, and remove preprocess"
         )
         yield FieldProblem(f"{path}.preprocess", message)
-    if control.guidance_start >= control.guidance_end:
+    if control.guidance_start >= control.guidance_end and row.family_spec.control_ranges:
         message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
         yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")
+
+
+def _control_range_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    """Yield bounds of the steps at which a ControlNet acts, where it always acts at all of them."""
+    if row.family_spec.control_ranges:
+        return
+    for field, whole in (("guidance_start", 0.0), ("guidance_end", 1.0)):
+        if getattr(control, field) != whole:
+            message = f"is not supported by {row.family}, whose ControlNets act at every step; remove it"
+            yield FieldProblem(f"{path}.{field}", message, whole)

@@ -80,6 +80,9 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
 def _with_few_steps(row: ModelSpec) -> ModelSpec:
     """The row with the defaults of a checkpoint that is distilled for few steps; the operator's own come first."""
     few = FEW_STEPS.get(str(row.scheduler_config.get("_class_name")), {})
+    sign, defaults = row.family_spec.few_steps
+    if sign and sign.items() <= row.scheduler_config.items():
+        few = defaults
     usable = {name: value for name, value in few.items() if name in row.family_spec.defaults}
     return row.model_copy(update={"defaults": {**usable, **row.defaults}})
 

@@ -43,7 +43,7 @@ _OTHER: dict[str, list[Any]] = {
     "true_cfg_scale": [0.5, 3],
     "guidance_rescale": [0.7],
     "clip_skip": [1],
-    "max_sequence_length": [32],
+    "max_sequence_length": [16],
     "original_size": [(32, 32)],
     "crops_coords_top_left": [(24, 24)],
     "target_size": [(160, 160)],

@@ -11,19 +11,15 @@ from types import MappingProxyType
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
+from tests.support.untrained_llm import z_image, z_image_controlnet
+from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
 from tests.support.weights import random_adapter
-
-#: Width of all text encoders.
-WIDTH = 32
-#: Side of the images that the models make by default, in pixels.
-SIDE = 64
 
 
 def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
@@ -63,22 +59,6 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
     )
 
 
-def seeded(make: Callable[[], Any], seed: int = 0) -> Any:
-    """Return what `make` builds under this seed, in evaluation mode."""
-    torch.manual_seed(seed)
-    return make().eval()
-
-
-def stirred(model: Any, std: float = 0.1) -> Any:
-    """Give values to the weights that a fresh model has at zero, so that all its inputs act."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter.normal_(std=std, generator=generator)
-    return model
-
-
 def clip_tokenizer() -> Any:
     """CLIP's byte-pair encoding without merges: every byte is a token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -95,16 +75,6 @@ def clip_text(tokenizer: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     return seeded(lambda: transformers.CLIPTextModel(config))
-
-
-def vae(channels: int = 4, **more: Any) -> Any:
-    """The image VAE of Stable Diffusion: an eighth of the side."""
-    options: dict[str, Any] = {
-        "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "latent_channels": channels,
-        "norm_num_groups": 4, "sample_size": SIDE, **more,
-    }  # fmt: skip
-    return seeded(lambda: diffusers.AutoencoderKL(**options))
 
 
 def unet(**more: Any) -> Any:
@@ -185,5 +155,9 @@ def chroma() -> Any:
     )  # fmt: skip
 
 
-UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType({"sd15": sd15, "pixart": pixart, "chroma": chroma})
-_CONTROLNETS: Mapping[str, Callable[[Any], Any]] = MappingProxyType({"sd15": _unet_controlnet})
+UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
+    {"sd15": sd15, "pixart": pixart, "chroma": chroma, "z-image": z_image}
+)
+_CONTROLNETS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"sd15": _unet_controlnet, "z-image": z_image_controlnet}
+)

@@ -92,9 +92,8 @@ def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
             continue
         hint = hints.get(name)
         names = [option.__name__ for option in get_args(hint) or (hint,) if isinstance(option, type)]
-        needed[name] = (
-            [] if name == "scheduler" else [*names, *(one for own in names for one in _ALIKE.get(own, ()))]
-        )
+        is_any = name == "scheduler" or hint is transformers.PreTrainedModel
+        needed[name] = [] if is_any else [*names, *(one for own in names for one in _ALIKE.get(own, ()))]
     return needed
 
 

@@ -191,7 +191,7 @@ def _number(key: str) -> int:
 #: Entries that a ControlNet's configuration has in common with its model's denoiser where the two work together.
 _SHARED = (
     "cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim", "block_out_channels",
-    "joint_attention_dim", "pooled_projection_dim",
+    "joint_attention_dim", "pooled_projection_dim", "dim", "n_heads",
 )  # fmt: skip
 
 

@@ -86,6 +86,8 @@ def read_windows(prompt: Prompt, family: Family, tokenizers: Mapping[str, Tokeni
         field = encoder.prompt if prompt.arguments.get(encoder.prompt) is not None else "prompt"
         chunks = prompt.chunks.get(field) or plain_chunks(prompt.arguments[field])
         tokenize = tokenizers[encoder.name]
+        if encoder.kind == "llm":
+            continue  # `encode_prompt` reads all that it can of it, and nothing is weighted
         if encoder.kind == "t5":
             t5 = sequence_of(chunks, tokenize, prompt.arguments["max_sequence_length"])
         elif not encoder.pooled_only:

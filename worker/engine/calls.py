@@ -37,6 +37,8 @@ _ADDITIONS = frozenset(
 _TIMES = frozenset({"timestep", "timesteps", "t"})
 #: A ControlNet multiplies what it returns by it, last. In a joined call that is done after the result is cut.
 _SCALE = "conditioning_scale"
+#: ControlNets that need it for their own layers, too: it stays in the call, and only equal ones are joined.
+_SCALED_INSIDE = frozenset({"ZImageControlNetModel"})
 #: Has no effect on a VAE's decoder.
 _IGNORED: Mapping[str, frozenset[str]] = {"decode": frozenset({"generator"})}
 
@@ -103,10 +105,18 @@ class Call:
         for name in _IGNORED.get(entry, ()):
             given.pop(name, None)
         scale = given.get(_SCALE)
-        leaves_scale = isinstance(scale, int | float) and not given.get("guess_mode")
+        leaves_scale = (
+            isinstance(scale, int | float)
+            and not given.get("guess_mode")
+            and module_class.__name__ not in _SCALED_INSIDE
+        )
         if leaves_scale:
             given[_SCALE] = 1.0
         described = {name: _describe(name, value, rows, digests) for name, value in sorted(given.items())}
+        if scale is not None or not _ADDITIONS.isdisjoint(given):
+            # What a ControlNet adds is as long as the longest row of its call.
+            for name in _RAGGED_LISTS & given.keys():
+                described[name] = "list", max(tuple(item.shape) for item in given[name])
         added = tuple((name, text) for name, text in described.items() if name in _ADDITIONS)
         return cls(
             module=module,
@@ -156,7 +166,7 @@ def merge(parts: Sequence[Any], rows: Sequence[int]) -> Any:
     if isinstance(first, torch.Tensor):
         return torch.cat(list(parts)) if first.dim() and len(first) == rows[0] else first
     if isinstance(first, dict):
-        return type(first)(**{name: merge([part[name] for part in parts], rows) for name in first})
+        return _like(first, {name: merge([part[name] for part in parts], rows) for name in first})
     if isinstance(first, list | tuple):
         return type(first)(merge(items, rows) for items in zip(*parts, strict=True))
     return first
@@ -233,6 +243,8 @@ def _concatenate(values: Sequence[torch.Tensor], counts: Sequence[int]) -> torch
 def _zeros(like: Any, rows: int) -> Any:
     if isinstance(like, torch.Tensor):
         return like.new_zeros(rows, *like.shape[1:])
+    if isinstance(like, dict):
+        return {name: _zeros(item, rows) for name, item in like.items()}
     return [_zeros(item, rows) for item in like]
 
 
@@ -255,9 +267,14 @@ def _cut(result: Any, total: int, part: slice, call: Call) -> Any:
         own = result[part] if result.dim() and len(result) == total else result
         return own if call.scale is None else own * call.scale
     if isinstance(result, dict):
-        return type(result)(**{name: _cut(value, total, part, call) for name, value in result.items()})
+        return _like(result, {name: _cut(value, total, part, call) for name, value in result.items()})
     if isinstance(result, list) and isinstance(next(iter(call.given.values())), list):
         return result[part]
     if isinstance(result, list | tuple):
         return type(result)(_cut(item, total, part, call) for item in result)
     return result
+
+
+def _like(result: dict[Any, Any], items: dict[Any, Any]) -> Any:
+    """Items in what a module returned: a class of diffusers, or a dictionary, whose keys may be numbers."""
+    return items if type(result) is dict else type(result)(**items)

@@ -166,13 +166,13 @@ class Residency:
 
     @contextmanager
     def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, Span]]) -> Iterator[None]:
-        """Around a call: where it is the denoiser's, each job's adapters act on its rows.
+        """Around a call: where it runs the denoiser's layers, each job's adapters act on its rows.
 
         Args:
             parts: the jobs in the order of their rows, and which rows of its own call each has.
         """
         model = self._model
-        if model is None or module is not model.denoiser:
+        if model is None or not model.runs_denoiser_layers(module):
             yield
             return
         model.adapters.act([(job.adapters, span.count) for job, span in parts], [span for _, span in parts])

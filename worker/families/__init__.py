@@ -13,6 +13,7 @@ pixart.py          PixArt-Σ
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL
+z_image.py         Z-Image and Z-Image-Turbo
 """
 
 from __future__ import annotations
@@ -199,6 +200,10 @@ def _already_unpacked(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any
     return latents
 
 
+def _is_whole(controlnet: Any, denoiser: Any) -> None:
+    pass
+
+
 def _fits(components: Mapping[str, Any]) -> str | None:  # noqa: ARG001
     return None
 
@@ -221,6 +226,7 @@ class DiffusersFamily:
         patch: works round a pipeline class, on a freshly made pipeline.
         prepare: works round a class of the components, on the pipeline that has just loaded them.
         misfit: components -> why their configurations do not make this family together; None: they do.
+        complete_controlnet: (ControlNet, denoiser) -> gives a ControlNet the denoiser's layers that it runs.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
 
@@ -237,7 +243,13 @@ class DiffusersFamily:
     patch: Callable[[Any], None] = _needs_no_patch
     prepare: Callable[[Any], None] = _needs_no_patch
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
+    complete_controlnet: Callable[[Any, Any], None] = _is_whole
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
+
+    @property
+    def shares_layers(self) -> bool:
+        """Whether its ControlNets run layers of the denoiser."""
+        return self.complete_controlnet is not _is_whole
 
     @property
     def checkpoint_class(self) -> str:

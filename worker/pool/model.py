@@ -174,11 +174,17 @@ class LoadedModel:
         with self._context.weights_lock:
             module = load_controlnet(self.family, path, self.dtype, self.denoiser)
         check_controlnet_fits(module, self.denoiser)
+        self.family.complete_controlnet(module, self.denoiser)
         self.kernels.set_memory_format({id: module})
         cache_introspection(module)
         weights = self._context.lora_files.places.weights(f"controlnet:{id}", self._context.hasher.hash(path))
         self._controlnets = {**self._controlnets, id: (module, weights)}
         self.placement.add(f"controlnet:{id}", module)
+
+    def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:
+        """Whether a module is the denoiser, or a ControlNet that shares layers with it."""
+        shares = self.family.shares_layers and any(module is net for net, _ in self._controlnets.values())
+        return shares or module is self.denoiser
 
     def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = (), view: View = as_it_is) -> Any:
         """Build a job's pipeline on the shared components, with its own scheduler; it takes embeddings only.
@@ -194,8 +200,8 @@ class LoadedModel:
             extra["vae"] = view(self.base.vae, ("encode", "decode"))
         if controlnets:
             nets = [view(self._controlnets[id][0], ("__call__",)) for id in controlnets]
-            several = getattr(diffusers, self.family.multi_controlnet)
-            extra["controlnet"] = nets[0] if len(nets) == 1 else several(nets)
+            multi = self.family.multi_controlnet
+            extra["controlnet"] = nets[0] if len(nets) == 1 else getattr(diffusers, multi)(nets)
         pipeline_class = computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
         pipeline = derive(pipeline_class, self.base, **extra)
         pipeline.set_progress_bar_config(disable=True)

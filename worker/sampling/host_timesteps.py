@@ -159,6 +159,9 @@ def _noised_on_host(method: Callable[..., torch.Tensor]) -> Callable[..., torch.
             method(twin, *((sample, timesteps, unit) if is_flow else (sample, unit, timesteps))).item()
             for sample, unit in ((one, zero), (zero, one))
         )
-        return (samples if of_samples == 1 else samples * of_samples) + noise * of_noise
+        weighed = (samples if of_samples == 1 else samples * of_samples), noise * of_noise
+        # The sum is laid out in memory as its first term is, and a VAE's last bits depend on that.
+        first, second = reversed(weighed) if is_flow else weighed
+        return first + second
 
     return call

@@ -33,6 +33,7 @@ class StepCache:
         self._step = self._passes = self._nets = 0
         self._states: list[TaylorSeerState] = []
         self._net_results: dict[int, Any] = {}
+        self._gives_list = False
 
     def end_step(self) -> None:
         """Count a step. It has one pass through the denoiser, or two with true classifier-free guidance."""
@@ -54,10 +55,12 @@ class StepCache:
         state.current_step = self._step
         if self._schedule.computes(self._step) or state.last_update_step is None:
             result = compute()
-            state.update((result[0],))
+            self._gives_list = isinstance(result[0], list)  # of images
+            state.update(tuple(result[0]) if self._gives_list else (result[0],))
             return result
         self.predicted_calls += 1
-        return tuple(state.predict())
+        predicted = state.predict()
+        return (list(predicted),) if self._gives_list else tuple(predicted)
 
     def _net(self, compute: Callable[[], Any]) -> Any:
         """A ControlNet rests at steps whose denoiser result is predicted, where nothing reads its result."""

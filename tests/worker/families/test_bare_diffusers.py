@@ -67,6 +67,14 @@ def _t5(
     return Case(family, mode, f"{name}Pipeline", {**SIZE, **call, **both}, {**fields, **both}, scheduler)
 
 
+def _z_image(mode: Mode, name: str, scheduler: str, call: Any = MappingProxyType({}), **fields: Any) -> Case:
+    both = {"guidance_scale": 3.0, "max_sequence_length": 64, **fields.pop("both", {})}
+    scale = {name: value for name, value in CONTROL_CALL.items() if "scale" in name and "controlnet" in mode}
+    return Case(
+        "z-image", mode, f"ZImage{name}Pipeline", {**SIZE, **call, **scale, **both}, {**fields, **both}, scheduler
+    )
+
+
 #: Sizes and captions as they are given.
 _EXACT = {"use_resolution_binning": False, "clean_caption": False}
 
@@ -95,6 +103,15 @@ CASES = [
         "chroma", Mode.INPAINT, "ChromaInpaint", "flow_euler", START | {"mask_image": MASK},
         strength=0.8, mask_blur=0,
     ),
+    _z_image(Mode.TXT2IMG, "", "flow_euler"),
+    _z_image(Mode.TXT2IMG, "", "flow_euler", both={"guidance_scale": 0.0, "negative_prompt": ""}),
+    _z_image(Mode.IMG2IMG, "Img2Img", "flow_euler", START, strength=0.8),
+    _z_image(Mode.INPAINT, "Inpaint", "flow_euler", START | {"mask_image": MASK}, strength=0.8, mask_blur=0),
+    _z_image(Mode.CONTROLNET, "ControlNet", "flow_euler", {"control_image": CONTROL}),
+    _z_image(
+        Mode.CONTROLNET_INPAINT, "ControlNetInpaint", "flow_euler",
+        {"control_image": CONTROL, "image": IMAGE, "mask_image": MASK}, mask_blur=0,
+    ),
 ]  # fmt: skip
 
 
@@ -110,21 +127,22 @@ def _agreeing(pipeline: Any) -> None:
 def test_an_image_equals_that_of_bare_diffusers(
     case: Case, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    fields: dict[str, Any] = dict(case.fields)
+    fields: dict[str, Any] = {**TEXTS, **case.fields}
     controlnet = None
     if "controlnet" in case.mode:
         row = catalogue.controlnet(f"{case.family}-hint")
         controlnet = getattr(diffusers, FAMILIES[case.family].controlnet).from_pretrained(row.source)
-        fields["control_fields"] = CONTROL_FIELDS
-    common: dict[str, Any] = {**TEXTS, "num_inference_steps": case.steps}
-    job = make_job(catalogue, case.family, case.mode, scheduler=case.scheduler, **common, **fields)
+        ranged = FAMILIES[case.family].control_ranges
+        fields["control_fields"] = CONTROL_FIELDS if ranged else {"conditioning_scale": 0.7}
+    fields["num_inference_steps"] = case.steps
+    job = make_job(catalogue, case.family, case.mode, scheduler=case.scheduler, **fields)
 
     ours = generate_pixels(job, pool, storage)
 
     theirs = paint(
         Path(catalogue.model(model_of(catalogue, case.family)).source),
         case.pipeline,
-        {**common, **case.call},
+        {**TEXTS, "num_inference_steps": case.steps, **case.call},
         scheduler=case.scheduler,
         seed=7,
         controlnet=controlnet,

@@ -134,6 +134,7 @@ _PREFIXES = {
     "sd15": "StableDiffusion",
     "pixart": "PixArtSigma",
     "chroma": "Chroma",
+    "z-image": "ZImage",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),
@@ -176,7 +177,7 @@ def test_named_components_have_the_named_classes(family: str, catalogue: Catalog
 def test_a_missing_guidance_scale_is_passed_as_no_guidance(family: str) -> None:
     inputs = _inputs(family, Mode.TXT2IMG, {})
     without = GenerationInputs(inputs.job.model_copy(update={"guidance_scale": None}))
-    assert get_family(family).arguments(without)["guidance_scale"] == 1.0
+    assert get_family(family).arguments(without)["guidance_scale"] == FAMILIES[family].guidance_off
 
 
 def test_sd3_controlnet_pipelines_draw_from_the_global_generator(pool: Pool, catalogue: Catalogue) -> None:
