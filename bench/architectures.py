@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.component_calls import Inputs, build, run_of
-from bench.live import SHAPES, Follower, find_peaks
+from bench.live import LISTED_SHAPES, SHAPES, Follower, find_peaks
 from bench.report import options
 from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
@@ -37,9 +37,10 @@ _SHAPING = (
     "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
+    "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
-_DEPTHS, _DEPTH = ("num_layers", "num_single_layers"), 4
+_DEPTHS, _DEPTH = ("num_layers", "num_single_layers", "n_layers"), 4
 #: Rank of the adapters that are counted; it hardly matters.
 _RANK = 16
 
@@ -67,7 +68,8 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     if _is_transformer(config):
         config = {**config, **{key: min(config[key], _DEPTH) for key in _DEPTHS if key in config}}
     module = build(config)
-    calls = [Inputs(config, shape) for shape in SHAPES]
+    shapes = LISTED_SHAPES if "x" in Inputs(config, SHAPES[0]).of(class_name) else SHAPES
+    calls = [Inputs(config, shape) for shape in shapes]
     follower = Follower(module, torch.bfloat16.itemsize)
 
     def peaks(
@@ -77,8 +79,8 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
         plain_known = [cost for cost in known if not cost.cudnn]
         with _adapted(module, adapters):
             runs = [follower.follow(run_of(module, call, encode=encode)) for call in calls]
-        plain, result = find_peaks([steps for steps, _ in runs], plain_known)
-        cudnn, _ = find_peaks([steps for _, steps in runs], [*known, *plain])
+        plain, result = find_peaks([steps for steps, _ in runs], plain_known, shapes)
+        cudnn, _ = find_peaks([steps for _, steps in runs], [*known, *plain], shapes)
         return plain, [replace(cost, cudnn=True) for cost in cudnn], result
 
     plain, cudnn, result = peaks()
@@ -86,19 +88,20 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"config": shaping}
     entry["peaks"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
     arguments = calls[0].of(class_name)
-    if "controlnet_cond" in arguments:
+    control = next((name for name in ("controlnet_cond", "control_context") if name in arguments), None)
+    if control is not None:
         entry["residuals"] = _nonzero(result)
-        entry["encodes_controls"] = arguments["controlnet_cond"].numel() < calls[0].image().numel()
+        entry["encodes_controls"] = arguments[control].numel() < calls[0].image().numel()
     elif hasattr(module, "decode"):
         plain, cudnn, _ = peaks(encode=True)
         entry["encoding"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
-    elif "timestep" in arguments:
+    elif not arguments.keys().isdisjoint({"timestep", "t"}):
         one = [cost for costs in peaks([*plain, *cudnn], adapters=1)[:2] for cost in costs]
         more = [cost for costs in peaks([*plain, *cudnn, *one], adapters=2)[:2] for cost in costs]
         entry["one_adapter"] = [_nonzero(cost) for cost in one]
         entry["more_adapters"] = [_nonzero(cost) for cost in more]
-        entry["latents"] = _nonzero(_size_of(("sample", "hidden_states"), calls, class_name))
-        entry["prompt"] = _nonzero(_size_of(("encoder_hidden_states",), calls, class_name))
+        entry["latents"] = _nonzero(_size_of(("sample", "hidden_states", "x"), calls, class_name))
+        entry["prompt"] = _nonzero(_size_of(("encoder_hidden_states", "cap_feats"), calls, class_name))
     return entry
 
 
@@ -116,13 +119,17 @@ def _size_of(names: Sequence[str], calls: Sequence[Inputs], class_name: str) -> 
     """Values of one image's argument of one of these names."""
     every = [call.of(class_name) for call in calls]
     name = next(name for name in names if name in every[0])
-    values = [[arguments[name].numel() / call.shape.images] for arguments, call in zip(every, calls, strict=True)]
+    values = [[_values(arguments[name]) / call.shape.images] for arguments, call in zip(every, calls, strict=True)]
     terms = [(call.shape.pixels, call.shape.text_tokens, 1) for call in calls]
     solved = torch.linalg.lstsq(
         torch.tensor(terms, dtype=torch.float64), torch.tensor(values, dtype=torch.float64)
     )
     pixel, token, fixed = (round(float(factor), 6) for factor in solved.solution.flatten())
     return ActivationCost(pixel=pixel, token=token, fixed=fixed)
+
+
+def _values(argument: Any) -> int:
+    return sum(item.numel() for item in (argument if isinstance(argument, list) else [argument]))
 
 
 def _nonzero(cost: ActivationCost) -> dict[str, float]:

@@ -14,13 +14,17 @@ import diffusers
 import torch
 import transformers
 
+from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import WorkloadShape
+from worker.families.z_image import complete_controlnet
 
 #: Entries of a configuration file that say which class, or who wrote it.
 _NOT_OPTIONS = {
     "_class_name", "_diffusers_version", "architectures", "model_type", "dtype", "transformers_version",
 }  # fmt: skip
 _CLIP_TOKENS = 77
+#: Width of the prompts of the published Z-Image, whose ControlNets' configurations do not say it.
+_Z_IMAGE_CAPTION = 2560
 
 
 def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any:
@@ -32,9 +36,12 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
         with torch.device("meta"):
             if "_class_name" in config:
                 module = getattr(diffusers, config["_class_name"])(**options)
+                if config["_class_name"] == "ZImageControlNetModel":
+                    layers = {"dim": options["dim"], "n_heads": options["n_heads"], "n_layers": 1}
+                    complete_controlnet(module, diffusers.ZImageTransformer2DModel(**layers).to(dtype))
                 return torch.nn.Module.to(module, dtype)  # buffers, too
-            make_config = transformers.T5Config if config["model_type"] == "t5" else transformers.CLIPTextConfig
-            return getattr(transformers, config["architectures"][0])(make_config(**options))
+            own = transformers.AutoConfig.for_model(config["model_type"], **options)
+            return getattr(transformers, class_of(config))(own)
     finally:
         torch.set_default_dtype(before)
 
@@ -53,12 +60,15 @@ class Inputs:
             "CLIPTextModel": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
+            "Qwen3Model": self._language_model,
             "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
+            "ZImageTransformer2DModel": self._z_image,
+            "ZImageControlNetModel": self._z_image_controlnet,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
             "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
@@ -117,6 +127,32 @@ class Inputs:
         flux = {"pooled_projection_dim": 0, "guidance_embeds": False, **self.config}
         unlike = ("pooled_projections", "guidance")
         return {name: value for name, value in replace(self, config=flux)._flux().items() if name not in unlike}
+
+    def _z_image(self) -> dict[str, Any]:
+        width = self.config.get("cap_feat_dim", _Z_IMAGE_CAPTION)
+        prompts = self._empty(self.shape.text_tokens, width)
+        return {
+            "x": list(self._frames(self.config.get("in_channels", 16)).unbind()),
+            "t": self._empty(),
+            "cap_feats": list(prompts.unbind()),
+        }
+
+    def _z_image_controlnet(self) -> dict[str, Any]:
+        return {**self._z_image(), "control_context": self._frames("control_in_dim")}
+
+    def _language_model(self) -> dict[str, Any]:
+        """With a mask of all pairs, which transformers would make of the usual one with values of it."""
+        tokens = self.shape.text_tokens
+        return {
+            "input_ids": self._ids(tokens),
+            "position_ids": self._ids(tokens),
+            "attention_mask": torch.empty(self.shape.images, 1, tokens, tokens, device="meta", dtype=torch.bool),
+            "output_hidden_states": True,
+        }
+
+    def _frames(self, channels: str | int) -> torch.Tensor:
+        """Latents with an axis of one frame."""
+        return self._latents(self.config[channels] if isinstance(channels, str) else channels).unsqueeze(2)
 
     def _ids(self, length: int) -> torch.Tensor:
         return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)

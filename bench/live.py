@@ -28,6 +28,11 @@ SHAPES = tuple(
         *product((128, 192), (2, 3), (128,)), *product((128,), (2, 3), (256,)), (128, 2, 512), (192, 3, 384),
     )
 )  # fmt: skip
+#: The same of a module that works on its images one by one, so that its steps are the same for one number of them.
+LISTED_SHAPES = tuple(
+    WorkloadShape(width, 128, 2, guided=False, text_tokens=tokens)
+    for width, tokens in ((128, 128), (192, 128), (128, 256), (192, 384), (128, 512), (256, 256))
+)
 #: Where the peaks are looked for.
 _IMAGES, _SIDES, _TOKENS = (1, 2, 4, 8), (64, 128, 256, 512, 1024, 1536, 2048), (64, 128, 256, 512)
 #: What cuDNN's workspace takes of a convolution's input and output together: its fast kernels want the channels
@@ -70,13 +75,14 @@ class Follower:
 
 
 def find_peaks(
-    runs: Sequence[Steps], known: Sequence[ActivationCost] = ()
+    runs: Sequence[Steps], known: Sequence[ActivationCost] = (), shapes: Sequence[WorkloadShape] = SHAPES
 ) -> tuple[list[ActivationCost], ActivationCost]:
     """The fewest costs whose maximum is the peak, with streamed weights or without; and what is left at the end.
 
     Args:
-        runs: what was followed for each of `SHAPES`.
+        runs: what was followed for each of the shapes.
         known: costs that were found before.
+        shapes: if all have one number of images, all that is alive counts for each image.
 
     Raises:
         ValueError: the steps of the runs differ, or are not linear in pixels, tokens, squared tokens and images.
@@ -84,8 +90,10 @@ def find_peaks(
     if len({run.shape for run in runs}) != 1:
         raise ValueError(f"the runs differ in their numbers of steps: {sorted({len(run) for run in runs})}")
     values, weights = np.stack([run[:, 0] for run in runs]), runs[0][:, 1]
-    terms = np.array([[*_terms(shape), 1, shape.pixels, shape.text_tokens] for shape in SHAPES])
-    scale = terms.max(axis=0)
+    terms = np.array([[*_terms(shape), 1, shape.pixels, shape.text_tokens] for shape in shapes])
+    if len({shape.images for shape in shapes}) == 1:
+        terms[:, 4:] = 0
+    scale = np.maximum(terms.max(axis=0), 1)
     factors = np.linalg.lstsq(terms / scale, values, rcond=None)[0] / scale[:, None]
     if np.abs(terms @ factors - values).max() > 1e-6 * values.max():
         raise ValueError("the values alive are not linear in pixels, tokens, squared tokens and images")

@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, eight published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, nine published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -20,7 +20,17 @@ PAGE = Path(__file__).parent.parent / "docs" / "plans.md"
 GIB = 2**30
 BUDGETS = tuple(size * GIB for size in (6, 8, 12, 16, 24, 48, 80))
 #: From small to large.
-MODELS = ("sd1.5", "sd2.1", "sdxl", "sd3-medium", "sd3.5-large", "flux.1-dev", "pixart-sigma", "chroma1-hd")
+MODELS = (
+    "sd1.5",
+    "sd2.1",
+    "sdxl",
+    "sd3-medium",
+    "sd3.5-large",
+    "flux.1-dev",
+    "pixart-sigma",
+    "chroma1-hd",
+    "z-image",
+)
 
 
 def fill(page: str) -> str:

@@ -14,7 +14,7 @@ from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, ip_adapter_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.catalogue.families import Task
+from contracts.catalogue.families import FAMILIES, Task
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
@@ -38,7 +38,7 @@ class ModelView(BaseModel):
     id: str = Field(description="Value of the field `model` in requests.")
     object: Literal["model"] = Field("model", description="Always `model`.")
     owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
-    family: str = Field(description="Architecture: `sd15`, `sdxl`, `sd3`, `flux`, `pixart` or `chroma`.")
+    family: str = Field(description=f"Architecture: {', '.join(f'`{family}`' for family in FAMILIES)}.")
     title: str = Field(description="Name for people.")
     aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")

@@ -161,10 +161,12 @@ class ControlNetSpec(WeightRow):
     Attributes:
         kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
         preprocessors: names of the preprocessors that can make its control image.
+        reads_masks: whether it can be used in a job with a mask.
     """
 
     kind: Literal["hint", "inpaint"] = "hint"
     preprocessors: tuple[str, ...] = ()
+    reads_masks: bool = True
 
     @model_validator(mode="after")
     def _family_has_controlnets(self) -> Self:

@@ -16,7 +16,7 @@ from contracts.catalogue.cached import find_cached, optional_t5
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.memory.activation_tables import find_activations
+from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, Activations
 from contracts.weights.architectures import Architecture, find_architecture, read_architectures
 from contracts.weights.parameter_counts import (
@@ -52,6 +52,7 @@ class Component:
         value_bytes: of one value, weights and activations alike; 0: the model's.
         tile_side: pixels of a tile, for a VAE.
         origin: what the bytes were read from.
+        shares_layers: for a ControlNet, whether it runs layers of the denoiser, which cannot be streamed then.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Component:
     activations: Activations = UNKNOWN
     tile_side: int | None = None
     origin: Origin = "files"
+    shares_layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,12 @@ def size_component(
         value_bytes=value_bytes,
         activations=activations,
         tile_side=_tile_side(config) if role is Role.VAE else None,
+        shares_layers=class_of(config) in _SHARING,
     )
+
+
+#: ControlNets that are not whole without their denoiser.
+_SHARING = frozenset({"ZImageControlNetModel"})
 
 
 #: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.

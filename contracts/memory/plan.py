@@ -221,7 +221,8 @@ def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:
     has_t5 = any(component.role is Role.T5 for component in model.components)
     unstreamed = (Placement.DEVICE, Placement.ON_DEMAND)
     choices = product(
-        unstreamed,
+        # Beside T5, other text encoders are small.
+        unstreamed if has_t5 else (*unstreamed, Placement.STREAMED),
         _t5_placements(model, policy) if has_t5 else (Placement.DEVICE,),
         (*unstreamed, Placement.STREAMED),
         unstreamed,

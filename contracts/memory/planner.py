@@ -22,7 +22,7 @@ from contracts.memory.activations import without_workspaces
 from contracts.memory.components import Component, ModelComponents, read_components
 from contracts.memory.estimate import Estimate
 from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded
-from contracts.memory.plan import Plan, Policy, Workload, gib, strategies, workload_of
+from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.requests.parameters import JobParameters
 
 #: A step down must bring the peak to this share of the failed plan's: a smaller step would hardly help.
@@ -79,7 +79,9 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         model = replace(model, components=tuple(map(_without_workspaces, model.components)))
         workload = replace(workload, extras=tuple(map(_without_workspaces, workload.extras)))
     every = [
-        Estimate.of(strategy, model, workload, policy.cpu_value_bytes) for strategy in strategies(model, policy)
+        Estimate.of(strategy, model, workload, policy.cpu_value_bytes)
+        for strategy in strategies(model, policy)
+        if strategy.denoiser is not Placement.STREAMED or not any(part.shares_layers for part in workload.extras)
     ]
     if policy.host_bytes is not None:
         limit = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))

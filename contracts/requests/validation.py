@@ -234,6 +234,9 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         if needs_inpaint != (row.kind == "inpaint"):
             use = "together with image and mask_image" if row.kind == "inpaint" else "without mask_image"
             yield FieldProblem(f"{path}.controlnet", f"{row.id} can be used on {model.family} only {use}")
+        elif request.mask_image is not None and not row.reads_masks:
+            message = f"{row.id} has no channels for a mask; remove mask_image, or take another ControlNet"
+            yield FieldProblem(f"{path}.controlnet", message, [one for one in names if one != row.id])
         else:
             yield from _control_image_problems(path, control, row)
         yield from _control_option_problems(path, control, row)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
 from contracts.catalogue.families import Family, Task
 from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
@@ -20,6 +20,8 @@ from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
 
+#: Of a Z-Image ControlNet that reads an image's latents and nothing else.
+_IMAGE_CHANNELS = 16
 #: A denoiser's first layer in the original layout, with and without the prefix of a whole checkpoint, and in
 #: diffusers' layout.
 _FIRST_LAYERS = (
@@ -30,7 +32,9 @@ _FIRST_LAYERS = (
 
 def with_checkpoint_limits(catalogue: Catalogue) -> Catalogue:
     """Return the catalogue with the limits of the checkpoints that are on this machine."""
-    return catalogue.model_copy(update={"models": tuple(_with_limits(catalogue, row) for row in catalogue.models)})
+    models = tuple(_with_limits(catalogue, row) for row in catalogue.models)
+    controlnets = tuple(_with_masks(catalogue, row) for row in catalogue.controlnets)
+    return catalogue.model_copy(update={"models": models, "controlnets": controlnets})
 
 
 def read_scheduler_config(folder: Path) -> dict[str, object]:
@@ -77,6 +81,17 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
     return limited
 
 
+def _with_masks(catalogue: Catalogue, row: ControlNetSpec) -> ControlNetSpec:
+    """The row with whether its layers have channels for a mask; Z-Image's first one has those of an image alone."""
+    try:
+        place = _path(catalogue, row)
+        config = {} if place is None else read_config(place if place.is_dir() else place.parent)
+    except (CatalogueError, OSError):  # loading it says why
+        return row
+    channels = config.get("control_in_dim")
+    return row if channels is None else row.model_copy(update={"reads_masks": channels > _IMAGE_CHANNELS})
+
+
 def _with_few_steps(row: ModelSpec) -> ModelSpec:
     """The row with the defaults of a checkpoint that is distilled for few steps; the operator's own come first."""
     few = FEW_STEPS.get(str(row.scheduler_config.get("_class_name")), {})
@@ -117,7 +132,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     return limits
 
 
-def _path(catalogue: Catalogue, row: ModelSpec) -> Path | None:
+def _path(catalogue: Catalogue, row: ModelSpec | ControlNetSpec) -> Path | None:
     """The folder or file on this machine, or in the hub's cache."""
     place = catalogue.place(row)
     if isinstance(place, HubSource):

@@ -56,9 +56,14 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+#: Class of transformers that a published configuration names -> the one that diffusers loads of its weights.
+_LOADED_AS = {"Qwen3ForCausalLM": "Qwen3Model"}
+
+
 def class_of(config: Mapping[str, Any]) -> str:
     """Name of a component's class: diffusers' entry, else transformers'."""
-    return str(config.get("_class_name") or next(iter(config.get("architectures") or [""])))
+    named = str(config.get("_class_name") or next(iter(config.get("architectures") or [""])))
+    return _LOADED_AS.get(named, named)
 
 
 @cache
@@ -92,12 +97,13 @@ def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
     if "block_out_channels" in counted:
         return int(config["block_out_channels"][0])
-    key = next((key for key in ("hidden_size", "d_model") if key in counted), None)
+    key = next((key for key in ("hidden_size", "d_model", "dim") if key in counted), None)
     return int(config["num_attention_heads"] * config["attention_head_dim"] if key is None else config[key])
 
 
 def _blocks(config: Mapping[str, Any]) -> int:
-    return int(config.get("num_layers", 1) + config.get("num_single_layers", 0))
+    places = config.get("control_layers_places")
+    return len(places) if places else int(config.get("num_layers", 1) + config.get("num_single_layers", 0))
 
 
 #: A ControlNet ends with its blocks' outputs, their projections, and these scaled.

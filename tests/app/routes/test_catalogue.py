@@ -49,5 +49,5 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "outline"])
     assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart"]
     assert schedulers["edm_euler"]["families"] == ["sdxl"]
-    assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma"]
+    assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma", "z-image"]
     assert outline == {"id": "outline", "controlnets": ["edges", "outlines"]}

@@ -75,7 +75,9 @@ def test_published_architectures_are_listed_by_name(capsys: pytest.CaptureFixtur
     assert main(["plan", "--list"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert names[0] == "name"
-    assert {"flux.1-dev", "flux.1-schnell", "sd1.5", "sd2.1", "sdxl", "pixart-sigma", "chroma1-hd"} <= {*names}
+    assert {"flux.1-dev", "flux.1-schnell", "sd1.5", "sd2.1", "sdxl", "pixart-sigma", "chroma1-hd", "z-image"} <= {
+        *names
+    }
     assert main(["plan", "--model", "flux.1-schnell", "--card", "48GiB"]) == 0
     assert "all resident" in capsys.readouterr().out
 

@@ -129,6 +129,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "sd15": "chunk",
         "pixart": "truncate",
         "chroma": "truncate",
+        "z-image": "truncate",
     }
 
 
