@@ -4,8 +4,10 @@ catalogue.py    models, LoRAs and ControlNets
 reader.py       reads them from a TOML file
 rows.py         what rows of all kinds have: where their weights come from
 lines.py        the line of a catalogue file that a problem is on
+mode_fields.py  sets of request fields for the rows
 cached.py       rows whose files are in the cache of a hub
 families.py     what each model family supports: modes, fields, sizes, defaults
 family.py       what such a row says; tasks and modes
+llm_families.py rows whose prompts a language model reads
 schedulers.py   schedulers by public name
 """

@@ -82,7 +82,7 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
 
 
 def _with_masks(catalogue: Catalogue, row: ControlNetSpec) -> ControlNetSpec:
-    """The row with whether its layers have channels for a mask; Z-Image's first one has those of an image alone."""
+    """The row with whether its layers have channels for a mask, which those of Z-Image's first one lack."""
     try:
         place = _path(catalogue, row)
         config = {} if place is None else read_config(place if place.is_dir() else place.parent)

@@ -21,6 +21,7 @@ EXACT = {"use_resolution_binning": False, "clean_caption": False}
         ("sd15", "StableDiffusionPipeline", "pndm", {}),
         ("pixart", "PixArtSigmaPipeline", "dpmpp_2m", EXACT),
         ("chroma", "ChromaPipeline", "flow_euler", {}),
+        ("z-image", "ZImagePipeline", "flow_euler", {}),
     ],
 )
 def test_an_image_over_http_equals_that_of_bare_diffusers(

@@ -23,7 +23,6 @@ from worker.pool.pool import Pool
         ("flux", Mode.CONTROLNET, "usual"),
         ("sd15", Mode.TXT2IMG, "usual"),
         ("pixart", Mode.TXT2IMG, "usual"),
-        ("z-image", Mode.CONTROLNET, "usual"),
     ],
 )
 def test_each_field_alone_changes_the_image_or_is_refused(

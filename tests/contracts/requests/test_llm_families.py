@@ -1,0 +1,115 @@
+"""Requests for models whose prompts a language model reads: what counts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.families import FAMILIES, Task
+from contracts.errors import FieldProblem, InvalidRequest
+from contracts.prompts.tokens import TokenUse
+from contracts.requests.defaults import resolve
+from contracts.requests.prompt_counts import count_tokens
+from contracts.requests.schema import REQUESTS
+from contracts.requests.validation import check
+from contracts.weights.checkpoint_limits import with_checkpoint_limits
+
+CATALOGUE = Catalogue(
+    root=Path("/"),
+    default_model="z-image",
+    models=(ModelSpec(id="z-image", family="z-image", source="org/z-image"),),
+    controlnets=(
+        ControlNetSpec(id="union", family="z-image", source="org/union"),
+        ControlNetSpec(id="first", family="z-image", source="org/first", reads_masks=False),
+    ),
+)
+
+
+def problems_of(task: Task, catalogue: Catalogue = CATALOGUE, **body: Any) -> list[FieldProblem]:
+    text = json.dumps({"prompt": "a red circle", "model": "z-image", **body})
+    try:
+        check(REQUESTS[task].model_validate_json(text, strict=True), catalogue)
+    except InvalidRequest as refused:
+        return list(refused.problems)
+    return []
+
+
+def control(name: str = "union", **more: Any) -> dict[str, Any]:
+    return {"controlnet": name, "image": "upload:x", **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "reason"),
+    [
+        ({"controls": [control(), control("first")]}, "controls", "one ControlNet at a time, got 2"),
+        ({"controls": [control(guidance_start=0.2)]}, "controls.0.guidance_start", "act at every step; remove it"),
+        ({"controls": [control(guidance_end=0.5)]}, "controls.0.guidance_end", "act at every step; remove it"),
+        (
+            {"controls": [control("first")], "image": "upload:x", "mask_image": "upload:y"},
+            "controls.0.controlnet",
+            "first has no channels for a mask; remove mask_image",
+        ),
+        ({"controls": [control()], "image": "upload:x"}, "image", "does not support controlnet_img2img"),
+        ({"controls": [control()], "guidance_rescale": 0.5}, "guidance_rescale", "is not supported by z-image"),
+    ],
+)
+def test_what_a_controlnet_of_z_image_cannot_do_is_refused_by_name(
+    body: dict[str, Any], field: str, reason: str
+) -> None:
+    (problem,) = problems_of(Task.CONTROLNET, **body)
+    assert problem.field == field
+    assert reason in problem.message
+
+
+def test_a_controlnet_of_z_image_may_have_a_mask() -> None:
+    body = {"controls": [control(conditioning_scale=0.5)], "image": "upload:x", "mask_image": "upload:y"}
+    assert problems_of(Task.CONTROLNET, **body) == []
+
+
+def test_words_that_a_language_model_reads_cannot_be_weighted() -> None:
+    (problem,) = problems_of(Task.TXT2IMG, prompt="a (red:1.4) circle", prompt_syntax="a1111")
+    assert problem.field == "prompt"
+    assert problem.message.endswith("write the words alone")
+
+
+def test_guidance_of_z_image_is_off_at_0_and_a_negative_prompt_needs_more() -> None:
+    assert problems_of(Task.TXT2IMG, guidance_scale=0.5, negative_prompt="a blue square") == []
+    (problem,) = problems_of(Task.TXT2IMG, guidance_scale=0, negative_prompt="a blue square")
+    assert problem.field == "negative_prompt"
+    assert "set that above 0" in problem.message
+
+
+def test_the_tokens_of_the_chat_template_count() -> None:
+    request = REQUESTS[Task.TXT2IMG](prompt="word " * 40, max_sequence_length=32)
+    job = resolve(request, check(request, CATALOGUE), {})
+    counts = count_tokens(FAMILIES["z-image"], job, {"text_encoder": lambda text: [(1, 0)] * len(text.split())})
+    assert counts.prompt == {"text_encoder": TokenUse(given=40, used=29)}
+
+
+@pytest.mark.parametrize(
+    ("shift", "own", "defaults"),
+    [(6.0, {}, (50, 4.0)), (3.0, {}, (8, 0.0)), (3.0, {"num_inference_steps": 12}, (12, 0.0))],
+)
+def test_a_distilled_checkpoint_is_known_by_its_scheduler(
+    tmp_path: Path, shift: float, own: dict[str, Any], defaults: tuple[int, float]
+) -> None:
+    (tmp_path / "scheduler").mkdir()
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift}
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    row = ModelSpec(id="z-image", family="z-image", source=str(tmp_path), defaults=own)
+    (known,) = with_checkpoint_limits(CATALOGUE.model_copy(update={"models": (row,)})).models
+    assert (known.default("num_inference_steps"), known.default("guidance_scale")) == defaults
+
+
+@pytest.mark.parametrize(("channels", "reads_masks"), [(16, False), (33, True)])
+def test_the_configuration_of_a_controlnet_says_whether_it_reads_masks(
+    tmp_path: Path, channels: int, reads_masks: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"control_in_dim": channels}))
+    row = ControlNetSpec(id="union", family="z-image", source=str(tmp_path))
+    (known,) = with_checkpoint_limits(CATALOGUE.model_copy(update={"controlnets": (row,)})).controlnets
+    assert known.reads_masks is reads_masks
