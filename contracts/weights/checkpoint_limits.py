@@ -94,7 +94,7 @@ def _with_masks(catalogue: Catalogue, row: ControlNetSpec) -> ControlNetSpec:
 
 def _with_few_steps(row: ModelSpec) -> ModelSpec:
     """The row with the defaults of a checkpoint that is distilled for few steps; the operator's own come first."""
-    few = FEW_STEPS.get(str(row.scheduler_config.get("_class_name")), {})
+    few: Mapping[str, object] = FEW_STEPS.get(str(row.scheduler_config.get("_class_name")), {})
     sign, defaults = row.family_spec.few_steps
     if sign and sign.items() <= row.scheduler_config.items():
         few = defaults

@@ -66,7 +66,11 @@ def test_what_a_controlnet_of_z_image_cannot_do_is_refused_by_name(
 
 
 def test_a_controlnet_of_z_image_may_have_a_mask() -> None:
-    body = {"controls": [control(conditioning_scale=0.5)], "image": "upload:x", "mask_image": "upload:y"}
+    body: dict[str, Any] = {
+        "controls": [control(conditioning_scale=0.5)],
+        "image": "upload:x",
+        "mask_image": "upload:y",
+    }
     assert problems_of(Task.CONTROLNET, **body) == []
 
 
