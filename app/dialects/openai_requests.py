@@ -69,12 +69,20 @@ def _read_ours(request: ImageRequest, catalogue: Catalogue) -> Reading[JobReques
     fields = _fields_of(request, catalogue)
     if isinstance(request, EditRequest):
         if not _has_references(request, catalogue):
-            kind = Img2ImgRequest if request.mask is None else InpaintRequest
+            # What a mask can have may also be meant for the image's transparent part, which is not read yet.
+            is_masked = request.mask is not None or bool(_of_masks(request))
+            kind = InpaintRequest if is_masked else Img2ImgRequest
         else:
+            is_masked = request.mask is not None
             kind = ReferenceEditRequest
             fields |= _references_of(request)
-        fields |= {} if request.mask is None else {"mask_image": "given"}
+        fields |= {"mask_image": "given"} if is_masked else {}
     return read_values(kind, fields)
+
+
+def _of_masks(request: EditRequest) -> list[str]:
+    """The given fields that say how a mask is used."""
+    return [name for name in ("mask_blur", "padding_mask_crop") if getattr(request, name) is not None]
 
 
 def _has_references(request: EditRequest, catalogue: Catalogue) -> bool:
@@ -113,7 +121,8 @@ def translate(
     """Return our request for the same images, and the images that are given with it, by field.
 
     Raises:
-        InvalidRequest: a derived value is out of range, or the mask is opaque.
+        InvalidRequest: a derived value is out of range, the mask is opaque, or there is nothing that a field about
+            masks could act on.
         ImageTooLarge, NotAnImage, TooManyImages, Unavailable: about the image or the mask.
     """
     fields = _fields_of(request, catalogue)
@@ -127,6 +136,11 @@ def translate(
     else:
         image, hole = inputs.read_with_hole("image", files.get("image", request.image))
         given["image"] = image
+        if hole is None and _of_masks(request):
+            message = (
+                "has no effect: there is no mask, and image has no transparent part; send a mask, or remove this"
+            )
+            raise InvalidRequest([FieldProblem(name, message) for name in _of_masks(request)])
         if hole is None:
             return build(Img2ImgRequest, fields), given
         given["mask_image"] = (
@@ -220,8 +234,9 @@ def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
 
 def foreign_name(request: ImageRequest, field: str) -> str:
     """The name under which the client sent one of our fields."""
-    names = {"mask_image": "mask"}
+    names = {}
     if isinstance(request, EditRequest):
+        names["mask_image"] = "image" if request.mask is None else "mask"  # else the image's own transparent part
         names["references"] = "image"
         for number in range(len(request.references or ()) + 1):
             theirs = f"image.{number}" if number else "image"

@@ -213,7 +213,7 @@ def _check_mask(images: StoredImages, output: Size, fit: Fit) -> None:
     white = mask.white
     if white and (white[2] <= left or white[0] >= right or white[3] <= upper or white[1] >= lower):
         message = (
-            f"changes no pixel: its white is within {white}, and of the image only "
+            f"changes no pixel: what it regenerates is within {white}, and of the image only "
             f"({left:g}, {upper:g}, {right:g}, {lower:g}) is used with fit {fit} at {output[0]} × {output[1]}; "
             "use fit contain or pad, or a size with the image's aspect"
         )

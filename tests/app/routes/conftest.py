@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,3 +34,23 @@ def jobs(queue: JobQueue, worker: ScriptedWorker) -> Iterator[list[JobRecord]]:
     yield found
     is_over.set()
     thread.join(60)
+
+
+@pytest.fixture
+def completed(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
+    """Complete the next job as soon as it is queued; returns a function that waits for it."""
+    found: list[JobRecord] = []
+
+    def work() -> None:
+        claim = worker.claim_next()
+        worker.complete(claim)
+        found.append(claim.job)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def wait() -> JobRecord:
+        thread.join(60)
+        return found[0]
+
+    return wait

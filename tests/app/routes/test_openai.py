@@ -25,7 +25,7 @@ from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.api_process import api_process
-from tests.support.images import encode_image, encode_solid, mask_with_hole, open_png
+from tests.support.images import encode_solid, open_png
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
 
@@ -33,26 +33,6 @@ GENERATE, EDIT = "/v1/images/generations", "/v1/images/edits"
 PROMPT = {"prompt": "a red circle"}
 IMAGE = encode_solid("RGB", (64, 64), "blue")
 HALF_CLEAR = encode_solid("RGBA", (64, 64), (9, 9, 9, 100))
-
-
-@pytest.fixture
-def completed(queue: JobQueue, worker: ScriptedWorker) -> Callable[[], JobRecord]:
-    """Complete the next job as soon as it is queued; returns a function that waits for it."""
-    found: list[JobRecord] = []
-
-    def work() -> None:
-        claim = worker.claim_next()
-        worker.complete(claim)
-        found.append(claim.job)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-
-    def wait() -> JobRecord:
-        thread.join(60)
-        return found[0]
-
-    return wait
 
 
 def error_of(response: Any) -> dict[str, Any]:
@@ -147,22 +127,6 @@ def test_a_form_has_the_same_effect_as_json(
     assert job.metadata == {"a": "1", "user": "7"}
     mask = open_png(storage.read(str(parameters.mask_image)))
     assert (mask.mode, mask.getextrema()) == ("L", (155, 155))
-
-
-def test_the_transparent_part_of_an_image_without_a_mask_is_regenerated(
-    client: TestClient, completed: Callable[[], JobRecord], storage: Storage, caplog: pytest.LogCaptureFixture
-) -> None:
-    files = [("image", ("a.png", encode_image(mask_with_hole()), "image/png"))]
-
-    with caplog.at_level(logging.DEBUG, "app.inputs.process"):
-        response = client.post(EDIT, data=PROMPT, files=files)
-
-    assert response.status_code == 200, response.text
-    parameters = completed().parameters
-    assert (parameters.task, parameters.strength) == ("inpaint", 1.0)
-    mask = open_png(storage.read(str(parameters.mask_image)))
-    assert (mask.getpixel((32, 32)), mask.getpixel((2, 2))) == (255, 0)
-    assert len([record for record in caplog.records if "to decode" in record.getMessage()]) == 1
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_a_mask_whose_white_is_cut_off_with_the_images_edge_is_refused(catalogue
     }
 
     with pytest.raises(
-        InvalidRequest, match=r"changes no pixel: its white is within .* with fit cover at 64 × 64"
+        InvalidRequest, match=r"changes no pixel: what it regenerates is within .* with fit cover at 64 × 64"
     ):
         accepted(catalogue, sent, **images)
     assert accepted(catalogue, sent.model_copy(update={"fit": "pad"}), **images).fit == "pad"
