@@ -18,6 +18,8 @@ from contracts.requests.schema import REQUESTS
 _LONGEST_NAME = 40
 #: How alike two names must be, from 0 to 1, for one to be taken as a misspelling of the other.
 _SIMILARITY = 0.8
+#: Of misspelt names of other services: beginning that must be right, and the shortest that is compared.
+_RIGHT_LETTERS, _SHORTEST_WORD = 2, 4
 
 #: Our fields, and what others call them: AUTOMATIC1111, ComfyUI, OpenAI, Replicate, fal, Stability, InvokeAI,
 #: diffusers. Compared without case and punctuation. A name may stand for several of ours, or for one of them in
@@ -109,4 +111,14 @@ def _meanings(name: str, known: Sequence[str]) -> list[str]:
     if foreign:
         return foreign
     alike = difflib.get_close_matches(_fold(name), folded, 1, _SIMILARITY)
-    return [folded[match] for match in alike]
+    if alike:
+        return [folded[match] for match in alike]
+    return _misspelt_foreign(_fold(name), known)
+
+
+def _misspelt_foreign(folded: str, known: Sequence[str]) -> list[str]:
+    """Which of these fields a misspelling of another service's name may stand for; its first letters are right."""
+    begin = folded[:_RIGHT_LETTERS]
+    names = [name for name in _OURS_BY_FOREIGN if name.startswith(begin)] if len(folded) >= _SHORTEST_WORD else []
+    alike = difflib.get_close_matches(folded, names, 1, _SIMILARITY)
+    return [field for field in _OURS_BY_FOREIGN[alike[0]] if field in known] if alike else []

@@ -31,6 +31,16 @@ IMAGE_FIELDS = frozenset(
 _MAX_ENTRIES = 100
 #: Limit on the names in all objects together.
 _MAX_NAMES = 1000
+#: How a reason of the parser begins -> what is wrong.
+_PLAIN_WORDS = {
+    "invalid unicode code point": "it is not UTF-8; encode it as that",
+    **dict.fromkeys(
+        ("unexpected end of hex escape", "lone leading surrogate"),
+        "a \\u escape is half of a surrogate pair; send whole characters, also where a text is cut",
+    ),
+    "key must be a string": "a name must be a string in double quotes",
+    "expected ident": "of words it has only true, false and null",
+}
 _LONGEST_NAME = max(map(len, IMAGE_FIELDS))
 #: How far behind a string its colon is looked for; what is further away is taken for a value.
 _MAX_SPACES = 64
@@ -45,6 +55,16 @@ def as_utf8(raw: bytes) -> bytes:
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:4]:
         raise UnreadableBody("the body is UTF-16 or UTF-32, and JSON must be UTF-8; encode it as that")
     return raw.removeprefix(codecs.BOM_UTF8)
+
+
+def invalid_json(reason: str) -> UnreadableBody:
+    """The error of a body that the parser refuses for this reason, in plain words where it has its own jargon."""
+    words = next((words for jargon, words in _PLAIN_WORDS.items() if reason.startswith(jargon)), None)
+    if words is not None:
+        what, separator, remedy = words.partition("; ")
+        _, at, place = reason.rpartition(" at line ")
+        reason = f"{what}{at}{place}{separator}{remedy}"
+    return UnreadableBody(f"the body is not valid JSON: {reason}")
 
 
 def without_nulls(raw: bytes) -> bytes:

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from app.parsing.field_names import word_unknown_field
-from app.parsing.json_bodies import check_json, without_nulls
+from app.parsing.json_bodies import check_json, invalid_json, without_nulls
 from app.parsing.partial_requests import agreed, requests_like
 from app.parsing.schemas import allowed_at
 from app.wording import word_error
 from contracts.catalogue.families import Task
-from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest, UnreadableBody
+from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest
 from contracts.requests.schema import REQUESTS, JobRequest
 
 _AnyModel = TypeVar("_AnyModel", bound=BaseModel)
@@ -144,9 +144,8 @@ def _refusal(kind: type[BaseModel], error: ValidationError, tag: str | None = No
     """Return the domain's error for one of pydantic, whose paths start with `tag` if there is one."""
     found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
-        if not found[0]["input"].strip():
-            return UnreadableBody("the body is not valid JSON: it is empty; send an object, such as {…}")
-        return UnreadableBody(f"the body is not valid JSON: {found[0]['ctx']['error']}")
+        is_empty = not found[0]["input"].strip()
+        return invalid_json("it is empty; send an object, such as {…}" if is_empty else found[0]["ctx"]["error"])
     count = len(found)
     shown = found[:MAX_PROBLEMS]
     if tag is not None:

@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic_core import from_json
 
 from app.inputs.codec.stored_form import STORED_FORMATS, upright_size
-from app.parsing.json_bodies import check_json
+from app.parsing.json_bodies import check_json, invalid_json
 from app.parsing.requests import read
 from app.submission.checks import JobDraft
-from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound, UnreadableBody
+from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
 from contracts.requests.defaults import StoredImage
@@ -56,7 +56,7 @@ def _read_object(raw: bytes) -> dict[str, Any]:
     try:
         changes = from_json(raw, allow_inf_nan=False) if raw.strip() else {}
     except ValueError as error:
-        raise UnreadableBody(f"the body is not valid JSON: {error}") from None
+        raise invalid_json(str(error)) from None
     if not isinstance(changes, dict):
         raise InvalidRequest([FieldProblem("body", "must be a JSON object")])
     return changes

@@ -31,6 +31,10 @@ from contracts.requests.schema import (
         (Txt2ImgRequest, "numInferenceSteps", "num_inference_steps"),
         (Txt2ImgRequest, "negativePrompt", "negative_prompt"),
         (Txt2ImgRequest, "promt", "prompt"),
+        (Txt2ImgRequest, "stepz", "num_inference_steps"),
+        (Txt2ImgRequest, "cfg_scal", "guidance_scale"),
+        (Img2ImgRequest, "denoising_strenght", "strength"),
+        (Txt2ImgRequest, "sampler_nam", "scheduler"),
         (InpaintRequest, "mask", "mask_image"),
         (Txt2ImgRequest, "loras.0.weight", "scale"),
         (ControlNetRequest, "controls.1.weight", "conditioning_scale"),
@@ -54,7 +58,7 @@ def test_a_field_of_other_tasks_is_answered_with_their_routes() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["foo", "", "steps" * 10_000, "🎨"])
+@pytest.mark.parametrize("name", ["foo", "", "steps" * 10_000, "🎨", "st", "xteps"])
 def test_a_name_without_a_meaning_is_only_to_be_removed(name: str) -> None:
     assert word_unknown_field(Txt2ImgRequest, [name]) == "is not a field of this request; remove it"
 

@@ -54,6 +54,21 @@ def test_a_body_that_is_not_json_cannot_be_read(raw: bytes) -> None:
         parse(Txt2ImgRequest, raw)
 
 
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"prompt": "é"}'.encode("latin-1"), "it is not UTF-8 at line 1 column 13; encode it as that"),
+        (b'{"prompt": "\\ud83d"}', "half of a surrogate pair"),
+        (b'{"prompt": "\\ude00"}', "half of a surrogate pair"),
+        (b"{'prompt': 'x'}", "a name must be a string in double quotes at line 1 column 2"),
+        (b'{"prompt": None}', "of words it has only true, false and null"),
+    ],
+)
+def test_a_body_that_is_almost_json_is_told_what_is_wrong(raw: bytes, words: str) -> None:
+    with pytest.raises(UnreadableBody, match=words):
+        parse(Txt2ImgRequest, raw)
+
+
 @pytest.mark.parametrize("raw", [b"[]", b"null", b'"x"', b"1"])
 def test_json_that_is_not_an_object_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="body: must be a JSON object"):
