@@ -117,7 +117,9 @@ async def _refuse_unknown(request: Request) -> None:
 
 async def _page(
     limit: Annotated[
-        int, _NULL_IS_DEFAULT_LIMIT, Query(ge=1, le=100, description="Maximum number of jobs in the answer.")
+        int,
+        _NULL_IS_DEFAULT_LIMIT,
+        Query(ge=1, le=100, description="Maximum number of jobs in the answer, 1–100."),
     ] = _DEFAULT_LIMIT,
     cursor: Annotated[
         str | None,

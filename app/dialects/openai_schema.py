@@ -104,7 +104,8 @@ class EditRequest(ImageRequest):
     image: ImageRef
     mask: ImageRef | None = Field(
         None,
-        description="Mask as large as `image`: transparent where the image is regenerated. Default: all of it is.",
+        description="Mask as large as `image`: transparent where the image is regenerated. Default: the "
+        "transparent part of `image` is, or all of an opaque one.",
     )
     references: tuple[ReferenceRef, ...] | None = Field(
         None,
@@ -118,8 +119,8 @@ class EditRequest(ImageRequest):
     )
     strength: Strength | None = Field(
         None,
-        description="How much `image` is changed: the share of the steps that is run. Default: 0.6; 1 with a "
-        "mask, or where `image` has a transparent part.",
+        description="How much `image` is changed: the share of the steps that is run. Default: the "
+        "model's own, else 0.6; 1 with a mask, or where `image` has a transparent part.",
     )
     mask_blur: MaskBlur | None = None
     padding_mask_crop: MaskCrop | None = None

@@ -32,6 +32,7 @@ def list_jobs(
 ) -> JobList:
     """List your jobs, newest first, without their positions in the queue and, unless asked for, their receipts.
 
+    `metadata.NAME=VALUE`, as often as you like, lists only jobs whose `metadata` has this value under the name.
     A page may be shorter than `limit` when few jobs match the filters; go on while `has_more` is true.
     """
     found = listing.list_jobs(services.queue, principal.owner, filters, page.limit, page.after)

@@ -172,7 +172,7 @@ class ImageFields(StrictModel):
         ge=0,
         le=30,
         description="Classifier-free guidance of models that are distilled for guidance; above 1 it uses "
-        "`negative_prompt` and takes twice as long. Default: the model's own.",
+        "`negative_prompt` and takes twice as long. 1 turns it off; less is refused. Default: the model's own.",
     )
     guidance_rescale: float | None = Field(
         None,
@@ -185,8 +185,8 @@ class ImageFields(StrictModel):
         None,
         ge=1,
         le=8,
-        description="Number of final CLIP layers that are skipped when the prompt is encoded. Default: none is "
-        "skipped.",
+        description="Number of final CLIP layers that are skipped when the prompt is encoded: 1 less than the "
+        "`Clip skip` of AUTOMATIC1111's web UI. Default: none is skipped.",
     )
     max_sequence_length: int | None = Field(
         None,

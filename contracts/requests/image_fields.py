@@ -77,7 +77,7 @@ Strength = Annotated[
         gt=0,
         le=1,
         description="How much `image` is changed: the share of the steps that is run. 1 ignores the image. "
-        f"Default: {DEFAULT_STRENGTH}.",
+        f"Default: the model's own, such as 1 for FLUX.1 Fill, else {DEFAULT_STRENGTH}.",
     ),
 ]
 MaskBlur = Annotated[

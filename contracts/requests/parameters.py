@@ -32,7 +32,7 @@ _STORED = ConfigDict(extra="ignore")
 
 
 class ControlParameters(Control):
-    """A ControlNet of a job; `image` is a storage key, or None for a ControlNet of kind `inpaint`."""
+    """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`."""
 
     model_config = _STORED
 
