@@ -45,6 +45,7 @@ from app.routes import (
     page,
     plan,
     png_info,
+    preprocess,
     provenance,
     replicate,
     replicate_files,
@@ -109,7 +110,8 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
         app.include_router(router)
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
-    native = (tasks, plan, png_info, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
+    making = (tasks, plan, png_info, preprocess)
+    native = (*making, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
     for module in (*native, *dialects, *admin):

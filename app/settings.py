@@ -130,10 +130,17 @@ class ApiSettings(Settings):
         256 * _MIB, ge=4096, description="maximum width × height × bits per pixel / 8 of an image; more gets 413"
     )
     decoder_processes: int = Field(
-        2, ge=1, le=32, description="processes that decode images; one more decodes those of over 4 megapixels"
+        2,
+        ge=1,
+        le=32,
+        description="processes that decode images; one more decodes those of over 4 megapixels, and one makes "
+        "control images",
     )
     decoder_queue: int = Field(
-        8, ge=1, le=16, description="maximum images waiting for these processes, and for the one more; then 503"
+        8,
+        ge=1,
+        le=16,
+        description="maximum images waiting for these processes, and for each of the others; then 503",
     )
     decoder_timeout_seconds: float = Field(
         30.0, gt=0, description="timeout of decoding one image, without waiting; then 413"

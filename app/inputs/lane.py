@@ -30,9 +30,16 @@ class _Call:
 class DecoderLane:
     """Some processes, each for one call at a time; any thread may call."""
 
-    def __init__(self, limits: Limits, processes: int, max_waiting: int, timeout_seconds: float) -> None:
-        """Start nothing yet; `max_waiting` calls may wait: a thread that waits is one that other requests lack."""
-        self._processes = [DecoderProcess(limits, timeout_seconds) for _ in range(processes)]
+    def __init__(
+        self, limits: Limits, processes: int, max_waiting: int, timeout_seconds: float, task_bytes: int = 0
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            max_waiting: calls that may wait: a thread that waits is one that other requests lack.
+            task_bytes: memory that the tasks need beside decoding an image.
+        """
+        self._processes = [DecoderProcess(limits, timeout_seconds, task_bytes) for _ in range(processes)]
         self._max_calls = processes + max_waiting
         self._changed = threading.Condition()
         # Last in, first out: further processes start only when the others are busy.

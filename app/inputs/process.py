@@ -26,6 +26,8 @@ _SOURCE = Path(__file__).resolve().parents[2]
 _VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 #: glibc gives blocks of this size back to the system as soon as they are free, and has one heap.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "1"}
+#: Libraries of arithmetic start no threads, each of which would reserve memory.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class DecoderProcessFailed(Exception):
@@ -39,8 +41,10 @@ class DecoderProcessFailed(Exception):
 class DecoderProcess:
     """A decoder process, for one thread at a time; it starts with the first message, and again after failing."""
 
-    def __init__(self, limits: Limits, timeout_seconds: float) -> None:
+    def __init__(self, limits: Limits, timeout_seconds: float, task_bytes: int = 0) -> None:
+        """`task_bytes` is the memory that its tasks need beside decoding an image."""
         self._limits = limits
+        self._task_bytes = task_bytes
         self._timeout_seconds = timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,13 +87,16 @@ class DecoderProcess:
             with suppress(OSError), process:  # waits for it, and closes its pipes
                 pass
 
+    def _arguments(self) -> list[str]:
+        return [json.dumps(asdict(self._limits)), str(self._task_bytes)]
+
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         return subprocess.Popen(  # noqa: S603  # our own module
-            [sys.executable, "-m", "app.inputs.decoder_process", json.dumps(asdict(self._limits))],
+            [sys.executable, "-m", "app.inputs.decoder_process", *self._arguments()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment | _ALLOCATION,
+            env=environment | _ALLOCATION | _ONE_THREAD,
             cwd=_SOURCE,
         )
 

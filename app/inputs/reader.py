@@ -14,6 +14,7 @@ from app.inputs.base64_text import is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher
 from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
+from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import (
     FieldProblem,
     ImageTooLarge,
@@ -23,7 +24,8 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.queue.client import JobQueue
-from contracts.requests.defaults import StoredImage
+from contracts.requests.defaults import CONTROL_MAP, StoredImage, map_options
+from contracts.requests.preprocessing import Options
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
@@ -171,6 +173,35 @@ class InputReader:
         """Read a mask, named or as bytes; an inverted one is black where the image changes. Raises as `read`."""
         decode = self._decoder.decode_inverted_mask if inverted else self._decoder.decode_mask
         return decode(self._bytes_of(field, source), field, self._owner)
+
+    def preprocess(self, request: JobRequest, model: ModelSpec, images: Inputs) -> Inputs:
+        """Return the images with what the preprocessors of a request's controls make of them: `controls.0.map`.
+
+        Raises:
+            ImageTooLarge, NotAnImage, TooManyImages, Unavailable: as `read`.
+        """
+        stored = {path: image.stored for path, image in images.items()}
+        keys = {image.decoded.sha256: image.stored.key for image in images.values() if image.decoded is not None}
+        made: dict[str, Input] = {}
+        for index, (name, options) in map_options(request, model, stored).items():
+            field = f"controls.{index}.image"
+            made[f"controls.{index}{CONTROL_MAP}"] = self._read(
+                field, self.make_map(field, images[field], name, options), keys
+            )
+        return {**images, **made}
+
+    def make_map(self, field: str, image: Input, name: str, options: Options) -> InputImage:
+        """Return what a preprocessor makes of an image; raises as `preprocess`."""
+        data = self._storage.read(image.stored.key) if image.decoded is None else image.decoded.data
+        return self.preprocess_file(field, data, name, options)
+
+    def preprocess_file(self, field: str, data: bytes, name: str, options: Options) -> InputImage:
+        """Return what a preprocessor makes of an image in its stored form; raises as `preprocess`."""
+        return self._decoder.preprocess(data, name, options, field, self._owner)
+
+    def find(self, field: str, source: str | bytes) -> Input:
+        """Read an image, named or as bytes, where it is; raises as `read`."""
+        return self._read(field, source, {})
 
     def fill(self, field: str, image: InputImage, mask: InputImage) -> InputImage:
         """Fill an image with its surroundings where its mask is white; raises ImageTooLarge, TooManyImages."""

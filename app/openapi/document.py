@@ -29,6 +29,7 @@ from app.openapi.routes import PROBLEM, REFERENCE, TAGS, Document, form_name, fo
 from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
+from contracts.requests.preprocess_request import PreprocessRequest
 from contracts.requests.schema import REQUESTS, JobRequest
 
 #: FastAPI's description of an answer.
@@ -41,6 +42,8 @@ _BEARER_SCHEME = {
     "description": "An API key: `darkroom keys create` makes one",
 }
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest, VariationRequest)
+#: Bodies of routes that read them themselves and create no job.
+_OTHER_KINDS: tuple[type[BaseModel], ...] = (PreprocessRequest,)
 
 
 class DocumentedApi(FastAPI):
@@ -83,7 +86,9 @@ class DocumentedApi(FastAPI):
             document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
             schemas = document["components"]["schemas"]
             name_examples(schemas, _KINDS, self._catalogue)
-            complete_requests(schemas, [*_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)])
+            complete_requests(
+                schemas, [*_KINDS, *_OTHER_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)]
+            )
             for kind in (EditRequest, VariationRequest):
                 name = kind.__name__
                 schemas[form_name(kind)] = form_schema(schemas[name], _examples()[name], schemas)
@@ -119,7 +124,7 @@ class DocumentedApi(FastAPI):
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     """Add the schemas that bodies and errors refer to."""
-    models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in _KINDS]
+    models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in (*_KINDS, *_OTHER_KINDS)]
     models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
     models += [(kind, "validation") for dialect in dialects for kind in dialect.bodies]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]

@@ -65,6 +65,7 @@ _FOREIGN_NAMES: dict[str, str] = {
     "controlnet": "id name model model_name controlnet_name",
     "conditioning_scale": "weight strength scale control_weight controlnet_conditioning_scale control_strength",
     "preprocess": "module preprocessor processor annotator",
+    "preprocess_options": "preprocessor_options preprocessor_params processor_params preprocess_params",
     "guidance_start": "start control_guidance_start starting_control_step start_percent begin_step_percent",
     "guidance_end": "end control_guidance_end ending_control_step end_percent end_step_percent",
 }

@@ -10,6 +10,7 @@ uploads.py     upload images
 loras.py       list, upload and delete LoRAs
 models.py      models, and the schemas of their requests
 catalogue.py   ControlNets, IP-Adapters, schedulers, preprocessors
+preprocess.py  make a control image and show it
 workers.py     operators: the live workers
 openai.py      OpenAI's image API
 openai_files.py    its files of requests and results

@@ -12,8 +12,12 @@ from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import ChecksDep
 from app.dialects.a1111 import lists
 from app.dialects.a1111.controlnet import A1111DetectRequest
+from app.dialects.a1111.preprocessors import MODULE_NAMES, module_details, preprocess_of
 from app.openapi.routes import problems, request_body
 from app.parsing.requests import parse
+from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.errors import FieldProblem, InvalidRequest
+from contracts.requests.preprocessing import own_resolution, resolve_options
 
 router = APIRouter(tags=["a1111"], responses=problems(429, 503))
 _lists = APIRouter(prefix="/sdapi/v1", dependencies=[LIST_LIMITED])
@@ -134,8 +138,10 @@ def list_controlnets(services: ServicesDep) -> lists.A1111ControlNetModels:
 
 @_controlnet.get("/module_list", name="list_a1111_preprocessors", dependencies=[LIST_LIMITED])
 def list_preprocessors() -> lists.A1111ControlNetModules:
-    """List the preprocessors: only `none`, which changes nothing."""
-    return lists.A1111ControlNetModules(module_list=[lists.NO_MODULE], module_detail={})
+    """List the preprocessors, and `none`, which changes nothing."""
+    return lists.A1111ControlNetModules(
+        module_list=[lists.NO_MODULE, *MODULE_NAMES], module_detail=module_details()
+    )
 
 
 @_controlnet.post(
@@ -145,15 +151,21 @@ def list_preprocessors() -> lists.A1111ControlNetModules:
     responses=problems(400, 403, 408, 413, 415, 422),
 )
 def detect(body: JsonBodyDep, checks: ChecksDep) -> lists.A1111Detection:
-    """Return the images as they are: control images are not preprocessed here."""
+    """Make control images of images; with `none` they stay as they are."""
     request = parse(A1111DetectRequest, body.raw)
-    images = [
-        checks.inputs.read_image(f"controlnet_images.{number}", text)
-        for number, text in enumerate(request.controlnet_images)
-    ]
-    return lists.A1111Detection(
-        images=[base64.b64encode(image.data).decode("ascii") for image in images], info="Success"
-    )
+    name = preprocess_of(request.controlnet_module)
+    if name is not None and name not in PREPROCESSORS:
+        message = f"unknown preprocessor {name[:64]!r}"
+        raise InvalidRequest([FieldProblem("controlnet_module", message, [lists.NO_MODULE, *MODULE_NAMES])])
+    images = []
+    for number, text in enumerate(request.controlnet_images):
+        field = f"controlnet_images.{number}"
+        image = checks.inputs.read_image(field, text)
+        if name is not None:
+            options = resolve_options(name, request.options, own_resolution((image.width, image.height)))
+            image = checks.inputs.preprocess_file(field, image.data, name, options)
+        images.append(base64.b64encode(image.data).decode("ascii"))
+    return lists.A1111Detection(images=images, info="Success")
 
 
 for _part in (_lists, _refreshes, _controlnet):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
@@ -10,6 +12,7 @@ from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
@@ -58,11 +61,26 @@ class SchedulerView(BaseModel):
     families: list[str] = Field(description="Model families that it works with.")
 
 
+class PreprocessorOptionView(BaseModel):
+    """One option of a preprocessor: a number."""
+
+    id: str = Field(description="Name in `preprocess_options`.")
+    type: Literal["integer", "number"] = Field(description="`integer`: whole numbers only.")
+    minimum: float = Field(description="The least value.")
+    maximum: float = Field(description="The largest value.")
+    default: float | None = Field(description="Its default; null where that follows from the image or the job.")
+    description: str = Field(description="What it does.")
+
+
 class PreprocessorView(BaseModel):
-    """One preprocessor, and the ControlNets that it makes control images for."""
+    """One preprocessor, its options, and the ControlNets that it makes control images for."""
 
     id: str = Field(description="Value of the field `preprocess` of a control.")
-    controlnets: list[str] = Field(description="Ids of the ControlNets that it makes control images for.")
+    title: str = Field(description="What it makes, for people.")
+    options: list[PreprocessorOptionView] = Field(description="Its options; none of them is required.")
+    controlnets: list[str] = Field(
+        description="Ids of the ControlNets that are known to read its control images; others may as well."
+    )
 
 
 class ControlNetList(ListView[ControlNetView]):
@@ -128,15 +146,28 @@ def list_schedulers() -> SchedulerList:
 @router.get("/preprocessors")
 def list_preprocessors(services: ServicesDep) -> PreprocessorList:
     """List the preprocessors, which make a control image from an ordinary image."""
-    catalogue = services.catalogue
-    names = dict.fromkeys(name for row in catalogue.controlnets for name in row.preprocessors)
+    controlnets = services.catalogue.controlnets
     return PreprocessorList(
         data=[
             PreprocessorView(
-                id=name, controlnets=[row.id for row in catalogue.controlnets if name in row.preprocessors]
+                id=name,
+                title=preprocessor.title,
+                options=[_option(option) for option in preprocessor.options],
+                controlnets=[row.id for row in controlnets if name in row.preprocessors],
             )
-            for name in names
+            for name, preprocessor in PREPROCESSORS.items()
         ]
+    )
+
+
+def _option(option: PreprocessorOption) -> PreprocessorOptionView:
+    return PreprocessorOptionView(
+        id=option.id,
+        type="integer" if option.is_integer else "number",
+        minimum=option.minimum,
+        maximum=option.maximum,
+        default=option.default,
+        description=option.description,
     )
 
 

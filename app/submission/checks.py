@@ -85,7 +85,7 @@ class RequestChecks:
             raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
         model = catalogue.model(request.model or catalogue.default_model)
         priority = self.principal.priority_of(request)
-        images = self.inputs.read(request, draft.images)
+        images = self.inputs.preprocess(request, model, self.inputs.read(request, draft.images))
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
         counts = self.services.prompt_counter.count(model, parameters)
         return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook, counts)

@@ -80,6 +80,7 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
     for name in {"image", "mask_image", "control_image"} & fields.keys():
         fields[name] = _STORED
     for control in fields["controls"]:
+        control.pop("source", None)  # of which the control image is made again
         if "image" in control:
             control["image"] = _STORED
     fields["references"] = [_STORED] * len(parameters.references)
@@ -96,7 +97,10 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
 def images_of(parameters: JobParameters) -> dict[str, str]:
     """Return the storage keys of a job's images by their paths in a request."""
     keys = {name: getattr(parameters, name) for name in ("image", "mask_image", "control_image")}
-    keys |= {f"controls.{index}.image": control.image for index, control in enumerate(parameters.controls)}
+    keys |= {
+        f"controls.{index}.image": control.source or control.image
+        for index, control in enumerate(parameters.controls)
+    }
     keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
     for number, adapter in enumerate(parameters.ip_adapters):
         keys |= {f"ip_adapters.{number}.images.{index}": key for index, key in enumerate(adapter.images)}

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a ControlNet and its control image",
     )
     parser.add_argument(
+        "--preprocess",
+        metavar="NAME",
+        help="makes the control images of --control from photos, such as canny (GET /v1/preprocessors)",
+    )
+    parser.add_argument(
         "--control-image", type=Path, help="control image of a model that is made for one, such as FLUX.1 Canny"
     )
     parser.add_argument(
@@ -150,8 +155,11 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     if arguments.ip_adapter:
         body["ip_adapters"] = _read_ip_adapters(arguments.ip_adapter)
     if arguments.control:
-        body["controls"] = [_read_control(text) for text in arguments.control]
+        made_by = {"preprocess": arguments.preprocess} if arguments.preprocess else {}
+        body["controls"] = [_read_control(text) | made_by for text in arguments.control]
         return "controlnet", body
+    if arguments.preprocess:
+        raise ServiceError("--preprocess makes control images: name their files with --control CONTROLNET=FILE")
     if arguments.reference:
         body["references"] = [encode_image(path) for path in arguments.reference]
         return "edit", body

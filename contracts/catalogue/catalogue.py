@@ -13,6 +13,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
+from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
@@ -160,7 +161,7 @@ class ControlNetSpec(WeightRow):
 
     Attributes:
         kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
-        preprocessors: names of the preprocessors that can make its control image.
+        preprocessors: names of the preprocessors that make its kind of control image, for lists.
         reads_masks: whether it can be used in a job with a mask.
     """
 
@@ -169,9 +170,12 @@ class ControlNetSpec(WeightRow):
     reads_masks: bool = True
 
     @model_validator(mode="after")
-    def _family_has_controlnets(self) -> Self:
+    def _family_has_controlnets_and_preprocessors_exist(self) -> Self:
         if not self.family_spec.controlnet:
             raise ValueError(f"family {self.family} has no ControlNets")
+        unknown = [name for name in self.preprocessors if name not in PREPROCESSORS]
+        if unknown:
+            raise ValueError(f"unknown preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}")
         return self
 
 

@@ -7,6 +7,8 @@ validation.py    checks of a request against the catalogue
 effects.py       checks that no field is without effect beside the others
 fit.py           how an image fills an output of another aspect
 output_size.py   the size of a job's images
+preprocess_request.py  the request of a control image that is only shown
+preprocessing.py  what makes a control image: its options, checked and filled in
 step_rules.py    checks of steps, scheduler and speed
 catalogue_reload.py  a catalogue whose file changes while a process runs
 model_defaults.py  checks at the start that models' defaults are valid

@@ -25,6 +25,7 @@ from contracts.requests.parameters import (
     LoraParameters,
     ReferenceParameters,
 )
+from contracts.requests.preprocessing import output_resolution, resolve_options
 from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest
 
@@ -38,6 +39,8 @@ _TASK_DEFAULTS: Mapping[str, object] = {
 _LEADS = ("image", "control_image", "controls.0.image", "references.0")
 #: Beginning of the path of a reference image.
 _REFERENCE = "references."
+#: How the path ends of a control image that a preprocessor made: `controls.0.map`.
+CONTROL_MAP = ".map"
 _CARRIED_FIELDS = ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()
 
 
@@ -77,22 +80,14 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     Args:
         request: one that passed `validation.check`.
         model: the row that `check` returned.
-        images: one for each image field that the request sets.
+        images: one for each image field that the request sets, and for each control with a preprocessor what it
+            made, at the path `controls.N.map`.
 
     Raises:
         InvalidRequest: the mask is of another size than the image, or changes nothing of the output.
     """
-    fit: Fit = getattr(request, "fit", None) or DEFAULT_FIT
-    rules = SizeRules.of(model)
-    lead = next((images[path] for path in _LEADS if path in images), None)
-    width, height = output_size(
-        rules,
-        request.width,
-        request.height,
-        None if lead is None else lead.size,
-        is_start="image" in images or "references.0" in images,
-        fit=fit,
-    )
+    fit, rules = fit_of(request), SizeRules.of(model)
+    width, height = job_size(request, model, images)
     _check_mask(images, (width, height), fit)
     mode = request_mode(request)
     unused = (MODE_FIELDS - model.family_spec.modes[mode]) | model.refused
@@ -106,6 +101,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             **fields,
             **{name: text for name, text in prompts.texts.items() if name in fields},
             **_stored(request, images, own_sizes),
+            "controls": _controls(request, images, map_options(request, model, images)),
             "prompt_chunks": {name: chunks for name, chunks in prompts.chunks.items() if name in fields},
             "task": request.task,  # type: ignore[attr-defined]
             "mode": mode,
@@ -118,9 +114,46 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "input_images": tuple(
                 _use(field, image, own_sizes.get(field, (width, height)), (width, height), fit)
                 for field, image in images.items()
+                if not field.endswith(CONTROL_MAP)
             ),
         }
     )
+
+
+def fit_of(request: JobRequest) -> Fit:
+    """Return how the request's input images fill the output."""
+    return getattr(request, "fit", None) or DEFAULT_FIT
+
+
+def job_size(request: JobRequest, model: ModelSpec, images: StoredImages) -> Size:
+    """Return the width and height of the job's images."""
+    lead = next((images[path] for path in _LEADS if path in images), None)
+    return output_size(
+        SizeRules.of(model),
+        request.width,
+        request.height,
+        None if lead is None else lead.size,
+        is_start="image" in images or "references.0" in images,
+        fit=fit_of(request),
+    )
+
+
+def map_options(
+    request: JobRequest, model: ModelSpec, images: StoredImages
+) -> dict[int, tuple[str, dict[str, float]]]:
+    """Return what makes each control image that is made from another one: its index -> preprocessor and options.
+
+    Args:
+        request: one that passed `validation.check`.
+        images: as `resolve` takes them; the control images themselves need not be among them.
+    """
+    output, fit, found = job_size(request, model, images), fit_of(request), {}
+    for index, control in enumerate(getattr(request, "controls", ())):
+        if control.preprocess is not None:
+            resolution = output_resolution(images[f"controls.{index}.image"].size, output, fit)
+            options = resolve_options(control.preprocess, control.preprocess_options or {}, resolution)
+            found[index] = control.preprocess, options
+    return found
 
 
 def _stored(request: JobRequest, images: StoredImages, own_sizes: Mapping[str, Size]) -> dict[str, Any]:
@@ -140,15 +173,27 @@ def _stored(request: JobRequest, images: StoredImages, own_sizes: Mapping[str, S
             )
             for number, adapter in enumerate(request.ip_adapters)
         ),
-        "controls": tuple(
-            ControlParameters(**control.model_dump() | {"image": keys.get(f"controls.{index}.image")})
-            for index, control in enumerate(getattr(request, "controls", ()))
-        ),
         "references": tuple(
             ReferenceParameters(image=keys[path], width=size[0], height=size[1])
             for path, size in own_sizes.items()
         ),
     }
+
+
+def _controls(
+    request: JobRequest, images: StoredImages, made: Mapping[int, tuple[str, dict[str, float]]]
+) -> tuple[ControlParameters, ...]:
+    """The controls, with storage keys of their images; what is made of an image is in its place."""
+    controls = []
+    for index, control in enumerate(getattr(request, "controls", ())):
+        image = images.get(f"controls.{index}.image")
+        fields = control.model_dump() | {"image": None if image is None else image.key}
+        if index in made and image is not None:
+            _, options = made[index]
+            key = images[f"controls.{index}{CONTROL_MAP}"].key
+            fields |= {"image": key, "source": image.key, "preprocess_options": options}
+        controls.append(ControlParameters(**fields))
+    return tuple(controls)
 
 
 def _is_batchable(request: JobRequest) -> bool | None:

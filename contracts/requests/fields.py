@@ -105,8 +105,15 @@ class Control(StrictModel):
     )
     preprocess: str | None = Field(
         None,
-        description="Name of the preprocessor that makes the control image from `image`. There are none yet, so "
-        "only null is accepted. Default: `image` is the control image itself.",
+        description="Name from `/v1/preprocessors` of what makes the control image from `image`, such as a photo. "
+        "`POST /v1/preprocess` shows what it makes. Default: `image` is the control image itself.",
+    )
+    preprocess_options: dict[str, float] | None = Field(
+        None,
+        max_length=16,
+        exclude_if=lambda value: value is None,
+        description="Options of the preprocessor by their names in `/v1/preprocessors`: numbers such as "
+        '`{"low_threshold": 50}`. Default: the preprocessor\'s own.',
     )
     conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet; 0 turns it off.")
     guidance_start: float = Field(

@@ -32,9 +32,18 @@ _STORED = ConfigDict(extra="ignore")
 
 
 class ControlParameters(Control):
-    """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`."""
+    """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`.
+
+    With a preprocessor, `image` is what it made, and `preprocess_options` are all of its options.
+    """
 
     model_config = _STORED
+
+    source: str | None = Field(
+        None,
+        description="Storage key of the image that the preprocessor made the control image from.",
+        exclude_if=_is_none,
+    )
 
 
 class ReferenceParameters(StrictModel):
@@ -210,7 +219,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def inputs(self) -> list[str]:
         """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
-        images = (self.image, self.mask_image, self.control_image, *(control.image for control in self.controls))
+        controls = (key for control in self.controls for key in (control.image, control.source))
+        images = (self.image, self.mask_image, self.control_image, *controls)
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
         keys = (*images, *references, *image_prompts, *(lora.key for lora in self.loras))

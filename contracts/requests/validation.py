@@ -14,6 +14,7 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.preprocessing import preprocess_problems
 from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
 from contracts.requests.step_rules import StepRules
@@ -258,12 +259,11 @@ def _control_image_problems(path: str, control: Control, row: ControlNetSpec) ->
 
 
 def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
-    if control.preprocess is not None:  # no worker of this release makes control images, whatever a row names
-        message = (
-            f"is not available: no control image is made from an ordinary one here, got "
-            f"{control.preprocess[:64]!r}; send an image that {row.id} can use as it is, and remove preprocess"
-        )
+    if control.preprocess is not None and row.kind == "inpaint":
+        message = f"is not used: {row.id} reads the job's image and mask_image; remove it"
         yield FieldProblem(f"{path}.preprocess", message)
+    else:
+        yield from preprocess_problems(f"{path}.", control.preprocess, control.preprocess_options or {})
     if control.guidance_start >= control.guidance_end and row.family_spec.control_ranges:
         message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
         yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")

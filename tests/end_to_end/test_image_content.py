@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from models.judge import judge, measure_overlap
-from models.training.data.drawing import Scene, render_silhouette
+from models.training.data.drawing import Scene, render, render_silhouette
 from models.training.data.effects import EFFECTS, measure
 from tests.support.images import draw_shape, framed_mask, to_data_url
 from tests.support.running_service import Json, RunningService
@@ -140,6 +140,36 @@ def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: Run
         wanted = numpy.asarray(silhouette(shape).convert("L")) > 127
         overlaps.append(measure_overlap(judge(image).mask, wanted))
     guided, free = numpy.mean(overlaps[:4]), numpy.mean(overlaps[4:])
+    assert guided > 0.8, overlaps
+    assert guided > free + 0.1, overlaps
+
+
+def photograph(shape: str) -> Image.Image:
+    """A shape as a camera sees it: large, unevenly lit, with noise and a soft outline; neither white nor black."""
+    drawing = render(Scene(shape, "yellow", "blue")).resize((384, 384), Image.Resampling.BICUBIC)
+    pixels = numpy.asarray(drawing, float) * numpy.linspace(0.6, 1.0, 384)[None, :, None]
+    noise = numpy.random.default_rng(1).normal(0, 6, pixels.shape)
+    return Image.fromarray((pixels + noise).clip(0, 255).astype(numpy.uint8))
+
+
+def test_a_photo_becomes_the_control_image_by_a_preprocessor(service: RunningService) -> None:
+    shapes = ["circle", "square", "triangle"]
+    control: Json = {"controlnet": "shapes-sdxl-canny", "preprocess": "canny"}
+    bodies: list[Json] = [
+        {
+            "prompt": "a red shape on a white background",
+            "seed": seed,
+            "controls": [control | {"image": to_data_url(photograph(shape)), "conditioning_scale": scale}],
+        }
+        for scale in (1.0, 0.0)
+        for seed, shape in enumerate(shapes)
+    ]
+    images = run_all(service, "controlnet", bodies)
+    wanted = [numpy.asarray(silhouette(shape).convert("L")) > 127 for shape in shapes]
+    overlaps = [
+        measure_overlap(judge(image).mask, mask) for image, mask in zip(images, [*wanted, *wanted], strict=True)
+    ]
+    guided, free = numpy.mean(overlaps[:3]), numpy.mean(overlaps[3:])
     assert guided > 0.8, overlaps
     assert guided > free + 0.1, overlaps
 

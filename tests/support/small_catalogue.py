@@ -25,11 +25,11 @@ trigger = "drawn in ink"
 id = "edges"
 family = "sdxl"
 source = "org/edges"
-preprocessors = ["canny", "outline"]
+preprocessors = ["canny", "lineart"]
 
 [[controlnets]]
 id = "outlines"
 family = "flux"
 source = "org/outlines"
-preprocessors = ["outline"]
+preprocessors = ["lineart"]
 """

@@ -141,8 +141,9 @@ def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
         if adapter["mask"] is not None:
             yield adapter, "mask"
     for control in parameters["controls"]:
-        if control["image"] is not None:
-            yield control, "image"
+        for name in ("image", "source"):
+            if control.get(name) is not None:
+                yield control, name
     for reference in parameters.get("references", ()):
         yield reference, "image"
 

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from app.dialects.a1111.neutral import Off, Only, Text
+from app.dialects.a1111.preprocessors import options_of, preprocess_of
 from contracts.requests.fields import StrictModel
 from contracts.requests.fit import Fit
 
 CONTROLNET = "controlnet"
 MAX_UNITS = 10
-#: What clients write for no model and no preprocessor.
-NOTHING = frozenset({"", "none", "null"})
 #: Resize modes of units, as numbers and as words in lower case.
 _FITS: Mapping[object, Fit] = {
     0: "stretch", "just resize": "stretch", "resize": "stretch",
@@ -73,10 +72,19 @@ class A1111ControlNetUnit(StrictModel):
     guessmode: Annotated[Any, Off("the control mode is always Balanced here")] = Field(
         False, description="Only false: the former name of another control mode. Default: false."
     )
-    processor_res: _Preprocessing = Field(512, description="Read by preprocessors only. Default: 512.")
-    threshold_a: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
-    threshold_b: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
-    pixel_perfect: bool = Field(False, description="Read by preprocessors only. Default: false.")
+    processor_res: _Preprocessing | None = Field(
+        None,
+        description="Shorter side of the control image that a preprocessor makes. Default: that of the output.",
+    )
+    threshold_a: _Preprocessing | None = Field(
+        None, description="First slider of the preprocessor. Default, and outside its range: its own."
+    )
+    threshold_b: _Preprocessing | None = Field(
+        None, description="Second slider of the preprocessor. Default, and outside its range: its own."
+    )
+    pixel_perfect: bool = Field(
+        False, description="Whether `processor_res` is that of the output, whatever is sent. Default: false."
+    )
     low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")
     lowvram: bool = Field(False, description="Another name for `low_vram`. Default: false.")
     hr_option: Text = Field("Both", description="Read with `enable_hr` only. Default: `Both`.")
@@ -104,8 +112,14 @@ class A1111ControlNetUnit(StrictModel):
 
     @property
     def preprocess(self) -> str | None:
-        """Its preprocessor; None where the image is the control image itself."""
-        return None if self.module.strip().lower() in NOTHING else self.module
+        """Our name of its preprocessor; None where the image is the control image itself."""
+        return preprocess_of(self.module)
+
+    @property
+    def preprocess_options(self) -> dict[str, float] | None:
+        """Our options of its preprocessor."""
+        resolution = None if self.pixel_perfect else self.processor_res
+        return options_of(self.module, resolution, (self.threshold_a, self.threshold_b)) or None
 
 
 def _fold(mode: int | str) -> object:
@@ -159,17 +173,29 @@ def _is_off(script: Any) -> bool:
 class A1111DetectRequest(StrictModel):
     """Images from which a preprocessor makes control images."""
 
-    controlnet_module: Annotated[
-        Any,
-        Only("none", "None", "", why="preprocessors are not supported; send the control image itself"),
-    ] = Field("none", description="Only `none`, which changes nothing. Default: `none`.")
+    controlnet_module: Text = Field(
+        "none",
+        description="Preprocessor from `/controlnet/module_list`. Default: `none`, which changes nothing.",
+    )
     controlnet_images: Annotated[list[str], Field(min_length=1, max_length=4)] = Field(
         description="The images, in base64 or as `data:` URLs."
     )
-    controlnet_processor_res: _Preprocessing = Field(512, description="Read by preprocessors only. Default: 512.")
-    controlnet_threshold_a: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
-    controlnet_threshold_b: _Preprocessing = Field(64, description="Read by preprocessors only. Default: 64.")
+    controlnet_processor_res: _Preprocessing = Field(
+        512, description="Shorter side of the control images in pixels. Default: 512."
+    )
+    controlnet_threshold_a: _Preprocessing | None = Field(
+        None, description="First slider of the preprocessor. Default, and outside its range: its own."
+    )
+    controlnet_threshold_b: _Preprocessing | None = Field(
+        None, description="Second slider of the preprocessor. Default, and outside its range: its own."
+    )
     controlnet_masks: Annotated[Any, Only([], why="a ControlNet acts on the whole image")] = Field(
         [], description="Only empty. Default: empty."
     )
     low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Our options of its preprocessor."""
+        thresholds = (self.controlnet_threshold_a, self.controlnet_threshold_b)
+        return options_of(self.controlnet_module, self.controlnet_processor_res, thresholds)

@@ -114,7 +114,7 @@ class A1111ControlNetModules(BaseModel):
     """The preprocessors."""
 
     module_list: list[str] = Field(description="Values of a unit's `module`.")
-    module_detail: dict[str, Any] = Field(description="Always empty.")
+    module_detail: dict[str, Any] = Field(description="Preprocessor -> its sliders: the resolution, and its own.")
 
 
 class A1111Detection(BaseModel):

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from app.dialects.a1111.controlnet import CONTROLNET, NOTHING, A1111ControlNetUnit
+from app.dialects.a1111.controlnet import CONTROLNET, A1111ControlNetUnit
 from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, show_options
+from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
 from app.inputs.reader import GivenImage, InputReader
@@ -56,7 +57,7 @@ WORDS = {name: path.rpartition(".")[2] for name, path in _NAMES.items()} | {
     "mask_image": "mask",
 }
 _UNIT_NAMES = {"controlnet": "model", "preprocess": "module", "conditioning_scale": "weight"}
-_CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)")
+_CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)(?:\.(\w+))?")
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Translator:
             "controlnet": "" if name.lower() in NOTHING else name,
             "image": source or None,
             "preprocess": unit.preprocess,
+            "preprocess_options": unit.preprocess_options,
             "conditioning_scale": unit.weight,
             "guidance_start": unit.guidance_start,
             "guidance_end": unit.guidance_end,
@@ -260,7 +262,10 @@ def sent_name(request: A1111Request, name: str) -> str:
     if control is None:
         return _NAMES.get(name, name)
     units = request.alwayson_scripts.units
-    number = units[int(control[1])][0] if int(control[1]) < len(units) else control[1]
+    index = int(control[1])
+    number = units[index][0] if index < len(units) else control[1]
+    if control[3] is not None and index < len(units):
+        return f"{_UNITS}.{number}.{sent_option(units[index][1].module, control[3])}"
     return f"{_UNITS}.{number}.{_UNIT_NAMES.get(control[2], control[2])}"
 
 

@@ -8,5 +8,6 @@ color_profiles.py   converts colors to sRGB
 gray_levels.py      brings grays of more than 8 bits to 8
 masks.py            reads what was drawn as a mask
 fill.py             fills what a mask selects with its surroundings
+preprocessors.py    makes control images
 stored_form.py      upright, in sRGB, as PNG, JPEG or WebP
 """

@@ -31,6 +31,7 @@ from app.inputs.codec.fill import fill_masked, split_files
 from app.inputs.codec.limits import Deferred, Limits, TooLarge, check_header, too_many_pixels
 from app.inputs.codec.masks import EmptyMask, read_drawn, read_hole, white_box
 from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_png, upright_size
+from contracts.requests.preprocessing import Options
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -139,6 +140,22 @@ def fill(data: bytes, limits: Limits, defer_bytes: int | None = None) -> Decoded
                 image = fill_masked(image, mask.convert("L"))
         stored_format, file = to_file(image, format, limits.max_bytes)
         return DecodedImage(*image.size, format, stored_format, file)
+
+
+def preprocess(data: bytes, limits: Limits, name: str, options: Options) -> DecodedImage:
+    """Decode an image, and return the control image that a preprocessor makes of it, with all options given.
+
+    Raises:
+        TooLarge: the control image would be too large to be stored, or takes too much memory.
+        Unreadable: as `decode`.
+    """
+    # Only here: the library takes as much address space as a decoder may have altogether.
+    make_map = importlib.import_module("app.inputs.codec.preprocessors").make_map
+    with _opened(data, limits, None) as (image, stripped):
+        format, image = _format_of(image), normalize(image, _conversion_of(image, stripped))
+        control: Image.Image = make_map(image, name, options)
+        width, height = control.size
+        return DecodedImage(width, height, format, "png", to_png(control, limits.max_bytes))
 
 
 def _store(image: Image.Image, stripped: Stripped | None, limits: Limits) -> DecodedImage:

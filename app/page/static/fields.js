@@ -103,6 +103,7 @@ const ENTRY_LABELS = {
   scale: "Weight",
   controlnet: "ControlNet",
   preprocess: "Preprocessor",
+  preprocess_options: "Preprocessor's options",
   conditioning_scale: "Weight",
   guidance_start: "From",
   guidance_end: "To",

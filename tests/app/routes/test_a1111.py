@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -122,6 +123,45 @@ def test_units_become_controls(client: TestClient, jobs: list[JobRecord], storag
     assert jobs[1].parameters.image != jobs[1].parameters.controls[0].image
 
 
+@pytest.mark.parametrize(
+    ("unit", "preprocess", "options"),
+    [
+        ({"module": "canny", "pixel_perfect": True}, "canny", (100, 200, 64)),
+        (
+            {"module": "Canny", "processor_res": 128, "threshold_a": 20, "threshold_b": 90.4},
+            "canny",
+            (20, 90, 128),
+        ),
+        ({"module": "canny", "threshold_a": 90, "threshold_b": 20}, "canny", (20, 90, 64)),
+        ({"module": "canny", "threshold_a": -1, "processor_res": -1}, "canny", (100, 200, 512)),
+        ({"module": "invert (from white bg & black line)"}, "invert", (64,)),
+        ({"module": "blur_gaussian", "threshold_a": 2.5, "threshold_b": 99}, "blur", (2.5, 64)),
+    ],
+)
+def test_the_module_of_a_unit_makes_its_control_image(
+    client: TestClient, jobs: list[JobRecord], unit: dict[str, Any], preprocess: str, options: tuple[float, ...]
+) -> None:
+    scripts = {"controlnet": {"args": [UNIT | unit]}}
+
+    answer = client.post(TXT2IMG, json={**PROMPT, **SMALL, "alwayson_scripts": scripts})
+
+    assert answer.status_code == 200, answer.text
+    (control,) = jobs[0].parameters.controls
+    assert control.preprocess == preprocess
+    assert tuple((control.preprocess_options or {}).values()) == options
+
+
+def test_detected_images_are_those_of_the_module(client: TestClient) -> None:
+    api = webui(client)
+
+    edges = api.controlnet_detect([draw_shape(), draw_shape("square")], module="canny", processor_res=128)
+    refused_by = client.post("/controlnet/detect", json={"controlnet_module": "x", "controlnet_images": [IMAGE]})
+
+    assert [image.size for image in edges.images] == [(128, 128)] * 2
+    assert {value for _, value in edges.images[0].convert("L").getcolors()} == {0, 255}
+    assert refused(refused_by) == ["controlnet_module"]
+
+
 def test_a_unit_without_an_image_reads_that_of_its_img2img(client: TestClient, jobs: list[JobRecord]) -> None:
     scripts = {"controlnet": {"args": [{"model": "shapes-sdxl-canny", "image": ""}]}}
 
@@ -208,7 +248,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "alwayson_scripts.controlnet.args.0.model",
         ),
         (
-            {"alwayson_scripts": {"controlnet": {"args": [{"enabled": False}, UNIT | {"module": "canny"}]}}},
+            {"alwayson_scripts": {"controlnet": {"args": [{"enabled": False}, UNIT | {"module": "openpose"}]}}},
             "alwayson_scripts.controlnet.args.1.module",
         ),
         (
@@ -410,7 +450,7 @@ def test_every_list_of_the_client_answers(client: TestClient) -> None:
     assert [row["name"] for row in api.get_upscalers()] == ["None"]
     assert "shapes-sdxl-tint" in [row["name"] for row in api.get_loras()]
     assert "shapes-sdxl-canny" in api.controlnet_model_list()
-    assert (api.controlnet_module_list(), api.controlnet_version()) == (["none"], 2)
+    assert (api.controlnet_module_list()[:2], api.controlnet_version()) == (["none", "canny"], 2)
     empty = (api.get_sd_vae, api.get_latent_upscale_modes, api.get_hypernetworks, api.get_face_restorers)
     assert [ask() for ask in (*empty, api.get_prompt_styles, api.get_realesrgan_models)] == [[]] * 6
     assert (api.get_embeddings(), api.refresh_checkpoints()) == ({"loaded": {}, "skipped": {}}, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.settings import SharedSettings
 from tests.support.small_catalogue import SMALL_CATALOGUE
@@ -26,7 +27,7 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
         ("loras", ["ink"]),
         ("controlnets", ["edges", "outlines"]),
         ("schedulers", list(SCHEDULERS)),
-        ("preprocessors", ["canny", "outline"]),
+        ("preprocessors", list(PREPROCESSORS)),
         ("workers", []),
     ],
 )
@@ -42,12 +43,12 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     (ink,) = client.get("/v1/loras").json()["data"]
     edges = client.get("/v1/controlnets").json()["data"][0]
     schedulers = {entry["id"]: entry for entry in client.get("/v1/schedulers").json()["data"]}
-    outline = client.get("/v1/preprocessors").json()["data"][1]
+    lineart = client.get("/v1/preprocessors").json()["data"][1]
 
     shown = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
     assert shown == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
-    assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "outline"])
+    assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "lineart"])
     assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart"]
     assert schedulers["edm_euler"]["families"] == ["sdxl"]
     assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma", "z-image"]
-    assert outline == {"id": "outline", "controlnets": ["edges", "outlines"]}
+    assert (lineart["id"], lineart["controlnets"]) == ("lineart", ["edges", "outlines"])

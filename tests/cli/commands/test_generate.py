@@ -48,6 +48,14 @@ def test_the_images_select_the_task(image: str) -> None:
     assert body["image"] == body["controls"][0]["image"] == "data:application/octet-stream;base64,Ynl0ZXM="
 
 
+def test_photos_become_control_images_by_a_preprocessor(image: str) -> None:
+    _, body = compose_from("x", "--control", f"edges={image}", "--preprocess", "canny")
+
+    assert body["controls"][0]["preprocess"] == "canny"
+    with pytest.raises(ServiceError, match="--control"):
+        compose_from("x", "--preprocess", "canny")
+
+
 def test_reference_images_of_one_name_and_scale_go_together(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(b"bytes")

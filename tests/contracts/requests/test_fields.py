@@ -102,14 +102,19 @@ def test_ip_adapters_are_stored_with_the_keys_of_their_images() -> None:
 
 def test_loras_and_controls_are_stored_with_every_field_that_a_request_may_set() -> None:
     lora, control = {"name": "a", "scale": 0.5}, {"controlnet": "c", "image": "AAAA", "preprocess": "canny",
+               "preprocess_options": {"low_threshold": 40, "high_threshold": 90, "resolution": 128},
                "conditioning_scale": 0.5, "guidance_start": 0.25, "guidance_end": 0.75}  # fmt: skip
     body = {"prompt": "x", "loras": [lora], "controls": [control]}
 
     request = REQUESTS[Task.CONTROLNET].model_validate_json(json.dumps(body), strict=True)
-    parameters = resolve(request, ModelSpec(id="any", family="sdxl", source="any"), IMAGES)
+    made = {"controls.0.map": StoredImage("inputs/map.png", 128, 128)}
+    parameters = resolve(request, ModelSpec(id="any", family="sdxl", source="any"), {**IMAGES, **made})
 
     assert parameters.loras[0].model_dump(exclude_none=True) == lora
-    assert parameters.controls[0].model_dump() == control | {"image": "inputs/controls.0.image.png"}
+    assert parameters.controls[0].model_dump() == control | {
+        "image": "inputs/map.png",
+        "source": "inputs/controls.0.image.png",
+    }
 
 
 @pytest.mark.parametrize("task", list(Task))

@@ -99,8 +99,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
-    ("controlnet", {"controls": [edges("xl", preprocess="depth")]}, "controls.0.preprocess"),
-    ("controlnet", {"controls": [edges("xl", preprocess="canny")]}, "controls.0.preprocess"),  # the row names it
+    ("controlnet", {"controls": [edges("xl", preprocess="sharpen")]}, "controls.0.preprocess"),
+    (
+        "controlnet",
+        {"controls": [edges("xl", preprocess="canny", preprocess_options={"low_threshold": 0})]},
+        "controls.0.preprocess_options.low_threshold",
+    ),
     ("controlnet", {"controls": [edges("xl", guidance_start=0.5, guidance_end=0.5)]}, "controls.0.guidance_start"),
     ("controlnet", {"controls": [edges("xl")], "mask_image": IMAGE}, "image"),
     ("controlnet", {"controls": [edges("xl")], "strength": 0.5}, "strength"),

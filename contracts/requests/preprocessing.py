@@ -1,0 +1,110 @@
+"""The preprocessor of a control: checks of its options, and their values once the output's size is known.
+
+Makes no image: the API's decoder processes do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from contracts.catalogue.preprocessors import (
+    MAX_MAP_PIXELS,
+    MAX_MAP_SIDE,
+    MAX_RESOLUTION,
+    MIN_RESOLUTION,
+    PREPROCESSORS,
+    RESOLUTION,
+    PreprocessorOption,
+)
+from contracts.errors import FieldProblem
+from contracts.requests.fit import Fit, Size
+
+#: Option -> its value.
+Options = Mapping[str, float]
+
+
+def preprocess_problems(path: str, name: str | None, options: Options) -> Iterator[FieldProblem]:
+    """Yield what is wrong with a preprocessor and its options.
+
+    Args:
+        path: beginning of the fields' paths: empty, or `controls.0.`.
+        name: None where none is named.
+    """
+    if name is None:
+        if options:
+            message = "need a preprocessor: name one in preprocess, or remove them"
+            yield FieldProblem(f"{path}preprocess_options", message, list(PREPROCESSORS))
+        return
+    row = PREPROCESSORS.get(name)
+    if row is None:
+        yield FieldProblem(f"{path}preprocess", f"unknown preprocessor {name[:64]!r}", list(PREPROCESSORS))
+        return
+    wrong = False
+    for id, value in options.items():
+        field, option = f"{path}preprocess_options.{id[:64]}", row.option(id)
+        if option is None:
+            message = f"is not an option of {row.id}; remove it"
+            problem = FieldProblem(field, message, [known.id for known in row.options])
+        elif (reason := _misfit(option, value)) is not None:
+            problem = FieldProblem(field, reason, option.range)
+        else:
+            continue
+        wrong = True
+        yield problem
+    values = _values(name, options)
+    if not wrong and values.get("low_threshold", 0) > values.get("high_threshold", math.inf):
+        low, high = values["low_threshold"], values["high_threshold"]
+        field = "low_threshold" if "low_threshold" in options else "high_threshold"
+        message = f"low_threshold must be at most high_threshold, got {low:g} and {high:g}"
+        yield FieldProblem(f"{path}preprocess_options.{field}", message, "low_threshold ≤ high_threshold")
+
+
+def resolve_options(name: str, options: Options, resolution: int) -> dict[str, float]:
+    """Return the value of every option of a preprocessor; `resolution` is used where none is given."""
+    return _values(name, {RESOLUTION.id: resolution, **options})
+
+
+def own_resolution(image: Size) -> int:
+    """Return the resolution at which a control image is as large as its image, as nearly as is allowed."""
+    return _within(min(image))
+
+
+def output_resolution(image: Size, output: Size, fit: Fit) -> int:
+    """Return the resolution at which a control image needs no scaling to fill the output.
+
+    Lines keep the width that a detector gives them, which ControlNets are trained on.
+    """
+    scales = [after / before for after, before in zip(output, image, strict=True)]
+    scale = max(scales) if fit in ("cover", "stretch") else min(scales)
+    return _within(round(min(image) * scale))
+
+
+def map_size(image: Size, resolution: int) -> Size:
+    """Return the size of a control image: its shorter side is the resolution, unless it would be too large."""
+    scale = min(
+        resolution / min(image), math.sqrt(MAX_MAP_PIXELS / (image[0] * image[1])), MAX_MAP_SIDE / max(image)
+    )
+    width, height = (max(1, round(side * scale)) for side in image)
+    return width, height
+
+
+def _within(resolution: int) -> int:
+    return min(max(resolution, MIN_RESOLUTION), MAX_RESOLUTION)
+
+
+def _misfit(option: PreprocessorOption, value: float) -> str | None:
+    """Return why an option cannot have a value; None: it can."""
+    if not option.minimum <= value <= option.maximum:
+        return f"must be within {option.range}, got {value:.10g}"
+    if option.is_integer and value != int(value):
+        return f"must be a whole number within {option.range}, got {value:.10g}"
+    return None
+
+
+def _values(name: str, options: Options) -> dict[str, float]:
+    """Return the value of every option that has one, whole ones as integers."""
+    row = PREPROCESSORS[name]
+    values = {option.id: options.get(option.id, option.default) for option in row.options}
+    whole = {option.id for option in row.options if option.is_integer}
+    return {id: int(value) if id in whole else value for id, value in values.items() if value is not None}
