@@ -136,7 +136,7 @@ _ROWS = (
         "The image's colors and textures at other places",
         (
             PreprocessorOption("seed", 0, 2**32 - 1, 0, "Seed of the places.", True),
-            PreprocessorOption("scale", 32, 1024, 256, "Distance in pixels between places that are drawn.", True),
+            PreprocessorOption("distance", 32, 1024, 256, "Distance in pixels between drawn places.", True),
         ),
     ),
 )

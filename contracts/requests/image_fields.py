@@ -67,8 +67,8 @@ ControlRef = Annotated[
     Field(
         min_length=1,
         description="Control image of a checkpoint that is made for one, such as FLUX.1 Canny and Depth, which "
-        "need it: contours or a depth map as they are; none is made from a picture. It is given in the same ways "
-        "as the image of an img2img job.",
+        "need it: contours or a depth map as they are; `POST /v1/preprocess` makes contours. It is given as "
+        "the image of an img2img job is.",
     ),
 ]
 Strength = Annotated[

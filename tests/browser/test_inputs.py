@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
 
 from tests.browser.studio import Studio
-from tests.support.images import encode_image, solid_image
+from tests.support.images import draw_shape, encode_image, solid_image
 
 
 def test_a_mask_is_painted_with_the_brush_and_repaints_only_there(studio: Studio, picture: Path) -> None:
@@ -137,3 +137,27 @@ def test_a_file_without_parameters_and_one_that_is_cut_off_are_named(
     for file in (plain, damaged):
         studio.drop("#images", file)
         expect(studio.page.locator(".said")).to_contain_text(f"{file.name} has no parameters inside")
+
+
+def test_a_photo_becomes_a_control_image_with_the_options_of_its_preprocessor(
+    studio: Studio, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    draw_shape("square", "white", "blue").resize((256, 256)).save(photo)
+    studio.choose("Control")
+    studio.page.get_by_role("button", name="Add Control").click()
+    studio.drop("[data-field='controls.0.image'] .drop", photo)
+    options = studio.page.locator("[data-field='controls.0.preprocess_options'] [data-field]")
+    expect(options).to_have_count(0)
+    studio.page.locator("#field-controls-0-preprocess").fill("canny")
+    expect(options).to_have_count(3)
+    studio.page.locator("#field-controls-0-preprocess_options-low_threshold").fill("256")
+    studio.fill(Prompt="a shape")
+    studio.page.get_by_role("button", name="Generate").click()
+    error = studio.page.locator("#field-controls-0-preprocess_options-low_threshold-error")
+    expect(error).to_contain_text("within 1–255")
+    studio.page.locator("#field-controls-0-preprocess_options-low_threshold").fill("60")
+
+    job = studio.wait_for(studio.generate("a red shape on a white background", Steps="2"), "completed")
+    (control,) = job["receipt"]["parameters"]["controls"]
+    assert (control["preprocess"], control["preprocess_options"]["low_threshold"]) == ("canny", 60)

@@ -104,12 +104,12 @@ def _gray_levels(pixels: _Pixels, *, gamma: float) -> _Values:
     return np.rint(255 * (_gray(pixels) / np.float32(255)) ** np.float32(gamma))
 
 
-def _shuffle(pixels: _Pixels, *, seed: int, scale: int) -> _Values:
+def _shuffle(pixels: _Pixels, *, seed: int, distance: int) -> _Values:
     random = np.random.default_rng(seed)
     height, width = pixels.shape[:2]
 
     def places(length: int) -> _Values:
-        coarse = random.random((height // scale + 2, width // scale + 2), dtype=np.float32)
+        coarse = random.random((height // distance + 2, width // distance + 2), dtype=np.float32)
         smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         least, most = float(smooth.min()), float(smooth.max())
         return (smooth - least) * ((length - 1) / max(most - least, 1e-6))

@@ -17,6 +17,7 @@ export function resolve(part, schema) {
 export function kindOf(name, part) {
   if (IMAGES.has(name) && part.type === "string") return name === "mask_image" ? "mask" : "image";
   if (name === "references") return "images";
+  if (name === "preprocess_options") return "options";
   if (part.enum) return "choice";
   if (part.type === "boolean") return "choice";
   if (part.type === "integer" || part.type === "number") return "number";

@@ -7,7 +7,7 @@ export const state = {
   away: false, // whether the service does not answer
   trouble: "", // what keeps the service from running jobs, in its own words
   models: [],
-  preprocessors: [], // ids
+  preprocessors: [],
   schemas: {}, // model id -> task -> JSON Schema of its request
   workers: null, // null: not known yet, or not for this caller's eyes
   jobs: new Map(), // id -> job, newest first

@@ -7,7 +7,6 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-import psutil
 import pytest
 
 from app.inputs.codec.limits import Limits
@@ -25,7 +24,8 @@ INVERT = resolve_options("invert", {}, 64)
 def test_images_are_decoded_while_a_control_image_takes_long() -> None:
     with closing(ImageDecoder(LIMITS, processes=1)) as decoder, ThreadPoolExecutor(1) as threads:
         first = decoder.preprocess(SMALL, "invert", INVERT, "image")
-        (process,) = psutil.Process().children()
+        process = decoder._preprocessing._processes[0]._process
+        assert process is not None
         os.kill(process.pid, signal.SIGSTOP)
         hanging = threads.submit(decoder.preprocess, SMALL, "invert", INVERT, "controls.0.image")
         wait_until(lambda: decoder._preprocessing._running.total() == 1)

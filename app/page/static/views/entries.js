@@ -3,6 +3,7 @@
 import { labelOf } from "../fields.js";
 import { currentSchema, setValue, valueAt } from "../form.js";
 import { propertiesOf } from "../schema.js";
+import { state } from "../state.js";
 import { fieldView } from "./field.js";
 import { html, live, nothing } from "./html.js";
 
@@ -44,6 +45,19 @@ export function objectView({ id, path, name, part }) {
       <button type="button" class="quiet add" @click=${() => setValue(path, isSet ? undefined : {})}>
         ${isSet ? "Remove" : "Add"} ${labelOf(name)}
       </button>
+    </div>
+  `;
+}
+
+// The options of the preprocessor that the field beside this one names.
+export function optionsView({ id, path }) {
+  const name = valueAt(path.replace(/_options$/, ""));
+  const options = state.preprocessors.find((one) => one.id === name)?.options ?? [];
+  return html`
+    <div class="list" role="group" aria-labelledby="${id}-label" id=${id} tabindex="-1">
+      ${options.length
+        ? html`<div class="entry">${options.map((option) => fieldView(`${path}.${option.id}`, option.id, option))}</div>`
+        : html`<p class="note">A preprocessor has options.</p>`}
     </div>
   `;
 }

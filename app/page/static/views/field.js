@@ -4,7 +4,7 @@ import { SLIDERS, labelOf } from "../fields.js";
 import { setValue, valueAt } from "../form.js";
 import { choicesOf, kindOf, rangeOf } from "../schema.js";
 import { changed, state } from "../state.js";
-import { listView, objectView, pairsView } from "./entries.js";
+import { listView, objectView, optionsView, pairsView } from "./entries.js";
 import { html, live, nothing } from "./html.js";
 import { imageView, imagesView } from "./image-field.js";
 import { maskView } from "./mask-field.js";
@@ -20,11 +20,12 @@ const WIDGETS = {
   mask: maskView,
   number: numberWidget,
   object: objectView,
+  options: optionsView,
   pairs: pairsView,
   text: textWidget,
   tuple: tupleWidget,
 };
-const WIDE = new Set(["text", "image", "images", "mask", "list", "object", "pairs", "json", "choices", "tuple"]);
+const WIDE = new Set(["text", "image", "images", "mask", "list", "object", "options", "pairs", "json", "choices", "tuple"]);
 
 export function fieldId(path) {
   return `field-${path.replaceAll(".", "-")}`;
@@ -94,9 +95,14 @@ function textWidget({ id, path, part, placeholder, described, invalid }) {
 }
 
 function lineWidget({ id, path, name, part, described, invalid }) {
-  const known = name === "preprocess" ? state.preprocessors : [];
+  const isPreprocessor = name === "preprocess";
+  const known = isPreprocessor ? state.preprocessors : [];
+  const set = (value) => {
+    setValue(path, value || undefined);
+    if (isPreprocessor) setValue(`${path}_options`, undefined); // each has options of its own
+  };
   return html`
-    <datalist id="${id}-known">${known.map((one) => html`<option value=${one}></option>`)}</datalist>
+    <datalist id="${id}-known">${known.map((one) => html`<option value=${one.id}>${one.title}</option>`)}</datalist>
     <input
       id=${id}
       list="${id}-known"
@@ -104,7 +110,7 @@ function lineWidget({ id, path, name, part, described, invalid }) {
       aria-describedby=${described}
       aria-invalid=${invalid}
       .value=${live(valueAt(path) ?? "")}
-      @input=${(event) => setValue(path, event.target.value || undefined)}
+      @input=${(event) => set(event.target.value)}
     />
   `;
 }
