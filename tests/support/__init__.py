@@ -3,6 +3,7 @@
 adapters.py            jobs with a LoRA, and sets of adapters that must load
 api_process.py         the API as a process on a socket of its own
 color_profiles.py      ICC profiles made by hand
+combinations.py        few combinations of families and modes in `make test`, all in `make judge`
 claims.py              the worker's side of the queue, for tests of the queue alone
 dispatcher_process.py  the dispatcher as a process that delivers to this machine
 field_effects.py       varies one field of a request at a time, in every family and mode

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,44 +100,49 @@ def wait_for_command(monitor: Monitor, beginning: str) -> None:
         assert time.monotonic() < deadline, f"nobody sent {beginning}"
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "headers"),
-    [
-        (GENERATE, {}, {}),
-        (GENERATE, {"stream": True}, {}),
-        (GENERATE, {"cancel_on_disconnect": True}, {"Idempotency-Key": "one"}),
-        (TXT2IMG, {"cancel_on_disconnect": True}, WAIT),
-    ],
-)
+ENDING: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    (GENERATE, {}, {}),
+    (GENERATE, {"stream": True}, {}),
+    (GENERATE, {"cancel_on_disconnect": True}, {"Idempotency-Key": "one"}),
+    (TXT2IMG, {"cancel_on_disconnect": True}, WAIT),
+]
+STAYING: list[tuple[str, dict[str, Any], dict[str, str]]] = [
+    (GENERATE, {}, {"Idempotency-Key": "one"}),
+    (GENERATE, {"cancel_on_disconnect": False}, {}),
+    (GENERATE, {"stream": True, "cancel_on_disconnect": False}, {}),
+    (TXT2IMG, {}, WAIT),
+]
+
+
+def call_each(
+    calls: ExitStack, api: httpx.Client, queue: JobQueue, bodies: list[tuple[str, dict[str, Any], dict[str, str]]]
+) -> list[JobRecord]:
+    """Send calls whose connections end with the stack; returns their jobs."""
+    jobs: list[JobRecord] = []
+    for path, body, headers in bodies:
+        calls.enter_context(calling(api, path, PROMPT | body, **headers))
+        jobs.append(the_job(queue, len(jobs) + 1))
+    return jobs
+
+
 def test_a_job_is_cancelled_when_its_client_has_gone_and_nobody_comes_back(
-    api: httpx.Client, queue: JobQueue, path: str, body: dict[str, Any], headers: dict[str, str]
+    api: httpx.Client, queue: JobQueue
 ) -> None:
-    with calling(api, path, PROMPT | body, **headers):
-        job = the_job(queue)
-        wait_until(lambda: is_attended(queue, job))
-        assert queue.fetch(job.id).state is JobState.QUEUED
+    with ExitStack() as calls:
+        jobs = call_each(calls, api, queue, ENDING)
+        wait_until(lambda: all(is_attended(queue, job) for job in jobs))
+        assert {queue.fetch(job.id).state for job in jobs} == {JobState.QUEUED}
 
-    wait_until(lambda: queue.fetch(job.id).state is JobState.CANCELLED)
-    assert not is_attended(queue, job)
+    wait_until(lambda: all(queue.fetch(job.id).state is JobState.CANCELLED for job in jobs))
+    assert not any(is_attended(queue, job) for job in jobs)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "headers"),
-    [
-        (GENERATE, {}, {"Idempotency-Key": "one"}),
-        (GENERATE, {"cancel_on_disconnect": False}, {}),
-        (GENERATE, {"stream": True, "cancel_on_disconnect": False}, {}),
-        (TXT2IMG, {}, WAIT),
-    ],
-)
-def test_a_job_that_need_not_end_with_its_client_goes_on(
-    api: httpx.Client, queue: JobQueue, path: str, body: dict[str, Any], headers: dict[str, str]
-) -> None:
-    with calling(api, path, PROMPT | body, **headers):
-        job = the_job(queue)
+def test_a_job_that_need_not_end_with_its_client_goes_on(api: httpx.Client, queue: JobQueue) -> None:
+    with ExitStack() as calls:
+        jobs = call_each(calls, api, queue, STAYING)
     wait_for_sweeps(queue)
 
-    assert queue.fetch(job.id).state is JobState.QUEUED
+    assert [queue.fetch(job.id).state for job in jobs] == [JobState.QUEUED] * len(STAYING)
 
 
 def test_a_running_job_is_told_to_stop(api: httpx.Client, queue: JobQueue, worker: ScriptedWorker) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.memory.components import Component, ModelComponents, Role, read_components
-from contracts.memory.plan import Placement, Policy, Workload, gib
+from contracts.memory.plan import Placement, Plan, Policy, Workload, gib
 from contracts.memory.planner import candidates, plan, step_down
 from contracts.weights.architectures import read_architectures
 
@@ -65,17 +66,16 @@ def test_every_step_down_needs_less_and_the_candidates_end(model: ModelComponent
 @every_model
 def test_the_stated_number_of_images_fits_and_one_more_does_not(model: ModelComponents) -> None:
     for budget in (6 * GIB, 24 * GIB):
-        for candidate in candidates(model, workload(model), budget):
+
+        @cache
+        def plans_of(images: int, budget: int = budget) -> dict[str, Plan]:
+            return {one.name: one for one in candidates(model, workload(model, images=images), budget)}
+
+        for candidate in plans_of(1).values():
             if not candidate.fits:
                 assert candidate.batch_images == 0
                 continue
-            same = {
-                one.name: one for one in candidates(model, workload(model, images=candidate.batch_images), budget)
-            }
-            more = {
-                one.name: one
-                for one in candidates(model, workload(model, images=candidate.batch_images + 1), budget)
-            }
+            same, more = plans_of(candidate.batch_images), plans_of(candidate.batch_images + 1)
             assert same.get(candidate.name, candidate).fits
             assert candidate.name not in more or not more[candidate.name].fits
 

@@ -19,6 +19,7 @@ from contracts.metrics import Counters
 from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.adapters import active_loras, checkpoint_of, choose_sets, generate_with_lora
+from tests.support.combinations import covering
 from tests.support.jobs import Pixels, complete_job, generate_pixels, make_job
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
@@ -51,16 +52,15 @@ def test_an_adapter_has_an_effect_and_leaves_the_model_bit_for_bit_unchanged(
     assert _hooks(pool.model(f"shapes-{family}").base) == hooks
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize(
+    ("family", "mode"), covering([(family, mode) for family in FAMILY_IDS for mode in FAMILIES[family].modes])
+)
 def test_an_adapter_has_an_effect_in_every_mode(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    for mode in FAMILIES[family].modes:
-        plain = generate_pixels(make_job(catalogue, family, mode), pool, storage)
-        adapted = generate_pixels(
-            make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}]), pool, storage
-        )
-        assert not np.array_equal(plain, adapted), mode
+    plain = generate_pixels(make_job(catalogue, family, mode), pool, storage)
+    adapted = generate_pixels(make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}]), pool, storage)
+    assert not np.array_equal(plain, adapted)
 
 
 def test_several_adapters_have_an_effect_together_each_with_its_scale(

@@ -19,6 +19,7 @@ from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, choose_sets
+from tests.support.combinations import covering
 from tests.support.jobs import (
     JobStopped,
     RecordingWatch,
@@ -98,7 +99,7 @@ def test_images_with_different_adapters_in_joined_calls_are_what_they_are_alone(
     assert min(apart) > 8
 
 
-@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+@pytest.mark.parametrize(("family", "mode"), covering(EVERY_MODE))
 def test_in_every_mode_an_image_without_adapters_is_unchanged_beside_one_with_adapters(
     family: str, mode: Mode, mixing: Pool, storage: Storage
 ) -> None:
@@ -140,7 +141,7 @@ def _recording(module: torch.nn.Module) -> Iterator[dict[str, tuple[torch.Tensor
     assert len(seen) == len(hooks)
 
 
-@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+@pytest.mark.parametrize(("family", "mode"), covering(EVERY_MODE))
 def test_every_layer_that_an_adapter_can_change_has_separate_rows_for_each_job(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

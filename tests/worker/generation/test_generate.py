@@ -14,6 +14,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
+from tests.support.combinations import covering
 from tests.support.images import encode_image
 from tests.support.jobs import (
     RecordingWatch,
@@ -185,10 +186,16 @@ def test_a_controlnet_has_an_effect_in_proportion_to_its_scale(
 
 
 @pytest.mark.parametrize(
-    ("family", "mode"),
-    [row for row in EVERY_MODE if "controlnet" in row[1] and row != ("sd3", Mode.CONTROLNET_INPAINT)],
+    ("family", "mode", "count"),
+    covering(
+        [
+            (family, mode, count)
+            for family, mode in EVERY_MODE
+            if "controlnet" in mode and (family, mode) != ("sd3", Mode.CONTROLNET_INPAINT)
+            for count in (2, 4)
+        ]
+    ),
 )
-@pytest.mark.parametrize("count", [2, 4])
 def test_each_of_several_controlnets_has_an_effect(
     family: str, mode: Mode, count: int, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

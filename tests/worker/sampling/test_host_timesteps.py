@@ -17,6 +17,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.combinations import covering
 from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
 from tests.support.trained import TRAINED_FAMILIES
@@ -92,7 +93,7 @@ def _compare(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> Non
         assert [image.tobytes() for image in result.images] == [image.tobytes() for image in other.images]
 
 
-@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+@pytest.mark.parametrize(("family", "mode"), covering(EVERY_MODE))
 def test_no_step_of_any_pipeline_waits_for_the_device(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

@@ -20,6 +20,7 @@ from contracts.catalogue.schedulers import MODEL_SETTINGS, SCHEDULERS
 from contracts.errors import FailureCode, InvalidRequest, JobFailed
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.combinations import covering
 from tests.support.jobs import (
     RecordingWatch,
     fail_job,
@@ -51,7 +52,7 @@ LONG = [
 ]
 
 
-@pytest.mark.parametrize(("family", "mode", "scheduler"), SHORT)
+@pytest.mark.parametrize(("family", "mode", "scheduler"), covering(SHORT))
 def test_every_scheduler_runs_in_modes_that_start_from_an_image_or_a_control(
     family: str, mode: Mode, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.combinations import covering
 from tests.support.jobs import (
     JobStopped,
     RecordingWatch,
@@ -57,8 +59,9 @@ def test_the_schedule_computes_the_steps_that_diffusers_taylorseer_computes() ->
     assert [step for step in range(STEPS) if schedule.computes(step)] == [0, 1, 2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
-@pytest.mark.parametrize("mode", [Mode.TXT2IMG, Mode.INPAINT, Mode.CONTROLNET])
+@pytest.mark.parametrize(
+    ("family", "mode"), covering([*product(FAMILY_IDS, [Mode.TXT2IMG, Mode.INPAINT, Mode.CONTROLNET])])
+)
 def test_the_denoiser_and_its_controlnets_run_only_at_computed_steps(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
