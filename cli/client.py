@@ -55,12 +55,6 @@ class Client:
         """Cancel the job."""
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
 
-    def jobs(self, **query: str | int | None) -> list[Json]:
-        """List the caller's jobs, the newest first; `query` as `GET /v1/jobs` takes it."""
-        wanted = {name: value for name, value in query.items() if value is not None}
-        data: list[Json] = self._call("GET", "/v1/jobs", params=wanted)["data"]
-        return data
-
     def call(self, method: str, path: str, **query: str | None) -> Json:
         """Call any path; `query` without the parameters that are None."""
         return self._call(method, path, params={name: value for name, value in query.items() if value is not None})

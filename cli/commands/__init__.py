@@ -5,6 +5,7 @@ check.py         what `up` would refuse
 generate.py      one job, with a progress bar
 request_options.py  its options for the fields of a request, from the schema
 jobs.py          list, show, cancel, fetch, watch
+listing.py       the rows of a listing, as a table or as JSON
 admin.py         all owners' jobs, queues, workers, usage and keys
 plan.py          the memory plans of a model
 sizes.py         sizes of a catalogue's rows for it, wherever their files are

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from cli.client import FINAL_STATES, Client, Json
 from cli.commands.generate import add_service_arguments
-from cli.commands.jobs import table
+from cli.commands.listing import add_list_arguments, created_at, print_rows, table
 
 _PRIORITIES = ("high", "normal", "low")
 
@@ -21,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs = _command(commands, "jobs", _jobs, "list the jobs of all owners, the newest first")
     _add_filters(jobs)
     jobs.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
-    _add_list_arguments(jobs, 20)
+    add_list_arguments(jobs, 20)
     show = _command(commands, "show", _show, "print everything about a job, its prompt included, as JSON")
     show.add_argument("id")
     for name, run, help_text in (
@@ -34,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     priority.add_argument("priority", choices=_PRIORITIES)
     queues = _command(commands, "queues", _queues, "list the waiting jobs by priority, model and owner")
     _add_filters(queues)
-    _add_list_arguments(queues, 50)
+    add_list_arguments(queues, 50)
     purge = _command(
         commands, "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
     )
@@ -60,19 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     usage.add_argument("--to", metavar="DAY", help="last day (today, in UTC)")
     usage.add_argument("--of-key", metavar="ID", help="only of this API key")
-    _add_list_arguments(usage, 100)
-    _add_list_arguments(_command(commands, "keys", _keys, "list the API keys with their last use"), 100)
+    add_list_arguments(usage, 100)
+    add_list_arguments(_command(commands, "keys", _keys, "list the API keys with their last use"), 100)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="only of this model")
     parser.add_argument("--owner", help="only of this owner")
     parser.add_argument("--priority", choices=_PRIORITIES, help="only of this priority")
-
-
-def _add_list_arguments(parser: argparse.ArgumentParser, limit: int) -> None:
-    parser.add_argument("--limit", type=int, default=limit, help="maximum number of rows (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON, one row a line")
 
 
 def _command(
@@ -95,30 +88,15 @@ def _filters(arguments: argparse.Namespace) -> dict[str, str | None]:
     return {"model": arguments.model, "owner": arguments.owner, "priority": arguments.priority}
 
 
-def _print(
-    arguments: argparse.Namespace, head: Sequence[str], rows: Iterator[Json], row: Callable[[Json], Any]
-) -> None:
-    """Print rows as JSON lines, or as a table."""
-    found = list(rows)
-    if arguments.json:
-        for one in found:
-            print(json.dumps(one, ensure_ascii=False))
-    elif found:
-        print(table([tuple(head), *(tuple(map(str, row(one))) for one in found)]))
-    else:
-        print("nothing", file=sys.stderr)
-
-
 def _jobs(arguments: argparse.Namespace, client: Client) -> None:
     rows = client.pages("/v1/admin/jobs", arguments.limit, status=arguments.status, **_filters(arguments))
     head = ("id", "status", "owner", "priority", "model", "created", "error")
-    _print(arguments, head, rows, _job)
+    print_rows(arguments, head, rows, _job)
 
 
 def _job(job: Json) -> tuple[str, ...]:
-    created = str(job["created_at"])[:19].replace("T", " ")
     code = (job.get("error") or {}).get("code", "")
-    return (job["id"], job["status"], job["owner"], job["priority"], job["model"], created, code)
+    return (job["id"], job["status"], job["owner"], job["priority"], job["model"], created_at(job), code)
 
 
 def _show(arguments: argparse.Namespace, client: Client) -> None:
@@ -141,7 +119,7 @@ def _priority(arguments: argparse.Namespace, client: Client) -> None:
 def _queues(arguments: argparse.Namespace, client: Client) -> None:
     rows = client.pages("/v1/admin/queues", arguments.limit, **_filters(arguments))
     head = ("priority", "model", "owner", "waiting", "oldest s", "predicted s", "")
-    _print(arguments, head, rows, _queue)
+    print_rows(arguments, head, rows, _queue)
 
 
 def _queue(row: Json) -> tuple[object, ...]:
@@ -193,13 +171,13 @@ def _usage(arguments: argparse.Namespace, client: Client) -> None:
     query = {"from": arguments.first, "to": arguments.to, "key": arguments.of_key}
     rows = client.pages("/v1/admin/usage", arguments.limit, **query)
     names = ("day", "api_key", "jobs", "images", "image_steps", "pixels", "device_seconds")
-    _print(arguments, names, rows, lambda row: [row[name] for name in names])
+    print_rows(arguments, names, rows, lambda row: [row[name] for name in names])
 
 
 def _keys(arguments: argparse.Namespace, client: Client) -> None:
     rows = client.pages("/v1/admin/keys", arguments.limit)
     names = ("id", "name", "owner", "scopes", "created_at", "last_used_at", "revoked_at")
-    _print(arguments, names, rows, lambda row: [_cell(row[name]) for name in names])
+    print_rows(arguments, names, rows, lambda row: [_cell(row[name]) for name in names])
 
 
 def _cell(value: object) -> str:

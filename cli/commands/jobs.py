@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cli.client import FINAL_STATES, Client, Json
 from cli.commands.generate import (
@@ -17,6 +16,7 @@ from cli.commands.generate import (
     require_completed,
     save,
 )
+from cli.commands.listing import add_list_arguments, created_at, print_rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = _command(commands, "list", _list, "list your jobs, the newest first")
     listing.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
-    listing.add_argument("--limit", type=int, default=20, help="maximum number of jobs (%(default)s)")
-    listing.add_argument("--json", action="store_true", help="print JSON, one job a line")
+    add_list_arguments(listing, 20)
     _command(commands, "show", _show, "print everything that is known about a job, as JSON").add_argument("id")
     cancel = _command(commands, "cancel", _cancel, "cancel jobs")
     cancel.add_argument("id", nargs="+")
@@ -54,19 +53,12 @@ def _command(
 
 
 def _list(arguments: argparse.Namespace, client: Client) -> None:
-    jobs = client.jobs(limit=arguments.limit, status=arguments.status)
-    if arguments.json:
-        for job in jobs:
-            print(json.dumps(job, ensure_ascii=False))
-    elif jobs:
-        print(table([("id", "status", "task", "model", "created", ""), *map(_row, jobs)]))
-    else:
-        print("no jobs", file=sys.stderr)
+    jobs = client.pages("/v1/jobs", arguments.limit, status=arguments.status)
+    print_rows(arguments, ("id", "status", "task", "model", "created", ""), jobs, _row, "no jobs")
 
 
 def _row(job: Json) -> tuple[str, ...]:
-    created = str(job.get("created_at", ""))[:19].replace("T", " ")
-    return (job["id"], job["status"], job["task"], job["model"], created, _news(job))
+    return (job["id"], job["status"], job["task"], job["model"], created_at(job), _news(job))
 
 
 def _news(job: Json) -> str:
@@ -78,14 +70,6 @@ def _news(job: Json) -> str:
         return f"step {progress['step']} of {progress['steps']}"
     eta = job.get("eta_seconds")
     return "" if eta is None or job["status"] in FINAL_STATES else f"about {eta:.0f} s left"
-
-
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Lay rows out in columns, the first one being their heads."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _show(arguments: argparse.Namespace, client: Client) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cli.client import Client, Json
 from cli.commands.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.commands.generate import add_service_arguments
-from cli.commands.jobs import table
+from cli.commands.listing import table
 from cli.commands.rehearsal import rehearse
 from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec

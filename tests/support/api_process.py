@@ -31,7 +31,7 @@ def api_process(redis_url: str, data: Path, **settings: str) -> Iterator[tuple[h
             yield client, process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)  # its pipe is closed once its decoders have ended, too
 
 
 def has_logged(process: ForkedProgram, words: bytes) -> bool:

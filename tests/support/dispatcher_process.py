@@ -36,4 +36,4 @@ def dispatcher_process(redis_url: str, **settings: str) -> Iterator[ForkedProgra
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
