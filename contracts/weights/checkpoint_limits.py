@@ -28,6 +28,9 @@ _FIRST_LAYERS = (
     "model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight",
     "model.diffusion_model.img_in.weight", "img_in.weight", "x_embedder.weight",
 )  # fmt: skip
+#: In the original layout: prefix of a whole checkpoint, and what every FLUX.1 transformer has.
+_CHECKPOINT_PREFIX = "model.diffusion_model."
+_FLUX_INPUTS = frozenset({"img_in", "time_in", "vector_in", "double_blocks"})
 
 
 def with_checkpoint_limits(catalogue: Catalogue) -> Catalogue:
@@ -129,7 +132,17 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
             limits["defaults"] = {"guidance_scale": LCM_GUIDANCE, **row.defaults}
         if tasks:
             limits["only_tasks"] = tasks
+    if _ignores_guidance(folder, keys):
+        limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "guidance_scale"]))
     return limits
+
+
+def _ignores_guidance(folder: Path | None, keys: Collection[str]) -> bool:
+    """Whether a FLUX.1 denoiser has no input for guidance, as schnell's: any value gives the same image."""
+    if keys:
+        begins = {name.removeprefix(_CHECKPOINT_PREFIX).partition(".")[0] for name in keys}
+        return begins >= _FLUX_INPUTS and "guidance_in" not in begins
+    return folder is not None and read_config(folder / "transformer").get("guidance_embeds") is False
 
 
 def _path(catalogue: Catalogue, row: ModelSpec | ControlNetSpec) -> Path | None:
