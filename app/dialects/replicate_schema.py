@@ -121,6 +121,14 @@ class ReplicateFile(BaseModel):
     urls: dict[str, str] = Field(description="`get`: URL of the file, which inputs may name.")
 
 
+class ReplicateFileList(BaseModel):
+    """A page of files, the newest first."""
+
+    previous: None = Field(None, description="Always null: pages lead forward only.")
+    next: str | None = Field(description="URL of the next page; null on the last one.")
+    results: list[ReplicateFile] = Field(description="The files of this page.")
+
+
 class ReplicateSecret(BaseModel):
     """The secret that signs webhooks."""
 

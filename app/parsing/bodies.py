@@ -185,4 +185,6 @@ async def unpack_file(
         case fields:
             names = ", ".join(name for name, _ in fields) or "nothing"
             message = f"the form must have one file in the field {field}, and nothing else, got: {names}"
-            raise InvalidRequest([FieldProblem(field, message, [field])])
+            others = [name for name, _ in fields if name != field]
+            wrong = others[0] if 0 < len(others) < len(fields) else field  # the file is there, and more
+            raise InvalidRequest([FieldProblem(wrong, message, [field])])

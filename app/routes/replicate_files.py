@@ -7,21 +7,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from app.dependencies.access import GENERATE_ONLY, PrincipalDep
+from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.bodies import ContentFileDep
+from app.dependencies.queries import PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.dialects.replicate_schema import ReplicateFile
+from app.dialects.replicate_schema import ReplicateFile, ReplicateFileList
 from app.openapi.routes import MAKING, content_file_body, problems
 from app.services import Services
 from app.submission.uploads import store_upload
 from contracts.errors import Gone, NotFound
 from contracts.job_view import Links
-from contracts.uploads.images import Upload, forget, recall
+from contracts.queue.listing import Cursor
+from contracts.uploads.images import Upload, forget, list_uploads, recall
 
 router = APIRouter(prefix="/replicate/v1/files", tags=["replicate"])
 
-#: How long a file is held while its size is read.
+#: How long a file stays while its size is read.
 _READ_SECONDS = 60
 _FileId = Annotated[str, Path(description="Id of the file.")]
 
@@ -55,6 +57,20 @@ def create_replicate_file(
     return _view(call.run(body, response, create, find, lambda upload: upload.id), services, links)
 
 
+@router.get("", name="list_replicate_files", dependencies=[LIST_LIMITED], responses=problems(422, 429, 503))
+def list_replicate_files(
+    page: PageDep, services: ServicesDep, principal: PrincipalDep, links: LinksDep
+) -> ReplicateFileList:
+    """List your files, the newest first; images that were uploaded by the native API are among them."""
+    before = None if page.after is None else page.after.created_at
+    uploads, rest = list_uploads(services.queue, principal.owner, page.limit, before)
+    cursor = None if rest is None else f"?limit={page.limit}&cursor={Cursor(rest, '').write()}"
+    return ReplicateFileList(
+        next=None if cursor is None else f"{links.base}{router.prefix}{cursor}",
+        results=[_view(upload, services, links) for upload in uploads],
+    )
+
+
 @router.get("/{id}", name="show_replicate_file", responses=problems(404, 503))
 def show_replicate_file(
     id: _FileId, services: ServicesDep, principal: PrincipalDep, links: LinksDep
@@ -80,14 +96,11 @@ def delete_replicate_file(id: _FileId, services: ServicesDep, principal: Princip
 
 
 def _view(upload: Upload, services: Services, links: Links) -> ReplicateFile:
-    key = services.retention.retain_existing(upload.sha256, _READ_SECONDS)
-    if key is None:
-        raise NotFound("file", upload.sha256)
     return ReplicateFile(
         id=upload.sha256,
         name=f"{upload.sha256[:12]}.{upload.format}",
         content_type=f"image/{upload.format}",
-        size=len(services.storage.read(key)),
+        size=_size_of(upload, services),
         etag=upload.sha256,
         checksums={"sha256": upload.sha256},
         metadata={},
@@ -95,3 +108,13 @@ def _view(upload: Upload, services: Services, links: Links) -> ReplicateFile:
         expires_at=upload.expires_at,
         urls={"get": f"{links.base}/replicate/v1/files/{upload.sha256}"},
     )
+
+
+def _size_of(upload: Upload, services: Services) -> int:
+    """Bytes of the stored file, which an older version did not note."""
+    if upload.size_bytes is not None:
+        return upload.size_bytes
+    key = services.retention.retain_existing(upload.sha256, _READ_SECONDS)
+    if key is None:
+        raise NotFound("file", upload.sha256)
+    return len(services.storage.read(key))

@@ -71,6 +71,7 @@ INPUTS          = Key("darkroom:inputs",                   "zset",    "rows: unt
 INPUT_HOLDERS   = Key("darkroom:holders",                  "hash",    "rows: to last use",     "uploads/retention")
 GARBAGE         = Key("darkroom:rubbish",                  "zset",    "rows: to removal",      "uploads/retention")
 UPLOAD          = Key("darkroom:upload:{owner}:{sha256}",  "string",  "upload TTL",            "uploads/images")
+OWNER_UPLOADS   = Key("darkroom:uploads:{owner}",          "zset",    "last upload's TTL",     "uploads/images")
 LORAS           = Key("darkroom:loras",                    "hash",    "until removed",         "uploads/loras")
 OWNER_LORAS     = Key("darkroom:loras:{owner}",            "hash",    "until removed",         "uploads/loras")
 # Batches of requests

@@ -1,4 +1,4 @@
-"""Images that clients upload ahead of a request: one Redis string each, which expires.
+"""Images that clients upload ahead of a request: one Redis string each, which expires, and one index per owner.
 
 Knows what is remembered of an upload; neither HTTP nor how images are decoded.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -30,6 +30,11 @@ class Upload(BaseModel):
     format: str = Field(description="File format in which it is stored.")
     expires_at: AwareDatetime = Field(
         description="When the upload is deleted; uploading the same image again moves it."
+    )
+    size_bytes: int | None = Field(
+        None,
+        description="Bytes of the image as it is stored; absent for one that an older version stored.",
+        exclude_if=lambda value: value is None,
     )
     color_profile: str | None = Field(
         None,
@@ -58,6 +63,10 @@ class DecodedImage(Protocol):
         """Of the bytes that were sent: `png`, `jpeg`, `webp`, …"""
 
     @property
+    def data(self) -> bytes:
+        """The bytes that are stored."""
+
+    @property
     def color_profile(self) -> str | None:
         """What was done about the color profile; None: nothing had to be."""
 
@@ -69,17 +78,25 @@ def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int)
         The upload, and whether it is new.
     """
     with redis_errors_are_unavailable():
+        now = queue.now()
+        expires_at = now + ttl_seconds
         upload = Upload(
             id=f"upload:{image.sha256}",
             sha256=image.sha256,
             width=image.width,
             height=image.height,
             format=image.format,
+            size_bytes=len(image.data),
             color_profile=image.color_profile,
-            expires_at=datetime.fromtimestamp(queue.now() + ttl_seconds, UTC),
+            expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
-        text = upload.model_dump_json()
-        known = queue.connection.set(_key(owner, image.sha256), text, ex=ttl_seconds, get=True)
+        index = keys.OWNER_UPLOADS + owner
+        with queue.connection.pipeline(transaction=True) as pipeline:
+            pipeline.set(_key(owner, image.sha256), upload.model_dump_json(), ex=ttl_seconds, get=True)
+            pipeline.zremrangebyscore(index, "-inf", now)
+            pipeline.zadd(index, {image.sha256: expires_at})
+            pipeline.expire(index, ttl_seconds)
+            known, *_ = pipeline.execute()
     return upload, known is None
 
 
@@ -93,12 +110,41 @@ def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
     return None if text is None else Upload.model_validate_json(str(text))
 
 
+def list_uploads(
+    queue: JobQueue, owner: str, limit: int, before: float | None = None
+) -> tuple[list[Upload], float | None]:
+    """The owner's uploads, the one that expires last first.
+
+    Args:
+        before: what the former page returned beside its uploads; None: the first page.
+
+    Returns:
+        Up to `limit` uploads, and where the next page begins; None after the last one.
+    """
+    with redis_errors_are_unavailable():
+        highest = "+inf" if before is None else f"({before!r}"
+        index = keys.OWNER_UPLOADS + owner
+        found = cast(
+            "list[tuple[str, float]]",
+            queue.connection.zrevrangebyscore(
+                index, highest, f"({queue.now()!r}", start=0, num=limit + 1, withscores=True
+            ),
+        )
+        page = found[:limit]
+        texts = queue.connection.mget([_key(owner, sha256) for sha256, _ in page]) if page else []
+    uploads = [
+        Upload.model_validate_json(str(text)) for text in cast("list[str | None]", texts) if text is not None
+    ]
+    return uploads, page[-1][1] if len(found) > limit else None
+
+
 def forget(queue: JobQueue, owner: str, id: str) -> bool:
     """Make an upload's id invalid for its owner; False where it was not valid. The bytes expire by themselves."""
     match = _ID.fullmatch(id)
     if match is None:
         return False
     with redis_errors_are_unavailable():
+        queue.connection.zrem(keys.OWNER_UPLOADS + owner, match[1])
         return bool(queue.connection.delete(_key(owner, match[1])))
 
 

@@ -71,6 +71,7 @@ def test_files_are_shown_and_forgotten(client: Client) -> None:
     file = client.files.create(io.BytesIO(encode_image(solid_image("green"))))
 
     assert client.files.get(file.id).checksums == {"sha256": file.id}
+    assert client.files.list()[0].id == file.id
     assert client.files.delete(file.id)
     with pytest.raises(ReplicateError, match="does not exist"):
         client.files.get(file.id)

@@ -237,6 +237,25 @@ def test_a_file_is_one_image_in_the_field_content(client: TestClient) -> None:
         assert client.get(f"{V1}/files/{id}").status_code == 404
 
 
+def test_files_are_listed_for_their_owner_in_pages_by_urls(client: TestClient) -> None:
+    sent = [encode_solid("RGB", (64, 64), color) for color in ("red", "green", "blue")]
+    made = [client.post(f"{V1}/files", files={"content": ("a.png", data)}).json() for data in sent]
+    client.delete(f"{V1}/files/{made[1]['id']}")
+
+    first = client.get(f"{V1}/files?limit=1").json()
+    second = client.get(first["next"]).json()
+
+    assert (*first["results"], *second["results"]) == (made[2], made[0])
+    assert (first["previous"], second["next"]) == (None, None)
+    assert client.get(f"{V1}/files?cursor=x").json()["errors"][0]["field"] == "cursor"
+
+
+def test_metadata_of_a_file_is_refused_by_name_since_it_is_not_stored(client: TestClient) -> None:
+    response = client.post(f"{V1}/files", files={"content": ("a.png", BLUE)}, data={"metadata": '{"a": 1}'})
+
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "metadata")
+
+
 def test_the_same_idempotency_key_gives_the_same_prediction(client: TestClient) -> None:
     headers = {"Idempotency-Key": "r-1"}
 

@@ -28,7 +28,8 @@ def test_raw_bytes_become_an_upload(client: TestClient, queue: JobQueue, storage
     upload = response.json()
     left = (datetime.fromisoformat(upload.pop("expires_at")) - datetime.now(UTC)).total_seconds()
     assert response.status_code == 201
-    assert upload == {"id": f"upload:{sha256}", "sha256": sha256, "width": 64, "height": 96, "format": "jpeg"}
+    facts = {"width": 64, "height": 96, "format": "jpeg", "size_bytes": len(RED)}
+    assert upload == {"id": f"upload:{sha256}", "sha256": sha256, **facts}
     assert 86_300 < left < 86_500
     assert 86_300 < queue.connection.ttl(f"darkroom:upload:local:{sha256}") <= 86_400
     (key,) = storage.find("inputs/")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from app.inputs.decoder import InputImage
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.auth.caller_options import CallerOptions
 from contracts.auth.signed_links import LinkSigner
@@ -30,7 +30,7 @@ from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from contracts.uploads.images import Upload, remember
+from contracts.uploads.images import remember
 from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
@@ -44,14 +44,7 @@ PRODUCT = ("app", "bench", "cli", "contracts", "dispatcher", "worker")
 LITERAL = re.compile(r"(?<![\w:])(?:darkroom|rq):[a-z][\w:]*")
 #: Keys that only RQ writes: its registration of workers.
 RQS_OWN = {"rq:worker:", "rq:clean_registries"}
-IMAGE = Upload(
-    id="upload:" + "0" * 64,
-    sha256="0" * 64,
-    width=8,
-    height=8,
-    format="png",
-    expires_at=datetime(2026, 1, 1, tzinfo=UTC),
-)
+IMAGE = InputImage(sha256="0" * 64, width=8, height=8, format="png", stored_format="png", data=b"")
 
 
 def literals(*folders: str) -> list[tuple[str, str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from app.inputs.decoder import InputImage
 from contracts.queue.client import JobQueue
-from contracts.uploads.images import recall, remember
+from contracts.uploads.images import forget, list_uploads, recall, remember
+from tests.support.waiting import wait_until
 
 IMAGE = InputImage(sha256="ab" * 32, width=3, height=2, format="webp", stored_format="webp", data=b"")
 
@@ -37,3 +40,31 @@ def test_an_id_that_was_never_uploaded_is_unknown(queue: JobQueue, id: str) -> N
     remember(queue, "me", IMAGE, ttl_seconds=10)
 
     assert recall(queue, "me", id) is None
+
+
+def test_uploads_are_listed_for_their_owner_the_newest_first_in_pages(queue: JobQueue) -> None:
+    made = [
+        remember(queue, owner, replace(IMAGE, sha256=f"{number:064x}", data=b"x" * number), ttl_seconds=100)[0]
+        for number, owner in enumerate(["me", "me", "you", "me", "me"])
+    ]
+    forget(queue, "me", made[0].id)
+    again, _ = remember(queue, "me", replace(IMAGE, sha256=made[1].sha256, data=b"x"), ttl_seconds=200)
+
+    first, rest = list_uploads(queue, "me", 2)
+    second, end = list_uploads(queue, "me", 2, rest)
+
+    assert [*first, *second] == [again, made[4], made[3]]
+    assert [upload.size_bytes for upload in first] == [1, 4]
+    assert (rest is None, end) == (False, None)
+    assert list_uploads(queue, "nobody", 2) == ([], None)
+
+
+def test_an_upload_that_has_expired_is_not_listed_and_leaves_the_index(queue: JobQueue) -> None:
+    remember(queue, "me", replace(IMAGE, sha256="1" * 64), ttl_seconds=1)
+    wait_until(lambda: recall(queue, "me", f"upload:{'1' * 64}") is None)
+    assert list_uploads(queue, "me", 9) == ([], None)
+
+    remember(queue, "me", IMAGE, ttl_seconds=100)
+
+    assert queue.connection.zrange("darkroom:uploads:me", 0, -1) == [IMAGE.sha256]
+    assert 0 < queue.connection.ttl("darkroom:uploads:me") <= 100
