@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import AsyncInferenceClient, InferenceClient
+from huggingface_hub import AsyncInferenceClient, ImageToImageTargetSize, InferenceClient
 from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 from PIL import Image
 
@@ -49,16 +50,26 @@ def test_an_image_comes_from_a_prompt(client: InferenceClient, service: RunningS
     assert (np.asarray(image.convert("RGB")) == np.asarray(native)).all()
 
 
-def test_an_image_comes_from_an_image(client: InferenceClient) -> None:
-    image = client.image_to_image(
-        encode_image(solid_image("blue")),
-        prompt=PROMPT,
-        target_size={"width": 96, "height": 64},  # type: ignore[arg-type]  # a mapping is sent as it is
-        strength=0.9,
-        seed=3,
-    )
+def test_an_image_comes_from_an_image(client: InferenceClient, tmp_path: Path) -> None:
+    content, path = encode_image(solid_image("blue")), tmp_path / "blue.png"
+    path.write_bytes(content)
+    size = ImageToImageTargetSize(width=96, height=64)
 
-    assert image.size == (96, 64)
+    images = [
+        client.image_to_image(
+            source,
+            prompt=PROMPT,
+            negative_prompt="green",
+            target_size=size,
+            strength=0.9,
+            seed=3,
+            guidance_scale=3.0,
+        )
+        for source in (content, path, str(path))
+    ]
+
+    assert [image.size for image in images] == [(96, 64)] * 3
+    assert len({image.tobytes() for image in images}) == 1
 
 
 def test_the_asynchronous_client_works_with_the_default_model(service: RunningService) -> None:
@@ -91,5 +102,9 @@ def test_a_client_that_gives_up_leaves_no_job_running(service: RunningService) -
 def test_the_clients_exception_says_what_to_change(client: InferenceClient) -> None:
     with pytest.raises(HfHubHTTPError, match=r"parameters\.width: must be a multiple of 8, got 68"):
         client.text_to_image(PROMPT, width=68)
+    with pytest.raises(HfHubHTTPError, match=r"parameters\.target_size\.height: must be a multiple of 8, got 65"):
+        client.image_to_image(b"x", prompt=PROMPT, target_size=ImageToImageTargetSize(width=64, height=65))
+    with pytest.raises(HfHubHTTPError, match=r"inputs: is not an image"):
+        client.image_to_image(b"text" * 100, prompt=PROMPT)
     with pytest.raises(HfHubHTTPError, match=r"parameters\.prompt: is required"):
         client.image_to_image(encode_image(solid_image("blue")))

@@ -1,4 +1,4 @@
-"""Hostile input through every dialect: refused in the form of its own errors, never with 500; nothing is queued."""
+"""Hostile input through every dialect is refused in the form of its own errors, never with 500, and queues nothing."""
 
 from __future__ import annotations
 
