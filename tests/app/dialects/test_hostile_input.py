@@ -1,4 +1,4 @@
-"""Hostile input through every dialect is refused in the form of its own errors, never with 500, and queues nothing."""
+"""Hostile input through every dialect: refused in its own form, never with 500, and nothing is queued."""
 
 from __future__ import annotations
 
