@@ -55,6 +55,10 @@ class Client:
         """Cancel the job."""
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
 
+    def preprocess(self, body: Json) -> Json:
+        """Have a control image made."""
+        return self._call("POST", "/v1/preprocess", json=body)
+
     def call(self, method: str, path: str, **query: str | None) -> Json:
         """Call any path; `query` without the parameters that are None."""
         return self._call(method, path, params={name: value for name, value in query.items() if value is not None})

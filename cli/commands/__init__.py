@@ -3,6 +3,8 @@
 up.py            the whole service on this machine
 check.py         what `up` would refuse
 generate.py      one job, with a progress bar
+preprocess.py    a control image of a photo
+preprocessor_option.py  how commands write a preprocessor and its options
 request_options.py  its options for the fields of a request, from the schema
 jobs.py          list, show, cancel, fetch, watch
 listing.py       the rows of a listing, as a table or as JSON

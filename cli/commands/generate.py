@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
+from cli.commands.preprocessor_option import METAVAR, read_preprocessor
 from cli.commands.request_options import add_request_options, read_request_options
 from contracts.processes.preparations import Preparation
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preprocess",
-        metavar="NAME",
+        metavar=METAVAR,
         help="makes the control images of --control from photos, such as canny (GET /v1/preprocessors)",
     )
     parser.add_argument(
@@ -155,7 +156,7 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     if arguments.ip_adapter:
         body["ip_adapters"] = _read_ip_adapters(arguments.ip_adapter)
     if arguments.control:
-        made_by = {"preprocess": arguments.preprocess} if arguments.preprocess else {}
+        made_by = read_preprocessor(arguments.preprocess) if arguments.preprocess else {}
         body["controls"] = [_read_control(text) | made_by for text in arguments.control]
         return "controlnet", body
     if arguments.preprocess:

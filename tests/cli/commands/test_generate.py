@@ -52,6 +52,10 @@ def test_photos_become_control_images_by_a_preprocessor(image: str) -> None:
     _, body = compose_from("x", "--control", f"edges={image}", "--preprocess", "canny")
 
     assert body["controls"][0]["preprocess"] == "canny"
+    _, tuned = compose_from("x", "--control", f"edges={image}", "--preprocess", "blur:sigma=2.5,resolution=64")
+    assert tuned["controls"][0]["preprocess_options"] == {"sigma": 2.5, "resolution": 64}
+    with pytest.raises(ServiceError, match="sigma:2"):
+        compose_from("x", "--control", f"edges={image}", "--preprocess", "blur:sigma:2")
     with pytest.raises(ServiceError, match="--control"):
         compose_from("x", "--preprocess", "canny")
 

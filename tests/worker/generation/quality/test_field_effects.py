@@ -14,7 +14,9 @@ from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
 #: Fields whose effect needs more than another value: names of files, and how prompts are read.
-ELSEWHERE = frozenset({"controls.controlnet", "controls.preprocess", "prompt_syntax", "long_prompt"})
+ELSEWHERE = frozenset(
+    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt"}
+)
 
 
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
