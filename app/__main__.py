@@ -20,6 +20,7 @@ from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import Unavailable
 from contracts.permissions import keep_private
+from contracts.processes.allocator import return_large_blocks
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks
@@ -40,6 +41,7 @@ _KEYS_SECONDS = 2.0
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exit with one line of text where the API cannot start."""
+    return_large_blocks()
     with start_errors_in_one_line("darkroom api"):
         logs.configure(LogSettings())
         warn_about_unknown_variables(os.environ)

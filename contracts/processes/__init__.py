@@ -1,6 +1,7 @@
 """What every long-running process of the service has: threads, an orderly end, a watchdog, reports of itself.
 
 background.py        one named background thread
+allocator.py         gives freed memory back to the system
 start_errors.py      ends a program that cannot start, with one line that says why
 shutdown.py          a signal asks to stop: how long what runs may take
 watchdog.py          ends a process that hangs

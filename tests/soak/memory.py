@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import defaultdict
@@ -14,13 +13,10 @@ from tests.support.running_service import RunningService
 from tests.support.service_processes import parts, redis_process
 
 _PAUSE_SECONDS = 1.0
-_WORKERS_NICE = 10
 
 
 class MemorySampler(threading.Thread):
     """Thread that samples the resident bytes of API, Redis and dispatcher, and the sum of the workers'.
-
-    It also makes workers nice: a real service's compute on GPUs, and leave the processors to the API.
 
     Attributes:
         samples: part -> (monotonic time, bytes).
@@ -48,9 +44,6 @@ class MemorySampler(threading.Thread):
         for part, module in (("API", "app"), ("dispatcher", "dispatcher"), ("workers", "worker")):
             found = parts(self._service, module)
             self.samples[part].append((now, sum(process.memory_info().rss for process in found)))
-            if module == "worker":
-                for process in found:
-                    os.setpriority(os.PRIO_PROCESS, process.pid, _WORKERS_NICE)
         self.samples["Redis"].append((now, redis_process(self._service).memory_info().rss))
 
     def highest(self, part: str, begin: float, end: float) -> int:

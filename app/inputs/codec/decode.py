@@ -201,7 +201,7 @@ def _opened(data: bytes, limits: Limits, defer_bytes: int | None) -> Iterator[tu
     except Image.DecompressionBombError:
         raise too_many_pixels(limits, "more") from None
     except Exception as error:  # noqa: BLE001  # decoders raise many types on broken bytes
-        raise Unreadable(f"is corrupt or truncated: {error}") from None
+        raise Unreadable(f"is corrupt or truncated: {str(error).strip()}") from None
 
 
 def _readable() -> tuple[str, ...]:

@@ -1,7 +1,14 @@
-"""Imported by each process of the service: SIGUSR1 makes it spin in native code, with the interpreter's lock."""
+"""Imported by each process of the service: SIGUSR1 makes it spin in native code, with the interpreter's lock.
 
+Workers are nice from their start: a real service's compute on GPUs, and leave the processors to the API.
+"""
+
+import os
 import re
 import signal
+import sys
+
+_WORKERS_NICENESS = 10
 
 
 def _spin(number: int, frame: object) -> None:
@@ -9,3 +16,5 @@ def _spin(number: int, frame: object) -> None:
 
 
 signal.signal(signal.SIGUSR1, _spin)
+if "worker" in sys.orig_argv:
+    os.nice(_WORKERS_NICENESS)
