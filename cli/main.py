@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -59,7 +59,14 @@ _PARTS = (
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, like all others."""
+    """A parser whose errors are one line, like all others, and name the command that they are about."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; what a command does not take is its own error, and not that of the command line as a whole."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
@@ -77,7 +84,7 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DarkroomError, ServiceError, RedisNotFound, OSError, RuntimeError) as error:
-        print(f"darkroom: {error}", file=sys.stderr)
+        print(f"darkroom: {_in_words(error)}", file=sys.stderr)
         return 1
     except ValidationError as error:
         print(f"darkroom: {explain(error)}", file=sys.stderr)
@@ -85,6 +92,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    """An error for a person: the system's own about a file begin with the file, not with a number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,12 +16,12 @@ from contracts.settings import LogSettings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port; 0 takes a free one (%(default)s)")
     parser.add_argument(
         "--data", type=Path, default=default_data(), help="folder for images, uploads and the queue (%(default)s)"
     )
     workers = parser.add_mutually_exclusive_group()
-    workers.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
+    workers.add_argument("--workers", type=_worker_count, default=1, help="worker processes (%(default)s)")
     workers.add_argument(
         "--gpus",
         metavar="all|0,2",
@@ -42,6 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(1GiB)",
     )
     parser.set_defaults(run=_run)
+
+
+def _port(text: str) -> int:
+    return _number(text, 65_535, "a port from 0 to 65535")
+
+
+def _worker_count(text: str) -> int:
+    return _number(text, 1_000, "a number from 0 to 1000")
+
+
+def _number(text: str, maximum: int, what: str) -> int:
+    if not text.isascii() or not text.isdecimal() or int(text[:9]) > maximum:
+        raise argparse.ArgumentTypeError(f"must be {what}, got {text!r}")
+    return int(text[:9])
 
 
 def _run(arguments: argparse.Namespace) -> None:
