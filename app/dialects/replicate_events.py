@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from fastapi.concurrency import run_in_threadpool
 
-from app.events.sse import HEARTBEAT, follow_events
+from app.events.sse import HEARTBEAT, follow_events, write_message
 from app.services import Services
 from contracts.errors import NotFound
 from contracts.job_view import Links
@@ -27,11 +27,11 @@ async def stream_prediction(services: Services, record: JobRecord, links: Links)
             continue
         id = event.id
         if line := _log_of(event, record):
-            yield _write(id, "logs", line)
+            yield write_message(id, "logs", line)
     try:
         record = await run_in_threadpool(queue.fetch, record.id)
     except NotFound:
-        yield _write(id, "error", json.dumps({"detail": "the prediction has been deleted"}))
+        yield write_message(id, "error", json.dumps({"detail": "the prediction has been deleted"}))
         return
     if record.state.is_final:  # else this process shuts down, and the client comes back to another one
         for text in _end_of(id, record, links):
@@ -52,15 +52,10 @@ def _end_of(id: str, record: JobRecord, links: Links) -> Iterator[str]:
     reason: dict[str, str] = {}
     if record.state is JobState.COMPLETED:
         for url in output_of(record, links):
-            yield _write(id, "output", url)
+            yield write_message(id, "output", url)
     elif record.error is not None:
-        yield _write(id, "error", json.dumps({"detail": f"{record.error.code}: {record.error.message}"}))
+        yield write_message(id, "error", json.dumps({"detail": f"{record.error.code}: {record.error.message}"}))
         reason = {"reason": "error"}
     else:
         reason = {"reason": "canceled"}
-    yield _write(id, "done", json.dumps(reason))
-
-
-def _write(id: str, kind: str, data: str) -> str:
-    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
-    return f"id: {id}\nevent: {kind}\n{lines}\n"
+    yield write_message(id, "done", json.dumps(reason))

@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 
+from fastapi.concurrency import run_in_threadpool
+
+from app.events.sse import EventStream
 from contracts.errors import Unavailable
 from contracts.jobs.records import JobRecord
 from contracts.queue.attendance import AttendedJobs
@@ -62,6 +65,17 @@ class Attendance:
             with self._lock:
                 self._here[record.id] -= 1
                 self._here += Counter()  # drops jobs without clients
+
+    async def stream(self, record: JobRecord, texts: AsyncIterator[str]) -> EventStream:
+        """The response of a stream of a job's events, whose client waits for the job while it reads."""
+        await run_in_threadpool(self.register, record)
+
+        async def attended() -> AsyncIterator[str]:
+            with self.attending(record):
+                async for text in texts:
+                    yield text
+
+        return EventStream(attended())
 
     def keep(self) -> None:
         """Extend the jobs of this process's clients, and cancel those without a client at any process."""

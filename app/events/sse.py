@@ -157,7 +157,13 @@ def _write(event: Event, job: JobView | None = None, estimate: Mapping[str, obje
     shown = {"status": _STATUS.get(event.kind, event.kind), "at": _time_of(event), **data, **(estimate or {})}
     if job is not None:
         shown["job"] = job.model_dump(mode="json")
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(shown)}\n\n"
+    return write_message(event.id, event.kind, json.dumps(shown))
+
+
+def write_message(id: str, kind: str, data: str) -> str:
+    """One server-sent event as text; each line of the data is a field of its own."""
+    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    return f"id: {id}\nevent: {kind}\n{lines}\n"
 
 
 def _time_of(event: Event) -> str:

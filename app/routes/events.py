@@ -5,7 +5,6 @@ A signed link gives access to one job's events without an API key: a browser's `
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.access import EventsJobDep
 from app.dependencies.services import LinksDep, ServicesDep
-from app.events.sse import EVENT_ID, EventStream, has_more, read_position, stream_events
+from app.events.sse import EVENT_ID, has_more, read_position, stream_events
 from app.job_response import estimate_end
 from app.openapi.routes import event_stream, problems
 from contracts.job_view import view_job
@@ -57,14 +56,7 @@ async def show_events(
     settings = services.settings
     view = partial(view_job, links=links)
     estimate = partial(run_in_threadpool, estimate_end, record, services.queue)
-    await run_in_threadpool(services.attendance.register, record)
-
-    async def attended() -> AsyncIterator[str]:
-        pause_seconds = settings.heartbeat_seconds
-        with services.attendance.attending(record):
-            async for text in stream_events(
-                services.notifier, services.queue, record.id, after, pause_seconds, view, estimate
-            ):
-                yield text
-
-    return EventStream(attended())
+    texts = stream_events(
+        services.notifier, services.queue, record.id, after, settings.heartbeat_seconds, view, estimate
+    )
+    return await services.attendance.stream(record, texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Response
@@ -23,7 +23,6 @@ from app.dialects.replicate_schema import (
     PredictionRequest,
     ReplicateSecret,
 )
-from app.events.sse import EventStream
 from app.job_response import encoded_images
 from app.openapi.routes import MAKING, accepted, events_of, problems, request_body
 from app.parsing.bodies import ReceivedBody
@@ -177,14 +176,7 @@ async def stream_prediction_events(
 ) -> Response:
     """Stream a prediction's events: those so far, then each as it happens, up to its end."""
     del expires, signature  # declared for the OpenAPI document; EventsJobDep checks the whole query
-    await run_in_threadpool(services.attendance.register, record)
-
-    async def attended() -> AsyncIterator[str]:
-        with services.attendance.attending(record):
-            async for text in stream_prediction(services, record, links):
-                yield text
-
-    return EventStream(attended())
+    return await services.attendance.stream(record, stream_prediction(services, record, links))
 
 
 @router.get("/webhooks/default/secret", name="show_default_webhook_secret", responses=problems(403, 503))

@@ -17,7 +17,7 @@ OPTIONS = "/sdapi/v1/options"
 
 
 def test_the_calls_of_open_webui_are_answered(client: TestClient, jobs: list[JobRecord]) -> None:
-    """Source: `backend/open_webui/routers/images.py` of https://github.com/open-webui/open-webui."""
+    """Source: `backend/open_webui/routers/images.py` of https://github.com/open-webui/open-webui, a8289745."""
     headers = {"authorization": ""}  # what it sends without a password
     titles = [row["title"] for row in client.get("/sdapi/v1/sd-models", headers=headers).json()]
     model = next(title for title in titles if "sd3" in title)
@@ -33,7 +33,7 @@ def test_the_calls_of_open_webui_are_answered(client: TestClient, jobs: list[Job
         "steps": 5,
         "negative_prompt": "blue",
     }
-    body |= {"sampler_name": "Euler", "cfg_scale": 3}  # its setting for more parameters
+    body |= {"sampler_name": "Euler", "scheduler": "Automatic", "cfg_scale": 3}  # its other settings
     answer = client.post("/sdapi/v1/txt2img", json=body, headers=headers).json()
 
     assert [open_png(base64.b64decode(image)).size for image in answer["images"]] == [(64, 64)] * 2
@@ -43,7 +43,7 @@ def test_the_calls_of_open_webui_are_answered(client: TestClient, jobs: list[Job
 
 
 def test_the_calls_of_the_scripts_of_sd_next_are_answered(client: TestClient, jobs: list[JobRecord]) -> None:
-    """Source: `cli/api-txt2img.py` and `cli/api-img2img.py` of https://github.com/vladmandic/sdnext."""
+    """Source: `cli/api-txt2img.py` and `cli/api-img2img.py` of https://github.com/vladmandic/sdnext, 14234974."""
     model = {"sd_model_checkpoint": "shapes-sdxl"}
     common = {"send_images": True, "prompt": "a red circle", "negative_prompt": "", "steps": 5, "seed": -1}
     common |= {"sampler_name": "Euler a", "width": 64, "height": 64}
@@ -56,6 +56,11 @@ def test_the_calls_of_the_scripts_of_sd_next_are_answered(client: TestClient, jo
 
     for answer in (made, changed):
         assert open_png(base64.b64decode(answer["images"][0].split(",", 1)[0])).size == (64, 64)
+    detailed = client.post("/sdapi/v1/txt2img", json={**common, "detailer": True, "hr_sampler_name": "Euler a"})
+    assert (detailed.status_code, "detailer" in detailed.json()["errors"]) == (
+        422,
+        True,
+    )  # the script's --detailer
     assert [job.parameters.task for job in jobs] == ["txt2img", "inpaint"]
     assert {job.parameters.scheduler for job in jobs} == {"euler_a"}
 
