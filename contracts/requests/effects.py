@@ -17,6 +17,7 @@ from contracts.requests.schema import ControlNetRequest, JobRequest
 def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> Iterator[FieldProblem]:
     """Yield what cannot act in a request; `steps_run` is the number of denoising steps that its job runs."""
     yield from _guidance_problems(request, model)
+    yield from _weak_guidance_problems(request, model)
     yield from _true_cfg_problems(request, model)
     yield from _control_range_problems(request, steps_run)
     quality = request.output_quality
@@ -46,6 +47,19 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         remedy = f"remove {field}" if is_refused else f"set that above {off:g}, or remove {field}"
         allowed = None if is_refused else f"{needs} > {off:g}"
         yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
+
+
+def _weak_guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a guidance that is too weak to act; 0 and the value that turns it off ask for none."""
+    scale, off = request.guidance_scale, model.family_spec.guidance_off
+    is_input = model.family_spec.negative_needs_true_cfg or "negative_prompt" in model.refused
+    if scale is None or is_input or "guidance_scale" in model.refused or not 0 < scale < off:
+        return
+    message = (
+        f"has no effect between 0 and {off:g}, which turns it off, got {scale:g}; set it above {off:g}, or to "
+        f"{off:g} for none, or remove it"
+    )
+    yield FieldProblem("guidance_scale", message, f"0, {off:g}–30")
 
 
 def _true_cfg_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

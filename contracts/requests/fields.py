@@ -172,7 +172,11 @@ class ImageFields(StrictModel):
         description="Number of denoising steps; more take longer. Default: the model's own.",
     )
     guidance_scale: float | None = Field(
-        None, ge=0, le=30, description="How closely the image follows the prompt. Default: the model's own."
+        None,
+        ge=0,
+        le=30,
+        description="How closely the image follows the prompt. 0 and 1 turn it off; for FLUX every value acts, "
+        "and for Z-Image every one above 0. Default: the model's own.",
     )
     true_cfg_scale: float | None = Field(
         None,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode, Task
+from contracts.catalogue.families import ALL_FAMILIES, Mode, task_of
 from contracts.errors import InvalidRequest
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
@@ -39,7 +39,7 @@ _OTHER: dict[str, list[Any]] = {
     "width": [80],
     "height": [80],
     "num_inference_steps": [5],
-    "guidance_scale": [1, 6],
+    "guidance_scale": [0.5, 1, 6],
     "true_cfg_scale": [0.5, 3],
     "guidance_rescale": [0.7],
     "clip_skip": [1],
@@ -52,6 +52,8 @@ _OTHER: dict[str, list[Any]] = {
     "strength": [0.9],
     "image": ["inputs/other.png"],
     "mask_image": ["inputs/other_mask.png"],
+    "control_image": ["inputs/other_control.png"],
+    "references": [["inputs/other.png"]],
     "mask_blur": [6],
     "padding_mask_crop": [4],
     "fit": ["contain", "pad", "stretch"],
@@ -90,7 +92,7 @@ class Variation:
     result: str = ""
 
     def __str__(self) -> str:
-        names = f"{self.family:5} {self.mode:19} {self.base:17} {self.field:30}"
+        names = f"{self.family:12} {self.mode:19} {self.base:17} {self.field:30}"
         return f"{names} {str(self.value)[:40]:41} {self.result}"
 
 
@@ -135,7 +137,7 @@ class FieldEffects:
     def _variations(
         self, family: str, mode: Mode, fields: dict[str, Any], *, schedulers: bool
     ) -> Iterator[tuple[str, object, dict[str, Any]]]:
-        model, kind = self.catalogue.model(model_of(self.catalogue, family)), REQUESTS[_task_of(mode)]
+        model, kind = self.catalogue.model(model_of(self.catalogue, family)), REQUESTS[task_of(mode)]
         for name, values in _OTHER.items():
             # A mask, or an image, makes another mode of a ControlNet's; that is not another value of one field.
             if name not in kind.model_fields or (name in ("image", "mask_image") and name not in fields):
@@ -143,22 +145,34 @@ class FieldEffects:
             if name == "fit" and fields.get("image") != "inputs/wide.png":
                 continue  # nothing has to be fitted
             yield from ((name, value, fields | {name: value}) for value in values if fields.get(name) != value)
-        yield "loras", f"{family}-lora", fields | {"loras": [{"name": f"{family}-lora"}]}
+        yield "loras", "on", fields | {"loras": [{"name": f"{model.family}-lora"}]}
+        yield from self._image_prompts(model.family, fields)
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
         for scheduler in model.schedulers if schedulers else ():
             if scheduler != model.default("scheduler"):
                 yield "scheduler", scheduler, fields | {"scheduler": scheduler}
 
+    def _image_prompts(self, family: str, fields: dict[str, Any]) -> Iterator[tuple[str, object, dict[str, Any]]]:
+        """Where the catalogue has IP-Adapters; of a family without one any name is refused."""
+        if self.catalogue.ip_adapters:
+            adapter = {"name": f"{family}-plain", "images": ["inputs/other.png"]}
+            yield "ip_adapters", "on", fields | {"ip_adapters": [adapter]}
+
     def _base(self, family: str, mode: Mode, base: str) -> dict[str, Any]:
-        allowed = FAMILIES[family].modes[mode]
+        allowed = ALL_FAMILIES[family].modes[mode]
         fields: dict[str, Any] = {
             "prompt": "a red circle on a blue background",
             "num_inference_steps": 4,
             "seed": 7,
         }
-        inputs = {"image": "inputs/image.png", "mask_image": "inputs/mask.png"}
+        inputs = {
+            "image": "inputs/image.png",
+            "mask_image": "inputs/mask.png",
+            "control_image": "inputs/control.png",
+        }
         fields |= {name: key for name, key in inputs.items() if name in allowed}
+        fields |= {"references": ["inputs/control.png"]} if "references" in allowed else {}
         if "controls" in allowed:
             hint = {"controlnet": f"{family}-hint", "image": "inputs/control.png"}
             fields["controls"] = [{"controlnet": "sd3-mask"} if _reads_mask(family, mode) else hint]
@@ -167,9 +181,15 @@ class FieldEffects:
 
     def _job(self, family: str, mode: Mode, fields: dict[str, Any]) -> JobParameters:
         model = self.catalogue.model(model_of(self.catalogue, family))
-        request = REQUESTS[_task_of(mode)].model_validate({**fields, "model": model.id})
+        request = REQUESTS[task_of(mode)].model_validate({**fields, "model": model.id})
         check(request, self.catalogue)
-        named: dict[str, str] = {name: fields[name] for name in ("image", "mask_image") if name in fields}
+        single = ("image", "mask_image", "control_image")
+        named: dict[str, str] = {name: fields[name] for name in single if name in fields}
+        named |= {f"references.{index}": key for index, key in enumerate(fields.get("references", ()))}
+        named |= {
+            f"ip_adapters.{index}.images.0": one["images"][0]
+            for index, one in enumerate(fields.get("ip_adapters", ()))
+        }
         named |= {
             f"controls.{index}.image": control["image"]
             for index, control in enumerate(fields.get("controls", ()))
@@ -182,12 +202,8 @@ class FieldEffects:
 _BY_MODE = frozenset({"image", "mask_image", "strength"})
 
 
-def _task_of(mode: Mode) -> Task:
-    return Task(mode.value.split("_")[0])
-
-
 def _reads_mask(family: str, mode: Mode) -> bool:
-    return FAMILIES[family].inpaint_control_only and mode is Mode.CONTROLNET_INPAINT
+    return ALL_FAMILIES[family].inpaint_control_only and mode is Mode.CONTROLNET_INPAINT
 
 
 def _draw_inputs() -> dict[str, Image.Image]:

@@ -91,7 +91,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("txt2img", {"clip_skip": 1}, []),
     ("txt2img", {"clip_skip": 3, "negative_prompt": ""}, []),
     ("txt2img", {"seed": 2**32 - 1, "num_images": 3}, []),
-    ("txt2img", {"guidance_scale": 0.00001, "guidance_rescale": 0}, []),
+    ("txt2img", {"model": "one", "guidance_scale": 0.00001}, []),
     ("txt2img", {"prompt": "no Negative prompt: here", "negative_prompt": "green\nSteps: 1, Seed: 2, a: b"}, []),
     ("txt2img", {"prompt": "Negative prompt: a\n Negative prompt: (b)", "prompt_2": '"x", y: z\n[w]'}, []),
     ("txt2img", {"original_size": [9, 8], "crops_coords_top_left": [1, 2], "target_size": [7, 6]}, []),

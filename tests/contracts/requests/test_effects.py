@@ -45,7 +45,9 @@ WITHOUT_EFFECT: list[tuple[str, dict[str, Any], str, str]] = [
         "negative_prompt",
         "guidance_scale",
     ),
-    ("txt2img", {"guidance_scale": 0.5, "guidance_rescale": 0.7}, "guidance_rescale", "guidance_scale is 0.5"),
+    ("txt2img", {"guidance_scale": 0, "guidance_rescale": 0.7}, "guidance_rescale", "guidance_scale is 0"),
+    ("txt2img", {"guidance_scale": 0.5}, "guidance_scale", "between 0 and 1"),
+    ("txt2img", {"model": "three", "guidance_scale": 0.99}, "guidance_scale", "got 0.99"),
     (
         "txt2img",
         {"model": "three", "guidance_scale": 1, "negative_prompt": "b"},
@@ -104,6 +106,8 @@ def test_a_field_without_effect_is_refused_with_the_other_field_and_the_remedy(
     [
         ("txt2img", {"negative_prompt": "blue", "guidance_rescale": 0.5}),
         ("txt2img", {"guidance_scale": 1, "negative_prompt": "", "guidance_rescale": 0}),
+        ("txt2img", {"guidance_scale": 0}),
+        ("txt2img", {"model": "one", "guidance_scale": 0.5}),
         ("txt2img", {"model": "one", "negative_prompt": ""}),
         ("txt2img", {"model": "one", "negative_prompt": "blue", "true_cfg_scale": 2}),
         ("txt2img", {"model": "turbo"}),

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.requests.fields import Control, ImageFields, OptionalImages
 from contracts.storage import Storage
 from tests.support.field_effects import BASES, DELIVERY, FieldEffects
+from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import generate_pixels
 from worker.pool.pool import Pool
 
-EVERY_MODE = [(family.id, mode) for family in FAMILIES.values() for mode in family.modes]
+EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
 #: Fields whose effect needs more than another value: names of files, and how prompts are read.
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt"}
 )
 
 
+@pytest.fixture(scope="module")
+def every_model(flux_tools: Catalogue, weights_folder: Path) -> Catalogue:
+    """A small checkpoint of each family and of its other ones, with IP-Adapters for those that take them."""
+    return with_ip_adapters(flux_tools, weights_folder / "ip-adapters")
+
+
+@pytest.fixture(scope="module")
+def every_pool(every_model: Catalogue) -> Pool:
+    """One pool for all of them."""
+    return Pool(every_model, device="cpu")
+
+
 @pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
 def test_each_field_alone_changes_the_image_or_is_refused(
-    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, mode: Mode, every_model: Catalogue, every_pool: Pool, storage: Storage
 ) -> None:
-    effects = FieldEffects(catalogue, lambda parameters: generate_pixels(parameters, pool, storage))
+    effects = FieldEffects(every_model, lambda parameters: generate_pixels(parameters, every_pool, storage))
     effects.store_inputs(storage)
 
     tried = [one for base in BASES for one in effects.try_all(family, mode, base, schedulers=base == "usual")]
@@ -33,7 +48,7 @@ def test_each_field_alone_changes_the_image_or_is_refused(
     fields = {*ImageFields.model_fields, *OptionalImages.model_fields}
     fields |= (
         {f"controls.{name}" for name in Control.model_fields}
-        if "controls" in FAMILIES[family].modes[mode]
+        if "controls" in ALL_FAMILIES[family].modes[mode]
         else set()
     )
     assert (fields & {one.field for one in tried}) - DELIVERY == _expected(mode, fields) - DELIVERY - ELSEWHERE
@@ -46,7 +61,7 @@ def _expected(mode: Mode, fields: set[str]) -> set[str]:
         absent = set(OptionalImages.model_fields)
     elif mode is Mode.IMG2IMG:
         absent = {"mask_image", "mask_blur", "padding_mask_crop"}
-    elif mode is Mode.CONTROLNET:
+    elif mode in (Mode.CONTROLNET, Mode.EDIT):
         absent = {"image", "mask_image", "fit"}
     elif mode is Mode.CONTROLNET_IMG2IMG:
         absent = {"mask_image"}
