@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from cli.supervisor.redis_server import RedisServer
 from tests.support.api_process import api_process
 from tests.support.forked_programs import ForkedProgram
 
 HANGING_API = """
-import asyncio, sys, time
+import asyncio, gc, sys, time
 import app.__main__ as api
 
 startup = api._Server.startup
 
 async def start_and_hang(server, sockets=None):
     await startup(server, sockets)
+    print("objects:", len(gc.get_objects()), file=sys.stderr)
     asyncio.get_running_loop().call_later(0.1, time.sleep, 60)
 
 api._Server.startup = start_and_hang
@@ -77,18 +80,32 @@ def test_one_slow_request_does_not_hold_up_the_others(redis_url: str, tmp_path: 
             assert client.get("/healthz").status_code == 200, "the client gives up before the slow one does"
 
 
-def test_a_service_whose_event_loop_hangs_exits(redis_url: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def hung_service(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> subprocess.CompletedProcess[str]:
+    """The end of a service whose event loop hangs once it has started."""
     settings = {
-        "DARKROOM_REDIS_URL": redis_url,
-        "DARKROOM_DATA": str(tmp_path),
+        "DARKROOM_REDIS_URL": redis_server.url,
+        "DARKROOM_DATA": str(tmp_path_factory.mktemp("hung")),
         "DARKROOM_API_PORT": "0",
         "DARKROOM_HANG_SECONDS": "1",
     }
     command = [sys.executable, "-c", HANGING_API]
-    result = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
 
-    assert result.returncode == 1
-    assert "run_forever" in result.stderr, "no traceback of the event loop"
+
+def test_a_service_whose_event_loop_hangs_exits(hung_service: subprocess.CompletedProcess[str]) -> None:
+    assert hung_service.returncode == 1
+    assert "run_forever" in hung_service.stderr, "no traceback of the event loop"
+
+
+def test_garbage_collections_leave_out_what_a_service_started_with(
+    hung_service: subprocess.CompletedProcess[str],
+) -> None:
+    found = re.search(r"^objects: (\d+)$", hung_service.stderr, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) < 20_000, "of 160,000 that modules and routes consist of"
 
 
 @pytest.mark.parametrize(
