@@ -51,6 +51,7 @@ from app.routes import (
     replicate_files,
     replicate_models,
     tasks,
+    textual_inversions,
     uploads,
     usage,
     webhook_secrets,
@@ -111,10 +112,11 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
-    native = (*making, jobs, uploads, loras, models, catalogue, workers, webhook_secrets, usage)
+    native = (*making, jobs, uploads, loras, textual_inversions, models, catalogue)
+    operations = (workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
-    for module in (*native, *dialects, *admin):
+    for module in (*native, *operations, *dialects, *admin):
         app.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],

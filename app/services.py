@@ -49,7 +49,7 @@ from contracts.queue.retries import Retries
 from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.storage import Storage, open_storage
 from contracts.tracing.tracing import Tracing
-from contracts.uploads.loras import LoraRegistry
+from contracts.uploads.adapters import UploadRegistry
 from contracts.uploads.orphans import OrphanSweep
 from contracts.uploads.owner_bytes import OwnerBytes
 from contracts.uploads.retention import Retention, remove_images
@@ -67,7 +67,7 @@ class Services:
     """The open services of one API process.
 
     Attributes:
-        catalogue: the operator's file, without uploaded LoRAs.
+        catalogue: the operator's file, without uploaded adapters.
         body_memory, spool_space: for bodies in memory, and on the disk.
         list_rate: None where lists are not limited.
         fetcher: None where the operator does not allow requests to name images by URL.
@@ -92,7 +92,7 @@ class Services:
     attendance: Attendance
     decoder: ImageDecoder
     fetcher: Fetcher | None
-    loras: LoraRegistry
+    adapters: UploadRegistry
     files: FileStore
     batches: BatchStore
     retention: Retention
@@ -172,7 +172,7 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
         ),
         decoder=_open_decoder(settings),
         fetcher=_open_fetcher(settings),
-        loras=LoraRegistry(redis, storage, retention),
+        adapters=UploadRegistry(redis, storage, retention),
         files=FileStore(redis, storage, retention),
         batches=BatchStore(redis, storage, retention),
         retention=retention,

@@ -101,7 +101,7 @@ async def _require_metrics_access(request: Request) -> None:
 
 def _visible_catalogue(request: Request) -> Catalogue:
     services = services_of(request)
-    return services.loras.extend(services.catalogue, principal_of(request).owner)
+    return services.adapters.extend(services.catalogue, principal_of(request).owner)
 
 
 def _own_job(id: _JobId, request: Request) -> JobRecord:

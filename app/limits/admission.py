@@ -86,7 +86,12 @@ class Admission:
             reason = refusal_of(name, reports)
             if reason is not None:
                 kind = name.partition(":")[0] if ":" in name else "model"
-                field = {"lora": "loras", "controlnet": "controls", "ip_adapter": "ip_adapters"}.get(kind, "model")
+                field = {
+                    "lora": "loras",
+                    "controlnet": "controls",
+                    "ip_adapter": "ip_adapters",
+                    "textual_inversion": "textual_inversions",
+                }.get(kind, "model")
                 raise ModelUnavailable(field, reason, _RETRY_SECONDS)
 
     def _read(self) -> list[WorkerReport]:

@@ -271,19 +271,19 @@ def content_file_body() -> Document:
     }
 
 
-def lora_body() -> Document:
-    """`openapi_extra` of a route that takes a LoRA file as raw bytes or in a form."""
+def adapter_body(noun: str, **fields: Document) -> Document:
+    """`openapi_extra` of a route that takes an adapter's file, raw or in a form with these `fields`, too."""
     name = {
         "type": "string",
         "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$",
-        "description": "Id of the LoRA in requests. Default: made from the file name.",
+        "description": f"Id of the {noun} in requests. Default: made from the file name.",
         "examples": ["my-style"],
     }
     form = {
         "type": "object",
         "required": ["file"],
         "description": "A form with one file.",
-        "properties": {"file": {**_BYTES, "description": "The `.safetensors` file."}, "name": name},
+        "properties": {"file": {**_BYTES, "description": "The `.safetensors` file."}, "name": name, **fields},
         "additionalProperties": False,
     }
     content = {_FORM: {"schema": form}, "application/octet-stream": {"schema": _BYTES}}

@@ -21,7 +21,7 @@ Path = tuple[str | int, ...]
 _UNKNOWN = "?"
 _TEXTS = frozenset({"prompt", "image", "mask_image", "mask", "control_image"})
 #: Lists of objects, and the field that each object must have.
-_LISTS = {"loras": "name", "controls": "controlnet", "ip_adapters": "name"}
+_LISTS = {"loras": "name", "controls": "controlnet", "ip_adapters": "name", "textual_inversions": "name"}
 #: Lists of such text.
 _TEXT_LISTS = frozenset({"references"})
 #: Without these it is not known which rules apply.

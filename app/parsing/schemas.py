@@ -20,7 +20,7 @@ from contracts.requests.schema import REQUESTS, JobRequest
 Schema = dict[str, Any]
 
 #: Lists that only some families take -> the name of their entries' schema.
-_ENTRIES = {"ip_adapters": "IpAdapter"}
+_ENTRIES = {"ip_adapters": "IpAdapter", "textual_inversions": "TextualInversion"}
 
 
 @cache
@@ -140,6 +140,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
         properties["references"]["description"] += f" Here: {references.meaning}"
     _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
     _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
+    _restrict_ids(schema, "textual_inversions", "name", inversion_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
@@ -197,6 +198,11 @@ def lora_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
 def ip_adapter_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
     """Return the ids of the IP-Adapters that work with the model."""
     return [row.id for row in catalogue.ip_adapters if row.suits(model)]
+
+
+def inversion_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
+    """Return the ids of the textual inversions that work with the model."""
+    return [row.id for row in catalogue.textual_inversions if row.suits(model)]
 
 
 def controlnet_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:

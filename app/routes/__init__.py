@@ -7,7 +7,9 @@ images.py      download a job's images
 png_info.py    read a request from an image
 events.py      stream a job's events
 uploads.py     upload images
+adapter_files.py  what uploads of all kinds of adapters share
 loras.py       list, upload and delete LoRAs
+textual_inversions.py  the same of textual inversions
 models.py      models, and the schemas of their requests
 catalogue.py   ControlNets, IP-Adapters, schedulers, preprocessors
 preprocess.py  make a control image and show it

@@ -98,9 +98,9 @@ def list_styles() -> list[lists.A1111Named]:
 
 
 @_lists.get("/embeddings", name="list_a1111_embeddings")
-def list_embeddings() -> lists.A1111Embeddings:
-    """List the textual inversions: none."""
-    return lists.A1111Embeddings(loaded={}, skipped={})
+def list_embeddings(catalogue: VisibleCatalogueDep) -> lists.A1111Embeddings:
+    """List the textual inversions that your prompts may name."""
+    return lists.list_embeddings(catalogue)
 
 
 @_lists.get("/memory", name="show_a1111_memory")

@@ -12,7 +12,7 @@ from app.auth import Principal
 from app.dependencies.access import LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
-from app.parsing.schemas import bounds_of, controlnet_ids, ip_adapter_ids, lora_ids, schemas_for
+from app.parsing.schemas import bounds_of, controlnet_ids, inversion_ids, ip_adapter_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.job_view import ListView
@@ -54,6 +54,9 @@ class ModelView(BaseModel):
     loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
+    textual_inversions: list[str] = Field(
+        description="Ids of the textual inversions that work with it, uploaded ones included."
+    )
     prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
     warm: bool = Field(description="Whether any worker has the model loaded.")
     warm_on: list[str] = Field(
@@ -129,6 +132,7 @@ def _model(
         "loras": lora_ids(row, catalogue),
         "controlnets": controlnet_ids(row, catalogue),
         "ip_adapters": ip_adapter_ids(row, catalogue),
+        "textual_inversions": inversion_ids(row, catalogue),
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from app.auth import Principal
 from app.inputs.reader import GivenImage, InputReader, Inputs
@@ -19,12 +20,13 @@ from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.requests.defaults import resolve
+from contracts.requests.inversions import names_any, with_inversions
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
-from contracts.uploads.loras import resolve_uploads
+from contracts.uploads.adapters import INVERSIONS, LORAS, UploadKind, resolve_uploads
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class RequestChecks:
         priority = self.principal.priority_of(request)
         images = self.inputs.preprocess(request, model, self.inputs.read(request, draft.images))
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
+        parameters = resolve_uploads(with_inversions(parameters, model, catalogue), catalogue)
         counts = self.services.prompt_counter.count(model, parameters)
-        return CheckedJob(model, resolve_uploads(parameters, catalogue), images, priority, webhook, counts)
+        return CheckedJob(model, parameters, images, priority, webhook, counts)
 
     def _broken_rules(self, catalogue: Catalogue, request: JobRequest) -> list[FieldProblem]:
         """What is wrong with a request whose fields by themselves are right."""
@@ -118,15 +121,15 @@ class RequestChecks:
         )
 
     def _catalogue_for(self, request: JobRequest) -> Catalogue:
-        """With uploaded LoRAs only where the request names one, since they are read from Redis."""
+        """With uploads of a kind only where the request may name one, since they are read from Redis."""
         catalogue = self.services.catalogue
-        loras = read_prompts(request).loras
-        if not loras:
-            return catalogue
         built_in = {lora.id for lora in catalogue.loras}
-        if all(lora.name in built_in for _, lora in loras):
-            return catalogue
-        return self.services.loras.extend(catalogue, self.principal.owner)
+        kinds: list[UploadKind[Any]] = []
+        if any(lora.name not in built_in for _, lora in read_prompts(request).loras):
+            kinds.append(LORAS)
+        if names_any(request):
+            kinds.append(INVERSIONS)
+        return self.services.adapters.extend(catalogue, self.principal.owner, kinds) if kinds else catalogue
 
     def _resolve_webhook(self, request: JobRequest, prediction_version: str | None) -> WebhookRecord | None:
         if request.webhook is None:

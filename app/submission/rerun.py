@@ -77,6 +77,7 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
     if parameters.inputs and parameters.fit is None:
         fields["fit"] = "stretch"  # as releases did that had no `fit`
     fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
+    fields["textual_inversions"] = [{"name": one.name} for one in parameters.textual_inversions]
     for name in {"image", "mask_image", "control_image"} & fields.keys():
         fields[name] = _STORED
     for control in fields["controls"]:

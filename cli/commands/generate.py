@@ -64,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora", action="append", default=[], metavar="NAME[:SCALE]", help="a LoRA and its scale (1)"
     )
     parser.add_argument(
+        "--textual-inversion",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a textual inversion whose word is in a prompt",
+    )
+    parser.add_argument(
         "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
     )
     add_timeout_argument(parser)
@@ -153,6 +160,8 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
         body["control_image"] = encode_image(arguments.control_image)
     if arguments.lora:
         body["loras"] = [_read_lora(text) for text in arguments.lora]
+    if arguments.textual_inversion:
+        body["textual_inversions"] = [{"name": name} for name in arguments.textual_inversion]
     if arguments.ip_adapter:
         body["ip_adapters"] = _read_ip_adapters(arguments.ip_adapter)
     if arguments.control:

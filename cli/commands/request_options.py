@@ -1,8 +1,7 @@
 """Command-line options of `darkroom generate` for the fields of a request, made from the requests' own schema.
 
-A field that is added there is an option here. Images, LoRAs, ControlNets and IP-Adapters, which are files or
-lists, have options of their own in `generate.py`. Checks types and ranges only: the service knows what a model
-allows.
+A field that is added there is an option here. Images and adapters, which are files or lists, have options of their
+own in `generate.py`. Checks types and ranges only: the service knows what a model allows.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"response_format", "webhook", "metadata", "cancel_on_disconnect"}
+    | {"textual_inversions", "response_format", "webhook", "metadata", "cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {

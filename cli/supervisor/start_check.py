@@ -66,7 +66,7 @@ def check_catalogue() -> Catalogue:
 def _place_of(path: Path, text: str, catalogue: Catalogue, row: str) -> str:
     """The line of the file on which the source of a row is, and the row's id."""
     kind, _, id = row.rpartition(":")
-    table = {"lora": "loras", "controlnet": "controlnets", "ip_adapter": "ip_adapters"}.get(kind, "models")
+    table = f"{kind or 'model'}s"
     index = next(number for number, one in enumerate(getattr(catalogue, table)) if one.id == id)
     line = find_line(text, (table, index, "source"))
     return f"{path}{f':{line}' if line else ''}: {id}"

@@ -1,6 +1,7 @@
 """What the service offers: checkpoints and adapters, model families, schedulers.
 
-catalogue.py    models, LoRAs and ControlNets
+adapters.py     rows of LoRAs, IP-Adapters and textual inversions
+catalogue.py    models, ControlNets, and all rows together
 reader.py       reads them from a TOML file
 rows.py         what rows of all kinds have: where their weights come from
 lines.py        the line of a catalogue file that a problem is on

@@ -12,12 +12,22 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, WeightRow, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
+
+__all__ = [
+    "Catalogue",
+    "ControlNetSpec",
+    "IpAdapterSpec",
+    "LoraSpec",
+    "ModelSpec",
+    "TextualInversionSpec",
+]
 
 
 class ModelSpec(Row):
@@ -124,38 +134,6 @@ class ModelSpec(Row):
         return self
 
 
-class LoraSpec(WeightRow):
-    """A LoRA: a `.safetensors` file for models of one family.
-
-    Attributes:
-        trigger: words in the prompt that activate it; shown to people.
-        models: ids of the models whose layers it fits; empty: all of its family.
-    """
-
-    trigger: str = ""
-    models: tuple[str, ...] = ()
-
-    @model_validator(mode="after")
-    def _family_takes_loras(self) -> Self:
-        if not self.family_spec.denoiser_layers:
-            raise ValueError(f"family {self.family} takes no LoRAs")
-        return self
-
-    def suits(self, model: ModelSpec) -> bool:
-        """Return whether it works with this model."""
-        return self.family == model.family and (not self.models or model.id in self.models)
-
-
-class IpAdapterSpec(LoraSpec):
-    """An IP-Adapter: a `.safetensors` file for models of one family.
-
-    Attributes:
-        image_encoder: folder with the CLIP image encoder that it was trained with, in transformers' layout.
-    """
-
-    image_encoder: str
-
-
 class ControlNetSpec(WeightRow):
     """A ControlNet.
 
@@ -190,10 +168,11 @@ class Catalogue(BaseModel):
     loras: tuple[LoraSpec, ...] = ()
     controlnets: tuple[ControlNetSpec, ...] = ()
     ip_adapters: tuple[IpAdapterSpec, ...] = ()
+    textual_inversions: tuple[TextualInversionSpec, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind in ("model", "lora", "controlnet", "ip_adapter"):
+        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion"):
             ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
@@ -209,7 +188,7 @@ class Catalogue(BaseModel):
 
     @model_validator(mode="after")
     def _revisions_are_of_a_hub(self) -> Catalogue:
-        for row in (*self.models, *self.loras, *self.controlnets, *self.ip_adapters):
+        for row in self.rows_by_need.values():
             if row.revision is not None and self._find(row.source) is not None:
                 raise ValueError(
                     f"{row.id}: revision is for a source on a hub, and {row.source!r} is on this machine"
@@ -222,12 +201,15 @@ class Catalogue(BaseModel):
 
     @property
     def rows_by_need(self) -> dict[str, ModelSpec | ControlNetSpec | LoraSpec]:
-        """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`."""
+        """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`,
+        `textual_inversion:ID`.
+        """
         kinds = (
             ("", self.models),
             ("controlnet:", self.controlnets),
             ("lora:", self.loras),
             ("ip_adapter:", self.ip_adapters),
+            ("textual_inversion:", self.textual_inversions),
         )
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
@@ -247,6 +229,10 @@ class Catalogue(BaseModel):
     def ip_adapter(self, id: str) -> IpAdapterSpec:
         """Return the row of an IP-Adapter; raises NotFound."""
         return _find("IP-Adapter", self.ip_adapters, id)
+
+    def textual_inversion(self, id: str) -> TextualInversionSpec:
+        """Return the row of a textual inversion; raises NotFound."""
+        return _find("textual inversion", self.textual_inversions, id)
 
     def image_encoder(self, row: IpAdapterSpec) -> Path:
         """Return the folder of an IP-Adapter's image encoder; raises CatalogueError if this machine lacks it."""
@@ -292,7 +278,7 @@ class Catalogue(BaseModel):
         return path if path.exists() else None
 
 
-_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec)
+_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec, TextualInversionSpec)
 
 
 def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:

@@ -51,12 +51,13 @@ __all__ = [
     "task_of",
 ]
 
-_SD15_TEXT = frozenset({"negative_prompt", "clip_skip"})
-_SDXL_TEXT = frozenset(
-    {"prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size"}
-)
+_INVERSIONS = frozenset({"textual_inversions"})
+_SD15_TEXT = _INVERSIONS | {"negative_prompt", "clip_skip"}
+_SDXL_TEXT = _INVERSIONS | {
+    "prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size",
+}  # fmt: skip
 _SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
-_FLUX_TEXT = frozenset({"prompt_2", "max_sequence_length"})
+_FLUX_TEXT = _INVERSIONS | {"prompt_2", "max_sequence_length"}
 
 _SDXL = Family(
     id="sdxl",
@@ -80,6 +81,7 @@ _SDXL = Family(
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
+    inversion_encoders=MappingProxyType({"text_encoder": "clip_l", "text_encoder_2": "clip_g"}),
     context_widths=frozenset({2048}),
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
@@ -109,6 +111,7 @@ _SD15 = Family(
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|out_",
     lora_text_encoders=frozenset({"text_encoder"}),
+    inversion_encoders=MappingProxyType({"text_encoder": "clip_l"}),
     context_widths=frozenset({768, 1024}),
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "clip", final_norm=True),),
 )  # fmt: skip
@@ -167,6 +170,7 @@ _FLUX = Family(
     },
     denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
     lora_text_encoders=frozenset({"text_encoder"}),
+    inversion_encoders=MappingProxyType({"text_encoder": "clip_l"}),
     max_sequence_length=512,
     negative_needs_true_cfg=True,
     text_encoders=(

@@ -134,6 +134,7 @@ class Family:
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
             LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
         lora_text_encoders: text encoders that LoRAs can change.
+        inversion_encoders: text encoders that textual inversions give vectors to -> their names in the files.
         context_widths: of the published checkpoints: channels of the prompt's embedding that attention is given.
         few_steps: entries of a scheduler's configuration by which a checkpoint is known that is distilled for few
             steps, and its defaults.
@@ -159,6 +160,7 @@ class Family:
     defaults: Mapping[str, object]
     denoiser_layers: str
     lora_text_encoders: frozenset[str]
+    inversion_encoders: Mapping[str, str] = field(default_factory=dict)
     more_kinds: tuple[Kind, ...] = ()
     context_widths: frozenset[int] = frozenset()
     more_pipelines: tuple[str, ...] = ()

@@ -10,7 +10,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import (
+    Catalogue,
+    ControlNetSpec,
+    IpAdapterSpec,
+    LoraSpec,
+    ModelSpec,
+    TextualInversionSpec,
+)
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import Row
 from contracts.errors import CatalogueError
@@ -61,6 +68,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "loras": LoraSpec,
         "controlnets": ControlNetSpec,
         "ip_adapters": IpAdapterSpec,
+        "textual_inversions": TextualInversionSpec,
     }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)

@@ -82,6 +82,11 @@ class Receipt(RecordPart):
         exclude_if=lambda adapters: not adapters,
         description="The IP-Adapters that were applied, in the order of the request.",
     )
+    textual_inversions: list[Weights] = Field(
+        default_factory=list,
+        exclude_if=lambda inversions: not inversions,
+        description="The textual inversions in its prompts.",
+    )
     image_encoders: list[Weights] = Field(
         default_factory=list,
         exclude_if=lambda encoders: not encoders,

@@ -12,7 +12,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import (
+    Catalogue,
+    ControlNetSpec,
+    IpAdapterSpec,
+    LoraSpec,
+    ModelSpec,
+    TextualInversionSpec,
+)
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
 from contracts.hub.source import HubSource
@@ -73,8 +80,8 @@ def size_hub_extra(
         HubUnavailable, HubRefused, CatalogueError: as `read_hub_components`.
     """
     source = catalogue.place(row)
-    if not isinstance(source, HubSource) or isinstance(row, IpAdapterSpec):
-        return None  # what an IP-Adapter puts on the device is far less than its file
+    if not isinstance(source, HubSource) or isinstance(row, IpAdapterSpec | TextualInversionSpec):
+        return None  # what these put on the device is far less than their files, or nothing
     count, config = _read(source, row, class_name).only
     kind, role = ("lora", Role.ADAPTER) if isinstance(row, LoraSpec) else ("controlnet", Role.CONTROLNET)
     return replace(size_component(f"{kind}:{row.id}", role, count, value_bytes, config), origin="hub")

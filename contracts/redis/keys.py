@@ -72,8 +72,10 @@ INPUT_HOLDERS   = Key("darkroom:holders",                  "hash",    "rows: to 
 GARBAGE         = Key("darkroom:rubbish",                  "zset",    "rows: to removal",      "uploads/retention")
 UPLOAD          = Key("darkroom:upload:{owner}:{sha256}",  "string",  "upload TTL",            "uploads/images")
 OWNER_UPLOADS   = Key("darkroom:uploads:{owner}",          "zset",    "last upload's TTL",     "uploads/images")
-LORAS           = Key("darkroom:loras",                    "hash",    "until removed",         "uploads/loras")
-OWNER_LORAS     = Key("darkroom:loras:{owner}",            "hash",    "until removed",         "uploads/loras")
+LORAS           = Key("darkroom:loras",                    "hash",    "until removed",         "uploads/adapters")
+OWNER_LORAS     = Key("darkroom:loras:{owner}",            "hash",    "until removed",         "uploads/adapters")
+INVERSIONS      = Key("darkroom:inversions",               "hash",    "until removed",         "uploads/adapters")
+OWNER_INVERSIONS = Key("darkroom:inversions:{owner}",      "hash",    "until removed",         "uploads/adapters")
 # Batches of requests
 FILE            = Key("darkroom:file:{id}",                "hash",    "the file's own TTL",    "batches/files")
 OWNER_FILES     = Key("darkroom:files:{owner}",            "zset",    "rows: as new ones come", "batches/files")

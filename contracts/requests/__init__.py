@@ -15,5 +15,6 @@ model_defaults.py  checks at the start that models' defaults are valid
 defaults.py      fills in defaults, size, seed and storage keys
 prompts.py       the prompts of a request, read in the syntax that it names
 prompt_counts.py  tokens of a job's prompts, and which are too long
+inversions.py    its textual inversions, by the list and by words of the prompts
 parameters.py    the parameters stored with a job
 """

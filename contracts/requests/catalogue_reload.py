@@ -25,7 +25,13 @@ _log = logging.getLogger(__name__)
 
 #: Interval at which processes look whether the file has changed.
 RELOAD_SECONDS = 2.0
-_TABLES = {"models": "", "loras": "lora:", "controlnets": "controlnet:"}
+_TABLES = {
+    "models": "",
+    "loras": "lora:",
+    "controlnets": "controlnet:",
+    "ip_adapters": "ip_adapter:",
+    "textual_inversions": "textual_inversion:",
+}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from contracts.requests.parameters import (
     JobParameters,
     LoraParameters,
     ReferenceParameters,
+    TextualInversionParameters,
 )
 from contracts.requests.preprocessing import output_resolution, resolve_options
 from contracts.requests.prompts import read_prompts
@@ -111,6 +112,10 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
             "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
+            # `contracts.requests.inversions` completes them from the catalogue.
+            "textual_inversions": tuple(
+                TextualInversionParameters(name=one.name, words=()) for one in request.textual_inversions
+            ),
             "input_images": tuple(
                 _use(field, image, own_sizes.get(field, (width, height)), (width, height), fit)
                 for field, image in images.items()

@@ -58,6 +58,8 @@ class StrictModel(BaseModel):
     )
 
 
+#: Textual inversions of one request.
+MAX_INVERSIONS = 16
 Prompt = Annotated[str, Field(min_length=1, max_length=10_000)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 Coordinate = Annotated[int, Field(ge=0, le=8192)]
@@ -89,6 +91,15 @@ class IpAdapter(StrictModel):
     )
     mask: ImagePromptMaskRef | None = Field(
         None, description="Where in the output the references act. Default: everywhere."
+    )
+
+
+class TextualInversion(StrictModel):
+    """A textual inversion, whose vectors its word in a prompt stands for."""
+
+    name: str = Field(
+        description="Id from `/v1/textual-inversions`; it must have been made for the model's family. The id, or "
+        "the `trigger` of that list, must stand in a prompt."
     )
 
 
@@ -245,6 +256,12 @@ class ImageFields(StrictModel):
     loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
     ip_adapters: tuple[IpAdapter, ...] = Field(
         (), max_length=4, description="IP-Adapters to apply together: reference images beside the prompt."
+    )
+    textual_inversions: tuple[TextualInversion, ...] = Field(
+        (),
+        max_length=MAX_INVERSIONS,
+        description="Textual inversions whose words the prompts have. With `prompt_syntax` `a1111` they need not "
+        "be listed: each word of a prompt that is one's id or trigger stands for it.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

@@ -19,6 +19,7 @@ from contracts.requests.fields import (
     Lora,
     OptionalImages,
     StrictModel,
+    TextualInversion,
 )
 from contracts.requests.fit import Area, Fit, Size
 
@@ -116,6 +117,23 @@ class LoraParameters(Lora):
     )
 
 
+class TextualInversionParameters(TextualInversion):
+    """A textual inversion of a job."""
+
+    model_config = _STORED
+
+    words: tuple[str, ...] = Field(description="Words in the prompts that stand for it.")
+    key: str | None = Field(None, description="Storage key of an uploaded file; null for one of the catalogue.")
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
+        "for one of the catalogue.",
+    )
+    vectors: int | None = Field(
+        None, description="Tokens that its word takes; null where the file had yet to be downloaded."
+    )
+
+
 class JobParameters(ImageFields, OptionalImages, ControlImage):
     """Everything that shapes the images of a job. Null: family or mode does not use the field."""
 
@@ -144,6 +162,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     )
     ip_adapters: tuple[IpAdapterParameters, ...] = Field(
         (), description="The IP-Adapters to apply.", exclude_if=lambda adapters: not adapters
+    )
+    textual_inversions: tuple[TextualInversionParameters, ...] = Field(
+        (), description="The textual inversions in the prompts.", exclude_if=lambda inversions: not inversions
     )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
@@ -207,21 +228,23 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
-        for each IP-Adapter, and `lora:ID` for each LoRA of the catalogue.
+        for each IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of these of the catalogue.
 
-        Uploaded LoRAs come from the storage, like input images.
+        Uploaded files come from the storage, like input images.
         """
         controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters)
-        return list(dict.fromkeys((self.model, *controlnets, *loras, *ip_adapters)))
+        inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
+        return list(dict.fromkeys((self.model, *controlnets, *loras, *ip_adapters, *inversions)))
 
     @property
     def inputs(self) -> list[str]:
-        """Storage keys of the images and uploaded LoRAs that the job reads, without repetition."""
+        """Storage keys of the images and uploaded adapters that the job reads, without repetition."""
         controls = (key for control in self.controls for key in (control.image, control.source))
         images = (self.image, self.mask_image, self.control_image, *controls)
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
-        keys = (*images, *references, *image_prompts, *(lora.key for lora in self.loras))
+        uploads = (file.key for files in (self.loras, self.textual_inversions) for file in files)
+        keys = (*images, *references, *image_prompts, *uploads)
         return list(dict.fromkeys(key for key in keys if key is not None))

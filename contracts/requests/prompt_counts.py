@@ -21,6 +21,7 @@ from contracts.prompts.tokens import (
     token_use,
     windows_of,
 )
+from contracts.prompts.trigger_words import with_words
 from contracts.requests.parameters import JobParameters
 
 
@@ -45,7 +46,11 @@ def count_tokens(family: Family, job: JobParameters, tokenizers: Mapping[str, To
         tokenizers: text encoder -> its tokenizer.
     """
     problems: list[FieldProblem] = []
-    tokenizers = {name: cache(tokenize) for name, tokenize in tokenizers.items()}  # each text is asked for twice
+    placed = {word: range(one.vectors or 1) for one in job.textual_inversions for word in one.words}
+    tokenizers = {
+        name: cache(with_words(tokenize, placed if name in family.inversion_encoders else {}))
+        for name, tokenize in tokenizers.items()
+    }  # cached, since each text is asked for twice
 
     def count(fields: Mapping[str, str]) -> dict[str, TokenUse]:
         uses = {}

@@ -14,6 +14,7 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.inversions import inversion_problems
 from contracts.requests.preprocessing import preprocess_problems
 from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
@@ -46,6 +47,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
         *_ip_adapter_problems(request, model, catalogue),
+        *inversion_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
     ]
     if problems:

@@ -1,7 +1,7 @@
 """What clients upload, and how long files are kept.
 
+adapters.py    uploaded LoRAs and textual inversions
 images.py      uploaded images
-loras.py       uploaded LoRAs
 owner_bytes.py how many bytes each owner's files take
 retention.py   which files are in use, and the sweep of the others
 orphans.py     files that no record names

@@ -93,11 +93,12 @@ class OwnerBytes:
             self.recount(self._pending.pop())
 
     def _recorded(self, owner: str) -> Iterator[tuple[str, Any]]:
-        """The items that the owner's records name: files of LoRAs, images of jobs; not of unreadable records."""
-        for row in cast("list[str]", self._connection.hvals(keys.OWNER_LORAS + owner)):
-            with suppress(ValueError, TypeError, KeyError):
-                lora = json.loads(row)
-                yield f"input:{lora['source']}", lora["size_bytes"]
+        """The items that the owner's records name: adapters, images of jobs; not of unreadable records."""
+        for key in (keys.OWNER_LORAS, keys.OWNER_INVERSIONS):
+            for row in cast("list[str]", self._connection.hvals(key + owner)):
+                with suppress(ValueError, TypeError, KeyError):
+                    uploaded = json.loads(row)
+                    yield f"input:{uploaded['source']}", uploaded["size_bytes"]
         entries = self._connection.zscan_iter(keys.OWNER_JOBS + owner, count=_ROUND)
         while ids := [id for id, _ in islice(entries, _ROUND)]:
             with self._connection.pipeline(transaction=False) as pipe:

@@ -9,6 +9,8 @@ original_names.py      layers under the names of the original releases
 lora_settings.py       how a LoRA's trainer scaled it
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
+inversion_files.py     vectors and widths of a textual inversion
+inversion_models.py    the models that a textual inversion suits
 ip_adapter_files.py    kind and widths of an IP-Adapter file
 ip_adapter_rows.py    the catalogue's IP-Adapters: their files, and the image encoders that they name
 checkpoint_limits.py   tasks and schedulers of one checkpoint

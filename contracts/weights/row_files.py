@@ -9,7 +9,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import (
+    Catalogue,
+    ControlNetSpec,
+    IpAdapterSpec,
+    LoraSpec,
+    ModelSpec,
+    TextualInversionSpec,
+)
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
@@ -17,6 +24,7 @@ from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files, weights_below
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.inversion_models import check_inversion_row
 from contracts.weights.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.safetensors import read_header
 
@@ -35,6 +43,8 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
     try:
         if isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(catalogue, row)
+        elif isinstance(row, TextualInversionSpec):
+            check_inversion_row(catalogue, row)
         elif isinstance(row, LoraSpec):
             _check_lora(place, row)
         elif place.is_dir():

@@ -15,6 +15,7 @@ hub.py                 a stand-in for the Hugging Face hub: commits, gates, faul
 hub_http.py            what that hub answers
 hub_repositories.py    files of repositories for it
 images.py              small images and masks, and the forms in which clients send them
+inversions.py          small random textual inversions
 ip_adapters.py         small random IP-Adapters and an image encoder; `ip_adapter_headers.py` without torch
 jobs.py                jobs that passed validation, and running them on a pool
 object_store.py        an S3 server that checks signatures

@@ -17,6 +17,7 @@ from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
 from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.inversions import with_inversions
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
@@ -106,7 +107,7 @@ def make_job(
             images[f"ip_adapters.{number}.mask"] = StoredImage(adapter["mask"], SIDE, SIDE)
     request = REQUESTS[task](**fields)
     check(request, catalogue)
-    return resolve(request, model, images)
+    return with_inversions(resolve(request, model, images), model, catalogue)
 
 
 def _control(family: str, mode: Mode) -> dict[str, Any]:

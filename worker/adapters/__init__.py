@@ -1,4 +1,4 @@
-"""LoRAs and IP-Adapters: found on disk, read, and active only on the rows of jobs that name them.
+"""LoRAs, IP-Adapters and textual inversions: found on disk, read, and active only for jobs that name them.
 
 files.py      LoRA files on this machine: the catalogue's, and uploads fetched from the storage and evicted
 layouts.py    a LoRA file's tensors under the names of the model's layers
@@ -9,5 +9,6 @@ image_encoders.py   what CLIP image encoders give of reference images
 ip_adapters.py      the IP-Adapters of a job, from the catalogue
 image_prompts.py    an IP-Adapter file and reference images -> keys and values of each layer
 attention_hooks.py  hooks that make reference images act on their own jobs' rows
+inversions.py  the textual inversions of a job, read and compared with the text encoders
 low_rank.py   the arithmetic of one layer: LoRA and DoRA
 """

@@ -23,6 +23,7 @@ from worker.adapters import reader
 from worker.adapters.attention_hooks import Span, reference_images_act
 from worker.adapters.files import LoraFiles
 from worker.adapters.image_prompts import ImagePrompt
+from worker.adapters.inversions import LoadedInversion
 from worker.adapters.low_rank import Layer, LowRank
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
@@ -51,10 +52,12 @@ class AdapterSet:
     Attributes:
         adapters: loaded LoRAs with the job's name and scale for each.
         image_prompts: its reference images.
+        inversions: its textual inversions, which act while its prompts are encoded, and not on the denoiser.
     """
 
     adapters: tuple[tuple[LoadedLora, LoraParameters], ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
+    inversions: tuple[LoadedInversion, ...] = ()
 
     @property
     def weights(self) -> list[Weights]:

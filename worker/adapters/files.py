@@ -1,4 +1,4 @@
-"""Finds LoRA files on this machine: the operator's by the catalogue, uploaded ones in a folder of fetched files.
+"""Finds files of LoRAs and textual inversions: the catalogue's, and uploaded ones in a folder of fetched files.
 
 Those of the catalogue have been prepared before; here they are only looked up. An uploaded file is fetched from
 the storage once, must have the SHA-256 that its job was accepted with, and is evicted least recently used first.
@@ -14,17 +14,37 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
 from contracts.jobs.receipt import Weights
 from contracts.metrics import Counters
-from contracts.requests.parameters import LoraParameters
 from contracts.storage import Storage
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.places import Places
 
 _log = logging.getLogger(__name__)
+
+
+#: Kind, as in the names of `JobParameters.needs` -> what messages call it.
+_NOUNS = {"lora": "LoRA", "textual_inversion": "textual inversion"}
+
+
+class AdapterFile(Protocol):
+    """What a job's parameters say of one file.
+
+    Attributes:
+        name: id of its row.
+        key, sha256: of an uploaded file; None for one of the catalogue.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def key(self) -> str | None: ...  # noqa: D102
+    @property
+    def sha256(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -73,14 +93,17 @@ class LoraFiles:
         """Return the SHA-256 of a file, in hex."""
         return self.hasher.hash(path)
 
-    def weights(self, lora: LoraParameters, sha256: str, family: str) -> Weights:
-        """Describe a LoRA that was located, for receipts: its name, its content, and the commit on a hub."""
-        if lora.key is None:
-            return self.places.weights(f"lora:{lora.name}", sha256)
-        return Weights(id=lora.name, sha256=sha256, family=family)
+    def weights(self, file: AdapterFile, sha256: str, family: str, kind: str = "lora") -> Weights:
+        """Describe a file that was located, for receipts: its name, its content, and the commit on a hub."""
+        if file.key is None:
+            return self.places.weights(f"{kind}:{file.name}", sha256)
+        return Weights(id=file.name, sha256=sha256, family=family)
 
-    def locate(self, lora: LoraParameters) -> Path:
-        """Return the path of a LoRA's file, fetching it from the storage if it is not here.
+    def locate(self, file: AdapterFile, kind: str = "lora") -> Path:
+        """Return the path of a file, fetching it from the storage if it is not here.
+
+        Args:
+            kind: as in the names of `JobParameters.needs`.
 
         Raises:
             JobFailed: LORA_MISSING: its row or its file is gone; LORA_DAMAGED: the stored file is not the one that
@@ -88,14 +111,14 @@ class LoraFiles:
             NotPrepared: the file of a row of the catalogue must be downloaded first.
             Unavailable: the storage does not answer.
         """
-        if lora.key is None or lora.sha256 is None:
-            return self._locate_row(lora.name)
-        path = self._folder / f"{lora.sha256}.safetensors"
-        if self._is_whole(path, lora.sha256):
+        if file.key is None or file.sha256 is None:
+            return self._locate_row(file.name, kind)
+        path = self._folder / f"{file.sha256}.safetensors"
+        if self._is_whole(path, file.sha256):
             # Only the time of use: a file whose time of change moves is hashed again.
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         else:
-            self._fetch(lora, lora.key, path)
+            self._fetch(f"{_NOUNS[kind]} {file.name}", file.key, file.sha256, path)
         return path
 
     def _is_whole(self, path: Path, sha256: str) -> bool:
@@ -105,19 +128,20 @@ class LoraFiles:
         except FileNotFoundError:
             return False
 
-    def _locate_row(self, id: str) -> Path:
+    def _locate_row(self, id: str, kind: str) -> Path:
         """Return the file of a row of the catalogue, which may have changed since the job was accepted."""
+        shown = f"{_NOUNS[kind]} {id}"
         try:
-            return self.places.locate(f"lora:{id}")
+            return self.places.locate(f"{kind}:{id}")
         except NotFound:
-            message = f"LoRA {id} was removed from the catalogue while the job was waiting; use another one"
+            message = f"{shown} was removed from the catalogue while the job was waiting; use another one"
             raise JobFailed(FailureCode.LORA_MISSING, message) from None
         except (CatalogueError, OSError) as error:
-            _log.error("LoRA %s: %s", id, error)
-            message = f"the file of LoRA {id} is not on the worker; the worker's log says where it was expected"
+            _log.error("%s: %s", shown, error)
+            message = f"the file of {shown} is not on the worker; the worker's log says where it was expected"
             raise JobFailed(FailureCode.LORA_MISSING, message) from error
 
-    def _fetch(self, lora: LoraParameters, key: str, path: Path) -> None:
+    def _fetch(self, shown: str, key: str, sha256: str, path: Path) -> None:
         """Fetch into a temporary file, check its hash, and rename it when it is complete."""
         self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -126,13 +150,13 @@ class LoraFiles:
                 raise NotFound("stored object", key)
             self._storage.read_file(key, part)
             with part.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != lora.sha256:
-                    message = f"the stored file of LoRA {lora.name} is damaged; upload it again"
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    message = f"the stored file of {shown} is damaged; upload it again"
                     raise JobFailed(FailureCode.LORA_DAMAGED, message)
             self._evict_for(part.stat().st_size)
             part.replace(path)
         except NotFound:
-            message = f"the file of LoRA {lora.name} is no longer stored; upload it again"
+            message = f"the file of {shown} is no longer stored; upload it again"
             raise JobFailed(FailureCode.LORA_MISSING, message) from None
         finally:
             part.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Where the files of models, ControlNets and LoRAs are on this machine: found, or fetched once, and remembered.
 
-Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID`, `lora:ID` or `ip_adapter:ID`. Knows no
-queue; loads nothing.
+Each has one name, as in `JobParameters.needs`: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID` or
+`textual_inversion:ID`. Knows no queue; loads nothing.
 """
 
 from __future__ import annotations
@@ -207,4 +207,6 @@ class Places:
             return self._catalogue.controlnet(id)
         if kind == "ip_adapter":
             return self._catalogue.ip_adapter(id)
+        if kind == "textual_inversion":
+            return self._catalogue.textual_inversion(id)
         return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

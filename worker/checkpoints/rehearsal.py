@@ -30,6 +30,8 @@ from worker.families import DiffusersFamily
 
 #: Components whose layers have the names of the file; older VAEs are renamed while they are loaded.
 _RENAMED = (".query.", ".key.", ".value.", ".proj_attn.")
+#: They would be taken for the weights themselves.
+_INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
 
 
 def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> None:
@@ -107,6 +109,10 @@ def _account(name: str, folder: Path, variant: str | None, model: torch.nn.Modul
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
-        return {key: tensor.shape for key, tensor in read_header(file).tensors.items()}
+        tensors = read_header(file).tensors
     except NotSafetensors as error:
         raise CatalogueError(f"{file.name} {error}") from None
+    for key, tensor in tensors.items():
+        if key.endswith(".weight") and tensor.dtype in _INTEGERS:
+            raise CatalogueError(f"{key[:120]} in {file.name} is in {tensor.dtype}, whose scales are missing")
+    return {key: tensor.shape for key, tensor in tensors.items()}

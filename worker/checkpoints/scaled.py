@@ -39,6 +39,9 @@ def unscaled(tensors: Tensors, dtype: torch.dtype) -> Tensors:
         if weight not in result:
             raise CatalogueError(f"{name[:120]} in the file scales {weight[:120]}, which is not there")
         result[weight] = _multiply(name, result[weight], scale, dtype)
+    for name, tensor in result.items():
+        if name.endswith(".weight") and not tensor.dtype.is_floating_point:
+            raise CatalogueError(f"{name[:120]} in the file is in {tensor.dtype}, whose scales are missing")
     return result
 
 

@@ -17,9 +17,11 @@ import torch
 from contracts.catalogue.families import ALL_FAMILIES, Family
 from contracts.jobs.receipt import CacheUse
 from contracts.prompts.tokens import Tokenize
+from contracts.requests.fields import PROMPT_FIELDS
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.cpu_t5 import JobT5Proxy
+from worker.encoding.placed_words import PlacedWords
 from worker.encoding.windows import PromptWindows, encode_windows, padded, read_windows, tokenizers_of
 from worker.families import DiffusersFamily, GenerationInputs, Prompt, PromptArguments
 
@@ -36,6 +38,7 @@ class PromptEncoder:
         activate: makes adapters act on the text encoders while inside.
         t5: the proxy for a T5 on the CPU; None if it is not there.
         owner: of the job.
+        words: that stand for its textual inversions; `pipeline` has their tokenizers.
         hits, misses: look-ups of this job in the cache.
     """
 
@@ -49,6 +52,7 @@ class PromptEncoder:
     activate: Callable[[AdapterSet], AbstractContextManager[None]]
     t5: JobT5Proxy | None = None
     owner: str = ""
+    words: PlacedWords = field(default_factory=PlacedWords)
     hits: int = field(default=0, init=False)
     misses: int = field(default=0, init=False)
     _owners_hits: int = field(default=0, init=False)
@@ -103,7 +107,8 @@ class PromptEncoder:
     def _key(self, adapters: AdapterSet, prompt: Prompt) -> tuple[object, ...]:
         more = tuple(sorted(prompt.chunks.items()))
         long_prompt = prompt.long_prompt if self._is_long(prompt) else ""
-        return (self.state, adapters.key, tuple(sorted(prompt.arguments.items())), more, long_prompt)
+        words = self.words.key(prompt.arguments.get(name) for name in PROMPT_FIELDS)
+        return (self.state, adapters.key, tuple(sorted(prompt.arguments.items())), more, long_prompt, words)
 
     def _is_long(self, prompt: Prompt) -> bool:
         """Whether it matters what is to happen to a long prompt."""
@@ -118,7 +123,7 @@ class PromptEncoder:
             self.hits += 1
             return cached
         self.misses += 1
-        with self.activate(adapters):
+        with self.activate(adapters), self.words.written_in(self.pipeline):
             embedding = self._compute(adapters, prompt)
         self.cache.put(key, embedding)
         return embedding

@@ -67,10 +67,12 @@ def is_weighted(tokens: Iterable[WeightedToken]) -> bool:
 
 def tokenizers_of(pipeline: Any, family: Family) -> dict[str, Tokenize]:
     """Return text encoder -> its tokenizer. Only the thread that runs the jobs may use them."""
-    return {encoder.name: _tokenize_by(getattr(pipeline, encoder.tokenizer)) for encoder in family.text_encoders}
+    return {encoder.name: tokenize_by(getattr(pipeline, encoder.tokenizer)) for encoder in family.text_encoders}
 
 
-def _tokenize_by(tokenizer: Any) -> Tokenize:
+def tokenize_by(tokenizer: Any) -> Tokenize:
+    """Return what tokenizes with a tokenizer of transformers."""
+
     def tokenize(text: str) -> list[tuple[int, int]]:
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [(token, end) for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)]

@@ -19,6 +19,7 @@ from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.jobs.records import JobError, Measured
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from worker.adapters.inversions import with_counts
 from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
 from worker.engine.engine import Engine
@@ -108,12 +109,14 @@ class JobGeneration:
         model = self._engine.residency.place(job)
         job.usage.load_seconds += time.perf_counter() - load_started_at
         timer.end_stage("load")
-        tokens = token_counts(model.base, model.spec.family_spec, parameters)
 
         # The job's adapters.
         with torch.inference_mode(mode=False), torch.no_grad():
             keep = self._engine.residency.adapter_sets(model)
-            job.adapters = model.adapters.load(parameters.loras, keep=keep)
+            loaded = model.adapters.load(parameters.loras, keep=keep)
+            job.adapters = model.with_inversions(loaded, parameters)
+        counted = with_counts(parameters, job.adapters.inversions)
+        tokens = token_counts(model.base, model.spec.family_spec, counted)
         timer.end_stage("load_adapters")
 
         # Input images, cropped around the mask if the job wants that.

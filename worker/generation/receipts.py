@@ -78,6 +78,7 @@ def make_receipt(
             for control in parameters.controls
         ],
         ip_adapters=[prompt.weights for prompt in job.adapters.image_prompts],
+        textual_inversions=[inversion.weights for inversion in job.adapters.inversions],
         image_encoders=[prompt.encoder for prompt in job.adapters.image_prompts],
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,
@@ -119,6 +120,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
     reproducible = receipt.model_dump(mode="json", exclude={*_PER_RUN})
     for lora in reproducible["parameters"]["loras"]:
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
+    for inversion in reproducible["parameters"].get("textual_inversions", ()):
+        del inversion["key"]
     for holder, name in _inputs_of(reproducible["parameters"]):
         holder[name] = _content_of(holder[name])
     for adapter in reproducible["parameters"].get("ip_adapters", ()):

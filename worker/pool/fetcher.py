@@ -206,9 +206,13 @@ def _refusal(name: str, error: Exception) -> JobFailed:
     """Why something cannot be prepared, in a sentence without a path."""
     kind, _, id = name.rpartition(":")
     code = FailureCode.LORA_MISSING if kind == "lora" else FailureCode.MODEL_LOAD_FAILED
-    shown = {"lora": f"LoRA {id}", "controlnet": f"ControlNet {id}", "ip_adapter": f"IP-Adapter {id}"}.get(
-        kind, id
-    )
+    nouns = {
+        "lora": "LoRA",
+        "controlnet": "ControlNet",
+        "ip_adapter": "IP-Adapter",
+        "textual_inversion": "textual inversion",
+    }
+    shown = f"{nouns[kind]} {id}" if kind in nouns else id
     if isinstance(error, NotFound):
         reason = "it was removed from the catalogue while the job was waiting; use another one"
     elif isinstance(error, CatalogueError):

@@ -23,10 +23,12 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.memory.plan import Placement, Plan
+from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
 from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
+from worker.adapters.inversions import read_inversions
 from worker.adapters.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
@@ -142,6 +144,15 @@ class LoadedModel:
     def forget_adapters(self) -> None:
         """Drop all adapters and free their memory."""
         self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id)
+
+    def with_inversions(self, adapters: AdapterSet, job: JobParameters) -> AdapterSet:
+        """Return a job's adapters with its textual inversions.
+
+        Raises:
+            JobFailed, NotPrepared, Unavailable: as `read_inversions`.
+        """
+        found = read_inversions(self.base, self.spec.family_spec, job, self._context.lora_files)
+        return replace(adapters, inversions=found)
 
     def with_image_prompts(self, adapters: AdapterSet, inputs: GenerationInputs) -> AdapterSet:
         """Return a job's adapters with its reference images, ready to act.

@@ -90,6 +90,8 @@ class PlanSelector:
         elif kind == "ip_adapter":
             value_bytes = self._extra_value_bytes(self._catalogue.ip_adapter(id))
             self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
+        elif kind == "textual_inversion":
+            pass  # a few kilobytes in host memory
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))
             self._learn_extra(size_controlnet(self._catalogue, id, value_bytes, path))

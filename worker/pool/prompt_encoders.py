@@ -21,6 +21,7 @@ from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
+from worker.encoding.placed_words import PlacedWords
 from worker.families import DiffusersFamily, GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.pipelines import derive
@@ -111,12 +112,17 @@ class PromptEncoders:
     ) -> PromptEncoder:
         """The text encoders as they are now; `job_proxy` takes the place of T5."""
         pipeline, t5 = self.base, self.family.t5
+        stand_ins: dict[str, Any] = {}
         t5_state = None
         if t5 is not None:
             skipped = self._t5_placement is Placement.SKIPPED
             t5_state = "skipped" if skipped else str(next(getattr(self.base, t5).parameters()).dtype)
             if skipped or job_proxy:
-                pipeline = derive(type(self.base), self.base, **{t5: job_proxy})
+                stand_ins = {t5: job_proxy}
+        words = PlacedWords(adapters.inversions)
+        stand_ins |= words.tokenizers(self.base)
+        if stand_ins:
+            pipeline = derive(type(self.base), self.base, **stand_ins)
         state = (self.weights_sha256, str(self.dtype), t5_state)
         return PromptEncoder(
             pipeline,
@@ -129,4 +135,5 @@ class PromptEncoders:
             activate,
             job_proxy,
             owner,
+            words,
         )

@@ -1,6 +1,6 @@
-"""What the web UI's lists say of this service: samplers, models, LoRAs, ControlNets.
+"""What the web UI's lists say of this service: samplers, models, LoRAs, textual inversions, ControlNets.
 
-A list of something that this service lacks is empty. Reads nothing but the catalogue.
+A list of something that this service lacks is empty. Reads the catalogue, and headers of its files.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 
 from app.dialects.a1111.samplers import AUTOMATIC, SAMPLERS, SCHEDULE_TYPES, names_for
 from contracts.catalogue.catalogue import Catalogue
+from contracts.uploads.adapters import UploadedInversion
+from contracts.weights.inversion_models import find_inversion_facts
 
 NO_MODULE = "none"
 
@@ -76,11 +78,21 @@ class A1111Scripts(BaseModel):
     img2img: list[str] = Field(description="Scripts of `/sdapi/v1/img2img`.")
 
 
-class A1111Embeddings(BaseModel):
-    """Textual inversions; these lists are always empty here."""
+class A1111Embedding(BaseModel):
+    """A textual inversion."""
 
-    loaded: dict[str, Any] = Field(description="Always empty.")
-    skipped: dict[str, Any] = Field(description="Always empty.")
+    step: int | None = Field(None, description="Always null: not known.")
+    sd_checkpoint: str | None = Field(None, description="Always null, as `step`.")
+    sd_checkpoint_name: str | None = Field(None, description="Always null, as `step`.")
+    shape: int | None = Field(description="Width of its vectors; null where its file is not on this machine.")
+    vectors: int | None = Field(description="Tokens that its word takes; null as `shape`.")
+
+
+class A1111Embeddings(BaseModel):
+    """Textual inversions, by the word that stands for each in a prompt."""
+
+    loaded: dict[str, A1111Embedding] = Field(description="Those that work with the default model.")
+    skipped: dict[str, A1111Embedding] = Field(description="Those for other models.")
 
 
 class A1111Memory(BaseModel):
@@ -147,6 +159,20 @@ def list_models(catalogue: Catalogue) -> list[A1111Model]:
     """The models; the default one first, as the web UI has the loaded one."""
     rows = sorted(catalogue.models, key=lambda row: row.id != catalogue.default_model)
     return [A1111Model(title=row.id, model_name=row.id, filename=row.id) for row in rows]
+
+
+def list_embeddings(catalogue: Catalogue) -> A1111Embeddings:
+    """The textual inversions that the caller may use."""
+    lists: tuple[dict[str, A1111Embedding], dict[str, A1111Embedding]] = ({}, {})
+    model = catalogue.model(catalogue.default_model)
+    for row in catalogue.textual_inversions:
+        facts = row.facts if isinstance(row, UploadedInversion) else find_inversion_facts(catalogue, row)
+        one = A1111Embedding(shape=None, vectors=None)
+        if facts is not None:
+            one = A1111Embedding(shape=sum(facts.widths.values()), vectors=facts.vectors)
+        for word in row.words:
+            lists[0 if row.suits(model) else 1].setdefault(word, one)
+    return A1111Embeddings(loaded=lists[0], skipped=lists[1])
 
 
 def list_loras(catalogue: Catalogue) -> list[A1111Lora]:

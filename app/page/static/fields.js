@@ -43,6 +43,7 @@ export const GROUPS = [
       prompt_2: "Second prompt",
       prompt_3: "Third prompt",
       prompt_syntax: "Syntax",
+      textual_inversions: "Textual inversions",
       long_prompt: "Long prompts",
       max_sequence_length: "Tokens for T5",
       clip_skip: "CLIP skip",

@@ -100,6 +100,7 @@ def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
         "loras",
         "controls",
         "ip_adapters",
+        "textual_inversions",
     }
     meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
     fields = {name for request in REQUESTS.values() for name in request.model_fields}

@@ -30,10 +30,11 @@ from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
+from contracts.uploads.adapters import INVERSIONS, LORAS, UploadRegistry
 from contracts.uploads.images import remember
-from contracts.uploads.loras import LoraRegistry
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
+from contracts.weights.inversion_files import InversionFacts
 from contracts.weights.lora_files import AdapterFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
@@ -114,8 +115,11 @@ def full_redis(
     file = tmp_path / "lora"
     file.write_bytes(b"x")
     facts = AdapterFacts(family="sdxl", layout="peft", ranks=(4,), values=9, dtype="F32", changes_text=False)
+    inversion = InversionFacts(vectors=1, widths={"clip_l": 4}, tensors={"clip_l": "x"})
     for owner in ("me", None):
-        LoraRegistry(connection, storage, retention).add("x", owner, file, "3" * 64, facts)
+        registry = UploadRegistry(connection, storage, retention)
+        registry.add(LORAS, "x", owner, file, "3" * 64, {"family": "sdxl", "facts": facts})
+        registry.add(INVERSIONS, "x", owner, file, "3" * 64, {"family": "sdxl", "facts": inversion})
     requests = FileStore(connection, storage, retention).add(file, "me", "x", "batch", 60, ByteLimit("me", 0))
     batches = BatchStore(connection, storage, retention)
     batches.create(

@@ -23,7 +23,7 @@ REQUIRED = {
 }
 #: Parameters that differ from the request's value: images become storage keys; LoRAs and IP-Adapters have
 #: their own tests.
-TRANSLATED = {"model", "image", "mask_image", "loras", "ip_adapters"}
+TRANSLATED = {"model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions"}
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",
 "prompt": "a red circle", "prompt_2": null, "prompt_3": null, "negative_prompt": "blue",

@@ -90,6 +90,7 @@ def test_weights_in_8_bits_are_multiplied_by_their_scales(
         ({f"{UNET}no.such.scale_weight": torch.ones(1)}, "no.such.scale_weight .* not there"),
         ({f"{LAYER}.scale_weight": torch.ones(3, 3)}, r"proj_in.scale_weight .* shape \[3, 3\]"),
         ({f"{LAYER}.comfy_quant": torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)}, "says nvfp4"),
+        ({f"{LAYER}.bare.weight": torch.ones(8, 4, dtype=torch.int8)}, "bare.weight .* torch.int8, whose scales"),
     ],
 )
 def test_scales_of_another_kind_are_refused_by_name(extra: Tensors, reason: str) -> None:

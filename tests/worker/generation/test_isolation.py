@@ -1,8 +1,9 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
-Random histories of jobs over all families: adapters at several scales, of the denoiser and of text encoders, in
-every mode and with several schedulers, exact and fast, models and adapters that displace each other, jobs that are
-cancelled, and failures in the middle of everything. `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
+Random histories of jobs over all families: LoRAs at several scales, of the denoiser and of text encoders, reference
+images, textual inversions, in every mode and with several schedulers, exact and fast, models and adapters that
+displace each other, jobs that are cancelled, and failures in the middle of everything.
+`DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.forked_programs import fork_server
 from tests.support.images import encode_image
+from tests.support.inversions import with_inversions_of
 from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import (
     INPUT_IMAGES,
@@ -63,21 +65,26 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
             LoraSpec(id=f"{family}-broken", family=family, source=str(broken)),
         ]
     with_loras = catalogue.model_copy(update={"loras": tuple(rows)})
-    return with_ip_adapters(with_loras, folder / "ip")
+    with_references = with_ip_adapters(with_loras, folder / "ip")
+    return with_inversions_of(with_references, folder / "inversions", {"toy": 1, "look": 3})
 
 
 def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Iterator[JobParameters]:
     """One prompt with every kind of adapters: what one leaves behind would show in the others' images."""
     model = catalogue.model(f"shapes-{family}")
     prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
+    words = [row.id for row in catalogue.textual_inversions if row.family == family]
     plain, text = f"{family}-lora", f"{family}-text"
     for scales in ({}, {plain: 1.0}, {plain: -0.5}, {text: 0.5}, {text: 1.0}, {text: 1.0, plain: 0.5}):
         fast = len(scales) == 2
+        # The same text with its words as vectors, or as the words that they are without.
+        text = f"{prompt}, {', '.join(words)}" if words else prompt
         yield make_job(
             catalogue,
             family,
             rng.choice(list(model.family_spec.modes)),
-            prompt=prompt,
+            prompt=text,
+            textual_inversions=[{"name": word} for word in words if rng.random() < 0.4],
             seed=seed,
             num_inference_steps=14 if fast else 2,
             speed="fast" if fast else "exact",
@@ -184,6 +191,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
     """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
     family = catalogue.model(request.model).family
     sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
+    words = [row.id for row in catalogue.textual_inversions if row.family == family]
     references = [{"name": "sdxl-plus", "images": ["inputs/control.png"]}] if family == "sdxl" else []
     return [
         make_job(
@@ -192,6 +200,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
             batchable=True,
             num_inference_steps=2,
             prompt=request.prompt,
+            textual_inversions=[{"name": word} for word in words] if "text" in scales else [],
             ip_adapters=references if "lora" in scales else [],
             loras=[{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()],
         )

@@ -94,7 +94,7 @@ class WarmList:
     def _rehearse(self, names: Iterable[str]) -> None:
         """Remember which of these cannot be loaded. LoRAs are read when a job names them."""
         for name in names:
-            if name in self._pool.warm or name.startswith("lora:"):
+            if name in self._pool.warm or name.startswith(("lora:", "textual_inversion:")):
                 continue
             try:
                 self._pool.rehearse(name)

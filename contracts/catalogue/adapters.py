@@ -1,0 +1,65 @@
+"""Rows of adapters: LoRAs, IP-Adapters, textual inversions; each is one file for models of one family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from contracts.catalogue.rows import WeightRow
+
+if TYPE_CHECKING:
+    from contracts.catalogue.catalogue import ModelSpec
+
+
+class LoraSpec(WeightRow):
+    """A LoRA: a `.safetensors` file for models of one family.
+
+    Attributes:
+        trigger: words in the prompt that activate it; shown to people.
+        models: ids of the models whose layers it fits; empty: all of its family.
+    """
+
+    trigger: str = ""
+    models: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _family_takes_loras(self) -> Self:
+        if not self.family_spec.denoiser_layers:
+            raise ValueError(f"family {self.family} takes no LoRAs")
+        return self
+
+    def suits(self, model: ModelSpec) -> bool:
+        """Return whether it works with this model."""
+        return self.family == model.family and (not self.models or model.id in self.models)
+
+
+class IpAdapterSpec(LoraSpec):
+    """An IP-Adapter: a `.safetensors` file for models of one family.
+
+    Attributes:
+        image_encoder: folder with the CLIP image encoder that it was trained with, in transformers' layout.
+    """
+
+    image_encoder: str
+
+
+class TextualInversionSpec(LoraSpec):
+    """A textual inversion: a `.safetensors` file of vectors that a word in a prompt stands for.
+
+    Attributes:
+        trigger: another word than its id; without spaces.
+    """
+
+    trigger: str = Field("", pattern=r"^(<?[^\W_][\w.-]{0,63}>?)?$")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words in a prompt that stand for it."""
+        return tuple(dict.fromkeys(word for word in (self.id, self.trigger.strip("<>")) if word))
+
+    @model_validator(mode="after")
+    def _family_takes_loras(self) -> Self:
+        if not self.family_spec.inversion_encoders:
+            raise ValueError(f"family {self.family} takes no textual inversions")
+        return self
