@@ -168,6 +168,6 @@ def test_only_the_keys_with_a_ttl_in_the_table_expire(full_redis: JobQueue) -> N
 
     names = (
         "idempotency owner_idempotency retries worker worker_state upload rate caller_options "
-        "flushed write_probe signer_lock usage file"
+        "flushed write_probe signer_lock usage file owner_uploads"
     )
     assert expiring == {TABLE[name] for name in names.split()}
