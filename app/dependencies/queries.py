@@ -31,8 +31,14 @@ def null_is_absent(text: str | None) -> str | None:
     return None if text == _NULL else text
 
 
+def null_means(default: object) -> BeforeValidator:
+    """Take a parameter's default where its text is the word for that. Place it behind `Query`, as below."""
+    return BeforeValidator(lambda value: default if value == _NULL else value)
+
+
+#: Behind `Query`: in front of it, limits of length and range would be applied to None, which is a TypeError.
 NULL_IS_ABSENT = BeforeValidator(null_is_absent)
-_NULL_IS_DEFAULT_LIMIT = BeforeValidator(lambda value: _DEFAULT_LIMIT if value == _NULL else value)
+_NULL_IS_DEFAULT_LIMIT = null_means(_DEFAULT_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,13 @@ class PageQuery:
 async def _filter(
     request: Request,
     status: Annotated[
-        JobState | None, NULL_IS_ABSENT, Query(description="Only jobs with this status. Default: any.")
+        JobState | None, Query(description="Only jobs with this status. Default: any."), NULL_IS_ABSENT
     ] = None,
     model: Annotated[
-        str | None, NULL_IS_ABSENT, Query(description="Only jobs of this model, by its id. Default: any.")
+        str | None, Query(description="Only jobs of this model, by its id. Default: any."), NULL_IS_ABSENT
     ] = None,
     task: Annotated[
-        Task | None, NULL_IS_ABSENT, Query(description="Only jobs of this task. Default: any.")
+        Task | None, Query(description="Only jobs of this task. Default: any."), NULL_IS_ABSENT
     ] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""
@@ -67,14 +73,14 @@ async def _filter(
 async def _queue_filter(
     model: Annotated[
         str | None,
-        NULL_IS_ABSENT,
         Query(max_length=200, description="Only of this model, by its id. Default: any."),
+        NULL_IS_ABSENT,
     ] = None,
     owner: Annotated[
-        str | None, NULL_IS_ABSENT, Query(max_length=64, description="Only of this owner. Default: any.")
+        str | None, Query(max_length=64, description="Only of this owner. Default: any."), NULL_IS_ABSENT
     ] = None,
     priority: Annotated[
-        Priority | None, NULL_IS_ABSENT, Query(description="Only of this priority. Default: any.")
+        Priority | None, Query(description="Only of this priority. Default: any."), NULL_IS_ABSENT
     ] = None,
 ) -> QueueFilter:
     return QueueFilter(model, owner, priority)
@@ -118,13 +124,13 @@ async def _refuse_unknown(request: Request) -> None:
 async def _page(
     limit: Annotated[
         int,
+        Query(ge=1, le=100, description="Maximum number of jobs in the answer."),
         _NULL_IS_DEFAULT_LIMIT,
-        Query(ge=1, le=100, description="Maximum number of jobs in the answer, 1–100."),
     ] = _DEFAULT_LIMIT,
     cursor: Annotated[
         str | None,
-        NULL_IS_ABSENT,
         Query(description="`next_cursor` of the previous page. Default: the first page."),
+        NULL_IS_ABSENT,
     ] = None,
 ) -> PageQuery:
     try:
@@ -137,8 +143,8 @@ async def _page(
 
 _Include = Annotated[
     Literal["receipt"] | None,
-    NULL_IS_ABSENT,
     Query(description="`receipt`: with the receipts of finished jobs, which are long. Default: without them."),
+    NULL_IS_ABSENT,
 ]
 
 

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.access import GENERATE_ONLY, PrincipalDep
 from app.dependencies.bodies import JsonBodyDep
+from app.dependencies.queries import null_means
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import HeldSubmissionDep
 from app.dialects.a1111.options import (
@@ -42,7 +43,7 @@ from contracts.redis.connection import redis_errors_are_unavailable
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 _DOCUMENTED: dict[str, Any] = {"responses": problems(*MAKING, 502, 504)}
-_SkipImage = Annotated[bool, Query(description="Leave out `current_image`.")]
+_SkipImage = Annotated[bool, Query(description="Leave out `current_image`."), null_means(False)]
 
 
 @router.post(

@@ -56,10 +56,10 @@ def list_all_jobs(
     services: ServicesDep,
     links: LinksDep,
     owner: Annotated[
-        str | None, NULL_IS_ABSENT, Query(max_length=64, description="Only jobs of this owner. Default: any.")
+        str | None, Query(max_length=64, description="Only jobs of this owner. Default: any."), NULL_IS_ABSENT
     ] = None,
     priority: Annotated[
-        Priority | None, NULL_IS_ABSENT, Query(description="Only jobs of this priority. Default: any.")
+        Priority | None, Query(description="Only jobs of this priority. Default: any."), NULL_IS_ABSENT
     ] = None,
 ) -> AdminJobList:
     """List the jobs of all owners, newest first, without their prompts; pages are as those of `GET /v1/jobs`."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED
-from app.dependencies.queries import NULL_IS_ABSENT
+from app.dependencies.queries import NULL_IS_ABSENT, null_means
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.auth.api_keys import Key, Scope
@@ -46,11 +46,13 @@ class KeyList(ListView[KeyView]):
 @router.get("/keys")
 def list_keys(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of keys in the answer.")] = 100,
+    limit: Annotated[
+        int, Query(ge=1, le=1000, description="Maximum number of keys in the answer."), null_means(100)
+    ] = 100,
     cursor: Annotated[
         int | None,
-        NULL_IS_ABSENT,
         Query(ge=0, le=2**31, description="`next_cursor` of the previous page. Default: the first page."),
+        NULL_IS_ABSENT,
     ] = None,
 ) -> KeyList:
     """List the API keys, revoked ones included, with their last use; nobody can see a key's secret again."""

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from app.audit import record_action
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
-from app.dependencies.queries import NULL_IS_ABSENT, QueueFilterDep
+from app.dependencies.queries import NULL_IS_ABSENT, QueueFilterDep, null_means
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.services import Services
@@ -72,11 +72,13 @@ class PurgeView(BaseModel):
 def list_queues(
     filters: QueueFilterDep,
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of queues in the answer.")] = 50,
+    limit: Annotated[
+        int, Query(ge=1, le=100, description="Maximum number of queues in the answer."), null_means(50)
+    ] = 50,
     cursor: Annotated[
         str | None,
-        NULL_IS_ABSENT,
         Query(max_length=400, description="`next_cursor` of the previous page. Default: the first page."),
+        NULL_IS_ABSENT,
     ] = None,
 ) -> WaitingQueueList:
     """List what waits, of all owners: a row for each priority, model and owner, the highest priority first."""
@@ -155,8 +157,8 @@ def list_holds(services: ServicesDep) -> HoldsView:
 
 _Model = Annotated[
     str | None,
-    NULL_IS_ABSENT,
     Query(max_length=200, description="Only this model, by its id. Default: all models."),
+    NULL_IS_ABSENT,
 ]
 
 

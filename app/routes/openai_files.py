@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.bodies import JsonLinesFileDep
-from app.dependencies.queries import NULL_IS_ABSENT
+from app.dependencies.queries import NULL_IS_ABSENT, null_means
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.openai_batches.schema import (
@@ -80,12 +80,16 @@ def list_files(
     services: ServicesDep,
     principal: PrincipalDep,
     purpose: Annotated[
-        Purpose | None, NULL_IS_ABSENT, Query(description="Only files of this purpose. Default: any.")
+        Purpose | None, Query(description="Only files of this purpose. Default: any."), NULL_IS_ABSENT
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=10_000, description="Maximum number of files in the answer.")] = 10_000,
-    order: Annotated[FileOrder, Query(description="`desc`: newest first; `asc`: oldest first.")] = "desc",
+    limit: Annotated[
+        int, Query(ge=1, le=10_000, description="Maximum number of files in the answer."), null_means(10_000)
+    ] = 10_000,
+    order: Annotated[
+        FileOrder, Query(description="`desc`: newest first; `asc`: oldest first."), null_means("desc")
+    ] = "desc",
     after: Annotated[
-        str | None, NULL_IS_ABSENT, Query(description="`last_id` of the previous page. Default: the first page.")
+        str | None, Query(description="`last_id` of the previous page. Default: the first page."), NULL_IS_ABSENT
     ] = None,
 ) -> FileList:
     """List your files: those uploaded for batches, and their results."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
-from app.dependencies.queries import NULL_IS_ABSENT
+from app.dependencies.queries import NULL_IS_ABSENT, null_means
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import FieldProblem, InvalidRequest
@@ -54,11 +54,11 @@ def read_days(
     services: ServicesDep,
     first: Annotated[
         date | None,
-        NULL_IS_ABSENT,
         Query(alias="from", description=f"First day, in UTC. Default: {_DEFAULT_DAYS - 1} days before the last."),
+        NULL_IS_ABSENT,
     ] = None,
     last: Annotated[
-        date | None, NULL_IS_ABSENT, Query(alias="to", description="Last day, in UTC. Default: today.")
+        date | None, Query(alias="to", description="Last day, in UTC. Default: today."), NULL_IS_ABSENT
     ] = None,
 ) -> Days:
     """Return the days that a query names."""
@@ -86,14 +86,16 @@ def list_usage(
     days: DaysDep,
     key: Annotated[
         str | None,
-        NULL_IS_ABSENT,
         Query(max_length=64, description="Only of this API key, by its id. Default: any."),
+        NULL_IS_ABSENT,
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of rows in the answer.")] = 100,
+    limit: Annotated[
+        int, Query(ge=1, le=1000, description="Maximum number of rows in the answer."), null_means(100)
+    ] = 100,
     cursor: Annotated[
         str | None,
-        NULL_IS_ABSENT,
         Query(max_length=100, description="`next_cursor` of the previous page. Default: the first page."),
+        NULL_IS_ABSENT,
     ] = None,
 ) -> UsageList:
     """List what the jobs of each API key have used, by day; the service knows the last 92 days."""
