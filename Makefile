@@ -32,13 +32,13 @@ check: lint  ## linters, types, and the tests that need no model: the quick one
 clients: .venv/installed-dev build/generators/bin/datamodel-codegen  ## pack the Python and the TypeScript client into build/clients; needs PyPI, node, and npm's registry
 	$(BIN)/python -m clients.build
 
-test-node: .venv/installed-dev  ## the TypeScript client and the OpenAI package of npm against the service, and types generated for TypeScript; needs node, and npm's registry
+test-node: .venv/installed-dev  ## the TypeScript client, the OpenAI package of npm and Vercel's AI SDK against the service, and types generated for TypeScript; needs node, and npm's registry
 	$(BIN)/python -m clients.build typescript
 	$(BIN)/python -m pytest tests/clients/typescript.py tests/openai_node/images.py tests/generated_clients/typescript.py
 
-test-clients: .venv/installed-dev build/generators/bin/openapi-python-client build/generators/bin/datamodel-codegen  ## the Python client's package and its types, and one generated from the OpenAPI document; needs PyPI
+test-clients: .venv/installed-dev build/generators/bin/openapi-python-client build/generators/bin/datamodel-codegen build/litellm/bin/litellm  ## the Python client's package and its types, one generated from the OpenAPI document, and litellm against the service; needs PyPI
 	$(BIN)/python -m clients.build python
-	$(BIN)/python -m pytest tests/clients/python_types.py tests/generated_clients/python.py
+	$(BIN)/python -m pytest tests/clients/python_types.py tests/generated_clients/python.py tests/litellm_client/images.py
 
 test-browser: .venv/installed-dev  ## "Try it out" of every route at /docs; needs Chromium (apt-get install chromium), node, and npm's registry
 	$(BIN)/python -m pytest -s tests/docs_browser/docs.py
@@ -77,6 +77,11 @@ build/generators/bin/openapi-python-client: build/generators/bin/python
 
 build/generators/bin/datamodel-codegen: build/generators/bin/python
 	PIP_CONSTRAINT= build/generators/bin/python -m pip install --quiet datamodel-code-generator==0.89.0
+
+# In an environment of its own: it brings 380 MB, and pins of its own.
+build/litellm/bin/litellm:
+	$(PYTHON) -m venv build/litellm
+	PIP_CONSTRAINT= build/litellm/bin/python -m pip install --quiet litellm==1.110.2
 
 build/audit/bin/pip-audit:
 	$(PYTHON) -m venv build/audit

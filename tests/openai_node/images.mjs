@@ -61,7 +61,31 @@ async function lists() {
   assert.equal((await client.models.retrieve("shapes-flux")).id, "shapes-flux");
 }
 
-for (const check of [generates, streams, edits, fails, lists]) {
+async function runsBatches() {
+  const body = (size) => ({ prompt, size, response_format: "url" });
+  const lines = ["64x64", "68x64"].map((size) => JSON.stringify(
+    { custom_id: size, method: "POST", url: "/v1/images/generations", body: body(size) },
+  ));
+  const file = await client.files.create({ file: await toFile(Buffer.from(lines.join("\n")), "r.jsonl"), purpose: "batch" });
+  let batch = await client.batches.create(
+    { input_file_id: file.id, endpoint: "/v1/images/generations", completion_window: "24h" },
+  );
+  while (batch.status !== "completed") {
+    assert.ok(["validating", "in_progress", "finalizing"].includes(batch.status), batch.status);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    batch = await client.batches.retrieve(batch.id);
+  }
+  assert.deepEqual(batch.request_counts, { total: 2, completed: 1, failed: 1 });
+  const result = JSON.parse(await (await client.files.content(batch.output_file_id)).text());
+  assert.deepEqual([result.custom_id, result.response.status_code], ["64x64", 200]);
+  const failure = JSON.parse(await (await client.files.content(batch.error_file_id)).text());
+  assert.deepEqual([failure.custom_id, failure.response.body.error.param], ["68x64", "size"]);
+  const ids = [];
+  for await (const { id } of client.batches.list()) ids.push(id);
+  assert.deepEqual(ids, [batch.id]);
+}
+
+for (const check of [generates, streams, edits, fails, lists, runsBatches]) {
   await check();
   console.log(`${check.name}: ok`);
 }
