@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from app.dialects.openai_schema import FILE_FIELDS, EditRequest
 from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
+from app.parsing.requests import from_json_or_none
 from app.parsing.schemas import takes_text
+from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import PROMPT_FIELDS
 
+#: An image of a JSON body, as errors show it.
+_IMAGE_OBJECT = '{"image_url": …} with a data: or https:// URL, or the name of an upload'
 #: Fields of a form in which `null` is a word, and not an absent value.
 _FREE_TEXT = frozenset({*PROMPT_FIELDS, "user", "safety_identifier"})
 
@@ -56,6 +60,53 @@ def read_edit_form(fields: Sequence[tuple[str, str | bytes]]) -> RequestBody:
         values |= {"image": [first], "references": [further]}
     flat = {name: entries[0] if len(entries) == 1 else entries for name, entries in values.items()}
     return RequestBody(json.dumps(flat).encode(), files)
+
+
+def with_plain_images(raw: bytes) -> bytes:
+    """A JSON body whose images are objects, `"images": [{"image_url": …}]`, with texts under our names instead.
+
+    Bytes that are not JSON are returned as they are, for the parser to word the error.
+
+    Raises:
+        BodyTooLarge: as `check_json` says.
+        InvalidRequest: as `check_json` says, or an object names no image.
+    """
+    if not any(name in raw for name in (b'"images"', b'"image_url"', b'"file_id"')):
+        return raw
+    check_json(raw, EditRequest.model_fields)
+    body = from_json_or_none(raw)
+    if not isinstance(body, dict):
+        return raw
+    problems: list[FieldProblem] = []
+    images = body.pop("images", None)
+    if images is not None:
+        if body.get("image") is not None:
+            problems.append(FieldProblem("images", "is another name for image; send one of them"))
+        elif not isinstance(images, list) or not images:
+            problems.append(FieldProblem("images", f"must be a list of objects, {_IMAGE_OBJECT}"))
+        else:
+            body["image"], *further = (
+                _url_of(f"images.{number}", image, problems) for number, image in enumerate(images)
+            )
+            body |= {"references": further} if further else {}
+    if isinstance(body.get("mask"), dict):
+        body["mask"] = _url_of("mask", body["mask"], problems)
+    if problems:
+        raise InvalidRequest(problems)
+    return to_json(body)
+
+
+def _url_of(path: str, image: object, problems: list[FieldProblem]) -> str:
+    """The text of an image object; an empty one, and a problem, where it has none."""
+    given = {name: value for name, value in image.items() if value is not None} if isinstance(image, dict) else {}
+    url = given.get("image_url")
+    if given.keys() == {"image_url"} and isinstance(url, str):
+        return url
+    if "file_id" in given:
+        problems.append(FieldProblem(f"{path}.file_id", f"names no image here; send {_IMAGE_OBJECT}"))
+    else:
+        problems.append(FieldProblem(path, f"must be an object, {_IMAGE_OBJECT}"))
+    return ""
 
 
 def _form_value(name: str, value: str | bytes) -> Any:

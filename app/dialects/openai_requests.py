@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from app.dialects.openai_forms import with_plain_images
 from app.dialects.openai_schema import EditRequest, ImageRequest
 from app.inputs.reader import GivenImage, InputReader
-from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, build, read, read_values
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
@@ -36,7 +36,7 @@ def read_request(kind: type[_AnyImageRequest], raw: bytes) -> Reading[_AnyImageR
         UnreadableBody, BodyTooLarge: as `read` says.
         InvalidRequest: so much is wrong that nothing more can be said.
     """
-    reading = read(kind, raw)
+    reading = read(kind, with_plain_images(raw) if issubclass(kind, EditRequest) else raw)
     if not reading.requests:
         reading.require()
     return reading.with_problems(lambda request: list(_contradictions(request)))
@@ -53,12 +53,9 @@ def draft_request(
         InvalidRequest: the mask is opaque.
         ImageTooLarge, NotAnImage, Unavailable: about the mask.
     """
-    ours: list[Reading[JobRequest]] = [_read_ours(request, catalogue) for request in reading.requests]
-    problems = (*reading.problems, *agreed([found.problems for found in ours], reading.made_up))
-    if problems:
-        requests = tuple(request for found in ours for request in found.requests)
-        made_up = reading.made_up.union(*(found.made_up for found in ours))
-        return Reading(requests, problems, max(reading.count, len(problems)), made_up), None
+    ours = reading.translated([_read_ours(request, catalogue) for request in reading.requests])
+    if ours.problems:
+        return ours, None
     request, given = translate(reading.requests[0], catalogue, inputs, files)
     return Reading((request,)), given
 

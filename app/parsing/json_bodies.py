@@ -23,7 +23,17 @@ UNKNOWN_FIELD = "is not a field of this request; remove it"
 MAX_JSON_BYTES = 256 * 2**10
 #: Fields whose values are images, in any request and at any depth. Only these may be larger.
 IMAGE_FIELDS = frozenset(
-    {b"image", b"mask_image", b"mask", b"inputs", b"init_images", b"input_image", b"controlnet_images"}
+    {
+        b"image",
+        b"mask_image",
+        b"mask",
+        b"references",
+        b"inputs",
+        b"init_images",
+        b"input_image",
+        b"controlnet_images",
+        b"image_url",
+    }
 )
 
 #: Limit on the entries of any list, and on the names of any object: each that is not allowed costs an error, which

@@ -19,6 +19,7 @@ from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest
 from contracts.requests.schema import REQUESTS, JobRequest
 
 _AnyModel = TypeVar("_AnyModel", bound=BaseModel)
+_Ours = TypeVar("_Ours", bound=BaseModel)
 _ANY_TASK: TypeAdapter[JobRequest] = TypeAdapter(
     Annotated[Union[tuple(REQUESTS.values())], Field(discriminator="task")]  # type: ignore[arg-type]  # noqa: UP007
 )
@@ -45,6 +46,23 @@ class Reading(Generic[_AnyModel]):
         """The same, with the problems that all of the requests have."""
         found = agreed([find(request) for request in self.requests], self.made_up)
         return replace(self, problems=(*self.problems, *found), count=self.count + len(found))
+
+    def translated(
+        self, ours: Sequence[Reading[_Ours]], more: Sequence[Sequence[FieldProblem]] | None = None
+    ) -> Reading[_Ours]:
+        """The reading of what each of the requests is translated into, with the problems of both.
+
+        Args:
+            more: further problems of each translation.
+        """
+        further = [()] * len(ours) if more is None else more
+        found = [(*problems, *reading.problems) for problems, reading in zip(further, ours, strict=True)]
+        problems = (*self.problems, *agreed(found, self.made_up))
+        if not problems:
+            return ours[0]
+        requests = tuple(request for reading in ours for request in reading.requests)
+        made_up = self.made_up.union(*(reading.made_up for reading in ours))
+        return Reading(requests, problems, max(self.count, len(problems)), made_up)
 
     def require(self) -> _AnyModel:
         """The request.

@@ -1,1 +1,1 @@
-"""`litellm` against the service; run by `make test-clients`, since it brings 380 MB into an environment of its own."""
+"""`litellm` against the service; run by `make test-clients`, in an environment of its own: it brings 380 MB."""

@@ -1,1 +1,1 @@
-"""Packages of npm: `openai` and Vercel's AI SDK; run by `make test-node`, since it needs node, and fails without it."""
+"""Packages of npm, `openai` and Vercel's AI SDK; run by `make test-node`, since they need node."""

@@ -13,7 +13,6 @@ from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
 from app.inputs.reader import GivenImage, InputReader
-from app.parsing.partial_requests import agreed
 from app.parsing.requests import Reading, read, read_values
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS
@@ -82,13 +81,10 @@ class Translator:
             InvalidRequest, ImageTooLarge, NotAnImage, TooManyImages, Unavailable: about an image.
         """
         drafts = [self._translate(request) for request in reading.requests]
-        found = [[*draft.problems, *draft.reading.problems] for draft in drafts]
-        problems = (*reading.problems, *agreed(found, reading.made_up))
-        if problems:
-            requests = tuple(request for draft in drafts for request in draft.reading.requests)
-            made_up = reading.made_up.union(*(draft.reading.made_up for draft in drafts))
-            return Reading(requests, problems, max(reading.count, len(problems)), made_up), None
-        return drafts[0].reading, self._read_images(reading.requests[0], drafts[0].reading.requests[0])
+        ours = reading.translated([draft.reading for draft in drafts], [draft.problems for draft in drafts])
+        if ours.problems:
+            return ours, None
+        return ours, self._read_images(reading.requests[0], ours.requests[0])
 
     def options_for(self, request: A1111Request) -> A1111Options:
         """The caller's options for one call: those that it overrides, else those that were set before."""

@@ -190,6 +190,8 @@ class BatchFeeder:
         done: Round,
     ) -> bool:
         """Create jobs for the next lines, as far as there is room; returns whether that was the last line."""
+        if room <= 0:
+            return False
         ends = time.monotonic() + _ROUND_SECONDS
         for line in read_lines(self._services.storage, batch, self._services.settings.max_body_bytes):
             if len(done.started) >= room or time.monotonic() >= ends:
