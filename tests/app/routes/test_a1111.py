@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -32,6 +31,19 @@ PROMPT = {"prompt": "a red circle"}
 IMAGE, MASK = to_base64(draw_shape()), to_base64(left_half_mask())
 IMG2IMG_BODY: dict[str, Any] = {**PROMPT, "init_images": [IMAGE]}
 UNIT: dict[str, Any] = {"model": "shapes-sdxl-silhouette", "image": IMAGE}
+#: What a unit says of its preprocessor; ours, and the values of its options.
+MODULES: list[tuple[dict[str, Any], str, tuple[float, ...]]] = [
+    ({"module": "canny", "pixel_perfect": True}, "canny", (100, 200, 64)),
+    (
+        {"module": "Canny", "processor_res": 128, "threshold_a": 20, "threshold_b": 90.4},
+        "canny",
+        (20, 90, 128),
+    ),
+    ({"module": "canny", "threshold_a": 90, "threshold_b": 20}, "canny", (20, 90, 64)),
+    ({"module": "canny", "threshold_a": -1, "processor_res": -1}, "canny", (100, 200, 512)),
+    ({"module": "invert (from white bg & black line)"}, "invert", (64,)),
+    ({"module": "blur_gaussian", "threshold_a": 2.5, "threshold_b": 99}, "blur", (2.5, 64)),
+]
 SMALL = {"width": 64, "height": 64}
 
 
@@ -123,32 +135,14 @@ def test_units_become_controls(client: TestClient, jobs: list[JobRecord], storag
     assert jobs[1].parameters.image != jobs[1].parameters.controls[0].image
 
 
-@pytest.mark.parametrize(
-    ("unit", "preprocess", "options"),
-    [
-        ({"module": "canny", "pixel_perfect": True}, "canny", (100, 200, 64)),
-        (
-            {"module": "Canny", "processor_res": 128, "threshold_a": 20, "threshold_b": 90.4},
-            "canny",
-            (20, 90, 128),
-        ),
-        ({"module": "canny", "threshold_a": 90, "threshold_b": 20}, "canny", (20, 90, 64)),
-        ({"module": "canny", "threshold_a": -1, "processor_res": -1}, "canny", (100, 200, 512)),
-        ({"module": "invert (from white bg & black line)"}, "invert", (64,)),
-        ({"module": "blur_gaussian", "threshold_a": 2.5, "threshold_b": 99}, "blur", (2.5, 64)),
-    ],
-)
-def test_the_module_of_a_unit_makes_its_control_image(
-    client: TestClient, jobs: list[JobRecord], unit: dict[str, Any], preprocess: str, options: tuple[float, ...]
-) -> None:
-    scripts = {"controlnet": {"args": [UNIT | unit]}}
-
-    answer = client.post(TXT2IMG, json={**PROMPT, **SMALL, "alwayson_scripts": scripts})
-
-    assert answer.status_code == 200, answer.text
-    (control,) = jobs[0].parameters.controls
-    assert control.preprocess == preprocess
-    assert tuple((control.preprocess_options or {}).values()) == options
+def test_the_module_of_a_unit_makes_its_control_image(client: TestClient, jobs: list[JobRecord]) -> None:
+    for unit, preprocess, options in MODULES:
+        scripts = {"controlnet": {"args": [UNIT | unit]}}
+        answer = client.post(TXT2IMG, json={**PROMPT, **SMALL, "alwayson_scripts": scripts})
+        assert answer.status_code == 200, answer.text
+        (control,) = jobs[-1].parameters.controls
+        assert control.preprocess == preprocess
+        assert tuple((control.preprocess_options or {}).values()) == options
 
 
 def test_detected_images_are_those_of_the_module(client: TestClient) -> None:

@@ -43,6 +43,43 @@ def photo(size: tuple[int, int] = (300, 200)) -> Image.Image:
     return image
 
 
+#: A control's fields that are refused, and by which one.
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"preprocess": "sharpen"}, "preprocess"),
+    ({"preprocess_options": {"sigma": 2}}, "preprocess_options"),
+    ({"preprocess": "canny", "preprocess_options": {"sigma": 2}}, "preprocess_options.sigma"),
+    (
+        {"preprocess": "canny", "preprocess_options": {"high_threshold": 256}},
+        "preprocess_options.high_threshold",
+    ),
+    (
+        {"preprocess": "canny", "preprocess_options": {"low_threshold": 50.5}},
+        "preprocess_options.low_threshold",
+    ),
+    (
+        {"preprocess": "canny", "preprocess_options": {"low_threshold": 201}},
+        "preprocess_options.low_threshold",
+    ),
+    (
+        {"preprocess": "canny", "preprocess_options": {"high_threshold": 9}},
+        "preprocess_options.high_threshold",
+    ),
+    ({"preprocess": "blur", "preprocess_options": {"sigma": "2"}}, "preprocess_options.sigma"),
+    ({"preprocess": "blur", "preprocess_options": {"sigma": True}}, "preprocess_options.sigma"),
+    ({"preprocess": "blur", "preprocess_options": {"resolution": 4096}}, "preprocess_options.resolution"),
+    ({"preprocess": "blur", "preprocess_options": [2]}, "preprocess_options"),
+]
+#: Bodies of `POST /v1/preprocess`, their status and the field that is told.
+UNREADABLE: list[tuple[dict[str, Any], int, str]] = [
+    ({"preprocess": "canny"}, 422, "image"),
+    ({"image": to_data_url(photo())}, 422, "preprocess"),
+    ({"image": "AAAA", "preprocess": "canny"}, 415, "image"),
+    ({"image": "upload:nothing", "preprocess": "canny"}, 422, "image"),
+    ({"image": "/etc/passwd", "preprocess": "canny"}, 422, "image"),
+    ({"image": to_data_url(photo()), "module": "canny"}, 422, "module"),
+]
+
+
 def body_of(control: dict[str, Any], **fields: Any) -> dict[str, Any]:
     entry = {"controlnet": "edges", "image": to_data_url(photo())} | control
     return {"prompt": "a ball", "width": 256, "height": 256, "controls": [entry]} | fields
@@ -100,66 +137,23 @@ def test_two_controls_may_be_made_of_one_photo(client: TestClient, queue: JobQue
     assert (plain.source, plain.preprocess_options) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("control", "field"),
-    [
-        ({"preprocess": "sharpen"}, "preprocess"),
-        ({"preprocess_options": {"sigma": 2}}, "preprocess_options"),
-        ({"preprocess": "canny", "preprocess_options": {"sigma": 2}}, "preprocess_options.sigma"),
-        (
-            {"preprocess": "canny", "preprocess_options": {"high_threshold": 256}},
-            "preprocess_options.high_threshold",
-        ),
-        (
-            {"preprocess": "canny", "preprocess_options": {"low_threshold": 50.5}},
-            "preprocess_options.low_threshold",
-        ),
-        (
-            {"preprocess": "canny", "preprocess_options": {"low_threshold": 201}},
-            "preprocess_options.low_threshold",
-        ),
-        (
-            {"preprocess": "canny", "preprocess_options": {"high_threshold": 9}},
-            "preprocess_options.high_threshold",
-        ),
-        ({"preprocess": "blur", "preprocess_options": {"sigma": "2"}}, "preprocess_options.sigma"),
-        ({"preprocess": "blur", "preprocess_options": {"sigma": True}}, "preprocess_options.sigma"),
-        ({"preprocess": "blur", "preprocess_options": {"resolution": 4096}}, "preprocess_options.resolution"),
-        ({"preprocess": "blur", "preprocess_options": [2]}, "preprocess_options"),
-    ],
-)
-def test_what_is_wrong_is_told_by_its_field_before_anything_is_made(
-    control: dict[str, Any], field: str, client: TestClient, queue: JobQueue
-) -> None:
-    job = client.post("/v1/controlnet", json=body_of(control))
-
-    assert job.status_code == 422, job.text
-    assert [problem["field"] for problem in job.json()["errors"]] == [f"controls.0.{field}"]
+def test_what_is_wrong_is_told_by_its_field_before_anything_is_made(client: TestClient) -> None:
+    for control, field in REFUSED:
+        job = client.post("/v1/controlnet", json=body_of(control))
+        assert job.status_code == 422, (control, job.text)
+        assert [problem["field"] for problem in job.json()["errors"]] == [f"controls.0.{field}"]
+        if "preprocess" in control:
+            shown = client.post("/v1/preprocess", json={"image": to_data_url(photo()), **control})
+            assert shown.status_code == 422, (control, shown.text)
+            assert [problem["field"] for problem in shown.json()["errors"]] == [field]
     assert client.get("/v1/jobs").json()["data"] == []
-    if "preprocess" in control:
-        shown = client.post("/v1/preprocess", json={"image": to_data_url(photo()), **control})
-        assert shown.status_code == 422, shown.text
-        assert [problem["field"] for problem in shown.json()["errors"]] == [field]
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "field"),
-    [
-        ({"preprocess": "canny"}, 422, "image"),
-        ({"image": to_data_url(photo())}, 422, "preprocess"),
-        ({"image": "AAAA", "preprocess": "canny"}, 415, "image"),
-        ({"image": "upload:nothing", "preprocess": "canny"}, 422, "image"),
-        ({"image": "/etc/passwd", "preprocess": "canny"}, 422, "image"),
-        ({"image": to_data_url(photo()), "module": "canny"}, 422, "module"),
-    ],
-)
-def test_the_shown_image_is_as_bounded_as_any_other(
-    body: dict[str, Any], status: int, field: str, client: TestClient
-) -> None:
-    answer = client.post("/v1/preprocess", json=body)
-
-    assert answer.status_code == status, answer.text
-    assert field in [problem["field"] for problem in answer.json()["errors"]]
+def test_the_shown_image_is_as_bounded_as_any_other(client: TestClient) -> None:
+    for body, status, field in UNREADABLE:
+        answer = client.post("/v1/preprocess", json=body)
+        assert answer.status_code == status, (body, answer.text)
+        assert field in [problem["field"] for problem in answer.json()["errors"]]
 
 
 def test_the_list_says_what_each_takes_and_a_default_is_within_the_range(client: TestClient) -> None:

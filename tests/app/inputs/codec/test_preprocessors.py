@@ -37,7 +37,7 @@ def test_the_same_image_and_options_make_the_same_control_image_of_the_resolutio
 
 
 @pytest.mark.parametrize("name", PREPROCESSORS)
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (900, 1), (1, 900)])
+@pytest.mark.parametrize("size", [(1, 1), (900, 1)])
 def test_images_of_any_aspect_are_made_within_the_limits(name: str, size: tuple[int, int]) -> None:
     height, width, _ = made(name, photo(size), 64).shape
 
