@@ -8,5 +8,7 @@ operation.py     reference: settings, catalogue keys, metrics, events, from thei
 command_line.py  reference: the `darkroom` command, from its parser
 drawing.py       a drawing of the rooms of the tree, from its imports
 markdown.py      tables and docstrings as Markdown
+recorder.py      records walks: runs their commands on a terminal, and writes pages of what they printed
+walks/           the walks, as `recorder.py` reads them
 zensical.toml    order of the pages, theme, and rules
 """
