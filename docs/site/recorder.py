@@ -176,7 +176,6 @@ class Walk:
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
              f"--screenshot={picture}", f"--window-size={_WINDOW[0]},{_WINDOW[1]}", "--virtual-time-budget=8000",
              "--timeout=20000",  # while a stream of events is open, virtual time stands still
-            
              f"http://127.0.0.1:{self._port}/"],
             check=True, capture_output=True, timeout=300,
         )  # fmt: skip
