@@ -35,6 +35,7 @@ from app.routes import (
     health,
     huggingface,
     images,
+    ip_adapters,
     jobs,
     loras,
     metrics,
@@ -112,7 +113,7 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     for module in (health, metrics, provenance):
         app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
-    native = (*making, jobs, uploads, loras, textual_inversions, models, catalogue)
+    native = (*making, jobs, uploads, loras, textual_inversions, ip_adapters, models, catalogue)
     operations = (workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)

@@ -10,8 +10,9 @@ uploads.py     upload images
 adapter_files.py  what uploads of all kinds of adapters share
 loras.py       list, upload and delete LoRAs
 textual_inversions.py  the same of textual inversions
+ip_adapters.py  the same of IP-Adapters
 models.py      models, and the schemas of their requests
-catalogue.py   ControlNets, IP-Adapters, schedulers, preprocessors
+catalogue.py   ControlNets, schedulers, preprocessors
 preprocess.py  make a control image and show it
 workers.py     operators: the live workers
 openai.py      OpenAI's image API

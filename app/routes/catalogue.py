@@ -1,4 +1,4 @@
-"""Routes that list what the service offers beside models: ControlNets, IP-Adapters, schedulers, preprocessors."""
+"""Routes that list what the service offers beside models and adapters: ControlNets, schedulers, preprocessors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pydantic import BaseModel, Field
 from app.dependencies.access import LIST_LIMITED
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
-from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
-from contracts.processes.workers import WorkerReport, is_ready, preparation_of
-from contracts.weights.ip_adapter_rows import find_ip_adapter_facts
+from contracts.processes.workers import is_ready, preparation_of
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -31,23 +29,6 @@ class ControlNetView(BaseModel):
     kind: str = Field(description="`hint`: takes a control image; `inpaint`: reads the job's image and mask.")
     preprocessors: list[str] = Field(description="Names of the preprocessors that make its control images.")
     ready: bool = Field(description="Whether any worker has its files, so that a job waits for no download.")
-    preparing: Preparation | None = Field(
-        description="How a worker's download of it goes on; null where none is needed or under way."
-    )
-
-
-class IpAdapterView(BaseModel):
-    """One IP-Adapter. What is read from its file is null where the API cannot read the file."""
-
-    id: str = Field(description="Value of `name` in a request's `ip_adapters`.")
-    family: str = Field(description="Architecture of the models that it works with.")
-    title: str = Field(description="Name for people.")
-    models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
-    kind: str | None = Field(
-        description="`plain`: reads one vector of an image; `plus` and `full` read more of it."
-    )
-    tokens: int | None = Field(description="Tokens that one reference image becomes.")
-    ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
     preparing: Preparation | None = Field(
         description="How a worker's download of it goes on; null where none is needed or under way."
     )
@@ -87,10 +68,6 @@ class ControlNetList(ListView[ControlNetView]):
     """The ControlNets."""
 
 
-class IpAdapterList(ListView[IpAdapterView]):
-    """The IP-Adapters."""
-
-
 class SchedulerList(ListView[SchedulerView]):
     """The schedulers."""
 
@@ -116,15 +93,6 @@ def list_controlnets(services: ServicesDep) -> ControlNetList:
             )
             for row in services.catalogue.controlnets
         ]
-    )
-
-
-@router.get("/ip-adapters")
-def list_ip_adapters(services: ServicesDep) -> IpAdapterList:
-    """List all IP-Adapters, which show a model reference images beside the prompt."""
-    workers = live_workers(services)
-    return IpAdapterList(
-        data=[_ip_adapter(row, services.catalogue, workers) for row in services.catalogue.ip_adapters]
     )
 
 
@@ -168,19 +136,4 @@ def _option(option: PreprocessorOption) -> PreprocessorOptionView:
         maximum=option.maximum,
         default=option.default,
         description=option.description,
-    )
-
-
-def _ip_adapter(row: IpAdapterSpec, catalogue: Catalogue, workers: list[WorkerReport]) -> IpAdapterView:
-    facts = find_ip_adapter_facts(catalogue, row)
-    name = f"ip_adapter:{row.id}"
-    return IpAdapterView(
-        id=row.id,
-        family=row.family,
-        title=row.title,
-        models=list(row.models),
-        kind=None if facts is None else facts.kind,
-        tokens=None if facts is None else facts.tokens,
-        ready=is_ready(name, workers),
-        preparing=preparation_of(name, workers),
     )

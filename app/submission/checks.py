@@ -26,7 +26,7 @@ from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
-from contracts.uploads.adapters import INVERSIONS, LORAS, UploadKind, resolve_uploads
+from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,9 @@ class RequestChecks:
             kinds.append(LORAS)
         if names_any(request):
             kinds.append(INVERSIONS)
+        own = {row.id for row in catalogue.ip_adapters}
+        if any(adapter.name not in own for adapter in request.ip_adapters):
+            kinds.append(IP_ADAPTERS)
         return self.services.adapters.extend(catalogue, self.principal.owner, kinds) if kinds else catalogue
 
     def _resolve_webhook(self, request: JobRequest, prediction_version: str | None) -> WebhookRecord | None:

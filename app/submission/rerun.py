@@ -18,6 +18,7 @@ from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
 from contracts.requests.defaults import StoredImage
+from contracts.requests.fields import IpAdapter
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.storage import Storage
@@ -86,6 +87,8 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
             control["image"] = _STORED
     fields["references"] = [_STORED] * len(parameters.references)
     for adapter in fields.get("ip_adapters", ()):
+        for name in adapter.keys() - IpAdapter.model_fields.keys():
+            del adapter[name]  # of an uploaded file, which its name is resolved to again
         adapter["images"] = [_STORED] * len(adapter["images"])
         if "mask" in adapter:
             adapter["mask"] = _STORED

@@ -158,7 +158,12 @@ class ControlNetSpec(WeightRow):
 
 
 class Catalogue(BaseModel):
-    """All rows. Relative sources are relative to `root`, the folder of the catalogue file."""
+    """All rows. Relative sources are relative to `root`, the folder of the catalogue file.
+
+    Attributes:
+        image_encoders: folders with CLIP image encoders for IP-Adapters that clients upload, beside those that
+            `ip_adapters` name.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -169,6 +174,7 @@ class Catalogue(BaseModel):
     controlnets: tuple[ControlNetSpec, ...] = ()
     ip_adapters: tuple[IpAdapterSpec, ...] = ()
     textual_inversions: tuple[TextualInversionSpec, ...] = ()
+    image_encoders: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
@@ -234,12 +240,12 @@ class Catalogue(BaseModel):
         """Return the row of a textual inversion; raises NotFound."""
         return _find("textual inversion", self.textual_inversions, id)
 
-    def image_encoder(self, row: IpAdapterSpec) -> Path:
-        """Return the folder of an IP-Adapter's image encoder; raises CatalogueError if this machine lacks it."""
-        path = self._find(row.image_encoder)
+    def image_encoder(self, source: str) -> Path:
+        """Return the folder of an image encoder; raises CatalogueError if this machine lacks it."""
+        path = self._find(source)
         if path is None or not path.is_dir():
             raise CatalogueError(
-                f"{row.image_encoder}: the image encoder must be a folder on this machine, with config.json and "
+                f"{source}: the image encoder must be a folder on this machine, with config.json and "
                 "model.safetensors"
             )
         return path

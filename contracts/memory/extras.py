@@ -16,7 +16,7 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.selection import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.parameters import IpAdapterParameters, LoraParameters
 from contracts.weights.architectures import find_controlnet
 from contracts.weights.ip_adapter_files import read_ip_adapter
 from contracts.weights.parameter_counts import (
@@ -91,15 +91,16 @@ def size_ip_adapter(
         facts = read_ip_adapter(source)
     except (AdapterRefused, OSError) as error:
         raise CatalogueError(str(error)) from error
-    count = ParameterCount(2 * facts.tokens * facts.key_values)
+    count = ParameterCount(facts.device_values)
     return size_component(f"ip_adapter:{id}", Role.ADAPTER, count, value_bytes)
 
 
-def size_uploaded(lora: LoraParameters, value_bytes: int) -> Component | None:
-    """A job's uploaded LoRA as a component; None for one of the catalogue's."""
-    if lora.values is None:
+def size_uploaded(adapter: LoraParameters | IpAdapterParameters, value_bytes: int) -> Component | None:
+    """A job's uploaded LoRA or IP-Adapter as a component; None for one of the catalogue's."""
+    if adapter.values is None:
         return None
-    return size_component(f"lora:{lora.name}", Role.ADAPTER, ParameterCount(lora.values), value_bytes)
+    kind = "ip_adapter" if isinstance(adapter, IpAdapterParameters) else "lora"
+    return size_component(f"{kind}:{adapter.name}", Role.ADAPTER, ParameterCount(adapter.values), value_bytes)
 
 
 def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:

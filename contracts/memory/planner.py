@@ -138,7 +138,7 @@ class Capacity(BaseModel):
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
         for adapter in job.ip_adapters:
-            extra = self.extras.get(f"ip_adapter:{adapter.name}")
+            extra = size_uploaded(adapter, value_bytes) or self.extras.get(f"ip_adapter:{adapter.name}")
             if extra is not None:  # each image has keys and values of its own
                 extras.append(replace(extra, bytes=extra.bytes * len(adapter.images)))
         uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)

@@ -100,6 +100,27 @@ class IpAdapterParameters(IpAdapter):
 
     model_config = _STORED
 
+    key: str | None = Field(
+        None,
+        description="Storage key of an uploaded file; absent for an IP-Adapter of the catalogue.",
+        exclude_if=_is_none,
+    )
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
+        exclude_if=_is_none,
+    )
+    values: int | None = Field(
+        None,
+        description="Numbers that one image of an uploaded one takes on the device.",
+        exclude_if=_is_none,
+    )
+    image_encoder: str | None = Field(
+        None,
+        description="Name of the operator's image encoder that an uploaded one is used with.",
+        exclude_if=_is_none,
+    )
+
 
 class LoraParameters(Lora):
     """A LoRA of a job."""
@@ -234,7 +255,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         """
         controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
-        ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters)
+        ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
         return list(dict.fromkeys((self.model, *controlnets, *loras, *ip_adapters, *inversions)))
 
@@ -245,6 +266,6 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         images = (self.image, self.mask_image, self.control_image, *controls)
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
-        uploads = (file.key for files in (self.loras, self.textual_inversions) for file in files)
+        uploads = (file.key for files in (self.loras, self.textual_inversions, self.ip_adapters) for file in files)
         keys = (*images, *references, *image_prompts, *uploads)
         return list(dict.fromkeys(key for key in keys if key is not None))

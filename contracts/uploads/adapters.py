@@ -1,4 +1,4 @@
-"""Uploaded LoRAs and textual inversions: for each kind a Redis hash of rows for each owner, and a shared one.
+"""Uploaded adapters: for each kind of them a Redis hash of rows for each owner, and a shared one.
 
 A file is stored by its content, and kept while any row names it or any job uses it: a removed one is unavailable
 to new jobs, but is kept for those accepted with it. Knows no HTTP.
@@ -14,15 +14,21 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel
 from redis import Redis
 
-from contracts.catalogue.catalogue import Catalogue, LoraSpec, TextualInversionSpec
+from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, LoraSpec, TextualInversionSpec
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
-from contracts.requests.parameters import JobParameters, LoraParameters, TextualInversionParameters
+from contracts.requests.parameters import (
+    IpAdapterParameters,
+    JobParameters,
+    LoraParameters,
+    TextualInversionParameters,
+)
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.inversion_files import InversionFacts
+from contracts.weights.ip_adapter_files import IpAdapterFacts
 from contracts.weights.lora_files import AdapterFacts
 
 #: Maximum number of files of one kind per owner, to limit what they take of Redis.
@@ -58,7 +64,13 @@ class UploadedInversion(Upload, TextualInversionSpec):
     facts: InversionFacts
 
 
-UploadedRow = TypeVar("UploadedRow", UploadedLora, UploadedInversion)
+class UploadedIpAdapter(Upload, IpAdapterSpec):
+    """Row of an uploaded IP-Adapter."""
+
+    facts: IpAdapterFacts
+
+
+UploadedRow = TypeVar("UploadedRow", UploadedLora, UploadedInversion, UploadedIpAdapter)
 
 
 @dataclass(frozen=True)
@@ -94,11 +106,14 @@ INVERSIONS = UploadKind(
     keys.INVERSIONS,
     keys.OWNER_INVERSIONS,
 )
-KINDS: tuple[UploadKind[Any], ...] = (LORAS, INVERSIONS)
+IP_ADAPTERS = UploadKind(
+    "IP-Adapter", "ip_adapters", "ip-adapter", UploadedIpAdapter, keys.IP_ADAPTERS, keys.OWNER_IP_ADAPTERS
+)
+KINDS: tuple[UploadKind[Any], ...] = (LORAS, INVERSIONS, IP_ADAPTERS)
 
 
 class UploadRegistry:
-    """All uploaded LoRAs and textual inversions."""
+    """All uploaded adapters."""
 
     def __init__(self, connection: Redis, storage: Storage, retention: Retention) -> None:
         """`connection` decodes responses."""
@@ -218,6 +233,9 @@ def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParam
         changes["textual_inversions"] = tuple(
             _pin_inversion(one, inversions[one.name]) for one in parameters.textual_inversions
         )
+    if parameters.ip_adapters:
+        rows = {row.id: row for row in catalogue.ip_adapters}
+        changes["ip_adapters"] = tuple(_pin_ip_adapter(one, rows[one.name]) for one in parameters.ip_adapters)
     return parameters.model_copy(update=changes) if changes else parameters
 
 
@@ -231,3 +249,10 @@ def _pin_inversion(one: TextualInversionParameters, row: TextualInversionSpec) -
     if not isinstance(row, UploadedInversion):
         return one
     return one.model_copy(update={"key": row.source, "sha256": row.sha256, "vectors": row.facts.vectors})
+
+
+def _pin_ip_adapter(adapter: IpAdapterParameters, row: IpAdapterSpec) -> IpAdapterParameters:
+    if not isinstance(row, UploadedIpAdapter):
+        return adapter
+    facts = {"values": row.facts.device_values, "image_encoder": Path(row.image_encoder).name}
+    return adapter.model_copy(update={"key": row.source, "sha256": row.sha256, **facts})

@@ -12,6 +12,7 @@ controlnet_files.py    what kind of control a single file is
 inversion_files.py     vectors and widths of a textual inversion
 inversion_models.py    the models that a textual inversion suits
 ip_adapter_files.py    kind and widths of an IP-Adapter file
+ip_adapter_models.py   models and image encoders that an IP-Adapter fits
 ip_adapter_rows.py    the catalogue's IP-Adapters: their files, and the image encoders that they name
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components

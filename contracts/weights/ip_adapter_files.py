@@ -54,6 +54,11 @@ class IpAdapterFacts(BaseModel):
         """What it needs of the image encoder."""
         return "embedding" if self.kind == "plain" else "states"
 
+    @property
+    def device_values(self) -> int:
+        """Keys and values of one reference image, and of none, in all layers: what a job keeps on the device."""
+        return 2 * self.tokens * self.key_values
+
 
 def read_ip_adapter(file: Path) -> IpAdapterFacts:
     """Read the header of an IP-Adapter file.

@@ -13,7 +13,7 @@ from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
-from contracts.weights.ip_adapter_files import IpAdapterFacts, read_ip_adapter
+from contracts.weights.ip_adapter_files import IpAdapterFacts, Reads, read_ip_adapter
 from contracts.weights.parameter_counts import read_config
 
 _MODEL = "CLIPVisionModelWithProjection"
@@ -34,13 +34,26 @@ def check_ip_adapter_row(catalogue: Catalogue, row: IpAdapterSpec, path: Path | 
     if not any("ip_adapters" in fields for fields in row.family_spec.modes.values()):
         raise CatalogueError(f"IP-Adapters of family {row.family} are not supported")
     facts = _facts(catalogue, row, path)
-    config = read_image_encoder(catalogue.image_encoder(row))
-    name, usual = _EMBEDDING if facts is None or facts.reads == "embedding" else _STATES
-    if facts is not None and config.get(name, usual) != facts.image_width:
+    reads: Reads = "embedding" if facts is None else facts.reads
+    width = width_of_encoder(catalogue.image_encoder(row.image_encoder), reads)
+    if facts is not None and width != facts.image_width:
         raise CatalogueError(
-            f"the IP-Adapter reads {facts.image_width} values of an image, and the {name} of its image_encoder "
-            f"is {config.get(name, usual)}: name the encoder that it was trained with"
+            f"the IP-Adapter reads {facts.image_width} values of an image, and the {_width_name(reads)} of its "
+            f"image_encoder is {width}: name the encoder that it was trained with"
         )
+
+
+def width_of_encoder(folder: Path, reads: Reads) -> int:
+    """Return how many values an image encoder gives of an image. Raises as `read_image_encoder`."""
+    name, usual = _EMBEDDING if reads == "embedding" else _STATES
+    width = read_image_encoder(folder).get(name, usual)
+    if not isinstance(width, int):
+        raise CatalogueError(f"the {name} of the image encoder is not a number")
+    return width
+
+
+def _width_name(reads: Reads) -> str:
+    return (_EMBEDDING if reads == "embedding" else _STATES)[0]
 
 
 def read_image_encoder(folder: Path) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 #: Kind, as in the names of `JobParameters.needs` -> what messages call it.
-_NOUNS = {"lora": "LoRA", "textual_inversion": "textual inversion"}
+_NOUNS = {"lora": "LoRA", "textual_inversion": "textual inversion", "ip_adapter": "IP-Adapter"}
 
 
 class AdapterFile(Protocol):

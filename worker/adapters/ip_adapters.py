@@ -15,6 +15,7 @@ from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFail
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import IpAdapterParameters
 from contracts.weights.ip_adapter_files import read_ip_adapter
+from contracts.weights.ip_adapter_models import encoders_of
 from worker.adapters.files import LoraFiles
 from worker.adapters.image_encoders import ImageEncoders
 from worker.adapters.image_prompts import ImagePrompt, mask_of, read_layers
@@ -43,7 +44,7 @@ class IpAdapters:
     def __init__(self, catalogue: Catalogue, files: LoraFiles) -> None:
         """`files` knows where the catalogue's files are."""
         self._catalogue = catalogue
-        self._places, self._hasher = files.places, files.hasher
+        self._files = files
         self._encoders = ImageEncoders(files.hasher)
 
     def read(self, model: UnetModel, inputs: GenerationInputs) -> tuple[ImagePrompt, ...]:
@@ -72,19 +73,28 @@ class IpAdapters:
                 raise
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, _message(adapter.name, error)) from error
 
+    def _encoder_of(self, adapter: IpAdapterParameters) -> str:
+        """The source of the image encoder that the row names, or that an upload was compared with."""
+        if adapter.image_encoder is None:
+            return self._catalogue.ip_adapter(adapter.name).image_encoder
+        known = encoders_of(self._catalogue)
+        if adapter.image_encoder not in known:
+            raise CatalogueError(f"the image encoder {adapter.image_encoder} is no longer in the catalogue")
+        return known[adapter.image_encoder]
+
     def _image_prompt(
         self, model: UnetModel, inputs: GenerationInputs, number: int, adapter: IpAdapterParameters
     ) -> ImagePrompt:
-        name = f"ip_adapter:{adapter.name}"
-        row = self._catalogue.ip_adapter(adapter.name)
-        path, folder = self._places.locate(name), self._catalogue.image_encoder(row)
+        path = self._files.locate(adapter, "ip_adapter")
+        folder = self._catalogue.image_encoder(self._encoder_of(adapter))
         images, mask = inputs.image_prompts[number], mask_of(inputs.image_prompt_masks[number], model.device)
         encoded = self._encoders.encode(folder, images, read_ip_adapter(path).reads)
         is_guided = inputs.guidance_scale > model.spec.family_spec.guidance_off
         layers = read_layers(
             model.denoiser, path, encoded, is_guided=is_guided, apart=mask is not None, device=model.device
         )
-        weights = self._places.weights(name, self._hasher.hash(path))
+        sha256 = self._files.fingerprint(path)
+        weights = self._files.weights(adapter, sha256, model.spec.family_spec.id, "ip_adapter")
         return ImagePrompt(
             weights=weights.model_copy(update={"scale": adapter.scale}),
             encoder=Weights(id=folder.name, sha256=self._encoders.sha256(folder)),

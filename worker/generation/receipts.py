@@ -125,6 +125,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
     for holder, name in _inputs_of(reproducible["parameters"]):
         holder[name] = _content_of(holder[name])
     for adapter in reproducible["parameters"].get("ip_adapters", ()):
+        for name in ("key", "values"):
+            adapter.pop(name, None)
         adapter["images"] = [_content_of(key) for key in adapter["images"]]
     reproducible["parameters"] = {
         name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS

@@ -30,11 +30,12 @@ from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from contracts.uploads.adapters import INVERSIONS, LORAS, UploadRegistry
+from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadRegistry
 from contracts.uploads.images import remember
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.inversion_files import InversionFacts
+from contracts.weights.ip_adapter_files import IpAdapterFacts
 from contracts.weights.lora_files import AdapterFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
@@ -116,10 +117,13 @@ def full_redis(
     file.write_bytes(b"x")
     facts = AdapterFacts(family="sdxl", layout="peft", ranks=(4,), values=9, dtype="F32", changes_text=False)
     inversion = InversionFacts(vectors=1, widths={"clip_l": 4}, tensors={"clip_l": "x"})
+    look = IpAdapterFacts(kind="plain", tokens=4, image_width=1, width=1, layers=1, key_values=1)
     for owner in ("me", None):
         registry = UploadRegistry(connection, storage, retention)
         registry.add(LORAS, "x", owner, file, "3" * 64, {"family": "sdxl", "facts": facts})
         registry.add(INVERSIONS, "x", owner, file, "3" * 64, {"family": "sdxl", "facts": inversion})
+        fields = {"family": "sdxl", "image_encoder": "x", "facts": look}
+        registry.add(IP_ADAPTERS, "x", owner, file, "3" * 64, fields)
     requests = FileStore(connection, storage, retention).add(file, "me", "x", "batch", 60, ByteLimit("me", 0))
     batches = BatchStore(connection, storage, retention)
     batches.create(

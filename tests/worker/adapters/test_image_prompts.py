@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from worker.adapters.files import LoraFiles
 from worker.pool.pool import Pool
 
 _MASK = "inputs/half.png"
@@ -146,6 +149,25 @@ def test_reference_images_act_on_their_own_job_alone_and_leave_no_trace(
 
 def _pixels_of(result: Any, number: int, storage: Storage) -> Pixels:
     return decode_pixels(storage.read(result.stored[number].key))
+
+
+def test_an_uploaded_one_gives_the_image_of_the_same_file_in_the_catalogue(
+    adapted: Catalogue, adapted_pool: Pool, references: Storage, tmp_path: Path
+) -> None:
+    row = adapted.ip_adapter("sdxl-plain")
+    job = make_job(adapted, "sdxl", ip_adapters=[_entry("plain")])
+    key = "inputs/uploaded.safetensors"
+    references.write_file(key, Path(row.source))
+    sha256 = hashlib.sha256(Path(row.source).read_bytes()).hexdigest()
+    own = job.ip_adapters[0].model_copy(
+        update={"name": "mine", "key": key, "sha256": sha256, "image_encoder": "encoder"}
+    )
+    bare = adapted.model_copy(update={"ip_adapters": (), "image_encoders": (row.image_encoder,)})
+    pool = Pool(bare, device="cpu", lora_files=LoraFiles(bare, references, tmp_path / "fetched"))
+    files, receipt = complete_job(job.model_copy(update={"ip_adapters": (own,)}), pool, references)
+    image = np.asarray(Image.open(io.BytesIO(files[0])).convert("RGB"), dtype=np.int16)
+    assert np.array_equal(image, generate_pixels(job, adapted_pool, references))
+    assert [(one.id, one.sha256) for one in receipt.ip_adapters] == [("mine", sha256)]
 
 
 def test_several_images_and_a_lora_beside_the_references(

@@ -1,0 +1,114 @@
+"""The models that an IP-Adapter suits, and the image encoder that gives what it reads, by headers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contracts.catalogue.cached import find_cached
+from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.families import FAMILIES
+from contracts.errors import AdapterRefused, CatalogueError
+from contracts.hub.source import HubSource
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.ip_adapter_files import IpAdapterFacts
+from contracts.weights.ip_adapter_rows import width_of_encoder
+from contracts.weights.safetensors import read_header
+
+_KEY = ".attn2.to_k.weight"
+
+
+def find_models(facts: IpAdapterFacts, catalogue: Catalogue) -> tuple[str, list[str]]:
+    """Find the family that a file is for, and those of its models that it suits.
+
+    Returns:
+        Without any model where none can be compared on this machine.
+
+    Raises:
+        AdapterRefused: it suits no model here.
+    """
+    reasons: list[str] = []
+    unread: list[str] = []
+    for family in (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values())):
+        suited = []
+        for model in (row for row in catalogue.models if row.family == family.id):
+            layers = _layers(model, catalogue)
+            if layers is None:
+                unread += [family.id] * (not family.context_widths or facts.width in family.context_widths)
+            elif reason := _misfit(facts, layers, model):
+                reasons.append(reason)
+            else:
+                suited.append(model.id)
+        if suited:
+            return family.id, suited
+    if unread:
+        return unread[0], []
+    raise AdapterRefused(next(iter(reasons), "the catalogue has no model of a family that IP-Adapters are for"))
+
+
+def find_image_encoder(facts: IpAdapterFacts, catalogue: Catalogue, wanted: str | None = None) -> str:
+    """Return the operator's image encoder that gives what a file reads of an image.
+
+    Args:
+        wanted: its name, where the client chose one; None: the first that fits.
+
+    Raises:
+        AdapterRefused: none does.
+    """
+    known = encoders_of(catalogue)
+    if wanted is not None and wanted not in known:
+        raise AdapterRefused(
+            f"there is no image encoder {wanted[:80]!r} here; known: {', '.join(known) or 'none'}"
+        )
+    widths: dict[str, int] = {}
+    for name, source in known.items():
+        if wanted in (None, name):
+            try:
+                widths[name] = width_of_encoder(catalogue.image_encoder(source), facts.reads)
+            except CatalogueError:
+                continue
+    fitting = next((name for name, width in widths.items() if width == facts.image_width), None)
+    if fitting is None:
+        given = ", ".join(f"{name} gives {width}" for name, width in widths.items()) or "there is none"
+        raise AdapterRefused(
+            f"it reads {facts.image_width} values of an image, and no image encoder here gives that ({given}): "
+            "the operator names encoders in `image_encoders` of the catalogue file"
+        )
+    return known[fitting]
+
+
+def encoders_of(catalogue: Catalogue) -> dict[str, str]:
+    """Return name -> source of the operator's image encoders; the name is that of the folder."""
+    sources = (*(row.image_encoder for row in catalogue.ip_adapters), *catalogue.image_encoders)
+    known: dict[str, str] = {}
+    for source in sources:
+        known.setdefault(Path(source).name, source)
+    return known
+
+
+def _misfit(facts: IpAdapterFacts, layers: list[tuple[int, ...]], model: ModelSpec) -> str | None:
+    widths = sorted({shape[1] for shape in layers})
+    if widths != [facts.width]:
+        read = ", ".join(map(str, widths))
+        return f"its tokens have {facts.width} values, and the layers of {model.id} read {read}"
+    if len(layers) != facts.layers or 2 * sum(shape[0] for shape in layers) != facts.key_values:
+        return (
+            f"it has {facts.layers} cross-attention layers, and {model.id} has {len(layers)}, or of other widths"
+        )
+    return None
+
+
+def _layers(model: ModelSpec, catalogue: Catalogue) -> list[tuple[int, ...]] | None:
+    """The shapes of a UNet's cross-attention projections; None where they cannot be read here."""
+    try:
+        place = catalogue.place(model)
+        cached = find_cached(catalogue, model) if isinstance(place, HubSource) else None
+        folder = cached.folder if cached is not None else place
+        if not isinstance(folder, Path) or not folder.is_dir():
+            return None
+        found: dict[str, tuple[int, ...]] = {}
+        for file in sorted((folder / "unet").glob("*.safetensors")):
+            tensors = read_header(file).tensors
+            found |= {key: tensor.shape for key, tensor in tensors.items() if key.endswith(_KEY)}
+    except (CatalogueError, NotSafetensors, OSError):
+        return None
+    return list(found.values()) or None
