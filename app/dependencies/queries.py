@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest
@@ -31,14 +31,23 @@ def null_is_absent(text: str | None) -> str | None:
     return None if text == _NULL else text
 
 
-def null_means(default: object) -> BeforeValidator:
-    """Take a parameter's default where its text is the word for that. Place it behind `Query`, as below."""
-    return BeforeValidator(lambda value: default if value == _NULL else value)
+def null_means(default: object, kind: Any) -> BeforeValidator:
+    """Take a parameter's default where its text is the word for that. Place it behind `Query`, as below.
+
+    Args:
+        kind: type of the parameter, with its range, for the document, which says that null is allowed, too.
+    """
+    return BeforeValidator(lambda value: default if value == _NULL else value, json_schema_input_type=kind | None)
+
+
+def null_is_default_limit(default: int, most: int) -> BeforeValidator:
+    """The same for the number of entries of a page, from 1 to `most`."""
+    return null_means(default, Annotated[int, Field(ge=1, le=most)])
 
 
 #: Behind `Query`: in front of it, limits of length and range would be applied to None, which is a TypeError.
 NULL_IS_ABSENT = BeforeValidator(null_is_absent)
-_NULL_IS_DEFAULT_LIMIT = null_means(_DEFAULT_LIMIT)
+_NULL_IS_DEFAULT_LIMIT = null_is_default_limit(_DEFAULT_LIMIT, 100)
 
 
 @dataclass(frozen=True)

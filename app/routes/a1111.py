@@ -43,7 +43,7 @@ from contracts.redis.connection import redis_errors_are_unavailable
 
 router = APIRouter(prefix="/sdapi/v1", tags=["a1111"])
 _DOCUMENTED: dict[str, Any] = {"responses": problems(*MAKING, 502, 504)}
-_SkipImage = Annotated[bool, Query(description="Leave out `current_image`."), null_means(False)]
+_SkipImage = Annotated[bool, Query(description="Leave out `current_image`."), null_means(False, bool)]
 
 
 @router.post(

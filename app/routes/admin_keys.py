@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED
-from app.dependencies.queries import NULL_IS_ABSENT, null_means
+from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.auth.api_keys import Key, Scope
@@ -47,7 +47,9 @@ class KeyList(ListView[KeyView]):
 def list_keys(
     services: ServicesDep,
     limit: Annotated[
-        int, Query(ge=1, le=1000, description="Maximum number of keys in the answer."), null_means(100)
+        int,
+        Query(ge=1, le=1000, description="Maximum number of keys in the answer."),
+        null_is_default_limit(100, 1000),
     ] = 100,
     cursor: Annotated[
         int | None,

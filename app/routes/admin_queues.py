@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from app.audit import record_action
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
-from app.dependencies.queries import NULL_IS_ABSENT, QueueFilterDep, null_means
+from app.dependencies.queries import NULL_IS_ABSENT, QueueFilterDep, null_is_default_limit
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.services import Services
@@ -73,7 +73,9 @@ def list_queues(
     filters: QueueFilterDep,
     services: ServicesDep,
     limit: Annotated[
-        int, Query(ge=1, le=100, description="Maximum number of queues in the answer."), null_means(50)
+        int,
+        Query(ge=1, le=100, description="Maximum number of queues in the answer."),
+        null_is_default_limit(50, 100),
     ] = 50,
     cursor: Annotated[
         str | None,

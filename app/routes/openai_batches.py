@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.bodies import JsonBodyDep
-from app.dependencies.queries import NULL_IS_ABSENT, null_means
+from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.openai_batches.schema import BatchList, BatchRequest, BatchView, view_batch
@@ -80,7 +80,9 @@ def list_batches(
     services: ServicesDep,
     principal: PrincipalDep,
     limit: Annotated[
-        int, Query(ge=1, le=100, description="Maximum number of batches in the answer."), null_means(20)
+        int,
+        Query(ge=1, le=100, description="Maximum number of batches in the answer."),
+        null_is_default_limit(20, 100),
     ] = 20,
     after: Annotated[
         str | None, Query(description="`last_id` of the previous page. Default: the first page."), NULL_IS_ABSENT

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.bodies import JsonLinesFileDep
-from app.dependencies.queries import NULL_IS_ABSENT, null_means
+from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit, null_means
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.openai_batches.schema import (
@@ -83,10 +83,12 @@ def list_files(
         Purpose | None, Query(description="Only files of this purpose. Default: any."), NULL_IS_ABSENT
     ] = None,
     limit: Annotated[
-        int, Query(ge=1, le=10_000, description="Maximum number of files in the answer."), null_means(10_000)
+        int,
+        Query(ge=1, le=10_000, description="Maximum number of files in the answer."),
+        null_is_default_limit(10_000, 10_000),
     ] = 10_000,
     order: Annotated[
-        FileOrder, Query(description="`desc`: newest first; `asc`: oldest first."), null_means("desc")
+        FileOrder, Query(description="`desc`: newest first; `asc`: oldest first."), null_means("desc", FileOrder)
     ] = "desc",
     after: Annotated[
         str | None, Query(description="`last_id` of the previous page. Default: the first page."), NULL_IS_ABSENT

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
-from app.dependencies.queries import NULL_IS_ABSENT, null_means
+from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import FieldProblem, InvalidRequest
@@ -90,7 +90,9 @@ def list_usage(
         NULL_IS_ABSENT,
     ] = None,
     limit: Annotated[
-        int, Query(ge=1, le=1000, description="Maximum number of rows in the answer."), null_means(100)
+        int,
+        Query(ge=1, le=1000, description="Maximum number of rows in the answer."),
+        null_is_default_limit(100, 1000),
     ] = 100,
     cursor: Annotated[
         str | None,
