@@ -22,7 +22,7 @@ from contracts.catalogue.family import (
     modes_of,
     task_of,
 )
-from contracts.catalogue.llm_families import Z_IMAGE
+from contracts.catalogue.llm_families import QWEN_IMAGE, Z_IMAGE
 from contracts.catalogue.mode_fields import (
     CONTROL_IMAGE,
     CONTROLS,
@@ -286,7 +286,7 @@ _CHROMA = Family(
 
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA, Z_IMAGE)}
+    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA, Z_IMAGE, QWEN_IMAGE)}
 )
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(

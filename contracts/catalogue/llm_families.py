@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.mode_fields import CONTROLS, IMAGE, MASK, SEQUENCE_TEXT
+from contracts.catalogue.mode_fields import CONTROLS, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
 
 #: Z-Image and Z-Image-Turbo. Its guidance scale is 1 less than elsewhere: 0 guides nothing.
 Z_IMAGE = Family(
@@ -35,5 +35,41 @@ Z_IMAGE = Family(
     control_ranges=False,
     single_file=False,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=3),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
+_QWEN_TEXT = SEQUENCE_TEXT | TRUE_CFG
+
+#: Qwen-Image. It is not distilled, so `true_cfg_scale` is its only guidance.
+QWEN_IMAGE = Family(
+    id="qwen-image",
+    kind="flow",
+    pipeline="QwenImagePipeline",
+    controlnet="QwenImageControlNetModel",
+    modes={
+        Mode.TXT2IMG: _QWEN_TEXT,
+        Mode.IMG2IMG: _QWEN_TEXT | IMAGE,
+        Mode.INPAINT: _QWEN_TEXT | MASK,
+        Mode.CONTROLNET: _QWEN_TEXT | CONTROLS,
+        # The pipeline starts from pure noise, guided by its ControlNet, so it has neither strength nor crop.
+        Mode.CONTROLNET_INPAINT: _QWEN_TEXT | CONTROLS | {"image", "mask_image", "mask_blur"},
+    },
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1328, "height": 1328, "num_inference_steps": 50, "true_cfg_scale": 4.0,
+        "max_sequence_length": 512, "scheduler": "flow_euler", "long_prompt": "truncate",
+    },
+    refuses=("guidance_scale",),
+    negative_needs_true_cfg=True,
+    inpaint_control_only=True,
+    denoiser_layers=(
+        r"transformer_blocks_\d+_(attn|img_mlp|img_mod|txt_mlp|txt_mod)|(img|txt)_in|txt_norm|time_text_embed|"
+        r"norm_out|proj_out"
+    ),
+    lora_text_encoders=frozenset(),
+    max_sequence_length=1024,
+    single_file=False,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip

@@ -175,7 +175,7 @@ class FieldEffects:
         fields |= {"references": ["inputs/control.png"]} if "references" in allowed else {}
         if "controls" in allowed:
             hint = {"controlnet": f"{family}-hint", "image": "inputs/control.png"}
-            fields["controls"] = [{"controlnet": "sd3-mask"} if _reads_mask(family, mode) else hint]
+            fields["controls"] = [{"controlnet": f"{family}-mask"} if _reads_mask(family, mode) else hint]
         changes = {name: value for name, value in BASES[base].items() if name in allowed or name not in _BY_MODE}
         return fields | changes
 

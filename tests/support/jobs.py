@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import Mode, Task, task_of
+from contracts.catalogue.families import FAMILIES, Mode, Task, task_of
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
@@ -111,8 +111,8 @@ def make_job(
 
 
 def _control(family: str, mode: Mode) -> dict[str, Any]:
-    if family == "sd3" and mode is Mode.CONTROLNET_INPAINT:
-        return {"controlnet": "sd3-mask"}
+    if mode is Mode.CONTROLNET_INPAINT and FAMILIES[family].inpaint_control_only:
+        return {"controlnet": f"{family}-mask"}
     return {"controlnet": f"{family}-hint", "image": "upload:x"}
 
 

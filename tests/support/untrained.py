@@ -17,7 +17,7 @@ from tokenizers import pre_tokenizers
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
-from tests.support.untrained_llm import z_image, z_image_controlnet
+from tests.support.untrained_llm import qwen_image, qwen_image_controlnet, z_image, z_image_controlnet
 from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
 from tests.support.weights import random_adapter
 
@@ -50,6 +50,10 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
             controlnets.append(
                 ControlNetSpec(id=f"{family}-hint", family=family, source=str(folder / f"tiny-{family}-hint"))
             )
+        if FAMILIES[family].inpaint_control_only:
+            mask = str(folder / f"tiny-{family}-mask")
+            _CONTROLNETS[family](pipeline.components[denoiser], extra_condition_channels=4).save_pretrained(mask)
+            controlnets.append(ControlNetSpec(id=f"{family}-mask", family=family, source=mask, kind="inpaint"))
     return catalogue.model_copy(
         update={
             "models": (*catalogue.models, *models),
@@ -156,8 +160,8 @@ def chroma() -> Any:
 
 
 UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"sd15": sd15, "pixart": pixart, "chroma": chroma, "z-image": z_image}
+    {"sd15": sd15, "pixart": pixart, "chroma": chroma, "z-image": z_image, "qwen-image": qwen_image}
 )
-_CONTROLNETS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
-    {"sd15": _unet_controlnet, "z-image": z_image_controlnet}
+_CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"sd15": _unet_controlnet, "z-image": z_image_controlnet, "qwen-image": qwen_image_controlnet}
 )

@@ -94,3 +94,48 @@ def z_image_controlnet(transformer: Any) -> Any:
             )
         )
     )  # fmt: skip
+
+
+_QWEN_TRANSFORMER: dict[str, Any] = {
+    "in_channels": 64, "out_channels": 16, "attention_head_dim": 16, "num_attention_heads": 2,
+    "joint_attention_dim": WIDTH, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+
+
+def qwen_vision_model(tokenizer: Any) -> Any:
+    """Qwen2.5-VL with three layers, and two for images."""
+    text = decoder_options(tokenizer) | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
+    text.pop("head_dim")
+    vision = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": WIDTH,
+        "fullatt_block_indexes": [1], "window_size": 112, "patch_size": 14,
+    }  # fmt: skip
+    names = {"image_token_id": "image_pad", "video_token_id": "video_pad", "vision_start_token_id": "vision_start"}
+    names["vision_end_token_id"] = "vision_end"
+    ids = {option: tokenizer.convert_tokens_to_ids(f"<|{token}|>") for option, token in names.items()}
+    config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+    return seeded(lambda: transformers.Qwen2_5_VLForConditionalGeneration(config))
+
+
+def _templates(*pipelines: Any) -> list[str]:
+    """The prompt templates in the constructors of these classes: their long texts."""
+    constants = [text for pipeline in pipelines for text in pipeline.__init__.__code__.co_consts]
+    return [text for text in constants if isinstance(text, str) and len(text) > 60]
+
+
+def qwen_image() -> Any:
+    """Qwen-Image with two blocks."""
+    tokenizer = qwen_tokenizer(*_templates(diffusers.QwenImagePipeline))
+    return diffusers.QwenImagePipeline(
+        tokenizer=tokenizer, text_encoder=qwen_vision_model(tokenizer),
+        vae=seeded(lambda: diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)),
+        transformer=seeded(lambda: diffusers.QwenImageTransformer2DModel(num_layers=2, **_QWEN_TRANSFORMER)),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+    )  # fmt: skip
+
+
+def qwen_image_controlnet(transformer: Any, **options: Any) -> Any:
+    """A ControlNet of one block; with `extra_condition_channels` 4 it reads a mask beside the image."""
+    del transformer
+    options = {**_QWEN_TRANSFORMER, "num_layers": 1, **options}
+    return stirred(seeded(lambda: diffusers.QwenImageControlNetModel(**options)))

@@ -4,12 +4,14 @@ What a family can do is in `contracts/catalogue/families.py`. No family imports 
 what several share has a file of its own.
 
 chroma.py          Chroma
+deterministic_vae.py a VAE for pipelines that draw from the global generator
 flux.py            FLUX.1 dev and schnell
 flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
 flux_parts.py      what these four share
 pixart.py          PixArt-Σ
+qwen_image.py      Qwen-Image
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL

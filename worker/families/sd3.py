@@ -7,7 +7,6 @@ Arguments are those of diffusers' `StableDiffusion3Pipeline` and its variants, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from contracts.catalogue.families import Mode
@@ -18,6 +17,7 @@ from worker.families import (
     first_difference,
     single_or_list,
 )
+from worker.families.deterministic_vae import DeterministicVae
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -60,29 +60,9 @@ def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str
     return inputs.negative_prompt
 
 
-class _DeterministicVae:
-    """VAE whose encoded samples are the mean of their distribution.
-
-    diffusers 0.42's SD3 ControlNet pipelines draw the latents of control images from torch's global generator,
-    which makes an image depend on earlier jobs and on the others in its call.
-    `test_sd3_controlnet_pipelines_draw_from_the_global_generator` fails when they stop doing that.
-    """
-
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._vae, name)
-
-    def encode(self, pixels: Any) -> Any:
-        """Encode as the VAE does; `sample()` of the result's distribution returns its mean."""
-        mean = self._vae.encode(pixels).latent_dist.mode
-        return SimpleNamespace(latent_dist=SimpleNamespace(sample=mean))
-
-
 def _patch(pipeline: Any) -> None:
     if "controlnet" in pipeline.components:
-        pipeline.vae = _DeterministicVae(pipeline.vae)
+        pipeline.vae = DeterministicVae(pipeline.vae)
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:

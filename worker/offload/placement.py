@@ -230,12 +230,26 @@ class ComponentPlacement:
 
 def _tile(vae: Any, side: int, undo: ExitStack) -> None:
     """Have the VAE work image by image in tiles of `side` pixels."""
-    before = (vae.tile_sample_min_size, vae.tile_latent_min_size, vae.use_tiling, vae.use_slicing)
-    undo.callback(_set_tiling, vae, *before)
-    scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    _set_tiling(vae, side, side // scale, True, True)
+    names = [name for name in (*_TILING, "use_tiling", "use_slicing") if hasattr(vae, name)]
+    undo.callback(_set, vae, {name: getattr(vae, name) for name in names})
+    if hasattr(vae, "tile_sample_min_height"):
+        sizes = {"min": side, "stride": side * 3 // 4}
+        tiles = {
+            f"tile_sample_{kind}_{axis}": size for kind, size in sizes.items() for axis in ("height", "width")
+        }
+    else:
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        tiles = {"tile_sample_min_size": side, "tile_latent_min_size": side // scale}
+    _set(vae, {**tiles, "use_tiling": True, "use_slicing": True})
 
 
-def _set_tiling(vae: Any, sample: int, latent: int, tiling: bool, slicing: bool) -> None:
-    vae.tile_sample_min_size, vae.tile_latent_min_size = sample, latent
-    vae.use_tiling, vae.use_slicing = tiling, slicing
+#: Sizes of tiles, of the VAEs of images and of those of videos.
+_TILING = (
+    "tile_sample_min_size", "tile_latent_min_size", "tile_sample_min_height", "tile_sample_min_width",
+    "tile_sample_stride_height", "tile_sample_stride_width",
+)  # fmt: skip
+
+
+def _set(module: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(module, name, value)

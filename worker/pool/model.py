@@ -221,8 +221,10 @@ class LoadedModel:
 
     def _check_mode(self, mode: Mode) -> None:
         """Refuse what this checkpoint's weights cannot run, where the API did not know them."""
+        if self.family.denoiser != "unet":
+            return
         tasks = tasks_of_channels(self.denoiser.config.in_channels, self.base.vae.config.latent_channels)
-        if self.family.denoiser == "unet" and tasks and mode not in [Mode(task.value) for task in tasks]:
+        if tasks and mode not in [Mode(task.value) for task in tasks]:
             message = f"{self.spec.id} runs only {', '.join(tasks)}: its weights are not made for {mode}"
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
 

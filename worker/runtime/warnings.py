@@ -19,6 +19,7 @@ _WARNINGS = (
 _LOG_LINES = (
     r"requires torchvision \(not installed\)",  # the fallback to Pillow gives the same result
     r"should be kept in float32: \[\]",  # an empty list, for every component of a single file
+    r"prompt_embeds_mask` is not provided",  # Qwen's prompts have no padding
     r"No LoRA keys associated to CLIPText",  # most LoRAs leave the text encoders alone; `adapters.reader` checks
     r"Token indices sequence length is longer than",  # long prompts are divided among windows
     r"part of your input was truncated because",  # it quotes the end of a client's prompt, after any encoder

@@ -71,6 +71,8 @@ def fit_projection(vae: Any) -> Projection:
 
 def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return latents, scaled as the denoiser has them, without drawing from any generator."""
+    if "latents_mean" in vae.config and "z_dim" in vae.config:
+        return _encode_frame(vae, pixels)
     dtype = vae.dtype
     # SDXL's VAE overflows in float16; diffusers' pipelines convert it for the time that it runs, too.
     upcast = dtype == torch.float16 and vae.config.force_upcast
@@ -83,6 +85,17 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         if upcast:
             vae.to(dtype)
     scaled: torch.Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return scaled
+
+
+def _encode_frame(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The same with a VAE of videos, of one frame, whose channels are scaled one by one."""
+    weight = next(vae.parameters())
+    latents = vae.encode(pixels.to(weight.device, weight.dtype).unsqueeze(2)).latent_dist.mode()[:, :, 0]
+    mean, deviation = (
+        torch.tensor(vae.config[name]).to(latents).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std")
+    )
+    scaled: torch.Tensor = (latents - mean) / deviation
     return scaled
 
 
