@@ -37,6 +37,7 @@ _SHAPING = (
     "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
+    "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels",
     "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
@@ -70,6 +71,9 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     module = build(config)
     shapes = LISTED_SHAPES if "x" in Inputs(config, SHAPES[0]).of(class_name) else SHAPES
     calls = [Inputs(config, shape) for shape in shapes]
+    for call in calls:
+        if "img_shapes" in call.of(class_name):
+            run_of(module, call)()  # what it remembers of each size is there from then on
     follower = Follower(module, torch.bfloat16.itemsize)
 
     def peaks(

@@ -61,6 +61,10 @@ class Inputs:
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
             "Qwen3Model": self._language_model,
+            "Qwen2_5_VLForConditionalGeneration": self._vision_model,
+            "AutoencoderKLQwenImage": lambda: {"z": self._frames(self.config["z_dim"])},
+            "QwenImageTransformer2DModel": self._qwen,
+            "QwenImageControlNetModel": lambda: {**self._qwen(), "controlnet_cond": self._packed("in_channels")},
             "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
@@ -140,6 +144,20 @@ class Inputs:
     def _z_image_controlnet(self) -> dict[str, Any]:
         return {**self._z_image(), "control_context": self._frames("control_in_dim")}
 
+    def _qwen(self) -> dict[str, Any]:
+        # Without its mask: a call's prompts are of one length.
+        frames = [[(1, self.shape.height // 16, self.shape.width // 16)]] * (self.shape.images * self.shape.passes)
+        return {
+            "hidden_states": self._packed("in_channels"),
+            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["joint_attention_dim"]),
+            "timestep": self._empty(),
+            "img_shapes": frames,
+        }
+
+    def _vision_model(self) -> dict[str, Any]:
+        arguments = self._language_model()
+        return {**arguments, "position_ids": torch.stack([arguments["position_ids"]] * 3)}
+
     def _language_model(self) -> dict[str, Any]:
         """With a mask of all pairs, which transformers would make of the usual one with values of it."""
         tokens = self.shape.text_tokens
@@ -171,5 +189,11 @@ class Inputs:
 def run_of(module: Any, inputs: Inputs, *, encode: bool = False) -> Callable[[], object]:
     """One call of a component, with its inputs made already."""
     if encode:
-        return partial(module.encode, inputs.image())
+        image = inputs.image()
+        return partial(module.encode, image.unsqueeze(2) if _has_frames(module) else image)
     return partial(getattr(module, "decode", module), **inputs.of(type(module).__name__))
+
+
+def _has_frames(module: Any) -> bool:
+    """Whether a VAE's images have an axis of frames."""
+    return type(module).__name__ == "AutoencoderKLQwenImage"

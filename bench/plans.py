@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, nine published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, ten published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -30,6 +30,7 @@ MODELS = (
     "pixart-sigma",
     "chroma1-hd",
     "z-image",
+    "qwen-image",
 )
 
 

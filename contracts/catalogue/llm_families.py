@@ -63,12 +63,13 @@ QWEN_IMAGE = Family(
     refuses=("guidance_scale",),
     negative_needs_true_cfg=True,
     inpaint_control_only=True,
+    max_controls=1,
     denoiser_layers=(
         r"transformer_blocks_\d+_(attn|img_mlp|img_mod|txt_mlp|txt_mod)|(img|txt)_in|txt_norm|time_text_embed|"
         r"norm_out|proj_out"
     ),
     lora_text_encoders=frozenset(),
-    max_sequence_length=1024,
+    max_sequence_length=512,
     single_file=False,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
     long_prompts=("truncate", "refuse"),

@@ -87,7 +87,8 @@ REFUSALS: dict[str, tuple[Break, str]] = {
     ),
     "an unknown family": (
         rewrite('family = "sdxl"', 'family = "sdx"'),
-        "catalogue.toml:5: models.0: unknown family 'sdx'; known: sdxl, sd3, flux, sd15, pixart, chroma, z-image; "
+        "catalogue.toml:5: models.0: unknown family 'sdx'; known: sdxl, sd3, flux, sd15, pixart, chroma, z-image, "
+        "qwen-image; "
         "did you mean sdxl?",
     ),
     "a default out of range": (

@@ -17,6 +17,7 @@ from tokenizers import pre_tokenizers
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_llm import qwen_image, qwen_image_controlnet, z_image, z_image_controlnet
 from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
 from tests.support.weights import random_adapter
@@ -54,9 +55,10 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
             mask = str(folder / f"tiny-{family}-mask")
             _CONTROLNETS[family](pipeline.components[denoiser], extra_condition_channels=4).save_pretrained(mask)
             controlnets.append(ControlNetSpec(id=f"{family}-mask", family=family, source=mask, kind="inpaint"))
+    limited = with_checkpoint_limits(catalogue.model_copy(update={"models": tuple(models)}))
     return catalogue.model_copy(
         update={
-            "models": (*catalogue.models, *models),
+            "models": (*catalogue.models, *limited.models),
             "loras": (*catalogue.loras, *loras),
             "controlnets": (*catalogue.controlnets, *controlnets),
         }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference, single_or_list
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
 from worker.families.deterministic_vae import DeterministicVae
 
 #: Latents of 2 × 2 positions are one token of the transformer.
@@ -42,7 +42,7 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
-    return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
+    return {"control_image": inputs.controls[0], **inputs.control_weights()}
 
 
 def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
@@ -100,7 +100,7 @@ FAMILY = DiffusersFamily(
         Mode.CONTROLNET_INPAINT: "QwenImageControlNetInpaintPipeline",
     },
     controlnet="QwenImageControlNetModel",
-    multi_controlnet="QwenImageMultiControlNetModel",
+    multi_controlnet="",
     denoiser="transformer",
     denoiser_class="QwenImageTransformer2DModel",
     repeated_blocks=("QwenImageTransformerBlock",),

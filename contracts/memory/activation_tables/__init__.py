@@ -43,6 +43,7 @@ def find_activations(config: Mapping[str, Any]) -> Activations:
     entries = read_table(class_of(config))
     if not entries:
         return UNKNOWN
+    config = {**config.get("text_config", {}), **config}  # of a model that reads images, too
     ratios = [_width(config, entry.config) / _width(entry.config, entry.config) for entry in entries]
     for entry in entries:
         if all(_plain(config.get(key, value)) == value for key, value in entry.config.items()):
@@ -97,7 +98,7 @@ def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
     if "block_out_channels" in counted:
         return int(config["block_out_channels"][0])
-    key = next((key for key in ("hidden_size", "d_model", "dim") if key in counted), None)
+    key = next((key for key in ("hidden_size", "d_model", "dim", "base_dim") if key in counted), None)
     return int(config["num_attention_heads"] * config["attention_head_dim"] if key is None else config[key])
 
 

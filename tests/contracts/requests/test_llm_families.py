@@ -21,10 +21,14 @@ from contracts.weights.checkpoint_limits import with_checkpoint_limits
 CATALOGUE = Catalogue(
     root=Path("/"),
     default_model="z-image",
-    models=(ModelSpec(id="z-image", family="z-image", source="org/z-image"),),
+    models=(
+        ModelSpec(id="z-image", family="z-image", source="org/z-image"),
+        ModelSpec(id="qwen-image", family="qwen-image", source="org/qwen-image"),
+    ),
     controlnets=(
         ControlNetSpec(id="union", family="z-image", source="org/union"),
         ControlNetSpec(id="first", family="z-image", source="org/first", reads_masks=False),
+        ControlNetSpec(id="qwen-union", family="qwen-image", source="org/qwen-union"),
     ),
 )
 
@@ -61,6 +65,41 @@ def test_what_a_controlnet_of_z_image_cannot_do_is_refused_by_name(
     body: dict[str, Any], field: str, reason: str
 ) -> None:
     (problem,) = problems_of(Task.CONTROLNET, **body)
+    assert problem.field == field
+    assert reason in problem.message
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "field", "reason"),
+    [
+        (Task.TXT2IMG, {"guidance_scale": 4}, "guidance_scale", "has no effect on qwen-image; remove it"),
+        (Task.TXT2IMG, {"true_cfg_scale": 1, "negative_prompt": "a"}, "negative_prompt", "true_cfg_scale is 1"),
+        (Task.TXT2IMG, {"width": 1000}, "width", "must be a multiple of 16, got 1000 (nearest: 992, 1008)"),
+        (Task.TXT2IMG, {"clip_skip": 1}, "clip_skip", "is not supported by qwen-image"),
+        (
+            Task.CONTROLNET,
+            {"controls": [control("qwen-union"), control("qwen-union")]},
+            "controls",
+            "one ControlNet at a time, got 2",
+        ),
+        (
+            Task.CONTROLNET,
+            {"controls": [control("qwen-union")], "image": "upload:x", "mask_image": "upload:y"},
+            "controls.0.controlnet",
+            "qwen-union can be used on qwen-image only without mask_image",
+        ),
+        (
+            Task.CONTROLNET,
+            {"controls": [control("qwen-union")], "image": "upload:x"},
+            "image",
+            "does not support controlnet_img2img",
+        ),
+    ],
+)
+def test_what_qwen_image_cannot_do_is_refused_by_name(
+    task: Task, body: dict[str, Any], field: str, reason: str
+) -> None:
+    (problem,) = problems_of(task, model="qwen-image", **body)
     assert problem.field == field
     assert reason in problem.message
 

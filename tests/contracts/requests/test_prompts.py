@@ -130,6 +130,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "pixart": "truncate",
         "chroma": "truncate",
         "z-image": "truncate",
+        "qwen-image": "truncate",
     }
 
 
