@@ -30,7 +30,8 @@ DELIVERY = frozenset(
     {"model", "task", "num_images", "batchable", "output_format", "output_quality", "previews", "response_format",
      "priority", "deadline_seconds", "webhook", "metadata"}
 )  # fmt: skip
-#: Another value of each field that has one value worth trying. Those of controls, images and schedulers are below.
+#: Another value of each field that has one value worth trying. Language models read no padding, so only a length
+#: that cuts the prompt changes their images. Those of controls, images and schedulers are below.
 _OTHER: dict[str, list[Any]] = {
     "prompt": ["a blue square on a white background"],
     "prompt_2": ["a green star on a black background"],
@@ -43,7 +44,7 @@ _OTHER: dict[str, list[Any]] = {
     "true_cfg_scale": [0.5, 3],
     "guidance_rescale": [0.7],
     "clip_skip": [1],
-    "max_sequence_length": [16],
+    "max_sequence_length": [8],
     "original_size": [(32, 32)],
     "crops_coords_top_left": [(24, 24)],
     "target_size": [(160, 160)],
