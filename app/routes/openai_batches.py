@@ -29,7 +29,7 @@ _BatchId = Annotated[str, Path(description="Id of the batch.")]
     "",
     name="create_batch",
     openapi_extra=request_body(BatchRequest),
-    responses=problems(*MAKING),
+    responses=problems(*MAKING, 404),
 )
 def create_batch(
     body: JsonBodyDep,
@@ -43,10 +43,7 @@ def create_batch(
     request = parse(BatchRequest, body.raw)
 
     def create(_: object) -> Batch:
-        try:
-            file = services.files.fetch(request.input_file_id, principal.owner)
-        except NotFound as error:
-            raise InvalidRequest([FieldProblem("input_file_id", str(error))]) from None
+        file = services.files.fetch(request.input_file_id, principal.owner)
         if file.purpose != "batch":
             message = f"must be a file uploaded with purpose batch, got one of purpose {file.purpose}"
             raise InvalidRequest([FieldProblem("input_file_id", message)])
