@@ -75,15 +75,15 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
     words = [row.id for row in catalogue.textual_inversions if row.family == family]
     plain, text = f"{family}-lora", f"{family}-text"
-    for scales in ({}, {plain: 1.0}, {plain: -0.5}, {text: 0.5}, {text: 1.0}, {text: 1.0, plain: 0.5}):
+    # The same prompt with its words as vectors, or as the words that they are without.
+    prompt = f"{prompt}, {', '.join(words)}" if words else prompt
+    for scales in ({}, {plain: -0.5}, {text: 1.0}, {text: 0.5, plain: 1.0}):
         fast = len(scales) == 2
-        # The same text with its words as vectors, or as the words that they are without.
-        text = f"{prompt}, {', '.join(words)}" if words else prompt
         yield make_job(
             catalogue,
             family,
             rng.choice(list(model.family_spec.modes)),
-            prompt=text,
+            prompt=prompt,
             textual_inversions=[{"name": word} for word in words if rng.random() < 0.4],
             seed=seed,
             num_inference_steps=14 if fast else 2,
