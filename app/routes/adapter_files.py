@@ -215,6 +215,6 @@ def chosen(file: SpooledFile, field: str, query: str | None) -> str | None:
     given = (null_is_absent(query), null_is_absent(file.fields.get(field)))
     values = {text for text in given if text is not None}
     if len(values) > 1:
-        message = f"the form and the query have different {field}s; send one"
+        message = f"the form says {given[1]!r:.64} and the query {given[0]!r:.64}; send one of them"
         raise InvalidRequest([FieldProblem(field, message)])
     return next(iter(values), None)
