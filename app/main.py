@@ -99,8 +99,15 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
         generate_unique_id_function=operation_id,
         telemetry=_NO_TELEMETRY_OF_FASTAPI,
     )
-    # From the innermost to the outermost.
     error_handlers.install(app, [*OPENAI, HUGGING_FACE, REPLICATE, *A1111])
+    _add_middleware(app, settings, counters, tracing)
+    _add_routes(app, settings)
+    app.webhooks.include_router(webhooks.router)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: ApiSettings, counters: Counters, tracing: Tracing) -> None:
+    """From the innermost to the outermost."""
     app.add_middleware(HeadMiddleware)
     allow_origins(app, settings.cors_origins)
     app.add_middleware(UnreadBodyMiddleware)
@@ -108,6 +115,9 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
+
+
+def _add_routes(app: FastAPI, settings: ApiSettings) -> None:
     for router in (images.router, events.router, replicate.stream_router):
         app.include_router(router)
     for module in (health, metrics, provenance):
@@ -131,5 +141,3 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
         )
     if settings.page:
         app.include_router(page.router)
-    app.webhooks.include_router(webhooks.router)
-    return app

@@ -4,6 +4,8 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
 
 main.py          reads the command line and runs the command
 commands/        the commands, one file each
+options/         options that several commands have
+catalogue/       rows of a catalogue on this machine
 supervisor/      `darkroom up`: Redis, API, workers and dispatcher as child processes
 client.py        a client of the HTTP contract
 env_file.py      variables from `.env`

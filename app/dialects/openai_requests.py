@@ -135,7 +135,7 @@ def translate(
         given["image"] = image
         if hole is None and _of_masks(request):
             message = (
-                "has no effect: there is no mask, and image has no transparent part; send a mask, or remove this"
+                "has no effect without a mask or a transparent part of the image; send `mask`, or remove this"
             )
             raise InvalidRequest([FieldProblem(name, message) for name in _of_masks(request)])
         if hole is None:

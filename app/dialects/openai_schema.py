@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from contracts.requests.fields import Prompt
-from contracts.requests.image_fields import (
+from contracts.requests.images.image_fields import (
     MAX_REFERENCES,
     FitField,
     ImageRef,

@@ -19,7 +19,7 @@ from app.inputs.codec.limits import Limits
 from app.inputs.lane import DecoderLane
 from app.inputs.process import DecoderProcessFailed
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
-from contracts.requests.preprocessing import Options
+from contracts.requests.images.preprocessing import Options
 
 #: Decoded size up to which an image is small: 4 megapixels in color.
 _SMALL_BYTES = 16 * 2**20

@@ -25,7 +25,7 @@ from contracts.errors import (
 )
 from contracts.queue.client import JobQueue
 from contracts.requests.defaults import CONTROL_MAP, StoredImage, map_options
-from contracts.requests.preprocessing import Options
+from contracts.requests.images.preprocessing import Options
 from contracts.requests.schema import JobRequest
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit

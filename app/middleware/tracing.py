@@ -1,6 +1,6 @@
 """Gives each request its place in a trace: the client's, where it sends a valid `traceparent`, and a span.
 
-Without tracing there is no span, and what the client sent is handed on as it came. Attributes are those of
+With tracing off, no span is written, and the client's `traceparent` is passed on unchanged. Attributes follow
 OpenTelemetry's conventions for HTTP servers, without path and query: a client chooses them, and links are signed.
 """
 

@@ -29,7 +29,7 @@ from app.openapi.routes import PROBLEM, REFERENCE, TAGS, Document, form_name, fo
 from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
-from contracts.requests.preprocess_request import PreprocessRequest
+from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.schema import REQUESTS, JobRequest
 
 #: FastAPI's description of an answer.

@@ -14,7 +14,7 @@ from app.png_info.json_texts import read_number
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
 from contracts.errors import NotFound
-from contracts.requests.image_fields import MAX_REFERENCES
+from contracts.requests.images.image_fields import MAX_REFERENCES
 
 CONTROLNET, IP_ADAPTER, REFERENCES = "ControlNet ", "IP-Adapter ", "References"
 UNIT = re.compile(rf"({CONTROLNET}|{IP_ADAPTER})[0-9]", re.ASCII)

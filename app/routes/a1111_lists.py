@@ -17,7 +17,7 @@ from app.openapi.routes import problems, request_body
 from app.parsing.requests import parse
 from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.preprocessing import own_resolution, resolve_options
+from contracts.requests.images.preprocessing import own_resolution, resolve_options
 
 router = APIRouter(tags=["a1111"], responses=problems(429, 503))
 _lists = APIRouter(prefix="/sdapi/v1", dependencies=[LIST_LIMITED])

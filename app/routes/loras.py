@@ -24,8 +24,8 @@ from contracts.hub_revisions import AgreedRows
 from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import LORAS, UploadedLora
+from contracts.weights.adapters.lora_files import AdapterFacts, describe, read_facts, read_lora
 from contracts.weights.finite import check_finite
-from contracts.weights.lora_files import AdapterFacts, describe, read_facts, read_lora
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 LorasDep = Annotated[AdapterFiles, Depends(files_of(LORAS))]

@@ -12,8 +12,8 @@ from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import ChecksDep
 from app.openapi.routes import problems, request_body
 from app.parsing.requests import read
-from contracts.requests.preprocess_request import PreprocessRequest
-from contracts.requests.preprocessing import own_resolution, preprocess_problems, resolve_options
+from contracts.requests.images.preprocess_request import PreprocessRequest
+from contracts.requests.images.preprocessing import own_resolution, preprocess_problems, resolve_options
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 

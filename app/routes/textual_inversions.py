@@ -22,9 +22,9 @@ from contracts.errors import AdapterRefused, FieldProblem, InvalidRequest
 from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import INVERSIONS, UploadedInversion
+from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
+from contracts.weights.adapters.inversion_models import find_family
 from contracts.weights.finite import check_finite
-from contracts.weights.inversion_files import InversionFacts, read_inversion
-from contracts.weights.inversion_models import find_family
 from contracts.weights.safetensors import read_header
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])

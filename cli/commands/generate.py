@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError, encode_image
-from cli.commands.preprocessor_option import METAVAR, read_preprocessor
-from cli.commands.request_options import add_request_options, read_request_options
+from cli.options.preprocessor_option import METAVAR, read_preprocessor
+from cli.options.request_options import add_request_options, read_request_options
 from contracts.processes.preparations import Preparation
 
 _DEFAULT_OUTPUT = Path("out.png")

@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from cli.catalogue.catalogue_file import TABLES, add_row, find_row, remove_row
+from cli.catalogue.rehearsal import rehearse
 from cli.client import Client, Json
-from cli.commands.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.commands.generate import add_service_arguments
 from cli.commands.listing import table
-from cli.commands.rehearsal import rehearse
 from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES

@@ -14,7 +14,7 @@ from typing import get_args
 
 from pydantic import ValidationError
 
-from cli.commands.sizes import Sizes
+from cli.catalogue.sizes import Sizes
 from contracts.byte_sizes import read_size
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task

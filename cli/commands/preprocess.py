@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.client import Client, ServiceError, encode_image
 from cli.commands.generate import add_service_arguments, refuse_to_overwrite
-from cli.commands.preprocessor_option import METAVAR, read_preprocessor
+from cli.options.preprocessor_option import METAVAR, read_preprocessor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
-from contracts.catalogue.rows import WeightRow
-
-if TYPE_CHECKING:
-    from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.rows import Row, WeightRow
 
 
 class LoraSpec(WeightRow):
@@ -29,8 +26,8 @@ class LoraSpec(WeightRow):
             raise ValueError(f"family {self.family} takes no LoRAs")
         return self
 
-    def suits(self, model: ModelSpec) -> bool:
-        """Return whether it works with this model."""
+    def suits(self, model: Row) -> bool:
+        """Return whether it works with the model of this row."""
         return self.family == model.family and (not self.models or model.id in self.models)
 
 

@@ -17,8 +17,8 @@ from contracts.hub.selection import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
 from contracts.requests.parameters import IpAdapterParameters, LoraParameters
+from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.architectures import find_controlnet
-from contracts.weights.ip_adapter_files import read_ip_adapter
 from contracts.weights.parameter_counts import (
     ParameterCount,
     controlnet_parts,

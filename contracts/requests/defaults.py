@@ -14,9 +14,10 @@ from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
-from contracts.requests.fit import Area, Fit, Size, place
-from contracts.requests.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
-from contracts.requests.output_size import SizeRules, output_size
+from contracts.requests.images.fit import Area, Fit, Size, place
+from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
+from contracts.requests.images.output_size import SizeRules, output_size
+from contracts.requests.images.preprocessing import output_resolution, resolve_options
 from contracts.requests.parameters import (
     ControlParameters,
     InputUse,
@@ -26,7 +27,6 @@ from contracts.requests.parameters import (
     ReferenceParameters,
     TextualInversionParameters,
 )
-from contracts.requests.preprocessing import output_resolution, resolve_options
 from contracts.requests.prompts import read_prompts
 from contracts.requests.schema import JobRequest
 
@@ -150,7 +150,7 @@ def map_options(
 
     Args:
         request: one that passed `validation.check`.
-        images: as `resolve` takes them; the control images themselves need not be among them.
+        images: as for `resolve`; control images may be missing.
     """
     output, fit, found = job_size(request, model, images), fit_of(request), {}
     for index, control in enumerate(getattr(request, "controls", ())):

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from contracts.catalogue.families import LongPrompt
-from contracts.requests.image_fields import (
+from contracts.requests.images.image_fields import (
     ControlRef,
     FitField,
     ImagePromptMaskRef,
@@ -260,8 +260,8 @@ class ImageFields(StrictModel):
     textual_inversions: tuple[TextualInversion, ...] = Field(
         (),
         max_length=MAX_INVERSIONS,
-        description="Textual inversions whose words the prompts have. With `prompt_syntax` `a1111` they need not "
-        "be listed: each word of a prompt that is one's id or trigger stands for it.",
+        description="Textual inversions whose trigger words appear in the prompts. With `prompt_syntax` `a1111` "
+        "they need not be listed: the id or the trigger in a prompt is enough.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

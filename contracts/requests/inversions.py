@@ -14,7 +14,7 @@ from contracts.prompts.trigger_words import words_in
 from contracts.requests.fields import MAX_INVERSIONS, PROMPT_FIELDS, ImageFields
 from contracts.requests.parameters import JobParameters, TextualInversionParameters
 from contracts.requests.prompts import read_prompts
-from contracts.weights.inversion_models import find_inversion_facts
+from contracts.weights.adapters.inversion_models import find_inversion_facts
 
 
 def with_inversions(job: JobParameters, model: ModelSpec, catalogue: Catalogue) -> JobParameters:

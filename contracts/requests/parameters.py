@@ -21,7 +21,7 @@ from contracts.requests.fields import (
     StrictModel,
     TextualInversion,
 )
-from contracts.requests.fit import Area, Fit, Size
+from contracts.requests.images.fit import Area, Fit, Size
 
 
 def _is_none(value: object) -> bool:

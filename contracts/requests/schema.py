@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from contracts.catalogue.families import Task
 from contracts.requests.fields import Control, ControlImage, ImageFields, OptionalImages, StrictModel
-from contracts.requests.image_fields import (
+from contracts.requests.images.image_fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
     FitField,

@@ -14,8 +14,8 @@ from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.effects import effect_problems
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.images.preprocessing import preprocess_problems
 from contracts.requests.inversions import inversion_problems
-from contracts.requests.preprocessing import preprocess_problems
 from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
 from contracts.requests.step_rules import StepRules

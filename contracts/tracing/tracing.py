@@ -21,7 +21,7 @@ class Span(Protocol):
     """A span that has begun.
 
     Attributes:
-        context: by which others name it as their parent; None where there is no trace.
+        context: what child spans name as their parent; None outside any trace.
     """
 
     @property
@@ -71,7 +71,7 @@ class _NoSpan:
 
 
 class NoTracing:
-    """Writes nothing: whoever calls this service next gets its caller's context, unchanged."""
+    """Writes no spans; the caller's context is passed on unchanged."""
 
     def start(
         self,

@@ -27,9 +27,9 @@ from contracts.requests.parameters import (
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
-from contracts.weights.inversion_files import InversionFacts
-from contracts.weights.ip_adapter_files import IpAdapterFacts
-from contracts.weights.lora_files import AdapterFacts
+from contracts.weights.adapters.inversion_files import InversionFacts
+from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
+from contracts.weights.adapters.lora_files import AdapterFacts
 
 #: Maximum number of files of one kind per owner, to limit what they take of Redis.
 _MAX_FILES = 1000

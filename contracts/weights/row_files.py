@@ -22,10 +22,10 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files, weights_below
+from contracts.weights.adapters.inversion_models import check_inversion_row
+from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
-from contracts.weights.inversion_models import check_inversion_row
-from contracts.weights.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.safetensors import read_header
 
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
-from contracts.weights.ip_adapter_files import Reads
-from contracts.weights.ip_adapter_rows import read_image_encoder
+from contracts.weights.adapters.ip_adapter_files import Reads
+from contracts.weights.adapters.ip_adapter_rows import read_image_encoder
 from worker.checkpoints.components import load_complete
 from worker.checkpoints.files import ContentHasher
 

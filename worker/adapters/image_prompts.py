@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch.nn import functional
 
 from contracts.jobs.receipt import Weights
-from contracts.weights.ip_adapter_files import IpAdapterFacts, read_ip_adapter
+from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts, read_ip_adapter
 from worker.adapters.image_encoders import EncodedImage
 
 #: Keys and values: (passes, tokens, width of the layer); one pair, or one for each reference image.

@@ -18,7 +18,7 @@ from contracts.catalogue.families import Family
 from contracts.errors import AdapterRefused, FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import JobParameters, TextualInversionParameters
-from contracts.weights.inversion_files import read_inversion
+from contracts.weights.adapters.inversion_files import read_inversion
 from worker.adapters.files import LoraFiles
 
 

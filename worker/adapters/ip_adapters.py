@@ -14,8 +14,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFailed, NotFound, first_line
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import IpAdapterParameters
-from contracts.weights.ip_adapter_files import read_ip_adapter
-from contracts.weights.ip_adapter_models import encoders_of
+from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
+from contracts.weights.adapters.ip_adapter_models import encoders_of
 from worker.adapters.files import LoraFiles
 from worker.adapters.image_encoders import ImageEncoders
 from worker.adapters.image_prompts import ImagePrompt, mask_of, read_layers

@@ -18,7 +18,7 @@ from diffusers.utils import (
     convert_unet_state_dict_to_peft,
 )
 
-from contracts.weights.lora_layouts import scheme_of, usual_name
+from contracts.weights.adapters.lora_layouts import scheme_of, usual_name
 from worker.adapters.low_rank import Layer
 from worker.checkpoints.tracking import mark, names_of, numbers_read, unmarked
 

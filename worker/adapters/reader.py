@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from contracts.weights.lora_files import read_lora
-from contracts.weights.lora_settings import ScaleSettings
+from contracts.weights.adapters.lora_files import read_lora
+from contracts.weights.adapters.lora_settings import ScaleSettings
 from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
 from worker.adapters.low_rank import Layer, LowRank
 from worker.families import DiffusersFamily

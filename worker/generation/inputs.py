@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.requests.defaults import IMAGE_PROMPT_MASK_FIT
-from contracts.requests.fit import Area, Box, Fit, Size, place
+from contracts.requests.images.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.families import GenerationInputs

@@ -27,7 +27,7 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
-from contracts.weights.ip_adapter_rows import check_ip_adapter_row
+from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch

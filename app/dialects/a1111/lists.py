@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from app.dialects.a1111.samplers import AUTOMATIC, SAMPLERS, SCHEDULE_TYPES, names_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.uploads.adapters import UploadedInversion
-from contracts.weights.inversion_models import find_inversion_facts
+from contracts.weights.adapters.inversion_models import find_inversion_facts
 
 NO_MODULE = "none"
 

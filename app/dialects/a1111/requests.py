@@ -17,7 +17,7 @@ from app.parsing.requests import Reading, read, read_values
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
-from contracts.requests.fit import Fit
+from contracts.requests.images.fit import Fit
 from contracts.requests.schema import (
     ControlNetRequest,
     Img2ImgRequest,

@@ -31,7 +31,7 @@ from app.inputs.codec.fill import fill_masked, split_files
 from app.inputs.codec.limits import Deferred, Limits, TooLarge, check_header, too_many_pixels
 from app.inputs.codec.masks import EmptyMask, read_drawn, read_hole, white_box
 from app.inputs.codec.stored_form import STORED_MODES, normalize, to_file, to_png, upright_size
-from contracts.requests.preprocessing import Options
+from contracts.requests.images.preprocessing import Options
 
 #: Accepted formats, by Pillow's names; its other decoders are never tried. The library for HEIF may be missing.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from contracts.catalogue.preprocessors import RESOLUTION
-from contracts.requests.preprocessing import Options, map_size
+from contracts.requests.images.preprocessing import Options, map_size
 
 #: 8 bits a channel, (height, width, 3), RGB. OpenCV's functions are not typed for numpy's.
 _Pixels = Any

@@ -12,7 +12,7 @@ import pytest
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
 from contracts.errors import ImageTooLarge, NotAnImage
-from contracts.requests.preprocessing import resolve_options
+from contracts.requests.images.preprocessing import resolve_options
 from tests.support.images import encode_solid
 from tests.support.waiting import wait_until
 

@@ -104,7 +104,7 @@ def test_an_upload_is_described_listed_used_and_removed(
         ),
         (_shapes(layers=3), {}, "it has 3 cross-attention layers, and shapes-sdxl has"),
         (_shapes(width=768), {}, "its tokens have 768 values, and the layers of shapes-sdxl read 128"),
-        (_shapes(), {"image_encoder": "other"}, "there is no image encoder 'other' here; known: clip-small"),
+        (_shapes(), {"image_encoder": "other"}, "unknown image encoder 'other'; known: clip-small"),
         ({**_shapes(), "0.to_q_lora.down.weight": (4, 4)}, {}, "FaceID"),
     ],
 )

@@ -26,7 +26,7 @@ from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
-from contracts.weights.lora_files import LoraFile, read_lora
+from contracts.weights.adapters.lora_files import LoraFile, read_lora
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import loras
 from tests.support.scripted_worker import ScriptedWorker

@@ -61,7 +61,7 @@ def test_a_field_about_masks_is_refused_where_there_is_nothing_that_it_could_act
 
     error = error_of(response)
     assert error["param"] == field
-    assert "has no effect: there is no mask, and image has no transparent part" in error["message"]
+    assert "has no effect without a mask or a transparent part" in error["message"]
 
 
 def test_a_transparent_part_that_is_cut_off_is_an_error_of_the_image(client: TestClient) -> None:

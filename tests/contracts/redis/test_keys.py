@@ -34,9 +34,9 @@ from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadReg
 from contracts.uploads.images import remember
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
-from contracts.weights.inversion_files import InversionFacts
-from contracts.weights.ip_adapter_files import IpAdapterFacts
-from contracts.weights.lora_files import AdapterFacts
+from contracts.weights.adapters.inversion_files import InversionFacts
+from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
+from contracts.weights.adapters.lora_files import AdapterFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
 

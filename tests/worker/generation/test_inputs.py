@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contracts.requests.fit import Fit
+from contracts.requests.images.fit import Fit
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.parameters import parameters

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from app.inputs.codec.preprocessors import make_map
 from contracts.catalogue.preprocessors import MAX_MAP_PIXELS, MAX_MAP_SIDE, PREPROCESSORS
-from contracts.requests.preprocessing import resolve_options
+from contracts.requests.images.preprocessing import resolve_options
 
 SIDE = 96
 #: The dark disk of `photo`: left, upper, right, lower.

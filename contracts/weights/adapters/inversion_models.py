@@ -10,7 +10,7 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec, TextualInversion
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
-from contracts.weights.inversion_files import InversionFacts, read_inversion
+from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
 from contracts.weights.parameter_counts import read_config
 
 

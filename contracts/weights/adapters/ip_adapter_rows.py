@@ -13,7 +13,7 @@ from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
-from contracts.weights.ip_adapter_files import IpAdapterFacts, Reads, read_ip_adapter
+from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts, Reads, read_ip_adapter
 from contracts.weights.parameter_counts import read_config
 
 _MODEL = "CLIPVisionModelWithProjection"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import AdapterRefused
-from contracts.weights.lora_settings import read_settings
+from contracts.weights.adapters.lora_settings import read_settings
 
 
 def _read(settings: Any) -> Any:

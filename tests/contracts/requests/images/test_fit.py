@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.requests.fit import Fit, place
+from contracts.requests.images.fit import Fit, place
 
 
 @pytest.mark.parametrize("fit", ["cover", "contain", "stretch", "pad"])

@@ -14,8 +14,8 @@ from contracts.memory.components import Role
 from contracts.memory.extras import size_ip_adapter
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
-from contracts.weights.ip_adapter_files import read_ip_adapter
-from contracts.weights.ip_adapter_rows import check_ip_adapter_row
+from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
+from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, Shapes, write_file
 from tests.support.parameters import parameters
 

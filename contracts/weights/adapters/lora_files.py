@@ -18,10 +18,10 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
+from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
+from contracts.weights.adapters.lora_settings import ScaleSettings, read_settings
+from contracts.weights.adapters.original_names import layers_named
 from contracts.weights.header_text import NotSafetensors
-from contracts.weights.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
-from contracts.weights.lora_settings import ScaleSettings, read_settings
-from contracts.weights.original_names import layers_named
 from contracts.weights.safetensors import Tensor, read_header
 
 #: Whole differences of biases and norms beside a LoRA, which ComfyUI writes even where they are zero.

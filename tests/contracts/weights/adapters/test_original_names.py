@@ -15,8 +15,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.lora_files import read_facts, read_lora
-from contracts.weights.original_names import layers_named
+from contracts.weights.adapters.lora_files import read_facts, read_lora
+from contracts.weights.adapters.original_names import layers_named
 from tests.support.original_layout import original_unet_names
 
 _PREFIX = "lora_unet_"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from contracts.requests.fields import StrictModel
-from contracts.requests.image_fields import ImageRef
+from contracts.requests.images.image_fields import ImageRef
 
 
 class PreprocessRequest(StrictModel):

@@ -9,9 +9,9 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
+from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
+from contracts.weights.adapters.ip_adapter_rows import width_of_encoder
 from contracts.weights.header_text import NotSafetensors
-from contracts.weights.ip_adapter_files import IpAdapterFacts
-from contracts.weights.ip_adapter_rows import width_of_encoder
 from contracts.weights.safetensors import read_header
 
 _KEY = ".attn2.to_k.weight"
@@ -56,9 +56,7 @@ def find_image_encoder(facts: IpAdapterFacts, catalogue: Catalogue, wanted: str 
     """
     known = encoders_of(catalogue)
     if wanted is not None and wanted not in known:
-        raise AdapterRefused(
-            f"there is no image encoder {wanted[:80]!r} here; known: {', '.join(known) or 'none'}"
-        )
+        raise AdapterRefused(f"unknown image encoder {wanted[:80]!r}; known: {', '.join(known) or 'none'}")
     widths: dict[str, int] = {}
     for name, source in known.items():
         if wanted in (None, name):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.requests.fields import MAX_SIDE, MIN_SIDE
-from contracts.requests.fit import Fit, Size, contained
+from contracts.requests.images.fit import Fit, Size, contained
 
 
 @dataclass(frozen=True)

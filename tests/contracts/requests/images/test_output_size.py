@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.requests.fields import MAX_SIDE, MIN_SIDE
-from contracts.requests.output_size import SizeRules, output_size
+from contracts.requests.images.output_size import SizeRules, output_size
 
 SDXL = SizeRules(multiple=8, max_pixels=2048 * 2048, own=(1024, 1024))
 SMALL = SizeRules(multiple=16, max_pixels=4096, own=(64, 64))

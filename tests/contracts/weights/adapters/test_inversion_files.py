@@ -13,8 +13,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.inversion_files import InversionFacts, read_inversion
-from contracts.weights.inversion_models import find_family
+from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
+from contracts.weights.adapters.inversion_models import find_family
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 

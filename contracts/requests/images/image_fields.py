@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contracts.requests.fit import Fit
+from contracts.requests.images.fit import Fit
 
 DEFAULT_STRENGTH, DEFAULT_MASK_BLUR = 0.6, 0
 DEFAULT_FIT: Fit = "cover"

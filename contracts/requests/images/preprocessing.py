@@ -18,7 +18,7 @@ from contracts.catalogue.preprocessors import (
     PreprocessorOption,
 )
 from contracts.errors import FieldProblem
-from contracts.requests.fit import Fit, Size
+from contracts.requests.images.fit import Fit, Size
 
 #: Option -> its value.
 Options = Mapping[str, float]

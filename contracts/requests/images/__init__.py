@@ -1,0 +1,8 @@
+"""A request's input images: their fields, their size, and what is made of them before a job.
+
+image_fields.py        types of the fields about input images
+fit.py                 how an image fills an output of another aspect
+output_size.py         the size of a job's images
+preprocessing.py       what makes a control image: its options, checked and filled in
+preprocess_request.py  the request of a control image that is only shown
+"""

@@ -1,0 +1,12 @@
+"""Files of adapters: what kind a file is, whose layers it has, and which models it fits.
+
+lora_files.py         family, layout, ranks and matching models of a LoRA file
+lora_layouts.py       naming schemes of LoRA files: which layer each key belongs to
+lora_settings.py      how a LoRA's trainer scaled it
+original_names.py     layers under the names of the original releases
+inversion_files.py    vectors and widths of a textual inversion
+inversion_models.py   the models that a textual inversion suits
+ip_adapter_files.py   kind and widths of an IP-Adapter file
+ip_adapter_models.py  models and image encoders that an IP-Adapter fits
+ip_adapter_rows.py    the catalogue's IP-Adapters: their files, and the image encoders that they name
+"""
