@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from starlette.routing import BaseRoute
 
 from app import error_handlers
 from app.dependencies.access import AUTHENTICATED, AUTHENTICATED_BY_PASSWORD_TOO
@@ -101,7 +103,7 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     )
     error_handlers.install(app, [*OPENAI, HUGGING_FACE, REPLICATE, *A1111])
     _add_middleware(app, settings, counters, tracing)
-    _add_routes(app, settings)
+    app.router.routes.extend(_routes(with_page=settings.page))
     app.webhooks.include_router(webhooks.router)
     return app
 
@@ -117,27 +119,35 @@ def _add_middleware(app: FastAPI, settings: ApiSettings, counters: Counters, tra
     app.add_middleware(PublicUrlMiddleware, url=settings.public_base)
 
 
-def _add_routes(app: FastAPI, settings: ApiSettings) -> None:
-    for router in (images.router, events.router, replicate.stream_router):
-        app.include_router(router)
+@cache
+def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
+    """All routes.
+
+    FastAPI analyses each at the first call that it is compared with, 0.2 s for all of them, and keeps the result
+    with the route: here once for all applications of a process, of which tests build thousands.
+    """
+    router = APIRouter(generate_unique_id_function=operation_id)
+    for open_router in (images.router, events.router, replicate.stream_router):
+        router.include_router(open_router)
     for module in (health, metrics, provenance):
-        app.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
+        router.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
     native = (*making, jobs, uploads, loras, textual_inversions, ip_adapters, models, catalogue)
     operations = (workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)
     for module in (*native, *operations, *dialects, *admin):
-        app.include_router(
+        router.include_router(
             module.router,
             dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],
             responses=problems(401, 403, 421, 422),
         )
     for module in (a1111, a1111_lists):
-        app.include_router(
+        router.include_router(
             module.router,
             dependencies=[AUTHENTICATED_BY_PASSWORD_TOO, KNOWN_PARAMETERS_ONLY],
             responses=problems(401, 403, 421, 422),
         )
-    if settings.page:
-        app.include_router(page.router)
+    if with_page:
+        router.include_router(page.router)
+    return tuple(router.routes)

@@ -71,7 +71,7 @@ def class_of(config: Mapping[str, Any]) -> str:
 def read_table(class_name: str) -> tuple[Entry, ...]:
     """All entries of a class."""
     file = files(__name__) / f"{class_name}.json"
-    if not class_name.isalnum() or not file.is_file():
+    if not class_name.isidentifier() or not file.is_file():
         return ()
     return tuple(_read(entry) for entry in json.loads(file.read_text(encoding="utf-8")))
 

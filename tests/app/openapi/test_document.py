@@ -206,7 +206,7 @@ def test_fields_that_only_some_families_have_name_them(document: Json) -> None:
     fields = document["components"]["schemas"]["Txt2ImgRequest"]["properties"]
 
     assert "Only for models of the families sdxl, sd3 and sd15." in fields["clip_skip"]["description"]
-    assert "Only for models of the family flux." in fields["true_cfg_scale"]["description"]
+    assert "Only for models of the families flux and qwen-image." in fields["true_cfg_scale"]["description"]
     assert "Only for" not in fields["negative_prompt"]["description"]
 
 
