@@ -126,7 +126,7 @@ def test_the_file_of_a_form_is_unpacked() -> None:
     ],
 )
 def test_a_form_with_anything_but_one_file_is_refused(form: str) -> None:
-    with pytest.raises(InvalidRequest, match="(file|purpose): the form must have one file in the field file"):
+    with pytest.raises(InvalidRequest, match=r"(file|purpose): the form must have one file in the field file"):
         unpack(form + "--b--\r\n")
 
 
