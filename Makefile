@@ -2,9 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Files go to the processes one by one, the slowest first; each process has a Redis of its own. One process more than
+# Files go to the processes one by one, the slowest first; each process has a Redis of its own. Two processes more than
 # there are cores, because many tests wait for other processes.
-PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile --no-loadscope-reorder
 # Empty is unset: tests start many processes, which must not compile the same modules again and again.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
@@ -17,7 +17,7 @@ demo: install  ## run the service, one job of each task, and show the images
 
 install: .venv/installed  ## make .venv with the service in it
 
-test: .venv/installed-dev  ## run all tests, in one process more than there are cores
+test: .venv/installed-dev  ## run all tests, in two processes more than there are cores
 	$(PYTEST) --durations=10
 
 lint: .venv/installed-dev  ## linters, types, and the static checks of what is deployed
@@ -108,7 +108,7 @@ gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 judge: .venv/installed-dev  ## quality of the shapes models, the effect of each field, and each family with each mode, scheduler and plan; when models/ or constraints.txt change
 	$(BIN)/python -m pytest tests/models/quality
 	$(BIN)/python -m pytest -s tests/worker/generation/quality
-	DARKROOM_TEST_ALL_COMBINATIONS=1 $(PYTEST) -q tests/worker tests/contracts/memory tests/bench
+	DARKROOM_TEST_ALL_COMBINATIONS=1 $(PYTEST) -q tests/worker tests/contracts/memory tests/bench tests/test_gpu_check.py tests/end_to_end/test_image_content.py
 	for family in sdxl sd3 flux; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \
 	done

@@ -17,6 +17,7 @@ from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
+from tests.support.combinations import ALL
 from tests.support.object_store import serve_bucket
 from tests.support.scripted_worker import ScriptedWorker
 
@@ -27,6 +28,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DARKROOM_API_ALLOWED_HOSTS", '["testserver"]')
 
 
+#: What `make gpu-check` and `bench.gpu` do without a card: seconds each, in `make judge`.
+collect_ignore = [] if ALL else ["test_gpu_check.py", "bench/test_gpu.py"]
 #: Folders whose tests mostly wait for other processes, and those whose tests mostly compute; the longest first.
 WAITING = (
     "tests/chaos/",

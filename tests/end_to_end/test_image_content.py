@@ -11,6 +11,7 @@ from PIL import Image
 from models.judge import judge, measure_overlap
 from models.training.data.drawing import Scene, render, render_silhouette
 from models.training.data.effects import EFFECTS, measure
+from tests.support.combinations import ALL
 from tests.support.images import draw_shape, framed_mask, to_data_url
 from tests.support.running_service import Json, RunningService
 
@@ -26,7 +27,13 @@ SCENES = [
 
 
 #: The shipped checkpoint of every family.
-MODELS = ("shapes-sdxl", "shapes-sd3", "shapes-flux")
+SDXL, SD3, FLUX = MODELS = ("shapes-sdxl", "shapes-sd3", "shapes-flux")
+
+
+def each_model(usual: str) -> pytest.MarkDecorator:
+    """Try one model; all of them in `make judge`, which judges their weights by more images, too."""
+    return pytest.mark.parametrize("model", MODELS if ALL else [usual])
+
 
 #: Fewer than the models take by default: enough for what is judged here.
 STEPS = 8
@@ -61,7 +68,7 @@ def test_images_have_the_colours_and_shapes_of_the_prompt(service: RunningServic
         assert share(right) >= 0.8, (attribute, verdicts)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@each_model(SD3)
 def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: RunningService, model: str) -> None:
     source = draw_shape("circle", "red", "blue")
     before = numpy.asarray(source, float)
@@ -83,7 +90,7 @@ def test_img2img_moves_from_the_image_to_the_prompt_as_strength_grows(service: R
     assert (judge(images[-1]).colour, judge(images[-1]).background) == ("yellow", "green")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@each_model(FLUX)
 def test_inpainting_follows_the_prompt_inside_the_mask_and_changes_nothing_outside(
     service: RunningService, model: str
 ) -> None:
@@ -117,7 +124,7 @@ def silhouette(shape: str) -> Image.Image:
     return render_silhouette(Scene(shape, "white", "black"))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@each_model(SDXL)
 def test_a_controlnet_makes_the_shape_appear_where_its_image_has_it(service: RunningService, model: str) -> None:
     shapes = ["circle", "square", "triangle", "star"]
     bodies: list[Json] = [
@@ -192,8 +199,8 @@ def test_a_shape_appears_at_the_requested_position(service: RunningService) -> N
     assert (verdict.colour, verdict.position) == ("red", "top left")
 
 
-# Each adapter, and each model: `make judge` tries all of them, and SHA256SUMS holds their weights.
-@pytest.mark.parametrize(("adapter", "model"), [*zip(EFFECTS, [*MODELS, MODELS[0]], strict=True)])
+# `make judge` tries all of them, and SHA256SUMS holds their weights.
+@pytest.mark.parametrize(("adapter", "model"), [*zip(EFFECTS, [*MODELS, SDXL], strict=True)][: None if ALL else 2])
 def test_a_lora_has_its_effect_and_does_not_change_later_jobs(
     service: RunningService, model: str, adapter: str
 ) -> None:
@@ -214,7 +221,7 @@ def test_a_lora_has_its_effect_and_does_not_change_later_jobs(
     assert service.bytes_of(service.run("txt2img", **body)) == service.bytes_of(before)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@each_model(FLUX)
 def test_two_loras_have_both_effects(service: RunningService, model: str) -> None:
     scene = Scene("square", "blue", "white", size="large")
     both = [{"name": f"{model}-stripes"}, {"name": f"{model}-outline"}]

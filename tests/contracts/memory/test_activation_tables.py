@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, wi
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from contracts.weights.parameter_counts import read_config
-from tests.support.combinations import ALL
+from tests.support.combinations import ALL, covering
 
 MODELS = BUILT_IN_CATALOGUE.parent
+COMPONENTS = ["shapes-sdxl/unet", "shapes-flux/transformer", "shapes-flux/text_encoder_2", "shapes-flux/vae"]
 #: One for each class of denoisers, the largest of them in `make judge`: others have the same table's formulas.
 FULL_SIZE = ["sd1.5", *(["sd3-medium", "flux.1-schnell"] if ALL else [])]
 
@@ -65,10 +67,8 @@ def compare(
     return float(steps.sum(axis=1).max()), max(planned)
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
-@pytest.mark.parametrize("images", [1, 4])
 @pytest.mark.parametrize(
-    "component", ["shapes-sdxl/unet", "shapes-flux/transformer", "shapes-flux/text_encoder_2", "shapes-flux/vae"]
+    ("component", "images", "streamed"), covering([*product(COMPONENTS, (1, 4), (False, True))])
 )
 def test_a_table_is_right_for_sizes_that_were_not_counted(component: str, images: int, streamed: bool) -> None:
     """Tables of positions, which are there once a call, count for each image: hence up to 6 % in tiny models."""

@@ -35,7 +35,7 @@ FAMILY_IDS = list(TRAINED_FAMILIES)
 BATCH_TOLERANCE_LEVELS = 1
 
 
-@pytest.mark.parametrize(("family", "mode"), EVERY_MODE)
+@pytest.mark.parametrize(("family", "mode"), covering(EVERY_MODE))
 def test_every_family_runs_each_of_its_modes_and_several_images_are_those_of_their_seeds_alone(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

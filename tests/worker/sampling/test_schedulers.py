@@ -67,7 +67,7 @@ def defaults() -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize(("family", "scheduler"), LONG)
+@pytest.mark.parametrize(("family", "scheduler"), covering(LONG))
 def test_deterministic_schedulers_agree_after_many_steps(
     family: str, scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage, defaults: dict[str, Any]
 ) -> None:
