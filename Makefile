@@ -2,9 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Files go to the processes one by one, the slowest first; each process has a Redis of its own. Two processes more than
+# Files go to the processes one by one, the slowest first; each process has a Redis of its own. One process more than
 # there are cores, because many tests wait for other processes.
-PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 2 )) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 # Empty is unset: tests start many processes, which must not compile the same modules again and again.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
@@ -17,7 +17,7 @@ demo: install  ## run the service, one job of each task, and show the images
 
 install: .venv/installed  ## make .venv with the service in it
 
-test: .venv/installed-dev  ## run all tests, in two processes more than there are cores
+test: .venv/installed-dev  ## run all tests, in one process more than there are cores
 	$(PYTEST) --durations=10
 
 lint: .venv/installed-dev  ## linters, types, and the static checks of what is deployed
