@@ -43,7 +43,8 @@ def build_python(folder: Path, version: str) -> None:
         folder,
     )  # fmt: skip
     replace(package / "__init__.py", '__version__ = "0.0.0"', f'__version__ = "{version}"')
-    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", TARGET, folder], folder)
+    # In the root, where the constraints are that the Makefile names.
+    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", TARGET, folder], ROOT)
 
 
 def build_typescript(folder: Path, version: str) -> None:
@@ -64,7 +65,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 
 def run(command: list[str | Path], folder: Path) -> None:
-    """Run a program, which must succeed."""
+    """Run a program in a folder; it must succeed."""
     subprocess.run(command, cwd=folder, check=True)  # noqa: S603  # our own programs
 
 
