@@ -30,6 +30,13 @@ class LoraSpec(WeightRow):
         """Return whether it works with the model of this row."""
         return self.family == model.family and (not self.models or model.id in self.models)
 
+    def misfit(self, model: Row) -> str | None:
+        """Return why it does not work with the model of this row; None if it does."""
+        if self.suits(model):
+            return None
+        made_for = ", ".join(self.models) if self.family == model.family else f"{self.family} models"
+        return f"{self.id} works with {made_for}, and {model.id} is of family {model.family}"
+
 
 class IpAdapterSpec(LoraSpec):
     """An IP-Adapter: a `.safetensors` file for models of one family.

@@ -261,7 +261,7 @@ class ImageFields(StrictModel):
         (),
         max_length=MAX_INVERSIONS,
         description="Textual inversions whose trigger words appear in the prompts. With `prompt_syntax` `a1111` "
-        "they need not be listed: the id or the trigger in a prompt is enough.",
+        "listing them is optional: an id or a trigger word in a prompt is enough.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

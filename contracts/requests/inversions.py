@@ -47,9 +47,7 @@ def inversion_problems(request: ImageFields, model: ModelSpec, catalogue: Catalo
         except NotFound:
             yield FieldProblem(field, f"unknown textual inversion {one.name[:80]!r}", names)
             continue
-        if not row.suits(model):
-            made_for = ", ".join(row.models) if row.family == model.family else f"{row.family} models"
-            message = f"{row.id} works with {made_for}, and {model.id} is of family {model.family}"
+        if (message := row.misfit(model)) is not None:
             yield FieldProblem(field, message, names)
         elif not any(words_in(text, row.words) for text in texts):
             either = " or ".join(repr(word) for word in row.words)

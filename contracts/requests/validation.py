@@ -191,9 +191,7 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         except NotFound:
             yield FieldProblem(field, f"unknown LoRA {lora.name[:80]!r}", names)
             continue
-        if not row.suits(model):
-            made_for = ", ".join(row.models) if row.family == model.family else f"{row.family} models"
-            message = f"{row.id} works with {made_for}, and {model.id} is of family {model.family}"
+        if (message := row.misfit(model)) is not None:
             yield FieldProblem(field, message, names)
         if row.id in seen:
             yield FieldProblem(field, f"repeats {row.id}; name it once, with the sum of the scales")
@@ -210,9 +208,7 @@ def _ip_adapter_problems(request: JobRequest, model: ModelSpec, catalogue: Catal
         except NotFound:
             yield FieldProblem(field, f"unknown IP-Adapter {adapter.name[:64]!r}", names)
             continue
-        if not row.suits(model):
-            made_for = ", ".join(row.models) if row.family == model.family else f"{row.family} models"
-            message = f"{row.id} works with {made_for}, and {model.id} is of family {model.family}"
+        if (message := row.misfit(model)) is not None:
             yield FieldProblem(field, message, names)
         if row.id in seen and adapter.mask is None:
             yield FieldProblem(field, f"repeats {row.id}; name it once, with all images, or give it a mask")
