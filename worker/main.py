@@ -27,7 +27,7 @@ from contracts.settings import LogSettings, QueueSettings, SharedSettings
 from contracts.storage import Storage, open_storage
 from contracts.tracing.opening import open_tracing
 from contracts.variables import warn_about_unknown_variables
-from worker.runtime.host_environment import set_library_options
+from worker.runtime.host_environment import let_others_go_first, set_library_options
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def main() -> int:
         warn_about_unknown_variables(os.environ)
         shared, queue, settings = SharedSettings(), QueueSettings(), WorkerSettings()
         set_library_options(settings.device)
+        let_others_go_first(settings.device)
         return _run(shared, queue, settings)
 
 

@@ -125,7 +125,7 @@ class Service:
             "catalogue": catalogue,
             "data": describe_data(self._data),
             "redis": "started here" if self._redis else without_secrets(SharedSettings().redis_url),
-            "workers": f"{self._worker_count}{_on(self._gpus)}, loading torch, which takes a few seconds",
+            "workers": self._describe_workers(),
         }
         if not ipaddress.ip_address(self._host).is_loopback:
             of = "" if self._redis is None else f" --data {self._data}"
@@ -133,6 +133,11 @@ class Service:
         report = StartReport()
         report.begin()
         report.tell({label: [line] for label, line in facts.items()})
+
+    def _describe_workers(self) -> str:
+        if not self._worker_count:
+            return "none; jobs wait until one is started"
+        return f"{self._worker_count}{_on(self._gpus)}, loading torch, which takes a few seconds"
 
     def _child(self, name: str, module: str, environment: Mapping[str, str], fds: Sequence[int] = ()) -> Child:
         return Child(name, [sys.executable, "-m", module], environment, fds, self._hang_seconds)

@@ -1,10 +1,13 @@
-"""What a worker sets in its environment before torch is imported, and what it tells of a GPU. Imports no torch."""
+"""What a worker sets for its process before torch is imported, and what tells of a GPU. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+
+#: Of a worker whose device is the CPU: one step keeps a core busy for as long as a hundred calls of the API take.
+CPU_NICENESS = 5
 
 
 def set_library_options(device: str, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -16,11 +19,25 @@ def set_library_options(device: str, environment: MutableMapping[str, str] = os.
     # Where the CPU is the device, images must not depend on the MKL kernels that a machine would choose. Beside
     # a GPU it only runs T5, and the GPU's own kernels differ between cards anyway: `AUTO` gives the same bits on
     # the same machine, with all of its vector instructions.
-    is_cpu = device.startswith("cpu") or (device == "auto" and sign_of_gpu(environment=environment) is None)
+    is_cpu = generates_on_cpu(device, environment)
     environment.setdefault("MKL_CBWR", "AVX2,STRICT" if is_cpu else "AUTO")
     # Without it, sizes that change from job to job leave holes in the device's memory.
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
+def let_others_go_first(device: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Lower this process's priority where the CPU is its device, so that the API and Redis answer meanwhile.
+
+    A worker that feeds a GPU keeps its priority: the GPU would wait for it.
+    """
+    if generates_on_cpu(device, environment):
+        os.setpriority(os.PRIO_PROCESS, 0, max(CPU_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def generates_on_cpu(device: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this setting of the device surely means the CPU, as far as can be known without torch."""
+    return device.startswith("cpu") or (device == "auto" and sign_of_gpu(environment=environment) is None)
 
 
 def sign_of_gpu(devices: Path = Path("/dev"), environment: Mapping[str, str] = os.environ) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.runtime.host_environment import set_library_options, sign_of_gpu
+from worker.runtime.host_environment import CPU_NICENESS, set_library_options, sign_of_gpu
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
@@ -47,6 +47,17 @@ def test_the_allocator_grows_its_segments_unless_the_operator_says_how_it_works(
     own = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
     set_library_options("cuda", own)
     assert "PYTORCH_ALLOC_CONF" not in own
+
+
+@pytest.mark.parametrize(("device", "niceness"), [("cpu", CPU_NICENESS), ("cuda", 0)])
+def test_a_worker_goes_behind_the_api_only_where_it_generates_on_the_processor(device: str, niceness: int) -> None:
+    script = (
+        "import os; from worker.runtime.host_environment import let_others_go_first as go; "
+        f"before = os.nice(0); go({device!r}); go({device!r}); print(before, os.nice(0))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after == max(before, niceness)
 
 
 def test_options_can_be_set_before_torch_is_imported() -> None:
