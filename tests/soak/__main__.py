@@ -77,8 +77,8 @@ def _soak(folder: Path, seconds: float, workers: int, seed: int) -> Report:
             f"`darkroom up` ended with status {status}:\n{service.log.read_text(errors='replace')[-2000:]}"
         )
     return Report(
-        clients.books, phases, faults.outages, memory, answers["answers"], faults.caused, faults.recovery_seconds,
-        problems,
+        clients.books, phases, faults.outages, memory, answers["answers"], faults.caused, faults.begun,
+        faults.recovery_seconds, problems,
     )  # fmt: skip
 
 

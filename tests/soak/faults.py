@@ -33,6 +33,7 @@ class Faults(threading.Thread):
 
     Attributes:
         caused: fault -> count.
+        begun: (monotonic, fault) of each.
         outages: begin and end (monotonic) of each time in which the API, Redis or the disk was broken on purpose.
         problems: what did not recover.
     """
@@ -40,6 +41,7 @@ class Faults(threading.Thread):
     def __init__(self, service: RunningService, seed: int, reserve_bytes: int) -> None:
         super().__init__(name="faults", daemon=True)
         self.caused: Counter[str] = Counter()
+        self.begun: list[tuple[float, str]] = []
         self.outages: list[tuple[float, float]] = []
         self.recovery_seconds: dict[str, float] = {}
         self.problems: list[str] = []
@@ -60,6 +62,7 @@ class Faults(threading.Thread):
                     return
                 try:
                     began = time.monotonic()
+                    self.begun.append((began, fault.__name__))
                     fault()
                     self.caused[fault.__name__] += 1
                     self._wait_until_ready(fault.__name__, began)

@@ -14,6 +14,8 @@ from tests.soak.memory import MemorySampler
 FACTOR = 3.0
 #: Growth of resident memory from the undisturbed phase to the end that is no leak: caches and fragmentation.
 GROWTH_BYTES = 200 * 2**20
+#: How many of the slowest submits are printed.
+_SHOWN = 25
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Report:
     memory: MemorySampler
     attacks: Mapping[str, int]
     faults: Counter[str]
+    begun: Sequence[tuple[float, str]]
     recovery_seconds: Mapping[str, float]
     problems: list[str] = field(default_factory=list)
 
@@ -76,6 +79,14 @@ class Report:
         times = sorted(call.seconds * 1000 for call in calls) or [0.0]
         p50, p99 = statistics.median(times), _percentile(times, 0.99)
         print(f"{name:<14}{len(calls):>9}{p50:>9.1f}{p99:>9.1f}{times[-1]:>9.1f}")
+
+    def _print_slowest(self, calls: Sequence[Call]) -> None:
+        shown = [f"{call.seconds * 1000:.0f} ms{self._after(call)}" for call in calls]
+        print("slowest under attack: " + ", ".join(shown))
+
+    def _after(self, call: Call) -> str:
+        before = [(at, name) for at, name in self.begun if at <= call.began + call.seconds]
+        return f" ({call.began - before[-1][0]:.0f} s after {before[-1][1]})" if before else ""
 
     def _p99(self, phase: Phase) -> float:
         return _percentile(sorted(call.seconds for call in self._calls(phase)) or [0.0], 0.99)
