@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 #: Jobs that a peek returns at most.
 _PEEK_JOBS = 4
-#: How long a worker that found no job counts as idle, unless it claims before: a few intervals between two looks
-#: at an empty queue. If it has died, other workers leave jobs to it for no longer than that.
-_IDLE_SECONDS = 3.0
+#: How long the others know what a worker had in flight when it last asked for a job: a few intervals between two
+#: looks at an empty queue. If it has died, other workers leave jobs to it for no longer than that.
+_CLAIMING_SECONDS = 3.0
 
 #: Previews that a job's event stream keeps for clients that connect later.
 _MAX_PREVIEW_BYTES = 256 * 1024
@@ -63,8 +63,8 @@ class Claims:
     def claim(self, criteria: ClaimCriteria) -> Claim | None:
         """Lease the next waiting job; None if there is none for this worker.
 
-        While other workers are idle, a worker with jobs in flight gets one only where more jobs wait than these
-        can take. A job whose record cannot be read fails here.
+        While other workers have fewer jobs in flight, this one gets a job only where more wait than these should
+        take. A job whose record cannot be read fails here.
 
         Raises:
             NotReady: the next job needs something that is not in `ready`.
@@ -77,7 +77,7 @@ class Claims:
                 execution=execution,
                 lease_seconds=self._settings.lease_seconds,
                 in_flight=criteria.in_flight,
-                idle_seconds=_IDLE_SECONDS,
+                claiming_seconds=_CLAIMING_SECONDS,
             )
             if "unready" in answer:
                 raise NotReady(answer["unready"])

@@ -40,10 +40,10 @@ def become_idle(queue: JobQueue, claims: Claims, criteria: ClaimCriteria = ANY_J
 
 def shift_idle_times(queue: JobQueue, seconds: float) -> None:
     """Change until when workers that found no job count as idle."""
-    for worker, text in queue.connection.hgetall(keys.IDLE_WORKERS).items():
+    for worker, text in queue.connection.hgetall(keys.CLAIMERS).items():
         entry = json.loads(text)
         entry["expires_at"] += seconds
-        queue.connection.hset(keys.IDLE_WORKERS, worker, json.dumps(entry))
+        queue.connection.hset(keys.CLAIMERS, worker, json.dumps(entry))
 
 
 def let_leases_expire(queue: JobQueue) -> None:

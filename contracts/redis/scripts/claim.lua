@@ -8,12 +8,12 @@
 -- so are jobs that need something (`needs`: models, ControlNets, LoRAs) in `deferred`. Something that the next job needs
 -- and that is not in `ready` is unready.
 -- A worker that an operator has drained gets nothing, and of models that are paused nobody gets a job.
--- A worker with jobs in flight leaves waiting jobs to workers that have none. For one that must run alone it claims
+-- A worker with jobs in flight leaves waiting jobs to workers that have fewer. For one that must run alone it claims
 -- nothing until its own have ended, and the others with jobs in flight pass the job over meanwhile.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
 -- queues whose owners' accounts are equal, and of the queues before the first warm or overdue one. While something is
 -- deferred, also the jobs that wait for it before the first that does not, up to MAX_PASSED_OVER of each queue; while
--- workers are idle, as many jobs as these.
+-- others have fewer jobs, as many jobs as these could take.
 
 write_even_if_full()
 local settings = { share = tostring(arguments.lower_tier_share), overdue = tostring(arguments.overdue_seconds) }
@@ -239,45 +239,69 @@ local function peek()
   return { ids = ids, unready = unready }
 end
 
--- The names of what each other worker cannot take for now, of those that found no job at their last claim, which was not
--- long ago. Forgets the others.
-local function idle_workers()
-  local idle, entries = {}, redis.call('HGETALL', KEY.idle_workers)
+-- The other workers that claimed, or tried to, not long ago: what each has in flight, what it can take and for how many
+-- jobs it has room. Forgets the others.
+local function claiming_workers()
+  local others, entries = {}, redis.call('HGETALL', KEY.claimers)
   for index = 1, #entries, 2 do
     local entry = decode(entries[index + 1], {})
+    local function table_of(field) return type(entry[field]) == 'table' and entry[field] or {} end
     if number(entry.expires_at, 0) <= started then
-      redis.call('HDEL', KEY.idle_workers, entries[index])
+      redis.call('HDEL', KEY.claimers, entries[index])
     elseif entries[index] ~= arguments.worker then
-      idle[#idle + 1] = set_of(type(entry.deferred) == 'table' and entry.deferred or {})
+      others[#others + 1] = {
+        in_flight = number(entry.in_flight, 0), room = table_of('room'), taken = 0,
+        deferred = set_of(table_of('deferred')), warm = set_of(table_of('warm')),
+      }
     end
   end
-  return idle
+  return others
 end
 
--- Leaves a job to an idle worker that can take it, which is then removed from the list; false if there is none.
-local function leave_to(idle, job)
-  for index, unusable in ipairs(idle) do
-    if not needs_any(job.needs, unusable) then
-      table.remove(idle, index)
+-- Whether another worker should take a job rather than this one: it has fewer in flight, even with those that it was left
+-- before, and the model is warm there. One without jobs may load the model for one job.
+local function should_take(other, job, tier)
+  if needs_any(job.needs, other.deferred) or number(other.room[tier], 0) <= other.taken then return false end
+  if other.in_flight == 0 and other.taken == 0 then return true end
+  return warm[job.model] and other.warm[job.model] and other.in_flight + other.taken < arguments.in_flight
+end
+
+-- Leaves a job to another worker; false if none should take it.
+local function leave(others, job, tier)
+  for _, other in ipairs(others) do
+    if should_take(other, job, tier) then
+      other.taken = other.taken + 1
       return true
     end
   end
   return false
 end
 
--- Whether there is an idle worker for each job that this one could take.
-local function are_enough(idle)
-  local left, enough = { unpack(idle) }, true
+-- Leaves a job that must run alone to a worker without jobs; false if there is none.
+local function leave_alone(others, job)
+  for _, other in ipairs(others) do
+    if other.in_flight == 0 and other.taken == 0 and not needs_any(job.needs, other.deferred) then
+      other.taken = 1
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether others should take every job that this worker could take.
+local function are_enough(others)
+  local enough = true
   for _, tier in ipairs(TIERS) do
     for _, queue in ipairs(has_room(tier) and queues_of(tier) or {}) do
       local job = enough and head(queue.queue)
       while job and enough do
-        enough, passed[job.id] = leave_to(left, job), true
+        enough, passed[job.id] = leave(others, job, tier), true
         job = head(queue.queue)
       end
     end
   end
   passed = {}
+  for _, other in ipairs(others) do other.taken = 0 end
   return enough
 end
 
@@ -295,36 +319,45 @@ end
 
 -- The next job for this worker.
 local function choose()
-  local idle = arguments.in_flight > 0 and idle_workers() or {}
-  if idle[1] and are_enough(idle) then return nil end
+  local others = arguments.in_flight > 0 and claiming_workers() or {}
+  if others[1] and are_enough(others) then return nil end
   local job = next_of_all()
-  while job and job.alone and arguments.in_flight > 0 and (leave_to(idle, job) or is_awaited_by_other(job)) do
+  while job and job.alone and arguments.in_flight > 0 and (leave_alone(others, job) or is_awaited_by_other(job)) do
     passed[job.id] = true
     job = next_of_all()
   end
   return job
 end
 
--- Notes that no job waits for this worker, for a while.
-local function note_idle()
-  idle_workers()
-  local entry = { expires_at = started + arguments.idle_seconds, deferred = arguments.deferred }
-  redis.call('HSET', KEY.idle_workers, arguments.worker, cjson.encode(entry))
+-- Tells the other workers for a while what this one has in flight, and what it could take besides.
+local function note_claiming(claimed)
+  local room = {}
+  for tier, jobs in pairs(arguments.room) do room[tier] = number(jobs, 0) - claimed end
+  redis.call('HSET', KEY.claimers, arguments.worker, cjson.encode({
+    expires_at = started + arguments.claiming_seconds, in_flight = arguments.in_flight + claimed,
+    room = room, deferred = arguments.deferred, warm = arguments.warm,
+  }))
 end
 
 local function claim()
   local job = choose()
-  if not job and arguments.in_flight == 0 then note_idle() end
-  if not job then return {} end
-  local was_idle = redis.call('HDEL', KEY.idle_workers, arguments.worker) == 1
-  local unready = ready and missing_from(ready, job.needs) or {}
-  if unready[1] then
-    note_waiting(job.id, job.needs)
-    -- Busy workers, which may have what it needs, have left the job to this one.
-    if was_idle then redis.call('PUBLISH', KEY.wake_jobs, job.id) end
-    return { unready = unready }
+  if not job then
+    if arguments.in_flight == 0 then claiming_workers() end
+    note_claiming(0)
+    return {}
   end
-  if job.alone and arguments.in_flight > 0 then return await(job) end
+  local unready = ready and missing_from(ready, job.needs) or {}
+  if unready[1] or job.alone then
+    local was_claiming = redis.call('HDEL', KEY.claimers, arguments.worker) == 1
+    if unready[1] then
+      note_waiting(job.id, job.needs)
+      -- Busy workers, which may have what it needs, have left the job to this one.
+      if was_claiming then redis.call('PUBLISH', KEY.wake_jobs, job.id) end
+      return { unready = unready }
+    end
+    return arguments.in_flight > 0 and await(job) or lease(job)
+  end
+  note_claiming(1)
   return lease(job)
 end
 

@@ -17,5 +17,5 @@ if not arguments.row then
 end
 arguments.row.since = now()
 redis.call('HSET', arguments.key, arguments.name, cjson.encode(arguments.row))
-redis.call('HDEL', KEY.idle_workers, arguments.name)
+redis.call('HDEL', KEY.claimers, arguments.name)
 return before

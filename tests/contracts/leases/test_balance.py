@@ -1,4 +1,4 @@
-"""A worker with jobs in flight takes no job from one that has none, on a real Redis without a worker process."""
+"""A worker takes no job from one that has fewer in flight, on a real Redis without a worker process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 from contracts.jobs.records import JobState
+from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NotReady
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
@@ -16,6 +17,15 @@ from tests.support.claims import MakeClaims, become_idle, shift_idle_times, take
 from tests.support.parameters import parameters
 
 BUSY = ClaimCriteria(in_flight=1)
+MODEL = parameters().model
+
+
+def warm_with(in_flight: int) -> ClaimCriteria:
+    """The criteria of a worker whose model is warm, and that has so many jobs."""
+    room = dict.fromkeys(("high", "normal", "low"), 16 - in_flight)
+    return ClaimCriteria(warm=[MODEL], in_flight=in_flight, room=room)
+
+
 STYLED = parameters(loras=(LoraParameters(name="ink"),))
 
 
@@ -44,6 +54,42 @@ def test_a_busy_worker_takes_jobs_for_which_the_idle_ones_are_too_few(
     assert [take(make_claims(name)).job.id for name in ("a", "b")] == ids[1:]
 
 
+def test_jobs_are_shared_equally_by_workers_whose_models_are_warm(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    """However quickly one of them claims: before the slow one asks again, the quick one claims all that it gets."""
+    quick, slow = make_claims("quick"), make_claims("slow")
+    for number in range(12):
+        queue.submit(parameters(), owner=f"owner-{number % 3}")
+    counts = {"quick": 0, "slow": 0}
+
+    def claim(name: str, claims: Claims) -> bool:
+        found = claims.claim(warm_with(counts[name]))
+        counts[name] += found is not None
+        return found is not None
+
+    assert claim("slow", slow)
+    while claim("quick", quick):
+        pass
+    assert counts == {"quick": 6, "slow": 1}
+    while claim("slow", slow):
+        pass
+    assert counts == {"quick": 6, "slow": 6}
+
+    queue.submit(parameters())
+    assert claim("quick", quick)  # as many as the other has
+
+
+def test_a_busy_worker_leaves_nothing_to_one_that_would_have_to_load_the_model_or_has_no_room(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    busy = make_claims("busy")
+    become_idle(queue, make_claims("cold"), ClaimCriteria(warm=["other"], in_flight=1))
+    become_idle(queue, make_claims("full"), ClaimCriteria(warm=[MODEL], in_flight=1, room={"high": 1}))
+    job = queue.submit(parameters())
+    assert take(busy, warm_with(5)).job.id == job.id
+
+
 def test_a_worker_without_jobs_of_its_own_leaves_none_to_others(queue: JobQueue, make_claims: MakeClaims) -> None:
     become_idle(queue, make_claims("idle"))
     job = queue.submit(parameters())
@@ -61,13 +107,13 @@ def test_an_idle_worker_that_has_died_keeps_jobs_from_others_for_a_few_seconds_o
     shift_idle_times(queue, -10_000)
 
     assert take(busy, BUSY).job.id == job.id
-    assert queue.connection.hgetall(keys.IDLE_WORKERS) == {}
+    assert queue.connection.hkeys(keys.CLAIMERS) == ["busy"]
 
 
 def test_a_worker_counts_as_idle_for_a_few_seconds(queue: JobQueue, make_claims: MakeClaims) -> None:
     began = queue.now()
     assert make_claims().claim(ClaimCriteria()) is None
-    (entry,) = queue.connection.hvals(keys.IDLE_WORKERS)
+    (entry,) = queue.connection.hvals(keys.CLAIMERS)
     assert began + 2 < json.loads(entry)["expires_at"] < queue.now() + 5
 
 
@@ -78,7 +124,7 @@ def test_entries_of_dead_workers_do_not_pile_up_where_all_workers_are_idle(
         become_idle(queue, make_claims(f"dead-{number}"))
     shift_idle_times(queue, -10_000)
     become_idle(queue, make_claims("alive"))
-    assert queue.connection.hkeys(keys.IDLE_WORKERS) == ["alive"]
+    assert queue.connection.hkeys(keys.CLAIMERS) == ["alive"]
 
 
 def test_a_worker_that_prepares_files_for_the_next_job_is_not_idle(
