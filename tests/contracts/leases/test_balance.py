@@ -57,7 +57,7 @@ def test_a_busy_worker_takes_jobs_for_which_the_idle_ones_are_too_few(
 def test_jobs_are_shared_equally_by_workers_whose_models_are_warm(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    """However quickly one of them claims: before the slow one asks again, the quick one claims all that it gets."""
+    """However quickly one of them claims: it claims all that it gets before the slow one asks again."""
     quick, slow = make_claims("quick"), make_claims("slow")
     for number in range(12):
         queue.submit(parameters(), owner=f"owner-{number % 3}")
