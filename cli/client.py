@@ -124,6 +124,11 @@ class Client:
         """Return the certificate at the root of the service's signatures, PEM."""
         return self._request("GET", "/.well-known/darkroom/credentials.pem").text
 
+    def receipt_keys(self) -> list[dict[str, str]]:
+        """Return the public keys of the service's receipts, as JWK."""
+        keys: list[dict[str, str]] = self._request("GET", "/.well-known/darkroom/keys.json").json()["keys"]
+        return keys
+
     def _call(self, method: str, path: str, **options: Any) -> Json:
         answer: Json = self._request(method, path, headers=self._headers, **options).json()
         return answer

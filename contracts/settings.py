@@ -165,6 +165,16 @@ class SharedSettings(Settings):
     credentials_prompts: Literal["text", "hash"] = Field(
         "text", description="whether the signed receipt has prompts or only their SHA-256"
     )
+    receipts: Literal["plain", "signed"] = Field(
+        "plain",
+        description="signed: the receipt in every image file is signed (Ed25519), with hashes of the image and "
+        "of the latents after each step; needs darkroom[credentials] in the workers",
+    )
+    receipts_key: SecretStr | None = Field(
+        None,
+        description="private key that signs them: Ed25519, PEM without a password; if unset, one is made and kept "
+        "in the storage",
+    )
     tracing: Literal["off", "on"] = Field(
         "off",
         description="on: requests, jobs and webhooks are traced with OpenTelemetry, and spans sent over OTLP to "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from contracts.processes.start_errors import start_errors_in_one_line
-from contracts.provenance.opening import check_credentials
+from contracts.provenance.opening import check_credentials, check_receipt_key
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
 from contracts.tracing.opening import open_tracing
@@ -36,6 +36,7 @@ def _check(shared: SharedSettings, settings: WorkerSettings, *, is_deep: bool, m
     device = pick_device(settings.device)
     print(f"device     {describe_device(device)}", flush=True)  # noqa: T201
     check_credentials(shared)
+    check_receipt_key(shared)
     open_tracing(shared, "darkroom-check").close()
     if is_deep or model is not None:
         _rehearse(shared, settings, model)

@@ -18,7 +18,7 @@ from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
-from contracts.provenance.opening import open_credentials
+from contracts.provenance.opening import open_credentials, open_receipt_signer
 from contracts.redis.access import check_access
 from contracts.redis.connection import connect
 from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
@@ -82,7 +82,10 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
     credentials = open_credentials(shared, storage, connection)
-    resources = WorkerResources(rq_connection, claims, pool, storage, settings, counters, credentials, tracing)
+    signer = open_receipt_signer(shared, storage, connection)
+    resources = WorkerResources(
+        rq_connection, claims, pool, storage, settings, counters, credentials, signer, tracing
+    )
     consumer = Consumer(resources)
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))
     BackgroundThread("hub-sizes").submit(partial(_learn_sizes, pool))

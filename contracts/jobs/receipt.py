@@ -138,6 +138,12 @@ class Receipt(RecordPart):
         description="SHA-256 of each generated image's RGB values, 8 bits each, row by row: a file without loss "
         "has these pixels, whatever its format and metadata; empty in receipts of older releases.",
     )
+    latents_merkle_root: list[str] = Field(
+        default_factory=list,
+        exclude_if=lambda roots: not roots,
+        description="Of each image, the root of the Merkle tree (RFC 6962, SHA-256) over its latents after each "
+        "step; left out unless receipts are signed.",
+    )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
     kernels: dict[str, str] = Field(

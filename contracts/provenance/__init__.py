@@ -1,10 +1,17 @@
-"""Where images come from, so that others can check it: Content Credentials (C2PA) inside their files.
+"""Where images come from, so that others can check it: Content Credentials (C2PA) and signed receipts in files.
 
-roots.py        the certificate that readers are given, so that they know the signer
+roots.py        the certificate and the keys that readers are given, so that they know the signer
 identity.py     the key and the certificates that sign, from the settings or made at first use
 manifest.py     what is signed of an image: how it was made, its receipt, the image that it started from
 pixels.py       the hash of an image's pixels
 opening.py      opens the signer as the settings say
 credentials.py  signs image files
 verification.py reads and checks the credentials of a file
+receipt_keys.py the key that signs receipts, and its public half
+claims.py       what a signed receipt claims
+signed_receipts.py signs the claims of a receipt, and checks signatures
+receipt_verification.py reads and checks the signed receipt of a file
+merkle.py       hashes of the latents of each step, and their root
+image_data.py   the hash of a JPEG's or WebP's image without its metadata
+step_comparison.py whether an image that was made again is the same, and from which step on it is not
 """

@@ -1,6 +1,8 @@
-"""The certificate at the root of a service's signatures, which readers are given. Needs no package for signing."""
+"""What readers of signed images are given: the root certificate, public keys. Needs no package for signing."""
 
 from __future__ import annotations
+
+import json
 
 from contracts.errors import NotFound
 from contracts.settings import SharedSettings
@@ -8,6 +10,8 @@ from contracts.storage import Storage
 
 #: Where the storage keeps a development identity: key, certificate, root. No route reads below this folder.
 DEVELOPMENT_KEY = "service/content-credentials.pem"
+#: Where it keeps the public keys of all receipts, as a JWK Set (RFC 7517).
+PUBLIC_RECEIPT_KEYS = "service/receipt-keys.json"
 _BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
@@ -30,3 +34,16 @@ def read_root(settings: SharedSettings, storage: Storage) -> str | None:
 def last_certificate(certificates: str) -> str:
     """Return the last of several certificates in PEM."""
     return _BEGIN + certificates.rpartition(_BEGIN)[2]
+
+
+def read_public_keys(storage: Storage) -> list[dict[str, str]]:
+    """Return the public keys (JWK) that have signed receipts of this service; empty where none has.
+
+    Raises:
+        Unavailable: the storage does not answer.
+    """
+    try:
+        keys: list[dict[str, str]] = json.loads(storage.read(PUBLIC_RECEIPT_KEYS))["keys"]
+    except NotFound:
+        return []
+    return keys

@@ -105,7 +105,7 @@ def test_a_wrong_key_is_refused(client: TestClient, keys: ApiKeyStore, wrong: st
     assert client.post("/v1/txt2img", json=JOB, headers=bearer(wrong)).status_code == 401
 
 
-def test_every_route_except_health_checks_and_the_certificate_needs_a_key(
+def test_every_route_except_health_checks_and_what_images_are_checked_with_needs_a_key(
     client: TestClient, keys: ApiKeyStore
 ) -> None:
     keys.create("a")
@@ -118,7 +118,8 @@ def test_every_route_except_health_checks_and_the_certificate_needs_a_key(
             if status != 401:
                 is_open.add(path)
 
-    assert is_open == {"/healthz", "/readyz", "/.well-known/darkroom/credentials.pem"}
+    known_signer = {"/.well-known/darkroom/credentials.pem", "/.well-known/darkroom/keys.json"}
+    assert is_open == {"/healthz", "/readyz", *known_signer}
 
 
 def test_the_body_of_an_unauthenticated_request_is_not_read(settings: SharedSettings, keys: ApiKeyStore) -> None:

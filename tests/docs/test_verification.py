@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cli.main import main
 from contracts.provenance.credentials import ContentCredentials
 from contracts.provenance.identity import development_identity
+from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
+from contracts.provenance.receipt_verification import verify_receipt
+from contracts.provenance.signed_receipts import ReceiptSigner
 from contracts.provenance.verification import verify
 from contracts.storage.local import LocalStorage
 from tests.support.running_service import RunningService
@@ -20,8 +26,12 @@ from tests.support.running_service import RunningService
 
 @pytest.fixture(scope="module")
 def signing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """`darkroom up` that signs images."""
-    environment = {"DARKROOM_CREDENTIALS": "on", "DARKROOM_WORKER_WARM": '["shapes-sdxl"]'}
+    """`darkroom up` that signs images and receipts."""
+    environment = {
+        "DARKROOM_CREDENTIALS": "on",
+        "DARKROOM_RECEIPTS": "signed",
+        "DARKROOM_WORKER_WARM": '["shapes-sdxl"]',
+    }
     running = RunningService(tmp_path_factory.mktemp("signing") / "data", environment=environment)
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]
@@ -39,10 +49,19 @@ def test_an_image_is_made_again_from_its_own_file_and_false_receipts_are_found(
     job = signing.run("txt2img", **body)
     path = tmp_path / "second.png"
     path.write_bytes(signing.bytes_of(job, 1))
-    assert main(["verify", str(path), "--server", signing.url, "--again", signing.url]) == 0
+    again = ["verify", str(path), "--again", signing.url]
+    assert main([*again, "--server", signing.url, "--steps", "all"]) == 0
     shown = capsys.readouterr().out
     assert "verdict    trusted" in shown
-    assert "again      the same pixels" in shown
+    assert "receipt    trusted" in shown
+    assert "again      same bytes, after each of 4 steps" in shown
+    assert len(job["receipt"]["latents_merkle_root"]) == 2
+
+    for forgery, told in _forgeries(path):
+        path.write_bytes(forgery)
+        assert main([*again, "--steps", "all"]) == 1
+        assert told in capsys.readouterr().err
+    path.write_bytes(signing.bytes_of(job, 1))
 
     receipt = dict(verify(path, None).receipt or {})
     storage = LocalStorage(tmp_path / "forger")
@@ -61,6 +80,32 @@ def test_an_image_is_made_again_from_its_own_file_and_false_receipts_are_found(
         path.write_bytes(forger.sign(plain.getvalue(), "png", false, pixels, None))
         assert main(["verify", str(path), "--again", signing.url]) == 1, claim
         assert "made again, the image has other pixels" in capsys.readouterr().err
+
+
+def _forgeries(path: Path) -> Iterator[tuple[bytes, str]]:
+    """Files whose receipts, signed, are not true, and what is told of each."""
+    honest = verify_receipt(path, [])
+    with Image.open(path) as image:
+        text = image.text["darkroom"]  # type: ignore[attr-defined]
+        plain = image.convert("RGB")
+
+    def sign(text: str, steps: Sequence[str]) -> bytes:
+        latents = {"merkle_root": merkle_root(steps), "sha256": steps}
+        receipt_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        claims = {**honest.claims, "receipt_sha256": receipt_sha256, "latents": latents}
+        chunks, file = PngInfo(), io.BytesIO()
+        chunks.add_text("darkroom", text)
+        chunks.add_text("darkroom_signature", ReceiptSigner(Ed25519PrivateKey.generate).sign(claims))
+        plain.save(file, "PNG", pnginfo=chunks)
+        return file.getvalue()
+
+    steps = list(honest.steps)
+    yield sign(text.replace('"scale": 0.5', '"scale": 0.51'), steps), "not the same: step 1"
+    yield sign(text.replace("a red circle", "a blue circle"), steps), "not the same: step 1"
+    yield sign(text, [*steps[:2], "0" * 64, steps[3]]), "not the same: step 3"
+    yield sign(text, steps[:3]), "not the same: step 4"
+    yield sign(text, []), "no signed receipt says what its steps were"
+    yield sign('{"seed": 7}', steps), "its receipt is not one that Darkroom writes"
 
 
 def test_an_image_made_from_another_says_that_it_needs_it(

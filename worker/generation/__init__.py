@@ -4,6 +4,7 @@ generate.py      the algorithm: model, adapters, inputs, prompts, denoise and de
 alone.py         the same for a job that has the worker for itself
 inputs.py        reads and decodes the job's input images
 step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
+step_hashes.py   hashes of the latents after each step
 inpainting.py    crops around a mask, pastes the result back, blends it in
 prompt_reading.py tokens of the job's prompts
 infotext.py      the line of parameters that A1111's web UI writes

@@ -30,6 +30,7 @@ from worker.generation import inpainting, receipts
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
 from worker.generation.prompt_reading import token_counts
+from worker.generation.step_hashes import StepHashes
 from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
@@ -60,17 +61,21 @@ class JobGeneration:
         watch: Watch,
         worker_name: str = "",
         on_stage: Callable[[str, float], object] | None = None,
+        *,
+        hashes_steps: bool = False,
     ) -> None:
         """For the engine's coroutine of this job: nothing happens before `run`.
 
         Args:
             on_stage: told each stage and its seconds at its end.
+            hashes_steps: whether the latents of each step are hashed, for signed receipts.
         """
         self.timer = StageTimer(pool.device, on_stage)
         self._flight, self._job, self._parameters = job, job.job, job.job.parameters
         self._engine, self._pool, self._storage = engine, pool, storage
         self._watch, self._worker_name = watch, worker_name
         self._predicted_calls = 0
+        self._step_hashes = StepHashes() if hashes_steps else None
 
     def run(self) -> JobResult:
         """Generate; where memory runs out outside of a call that can be made again, once more with a smaller plan.
@@ -103,6 +108,8 @@ class JobGeneration:
         """Make one attempt."""
         job, parameters, timer = self._flight, self._parameters, self.timer
         job.steps_done = 0
+        if self._step_hashes is not None:
+            self._step_hashes.begin()
         # The model, placed by its memory plan.
         job.coroutine.take_turn("load")
         load_started_at = time.perf_counter()
@@ -144,7 +151,9 @@ class JobGeneration:
             message = "the model's output contains NaN or infinite values"
             return JobResult.failed(FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales")
         receipt = self._receipt(model, encoder).model_copy(update=tokens)
-        return JobResult("generated", images=images, receipt=receipt, measured=_measured(self._flight.usage))
+        hashes = () if self._step_hashes is None else self._step_hashes.of_images
+        measured = _measured(self._flight.usage)
+        return JobResult("generated", images=images, receipt=receipt, measured=measured, step_hashes=hashes)
 
     def _denoise_and_decode(
         self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, Any]
@@ -163,7 +172,7 @@ class JobGeneration:
         if parameters.speed == "fast":
             step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
         job.coroutine.intercept = self._timed(step_cache)
-        listener = StepListener(pipeline, job, self._watch, self.timer, emitter, step_cache)
+        listener = StepListener(pipeline, job, self._watch, self.timer, emitter, step_cache, self._step_hashes)
         try:
             result = pipeline(
                 **model.family.arguments(inputs),

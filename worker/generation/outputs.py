@@ -16,15 +16,20 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured
+from contracts.provenance.claims import SIGNATURE, make_claims
+from contracts.provenance.image_data import hash_image_data
 from contracts.provenance.manifest import iptc_xmp
+from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
+from contracts.requests.parameters import JobParameters
 from worker.generation import receipts
 
-if TYPE_CHECKING:  # its package is an extra
+if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
+    from contracts.provenance.signed_receipts import ReceiptSigner
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000
@@ -53,6 +58,7 @@ class JobResult:
         receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.
         error: why it `failed`.
         measured: what it cost; None unless `generated` or `completed`.
+        step_hashes: of each image, the hashes of its latents after each step; empty where receipts are not signed.
     """
 
     status: Status
@@ -61,6 +67,7 @@ class JobResult:
     receipt: Receipt | None = None
     error: JobError | None = None
     measured: Measured | None = None
+    step_hashes: Sequence[Sequence[str]] = ()
 
     @property
     def denoise_seconds(self) -> float | None:
@@ -79,8 +86,9 @@ def store(
     attempt: int,
     storage: ImageWriter,
     credentials: ContentCredentials | None = None,
+    receipt_signer: ReceiptSigner | None = None,
 ) -> JobResult:
-    """Write a generated job's images under `images/JOB_ID/ATTEMPT/`, signed if there are credentials.
+    """Write a generated job's images under `images/JOB_ID/ATTEMPT/`, signed by what signs.
 
     Returns:
         A `completed` result.
@@ -93,28 +101,43 @@ def store(
         raise ValueError(f"job {job_id} is {result.status}: it has no images to store")
     started = time.perf_counter()
     folder = f"images/{job_id}/{attempt}"
-    receipt = result.receipt.model_copy(update={"pixels_sha256": list(map(hash_pixels, result.images))})
-    stored = [
-        _write(image, index, receipt, folder, storage, credentials) for index, image in enumerate(result.images)
-    ]
+    about = {
+        "pixels_sha256": list(map(hash_pixels, result.images)),
+        "latents_merkle_root": list(map(merkle_root, result.step_hashes)),
+    }
+    receipt = result.receipt.model_copy(update=about)
+    signers = _Signers(credentials, receipt_signer, result.step_hashes)
+    stored = [_write(image, index, receipt, folder, storage, signers) for index, image in enumerate(result.images)]
     timings = {**receipt.timings, "write": round(time.perf_counter() - started, 4)}
     receipt = receipt.model_copy(update={"timings": timings})
     return replace(result, status="completed", images=(), stored=stored, receipt=receipt)
 
 
+@dataclass(frozen=True)
+class _Signers:
+    """What signs the images of a job; None: nothing."""
+
+    credentials: ContentCredentials | None
+    receipt_signer: ReceiptSigner | None
+    step_hashes: Sequence[Sequence[str]]
+
+
 def _write(
-    image: Image.Image,
-    index: int,
-    receipt: Receipt,
-    folder: str,
-    storage: ImageWriter,
-    credentials: ContentCredentials | None,
+    image: Image.Image, index: int, receipt: Receipt, folder: str, storage: ImageWriter, signers: _Signers
 ) -> ImageRecord:
-    parameters, seed = receipt.parameters, receipt.parameters.seeds[index]
+    parameters, seed, credentials = receipt.parameters, receipt.parameters.seeds[index], signers.credentials
     metadata = receipts.file_metadata(receipt, seed)
     try:
+        if signers.receipt_signer is not None:
+            steps = signers.step_hashes[index] if signers.step_hashes else ()
+            claims = make_claims(
+                receipt, index, metadata["darkroom"], _image_data_sha256(image, parameters), steps
+            )
+            metadata = {**metadata, SIGNATURE: signers.receipt_signer.sign(claims)}
         xmp = None if credentials is None else iptc_xmp(has_source=parameters.image is not None)
         data = encode_image(image, parameters.output_format, parameters.output_quality, metadata, xmp)
+    except Unavailable:
+        raise
     except Exception as error:  # libraries raise many types, and one job's image must not end the process
         message = f"the image could not be encoded as {parameters.output_format} ({type(error).__name__})"
         raise JobFailed(FailureCode.INTERNAL, f"{message}; ask for another output_format") from error
@@ -130,6 +153,16 @@ def _write(
         format=parameters.output_format,
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
+    )
+
+
+def _image_data_sha256(image: Image.Image, parameters: JobParameters) -> str | None:
+    """The hash of what a file says of its pixels; None for PNG, whose pixels are those that were generated."""
+    file_format = parameters.output_format
+    return (
+        None
+        if file_format == "png"
+        else hash_image_data(encode_image(image, file_format, parameters.output_quality, {}))
     )
 
 
@@ -154,9 +187,10 @@ def encode_image(
 ) -> bytes:
     """Encode an image file with `metadata["darkroom"]` (JSON) and `metadata["parameters"]` (A1111's line) inside.
 
-    PNG has them as text chunks; JPEG and WebP as EXIF ImageDescription and UserComment. A JPEG has room for
-    64 KiB of EXIF: with very long prompts it lacks the second, then both. `xmp` is a packet of XMP. The same
-    arguments give the same bytes.
+    PNG has them as text chunks; JPEG and WebP as EXIF ImageDescription and UserComment, and the signature of the
+    first as ImageHistory. A JPEG has room for 64 KiB of EXIF: with very long prompts it lacks the second,
+    then all.
+    `xmp` is a packet of XMP. The same arguments give the same bytes.
     """
     options: dict[str, object] = {}
     if file_format == "png":
@@ -178,9 +212,11 @@ def _exif(metadata: Mapping[str, str], max_bytes: int | None) -> bytes:
     """Return EXIF with as much of the metadata as fits."""
     for names in (("darkroom", "parameters"), ("darkroom",), ()):
         exif = Image.Exif()
-        if "darkroom" in names:
+        if "darkroom" in names and "darkroom" in metadata:
             exif[ExifTags.Base.ImageDescription] = metadata["darkroom"]
-        if "parameters" in names:
+        if "darkroom" in names and SIGNATURE in metadata:
+            exif[ExifTags.Base.ImageHistory] = metadata[SIGNATURE]
+        if "parameters" in names and "parameters" in metadata:
             comment = b"UNICODE\0" + metadata["parameters"].encode("utf-16-be")
             exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
         data = exif.tobytes()

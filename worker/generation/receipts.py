@@ -27,6 +27,7 @@ _PER_RUN = frozenset(
     {
         "embeddings",
         "joined",
+        "latents_merkle_root",
         "mean_rows",
         "pauses",
         "memory",

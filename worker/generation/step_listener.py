@@ -14,6 +14,7 @@ import torch
 
 from contracts.jobs.events import Preview
 from worker.engine.job import JobInFlight
+from worker.generation.step_hashes import StepHashes
 from worker.sampling.previews import PreviewEmitter
 from worker.sampling.step_cache import StepCache
 
@@ -68,10 +69,11 @@ class StepListener:
         timer: StageTimer,
         emitter: PreviewEmitter | None,
         step_cache: StepCache | None,
+        hashes: StepHashes | None = None,
     ) -> None:
         """Listen from now on; the scheduler is the job's own."""
         self._pipeline, self._job, self._watch, self._timer = pipeline, job, watch, timer
-        self._emitter, self._step_cache = emitter, step_cache
+        self._emitter, self._step_cache, self._hashes = emitter, step_cache, hashes
         self._finite: torch.Tensor | None = None
         inner = pipeline.scheduler.step
 
@@ -98,6 +100,8 @@ class StepListener:
         if self._step_cache is not None:
             self._step_cache.end_step()
         latents = result[0]
+        if self._hashes is not None:
+            self._hashes.end_step(latents)
         if job.steps_done == job.steps:
             self._timer.end_stage("denoise")
             result = self._finite_result(result)

@@ -30,8 +30,9 @@ from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 
-if TYPE_CHECKING:  # its package is an extra
+if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
+    from contracts.provenance.signed_receipts import ReceiptSigner
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class JobCompleter:
         must_release: Callable[[], bool] = lambda: False,
         stopping: Callable[[], bool] = lambda: False,
         credentials: ContentCredentials | None = None,
+        receipt_signer: ReceiptSigner | None = None,
         tracing: Tracing = NO_TRACING,
     ) -> None:
         """Build it.
@@ -66,13 +68,14 @@ class JobCompleter:
         Args:
             tracing: writes the spans of each attempt, once it has ended.
             credentials: signs the images; None: they are not signed.
+            receipt_signer: signs their receipts; None: they are not signed.
             must_release: asked while images wait for the storage: whether their jobs go back to the queue.
             stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
         """
         self._claims = claims
         self._reporter = reporter
         self._stopping = stopping
-        self._credentials, self._tracing = credentials, tracing
+        self._credentials, self._receipt_signer, self._tracing = credentials, receipt_signer, tracing
         self._storage = storage
         self._outage = outage
         self._must_release = must_release
@@ -125,7 +128,7 @@ class JobCompleter:
 
         try:
             writer = _PatientWriter(self._outage, may_wait)
-            return store(result, claim.job.id, claim.job.attempts, writer, self._credentials)
+            return store(result, claim.job.id, claim.job.attempts, writer, self._credentials, self._receipt_signer)
         except Unavailable as error:
             _log.warning("images not stored: %s", error)
             unstored = JobResult("released")

@@ -105,6 +105,7 @@ class Consumer:
             must_release=lambda: self._shutdown.overdue,
             stopping=lambda: self._shutdown.requested,
             credentials=self._resources.credentials,
+            receipt_signer=self._resources.receipt_signer,
             tracing=self._resources.tracing,
         )
 

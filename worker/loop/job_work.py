@@ -72,7 +72,10 @@ class JobWork:
         """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
         for is_last in (False, True):
             pool, storage, name = self._resources.pool, self._resources.storage, self._resources.settings.name
-            generation = JobGeneration(flight, self._engine, pool, storage, watch, name, watch.stages.note)
+            generation = JobGeneration(
+                flight, self._engine, pool, storage, watch, name, watch.stages.note,
+                hashes_steps=self._resources.receipt_signer is not None,
+            )  # fmt: skip
             try:
                 return generation.run()
             except Unavailable as error:

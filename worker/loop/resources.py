@@ -14,8 +14,9 @@ from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.pool.pool import Pool
 from worker.settings import WorkerSettings
 
-if TYPE_CHECKING:  # its package is an extra
+if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
+    from contracts.provenance.signed_receipts import ReceiptSigner
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class WorkerResources:
         connection: for RQ; returns bytes.
         counters: what the worker's parts count; added to the service's totals while it works.
         credentials: signs images; None: they are not signed.
+        receipt_signer: signs receipts, with hashes of latents; None: they are neither signed nor hashed.
         tracing: writes the spans of jobs; the caller closes it.
     """
 
@@ -36,4 +38,5 @@ class WorkerResources:
     settings: WorkerSettings
     counters: Counters = field(default_factory=Counters)
     credentials: ContentCredentials | None = None
+    receipt_signer: ReceiptSigner | None = None
     tracing: Tracing = NO_TRACING
