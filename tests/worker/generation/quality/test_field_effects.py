@@ -16,8 +16,8 @@ from tests.support.jobs import generate_pixels
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
-#: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand for,
-#: and how control images are made.
+#: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
+#: for, and how control images are made.
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt",
      "textual_inversions"}
