@@ -117,7 +117,7 @@ manifest:  ## write down the weights that were judged; a test compares them
 	cd models && find shapes-* controlnets loras -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 bench: .venv/installed-bench  ## the quick benches that need no GPU, and their page
-	for name in queue overhead api; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done
+	for name in overhead api; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done
 	$(BIN)/python -m bench.page
 
 format: .venv/installed-dev  ## let ruff lay the code out

@@ -16,22 +16,22 @@ def test_a_report_says_what_was_run_where_and_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(reports, "RESULTS", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["queue.py", "--runs", "5"])
-    with reports.report("queue"):
+    monkeypatch.setattr(sys, "argv", ["api.py", "--runs", "5"])
+    with reports.report("api"):
         print("| a table |")
     printed = capsys.readouterr().out
-    assert printed == (tmp_path / "queue.md").read_text(encoding="utf-8")
+    assert printed == (tmp_path / "api.md").read_text(encoding="utf-8")
     head, _, rest = printed.partition("\n\n")
-    assert head.startswith("`python -m bench.queue --runs 5`, 20")
+    assert head.startswith("`python -m bench.api --runs 5`, 20")
     assert " cores of " in head
     assert "torch 2." in head
     assert rest == "| a table |\n"
 
 
 def test_the_page_takes_new_reports_and_keeps_the_words_and_the_other_blocks(tmp_path: Path) -> None:
-    (tmp_path / "queue.md").write_text("new \\1 figures\n", encoding="utf-8")
+    (tmp_path / "api.md").write_text("new \\1 figures\n", encoding="utf-8")
     before = (
-        "# Claims\n\n<!-- bench.queue -->\nold\n<!-- end -->\n\n"
+        "# Claims\n\n<!-- bench.api -->\nold\n<!-- end -->\n\n"
         "words\n\n<!-- bench.speed -->\nother\n<!-- end -->\n"
     )
     after = page.fill(before, tmp_path)
