@@ -15,8 +15,8 @@ from pydantic import Field
 from app.dialects.native_fields import read_fields
 from app.parsing.requests import Reading, parse
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.fields import StrictModel
 from contracts.requests.schema import JobRequest
+from contracts.requests.strict_model import StrictModel
 
 #: How base64 of PNG, JPEG, WebP, GIF, BMP and AVIF begins, and other ways to name an image.
 _IMAGE_BEGINNINGS = (

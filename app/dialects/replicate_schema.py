@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from app.error_handlers import Dialect, Problem, render_problem
 from contracts.prediction_view import PredictionView
-from contracts.requests.fields import StrictModel
+from contracts.requests.strict_model import StrictModel
 
 WebhookFilter = Literal["start", "output", "completed"]
 

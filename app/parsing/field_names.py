@@ -34,9 +34,10 @@ _FOREIGN_NAMES: dict[str, str] = {
     "samples num_samples n_samples count images_per_prompt",
     "num_inference_steps": "steps num_steps step_count sampling_steps inference_steps sample_steps ddim_steps "
     "denoising_steps",
-    "guidance_scale": "cfg_scale cfg guidance cfg_guidance_scale prompt_guidance classifier_free_guidance scale",
+    "guidance_scale": "cfg_scale cfg cfg_guidance_scale prompt_guidance classifier_free_guidance scale",
     "true_cfg_scale": "true_cfg cfg_scale_true",
     "guidance_rescale": "cfg_rescale cfg_rescale_multiplier",
+    "guidance": "guider guidance_kind guidance_type",
     "clip_skip": "clip_stop_at_last_layers clip_layers",
     "seed": "random_seed noise_seed manual_seed seeds",
     "scheduler": "sampler sampler_name sampler_index sampling_method sampler_type scheduler_name",

@@ -15,7 +15,9 @@ from pydantic import BaseModel
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
+from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.requests.schema import REQUESTS, JobRequest
+from contracts.requests.vaes import vae_ids
 
 Schema = dict[str, Any]
 
@@ -138,6 +140,11 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     if "references" in properties and references is not None:
         properties["references"]["maxItems"] = references.max_count
         properties["references"]["description"] += f" Here: {references.meaning}"
+    _restrict_guidance(schema, model)
+    if vaes := vae_ids(model, catalogue):
+        dereference(schema, properties["vae"])["enum"] = vaes
+    else:
+        del properties["vae"]
     _restrict_ids(schema, "loras", "name", lora_ids(model, catalogue))
     _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
     _restrict_ids(schema, "textual_inversions", "name", inversion_ids(model, catalogue))
@@ -174,6 +181,21 @@ def _restrict_ids(schema: Schema, field: str, name: str, ids: list[str]) -> None
         schema["$defs"][definition]["properties"][name]["enum"] = ids
     else:
         del schema["properties"][field], schema["$defs"][definition]
+
+
+def _restrict_guidance(schema: Schema, model: ModelSpec) -> None:
+    """Restrict guidance to the kinds that the model can follow, and to their options."""
+    if "guidance" not in schema["properties"]:
+        schema["$defs"].pop("Guidance", None)
+        return
+    kinds, options = model.family_spec.guidance_kinds, schema["$defs"]["Guidance"]["properties"]
+    known = {name for kind in kinds for name in GUIDANCE_KINDS[kind].options}
+    for name in options.keys() - known - {"kind"}:
+        del options[name]
+    options["kind"]["enum"] = list(kinds)
+    if "layers" in options and model.guidance_layers is not None:
+        layers = dereference(schema, options["layers"])
+        layers["items"] |= {"minimum": 0, "maximum": model.guidance_layers - 1}
 
 
 def _used_fields(task: Task, model: ModelSpec) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Routes that list what the service offers beside models and adapters: ControlNets, schedulers, preprocessors."""
+"""Routes that list what the service offers beside models and adapters: ControlNets, VAEs, schedulers, …"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from app.dependencies.access import LIST_LIMITED
+from app.dependencies.access import LIST_LIMITED, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from contracts.catalogue.families import FAMILIES
@@ -16,6 +16,7 @@ from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import is_ready, preparation_of
+from contracts.requests.vaes import vae_ids
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -64,6 +65,19 @@ class PreprocessorView(BaseModel):
     )
 
 
+class VaeView(BaseModel):
+    """One VAE that can take the place of a model's own."""
+
+    id: str = Field(description="Value of the field `vae` in requests.")
+    family: str = Field(description="Architecture of the models that it works with.")
+    title: str = Field(description="Name for people.")
+    models: list[str] = Field(description="Ids of the models whose place of the VAE it can take.")
+
+
+class VaeList(ListView[VaeView]):
+    """The VAEs."""
+
+
 class ControlNetList(ListView[ControlNetView]):
     """The ControlNets."""
 
@@ -92,6 +106,22 @@ def list_controlnets(services: ServicesDep) -> ControlNetList:
                 preparing=preparation_of(f"controlnet:{row.id}", workers),
             )
             for row in services.catalogue.controlnets
+        ]
+    )
+
+
+@router.get("/vaes")
+def list_vaes(catalogue: VisibleCatalogueDep) -> VaeList:
+    """List the VAEs that can take the place of a model's own."""
+    return VaeList(
+        data=[
+            VaeView(
+                id=row.id,
+                family=row.family,
+                title=row.title,
+                models=[model.id for model in catalogue.models if row.id in vae_ids(model, catalogue)],
+            )
+            for row in catalogue.vaes
         ]
     )
 

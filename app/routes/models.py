@@ -15,10 +15,13 @@ from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, inversion_ids, ip_adapter_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import FAMILIES, Task
+from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
+from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.vaes import vae_ids
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -50,10 +53,15 @@ class ModelView(BaseModel):
     references: ReferencesView | None = Field(
         description="What `references` of an edit are to it; null where it has no task `edit`."
     )
+    guidance: dict[str, dict[str, Any]] = Field(
+        description="Kind of `guidance` that it can follow -> the defaults of its options, null where that "
+        "depends on the layers of the model; empty where it has plain guidance only, or none."
+    )
     schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
     loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
+    vaes: list[str] = Field(description="Ids of the VAEs that can take the place of its own.")
     textual_inversions: list[str] = Field(
         description="Ids of the textual inversions that work with it, uploaded ones included."
     )
@@ -109,7 +117,7 @@ def _model(
 ) -> dict[str, Any]:
     warm_on = [worker.id for worker in workers if row.id in worker.warm]
     family = row.family_spec
-    defaults = {**family.defaults, **row.defaults}
+    defaults = {**family.defaults, **row.defaults, **({} if row.vae is None else {"vae": row.vae})}
     min_side, max_side = bounds_of(Txt2ImgRequest, "width")
     refusal = refusal_of(row.id, workers)
     return {
@@ -128,10 +136,12 @@ def _model(
             "max_sequence_length": family.max_sequence_length,
         },
         "references": None if family.references is None else asdict(family.references),
+        "guidance": {} if "guidance" in row.refused else _guidance(row),
         "schedulers": row.schedulers,
         "loras": lora_ids(row, catalogue),
         "controlnets": controlnet_ids(row, catalogue),
         "ip_adapters": ip_adapter_ids(row, catalogue),
+        "vaes": vae_ids(row, catalogue),
         "textual_inversions": inversion_ids(row, catalogue),
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
@@ -140,4 +150,12 @@ def _model(
         "unavailable_reason": refusal,
         "ready": is_ready(row.id, workers),
         "preparing": preparation_of(row.id, workers),
+    }
+
+
+def _guidance(row: ModelSpec) -> dict[str, dict[str, Any]]:
+    found = {kind: with_defaults(Guidance(kind=kind), row) for kind in row.family_spec.guidance_kinds}
+    return {
+        kind: {name: getattr(guidance, name) for name in GUIDANCE_KINDS[kind].options}
+        for kind, guidance in found.items()
     }

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"textual_inversions", "response_format", "webhook", "metadata", "cancel_on_disconnect"}
+    | {"textual_inversions", "guidance", "response_format", "webhook", "metadata", "cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {
@@ -43,6 +43,13 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
             metavar=_metavar(field),
             help=str(field.get("description", "")).replace("%", "%%"),
         )
+    group.add_argument(
+        "--guidance-kind",
+        dest="guidance",
+        type=_read_guidance,
+        metavar="KIND[:OPTION=NUMBER,...]",
+        help="another way to guide than plain guidance, such as apg:eta=0.5 or slg:layers=7+8 (GET /v1/models/ID)",
+    )
     group.add_argument("--webhook", metavar="URL", help="https: address that the job's end is posted to")
     group.add_argument(
         "--metadata",
@@ -57,6 +64,8 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
 def read_request_options(arguments: argparse.Namespace) -> Json:
     """The fields that were given; the others are left to the service."""
     body = {name: getattr(arguments, name) for name in _fields() if getattr(arguments, name) is not None}
+    if arguments.guidance:
+        body["guidance"] = arguments.guidance
     if arguments.webhook:
         body["webhook"] = {"url": arguments.webhook}
     if arguments.metadata:
@@ -132,6 +141,21 @@ def _read_boolean(text: str) -> bool:
 
 def _read_numbers(text: str) -> list[int]:
     return [int(part) for part in text.strip("[]()").split(",")]
+
+
+def _read_guidance(text: str) -> Json:
+    """Read `KIND:OPTION=NUMBER,…`; layers are separated by `+`."""
+    kind, _, written = text.partition(":")
+    guidance: Json = {"kind": kind}
+    for option in filter(None, written.split(",")):
+        name, _, value = option.partition("=")
+        try:
+            numbers = [json.loads(part) for part in value.split("+")]
+        except ValueError:
+            message = f"must be KIND[:OPTION=NUMBER,...] such as slg:scale=2,layers=7+8, got {text!r}"
+            raise argparse.ArgumentTypeError(message) from None
+        guidance[name] = numbers if name == "layers" else numbers[0]
+    return guidance
 
 
 def _read_pair(text: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
 from contracts.variables import unknown_variables
 from contracts.weights.row_files import check_row_files
+from contracts.weights.vae_files import check_vae_row
 
 #: Maximum time for all of them.
 _SECONDS = 10.0
@@ -78,6 +79,11 @@ def _local_refusals(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
             check_row_files(catalogue, row)
         except CatalogueError as error:
             yield name, str(error)
+    for vae in catalogue.vaes:
+        try:
+            check_vae_row(catalogue, vae)
+        except CatalogueError as error:
+            yield f"vae:{vae.id}", str(error)
 
 
 def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:

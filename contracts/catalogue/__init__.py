@@ -2,14 +2,18 @@
 
 adapters.py     rows of LoRAs, IP-Adapters and textual inversions
 catalogue.py    models, ControlNets, and all rows together
+controlnets.py  rows of ControlNets
+vaes.py         rows of VAEs that take the place of models' own
 reader.py       reads them from a TOML file
 rows.py         what rows of all kinds have: where their weights come from
+guidance.py     kinds of guidance: their options and defaults
 lines.py        the line of a catalogue file that a problem is on
 mode_fields.py  sets of request fields for the rows
 cached.py       rows whose files are in the cache of a hub
 families.py     what each model family supports: modes, fields, sizes, defaults
 family.py       what such a row says; tasks and modes
 llm_families.py rows whose prompts a language model reads
+t5_families.py  rows whose prompts T5 alone reads
 preprocessors.py  preprocessors of control images, and their options
 schedulers.py   schedulers by public name
 """

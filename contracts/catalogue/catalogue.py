@@ -13,10 +13,11 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.controlnets import ControlNetSpec
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
-from contracts.catalogue.preprocessors import PREPROCESSORS
-from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, WeightRow, address_of
+from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
+from contracts.catalogue.vaes import LatentSpace, VaeSpec
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
 
@@ -27,6 +28,7 @@ __all__ = [
     "LoraSpec",
     "ModelSpec",
     "TextualInversionSpec",
+    "VaeSpec",
 ]
 
 
@@ -42,12 +44,15 @@ class ModelSpec(Row):
         max_pixels: overrides the family's limit on width × height.
         refuses: fields that it ignores (`guidance_scale` for a distilled FLUX) and requests may not set.
         max_clip_skip: largest `clip_skip`; lower than the request's limit for encoders with few layers.
+        guidance_layers: layers that `guidance` can name, of a checkpoint whose configuration is on this machine.
         prompt_hint: an example prompt that works well.
         only_tasks: tasks that its weights can run, where these are fewer than the family's; empty: all of them.
         pipeline: class that the checkpoint's `model_index.json` names, where it is one of the family's other
             checkpoints, such as `FluxKontextPipeline`; None: the family's usual class, or, of a checkpoint on this
             machine, what it says itself.
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
+        vae: id of the VAE that takes the place of its own where a request names none.
+        latents: of its own VAE, of a checkpoint whose configuration is on this machine.
         aliases: other names that requests may use for it, such as those of other services' models.
     """
 
@@ -58,10 +63,13 @@ class ModelSpec(Row):
     max_pixels: int | None = None
     refuses: tuple[str, ...] = ()
     max_clip_skip: int = 8
+    guidance_layers: int | None = None
     prompt_hint: str = ""
     only_tasks: tuple[Task, ...] = ()
     pipeline: str | None = None
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
+    vae: str | None = None
+    latents: LatentSpace | None = None
     aliases: tuple[Alias, ...] = ()
 
     @property
@@ -107,7 +115,7 @@ class ModelSpec(Row):
 
     def default(self, field: str) -> object:
         """Return the default of a request field: the model's, else the family's, else None."""
-        return self.defaults.get(field, self.family_spec.defaults.get(field))
+        return self.vae if field == "vae" else self.defaults.get(field, self.family_spec.defaults.get(field))
 
     @model_validator(mode="after")
     def _pipeline_is_known(self) -> ModelSpec:
@@ -134,29 +142,6 @@ class ModelSpec(Row):
         return self
 
 
-class ControlNetSpec(WeightRow):
-    """A ControlNet.
-
-    Attributes:
-        kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
-        preprocessors: names of the preprocessors that make its kind of control image, for lists.
-        reads_masks: whether it can be used in a job with a mask.
-    """
-
-    kind: Literal["hint", "inpaint"] = "hint"
-    preprocessors: tuple[str, ...] = ()
-    reads_masks: bool = True
-
-    @model_validator(mode="after")
-    def _family_has_controlnets_and_preprocessors_exist(self) -> Self:
-        if not self.family_spec.controlnet:
-            raise ValueError(f"family {self.family} has no ControlNets")
-        unknown = [name for name in self.preprocessors if name not in PREPROCESSORS]
-        if unknown:
-            raise ValueError(f"unknown preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}")
-        return self
-
-
 class Catalogue(BaseModel):
     """All rows. Relative sources are relative to `root`, the folder of the catalogue file.
 
@@ -174,11 +159,12 @@ class Catalogue(BaseModel):
     controlnets: tuple[ControlNetSpec, ...] = ()
     ip_adapters: tuple[IpAdapterSpec, ...] = ()
     textual_inversions: tuple[TextualInversionSpec, ...] = ()
+    vaes: tuple[VaeSpec, ...] = ()
     image_encoders: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion"):
+        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae"):
             ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
@@ -240,6 +226,19 @@ class Catalogue(BaseModel):
         """Return the row of a textual inversion; raises NotFound."""
         return _find("textual inversion", self.textual_inversions, id)
 
+    def vae(self, id: str) -> VaeSpec:
+        """Return the row of a VAE; raises NotFound."""
+        return _find("VAE", self.vaes, id)
+
+    def vae_folder(self, row: VaeSpec) -> Path:
+        """Return the folder of a VAE; raises CatalogueError if this machine lacks it."""
+        path = self._find(row.source)
+        if path is None or not path.is_dir():
+            raise CatalogueError(
+                f"{row.source}: a VAE must be a folder on this machine, with config.json and its weights"
+            )
+        return path
+
     def image_encoder(self, source: str) -> Path:
         """Return the folder of an image encoder; raises CatalogueError if this machine lacks it."""
         path = self._find(source)
@@ -284,7 +283,7 @@ class Catalogue(BaseModel):
         return path if path.exists() else None
 
 
-_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec, TextualInversionSpec)
+_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec, TextualInversionSpec, VaeSpec)
 
 
 def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:

@@ -26,14 +26,15 @@ from contracts.catalogue.llm_families import QWEN_IMAGE, Z_IMAGE
 from contracts.catalogue.mode_fields import (
     CONTROL_IMAGE,
     CONTROLS,
+    GUIDANCE,
     IMAGE,
     IMAGE_PROMPTS,
     MASK,
     REFERENCES,
     RESCALE,
-    SEQUENCE_TEXT,
     TRUE_CFG,
 )
+from contracts.catalogue.t5_families import CHROMA, FLUX_LAYERS, PIXART
 
 __all__ = [
     "ALL_FAMILIES",
@@ -52,12 +53,13 @@ __all__ = [
 ]
 
 _INVERSIONS = frozenset({"textual_inversions"})
-_SD15_TEXT = _INVERSIONS | {"negative_prompt", "clip_skip"}
-_SDXL_TEXT = _INVERSIONS | {
+_SD15_TEXT = _INVERSIONS | GUIDANCE | {"negative_prompt", "clip_skip"}
+_SDXL_TEXT = _INVERSIONS | GUIDANCE | {
     "prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size",
 }  # fmt: skip
-_SD3_TEXT = frozenset({"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"})
+_SD3_TEXT = GUIDANCE | {"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"}
 _FLUX_TEXT = _INVERSIONS | {"prompt_2", "max_sequence_length"}
+_GUIDED_FLUX = TRUE_CFG | GUIDANCE
 
 _SDXL = Family(
     id="sdxl",
@@ -80,6 +82,7 @@ _SDXL = Family(
         "guidance_rescale": 0.0, "scheduler": "euler", "long_prompt": "chunk",
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
+    guidance_kinds=("apg", "cfg_zero", "pag"),
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
     inversion_encoders=MappingProxyType({"text_encoder": "clip_l", "text_encoder_2": "clip_g"}),
     context_widths=frozenset({2048}),
@@ -110,6 +113,7 @@ _SD15 = Family(
         "guidance_rescale": 0.0, "scheduler": "dpmpp_2m", "long_prompt": "chunk",
     },
     denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|out_",
+    guidance_kinds=("apg", "cfg_zero", "pag"),
     lora_text_encoders=frozenset({"text_encoder"}),
     inversion_encoders=MappingProxyType({"text_encoder": "clip_l"}),
     context_widths=frozenset({768, 1024}),
@@ -138,6 +142,7 @@ _SD3 = Family(
     denoiser_layers=r"transformer_blocks_|pos_embed|context_embedder|time_text_embed|norm_out|proj_out",
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
     max_sequence_length=512,
+    guidance_kinds=("apg", "cfg_zero", "slg"),
     inpaint_control_only=True,
     t5_optional=True,
     text_encoders=(
@@ -153,10 +158,10 @@ _FLUX = Family(
     pipeline="FluxPipeline",
     controlnet="FluxControlNetModel",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | TRUE_CFG,
-        Mode.IMG2IMG: _FLUX_TEXT | TRUE_CFG | IMAGE,
-        Mode.INPAINT: _FLUX_TEXT | TRUE_CFG | MASK,
-        Mode.CONTROLNET: _FLUX_TEXT | TRUE_CFG | CONTROLS,
+        Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX,
+        Mode.IMG2IMG: _FLUX_TEXT | _GUIDED_FLUX | IMAGE,
+        Mode.INPAINT: _FLUX_TEXT | _GUIDED_FLUX | MASK,
+        Mode.CONTROLNET: _FLUX_TEXT | _GUIDED_FLUX | CONTROLS,
         Mode.CONTROLNET_IMG2IMG: _FLUX_TEXT | CONTROLS | IMAGE,
         Mode.CONTROLNET_INPAINT: _FLUX_TEXT | CONTROLS | MASK,
     },
@@ -168,11 +173,12 @@ _FLUX = Family(
         # Its CLIP gives one vector of the first window, and T5 has no windows.
         "long_prompt": "truncate",
     },
-    denoiser_layers=r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out",
+    denoiser_layers=FLUX_LAYERS,
     lora_text_encoders=frozenset({"text_encoder"}),
     inversion_encoders=MappingProxyType({"text_encoder": "clip_l"}),
     max_sequence_length=512,
     negative_needs_true_cfg=True,
+    guidance_kinds=("apg", "cfg_zero"),
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", "prompt", "clip", pooled_only=True),
         TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "t5"),
@@ -186,11 +192,11 @@ _FLUX_KONTEXT = replace(
     id="flux-kontext",
     pipeline="FluxKontextPipeline",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | TRUE_CFG,
+        Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX,
         # Without another reference, the image itself is it.
-        Mode.INPAINT: _FLUX_TEXT | TRUE_CFG | MASK,
-        Mode.EDIT: _FLUX_TEXT | TRUE_CFG | REFERENCES,
-        Mode.EDIT_INPAINT: _FLUX_TEXT | TRUE_CFG | REFERENCES | MASK,
+        Mode.INPAINT: _FLUX_TEXT | _GUIDED_FLUX | MASK,
+        Mode.EDIT: _FLUX_TEXT | _GUIDED_FLUX | REFERENCES,
+        Mode.EDIT_INPAINT: _FLUX_TEXT | _GUIDED_FLUX | REFERENCES | MASK,
     },
     defaults={**_FLUX.defaults, "guidance_scale": 2.5},
     references=References(
@@ -240,53 +246,9 @@ _FLUX = replace(
     ),
 )
 
-_PIXART = Family(
-    id="pixart",
-    kind="diffusion",
-    pipeline="PixArtSigmaPipeline",
-    controlnet="",
-    modes={Mode.TXT2IMG: SEQUENCE_TEXT},
-    size_multiple=16,
-    max_pixels=2048 * 2048,
-    defaults={
-        "width": 1024, "height": 1024, "num_inference_steps": 20, "guidance_scale": 4.5,
-        "max_sequence_length": 300, "scheduler": "dpmpp_2m", "long_prompt": "truncate",
-    },
-    denoiser_layers="",
-    lora_text_encoders=frozenset(),
-    max_sequence_length=300,
-    single_file=False,
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
-    long_prompts=("truncate", "refuse"),
-)  # fmt: skip
-
-_CHROMA = Family(
-    id="chroma",
-    kind="flow",
-    pipeline="ChromaPipeline",
-    controlnet="",
-    modes={
-        Mode.TXT2IMG: SEQUENCE_TEXT,
-        Mode.IMG2IMG: SEQUENCE_TEXT | IMAGE,
-        Mode.INPAINT: SEQUENCE_TEXT | MASK,
-    },
-    size_multiple=16,
-    max_pixels=2048 * 2048,
-    defaults={
-        "width": 1024, "height": 1024, "num_inference_steps": 35, "guidance_scale": 5.0,
-        "max_sequence_length": 512, "scheduler": "flow_euler", "long_prompt": "truncate",
-    },
-    denoiser_layers=_FLUX.denoiser_layers + "|distilled_guidance_layer_",
-    lora_text_encoders=frozenset(),
-    max_sequence_length=512,
-    single_file=False,
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
-    long_prompts=("truncate", "refuse"),
-)  # fmt: skip
-
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, _PIXART, _CHROMA, Z_IMAGE, QWEN_IMAGE)}
+    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE)}
 )
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 
+from contracts.catalogue.guidance import GuidanceKind
 from contracts.catalogue.schedulers import Kind
 
 #: What happens to a prompt that an encoder cannot read at once.
@@ -125,6 +126,8 @@ class Family:
         max_sequence_length: maximum prompt length in tokens of T5 or a language model; None without either.
         negative_needs_true_cfg: a negative prompt has an effect only with `true_cfg_scale` > 1.
         guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
+        guidance_kinds: other guidance than plain classifier-free guidance that it can follow, in the modes that
+            have the field `guidance`.
         single_file: whether diffusers reads its checkpoints from one file.
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
@@ -167,6 +170,7 @@ class Family:
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     guidance_off: float = 1.0
+    guidance_kinds: tuple[GuidanceKind, ...] = ()
     single_file: bool = True
     refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False

@@ -17,6 +17,7 @@ from contracts.catalogue.catalogue import (
     LoraSpec,
     ModelSpec,
     TextualInversionSpec,
+    VaeSpec,
 )
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.rows import Row
@@ -63,12 +64,13 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of a row, or those of the file."""
-    rows: dict[object, type[Row]] = {
+    rows: dict[object, type[Row | VaeSpec]] = {
         "models": ModelSpec,
         "loras": LoraSpec,
         "controlnets": ControlNetSpec,
         "ip_adapters": IpAdapterSpec,
         "textual_inversions": TextualInversionSpec,
+        "vaes": VaeSpec,
     }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)

@@ -77,6 +77,11 @@ class Receipt(RecordPart):
     controlnets: list[Weights] = Field(
         default_factory=list, description="The ControlNets that were applied, in the order of the request."
     )
+    vae: Weights | None = Field(
+        None,
+        exclude_if=lambda vae: vae is None,
+        description="The VAE that took the place of the model's own; left out without one.",
+    )
     ip_adapters: list[Weights] = Field(
         default_factory=list,
         exclude_if=lambda adapters: not adapters,

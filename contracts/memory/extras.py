@@ -26,6 +26,7 @@ from contracts.weights.parameter_counts import (
     count_files,
     read_config,
 )
+from contracts.weights.vae_files import WEIGHTS
 
 
 def size_controlnet(
@@ -93,6 +94,23 @@ def size_ip_adapter(
         raise CatalogueError(str(error)) from error
     count = ParameterCount(facts.device_values)
     return size_component(f"ip_adapter:{id}", Role.ADAPTER, count, value_bytes)
+
+
+def size_vae(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
+    """A VAE that takes the place of a model's own, as a component `vae:ID`.
+
+    Raises:
+        CatalogueError: it is not on this machine, or cannot be read.
+    """
+    folder = catalogue.vae_folder(catalogue.vae(id))
+    config = read_config(folder)
+    # One that would overflow in float16 works in float32 there.
+    width = max(value_bytes, 4) if config.get("force_upcast") else value_bytes
+    try:
+        count = count_files([folder / WEIGHTS])
+    except OSError as error:
+        raise CatalogueError(f"{folder / WEIGHTS}: {error.strerror}") from None
+    return size_component(f"vae:{id}", Role.VAE, count, width, config)
 
 
 def size_uploaded(adapter: LoraParameters | IpAdapterParameters, value_bytes: int) -> Component | None:

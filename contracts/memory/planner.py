@@ -16,12 +16,13 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
+from contracts.catalogue.rows import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
 from contracts.memory.components import Component, ModelComponents, read_components
 from contracts.memory.estimate import Estimate
-from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded
+from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded, size_vae
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.requests.parameters import JobParameters
 
@@ -102,8 +103,8 @@ class Capacity(BaseModel):
 
     Attributes:
         models: id -> components in the worker's dtype; models that cannot be read yet are missing.
-        extras: `controlnet:ID`, `lora:ID` or `ip_adapter:ID` -> component; LoRAs and IP-Adapters that are still on
-            a hub are missing.
+        extras: `controlnet:ID`, `lora:ID`, `ip_adapter:ID` or `vae:ID` -> component; LoRAs and IP-Adapters
+            that are still on a hub are missing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,6 +136,7 @@ class Capacity(BaseModel):
             images: in the call; None: the job's own.
         """
         names = [f"controlnet:{control.controlnet}" for control in job.controls]
+        names += [] if job.vae is None else [f"vae:{job.vae}"]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
         for adapter in job.ip_adapters:
@@ -173,10 +175,11 @@ def take_capacity(
 
 
 def _size_extras(catalogue: Catalogue, family_value_bytes: dict[str, int]) -> Iterator[Component]:
-    kinds = (
+    kinds: Sequence[tuple[Callable[[Catalogue, str, int], Component | None], Sequence[Row | VaeSpec]]] = (
         (size_controlnet, catalogue.controlnets),
         (size_adapter, catalogue.loras),
         (size_ip_adapter, catalogue.ip_adapters),
+        (size_vae, catalogue.vaes),
     )
     for size, rows in kinds:
         for row in rows:

@@ -1,6 +1,8 @@
 """From a client's request to the parameters that a worker runs.
 
 fields.py             the fields that shape an image, each declared once
+guidance.py           other kinds of guidance, their options, and checks of them
+strict_model.py       the base of everything that clients send
 images/               input images: their fields, their size, and what is made of them
 schema.py             the requests, one class a task, and their fields about delivery
 validation.py         checks of a request against the catalogue
@@ -11,6 +13,7 @@ model_defaults.py     checks at the start that models' defaults are valid
 defaults.py           fills in defaults, size, seed and storage keys
 prompts.py            the prompts of a request, read in the syntax that it names
 prompt_counts.py      tokens of a job's prompts, and which are too long
+vaes.py               whether its VAE can take the place of the model's own
 inversions.py         its textual inversions, by the list and by words of the prompts
 parameters.py         the parameters stored with a job
 """

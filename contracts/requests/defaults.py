@@ -14,6 +14,7 @@ from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
+from contracts.requests.guidance import with_defaults
 from contracts.requests.images.fit import Area, Fit, Size, place
 from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
 from contracts.requests.images.output_size import SizeRules, output_size
@@ -94,6 +95,8 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     unused = (MODE_FIELDS - model.family_spec.modes[mode]) | model.refused
     fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
     fields = {name: value for name, value in fields.items() if value is not None}
+    if request.guidance is not None and "guidance" in fields:
+        fields["guidance"] = with_defaults(request.guidance, model)
     prompts = read_prompts(request)
     # A reference does not appear in the output, so it keeps its own size where the model can read that.
     own_sizes = {path: rules.follow(image.size) for path, image in images.items() if path.startswith(_REFERENCE)}

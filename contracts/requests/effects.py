@@ -11,12 +11,16 @@ from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import FieldProblem
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY
+from contracts.requests.guidance import guidance_problems, with_defaults
 from contracts.requests.schema import ControlNetRequest, JobRequest
 
 
 def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> Iterator[FieldProblem]:
     """Yield what cannot act in a request; `steps_run` is the number of denoising steps that its job runs."""
     yield from _guidance_problems(request, model)
+    if "guidance" in model.family_spec.modes.get(request_mode(request), ()):
+        yield from guidance_problems(request.guidance, model, steps_run)
+        yield from _zero_step_problems(request, model)
     yield from _weak_guidance_problems(request, model)
     yield from _true_cfg_problems(request, model)
     yield from _control_range_problems(request, steps_run)
@@ -38,7 +42,7 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
     if not isinstance(scale, int | float) or scale > off:
         return
     used = model.family_spec.modes.get(request_mode(request), frozenset())
-    for field in ("negative_prompt", "guidance_rescale"):
+    for field in ("negative_prompt", "guidance_rescale", "guidance"):
         if field not in used or not getattr(
             request, field
         ):  # an empty prompt, or a rescale of 0, asks for nothing
@@ -47,6 +51,17 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         remedy = f"remove {field}" if is_refused else f"set that above {off:g}, or remove {field}"
         allowed = None if is_refused else f"{needs} > {off:g}"
         yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
+
+
+def _zero_step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a rescale beside steps in which nothing is predicted, which has no size to be scaled by."""
+    guidance, rescale = request.guidance, value_of(request, model, "guidance_rescale")
+    if guidance is None or guidance.kind != "cfg_zero" or not rescale:
+        return
+    zero_steps = with_defaults(guidance, model).zero_steps
+    if zero_steps:
+        message = f"cannot be used with guidance.zero_steps {zero_steps}; set that to 0, or guidance_rescale"
+        yield FieldProblem("guidance_rescale", message, 0)
 
 
 def _weak_guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

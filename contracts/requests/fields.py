@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
+from pydantic import AfterValidator, Field
 
 from contracts.catalogue.families import LongPrompt
+from contracts.requests.guidance import Guidance
 from contracts.requests.images.image_fields import (
     ControlRef,
     FitField,
@@ -23,6 +23,7 @@ from contracts.requests.images.image_fields import (
     MaskRef,
     Strength,
 )
+from contracts.requests.strict_model import StrictModel
 
 #: The largest seed that is drawn; and that a request may name: the one of the eighth image of a drawn one.
 MAX_DRAWN_SEED = 2**32 - 1
@@ -34,28 +35,6 @@ PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
 #: All prompts of a job together, as they are stored: in a1111 syntax the text, and its weighted parts. A single
 #: plain prompt of 10,000 characters always fits; how much of it the encoders read is a matter of `long_prompt`.
 MAX_PROMPT_BYTES = 64 * 1024
-
-
-def _lift_descriptions(schema: JsonDict) -> None:
-    """Move the description of `T | None` from the branch of T, where pydantic leaves it, to the field."""
-    properties = schema.get("properties")
-    for field in properties.values() if isinstance(properties, dict) else ():
-        branches = field.get("anyOf") if isinstance(field, dict) else None
-        for branch in branches if isinstance(branches, list) else ():
-            if isinstance(branch, dict) and isinstance(field, dict) and "description" in branch:
-                field.setdefault("description", branch.pop("description"))
-
-
-class StrictModel(BaseModel):
-    """A frozen model that refuses unknown fields, NaN and infinity."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        json_schema_extra=_lift_descriptions,
-        json_schema_serialization_defaults_required=True,
-    )
 
 
 #: Textual inversions of one request.
@@ -203,6 +182,12 @@ class ImageFields(StrictModel):
         description="How far guidance is rescaled, to avoid overexposed images (arXiv 2305.08891). Default: "
         "the model's own.",
     )
+    guidance: Guidance | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Another way to guide than plain classifier-free guidance, with `guidance_scale` as its "
+        "weight (`true_cfg_scale` for FLUX). `/v1/models/{id}` says which kinds a model takes. Default: plain.",
+    )
     clip_skip: int | None = Field(
         None,
         ge=1,
@@ -256,6 +241,12 @@ class ImageFields(StrictModel):
     loras: tuple[Lora, ...] = Field((), max_length=8, description="LoRAs to apply together.")
     ip_adapters: tuple[IpAdapter, ...] = Field(
         (), max_length=4, description="IP-Adapters to apply together: reference images beside the prompt."
+    )
+    vae: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Id from `/v1/vaes` of the VAE that makes the image of its latents, and latents of input "
+        "images. Default: the model's own.",
     )
     textual_inversions: tuple[TextualInversion, ...] = Field(
         (),

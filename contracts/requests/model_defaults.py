@@ -19,6 +19,7 @@ from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
 from contracts.requests.validation import check
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from contracts.weights.vae_files import with_vaes
 
 _PROMPT = "a"
 
@@ -29,7 +30,7 @@ def read_checked_catalogue(path: Path) -> Catalogue:
     Raises:
         CatalogueError: as `read_catalogue` says; or a default of a model is not what a request could ask for.
     """
-    catalogue = with_checkpoint_limits(read_catalogue(path))
+    catalogue = with_vaes(with_checkpoint_limits(read_catalogue(path)))
     problems = [
         (index, f"models.{index} ({model.id}): {problem}")
         for index, model in enumerate(catalogue.models)

@@ -18,10 +18,10 @@ from contracts.requests.fields import (
     IpAdapter,
     Lora,
     OptionalImages,
-    StrictModel,
     TextualInversion,
 )
 from contracts.requests.images.fit import Area, Fit, Size
+from contracts.requests.strict_model import StrictModel
 
 
 def _is_none(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from contracts.catalogue.families import Task
-from contracts.requests.fields import Control, ControlImage, ImageFields, OptionalImages, StrictModel
+from contracts.requests.fields import Control, ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.image_fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,
@@ -24,6 +24,7 @@ from contracts.requests.images.image_fields import (
     References,
     Strength,
 )
+from contracts.requests.strict_model import StrictModel
 
 _MAX_METADATA_BYTES = 2048
 

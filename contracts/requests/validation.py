@@ -19,6 +19,7 @@ from contracts.requests.inversions import inversion_problems
 from contracts.requests.prompts import prompt_problems, read_prompts
 from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
 from contracts.requests.step_rules import StepRules
+from contracts.requests.vaes import vae_problems
 
 
 def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
@@ -47,6 +48,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_step_problems(request, model),
         *_lora_problems(request, model, catalogue),
         *_ip_adapter_problems(request, model, catalogue),
+        *vae_problems(request, model, catalogue),
         *inversion_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
     ]

@@ -6,6 +6,7 @@ finite.py              refuses files with NaN or infinite values
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
 adapters/              LoRAs, textual inversions, IP-Adapters
+vae_files.py           VAEs of the catalogue, and the models that they suit
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components
 architectures/         the same for published checkpoints that are not on this machine (JSON)

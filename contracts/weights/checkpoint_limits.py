@@ -122,13 +122,16 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     pipeline = row.pipeline or _other_class(row.family_spec, folder, keys)
     if pipeline is not None:
         limits["pipeline"] = pipeline
+    if folder is not None and row.guidance_layers is None:
+        limits["guidance_layers"] = _guidance_layers(folder)
     channels = _input_channels(folder, keys)
     if channels is not None and folder is not None:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)
         tasks = tasks_of_channels(channels, latent_channels)
         if not keys and read_config(folder / "unet").get("time_cond_proj_dim"):
             # Guidance is an input of the UNet, as in LCM: it makes no pass without the prompt.
-            limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "negative_prompt", "guidance_rescale"]))
+            unguided = ("negative_prompt", "guidance_rescale", "guidance")
+            limits["refuses"] = tuple(dict.fromkeys([*row.refuses, *unguided]))
             limits["defaults"] = {"guidance_scale": LCM_GUIDANCE, **row.defaults}
         if tasks:
             limits["only_tasks"] = tasks
@@ -143,6 +146,17 @@ def _ignores_guidance(folder: Path | None, keys: Collection[str]) -> bool:
         begins = {name.removeprefix(_CHECKPOINT_PREFIX).partition(".")[0] for name in keys}
         return begins >= _FLUX_INPUTS and "guidance_in" not in begins
     return folder is not None and read_config(folder / "transformer").get("guidance_embeds") is False
+
+
+def _guidance_layers(folder: Path) -> int | None:
+    """Blocks of a transformer, or of the middle of a UNet, which has as many as its last resolution."""
+    transformer = read_config(folder / "transformer").get("num_layers")
+    unet = read_config(folder / "unet")
+    middle = unet.get("transformer_layers_per_block", 1) if unet else None
+    while isinstance(middle, list) and middle:
+        middle = middle[-1]
+    found = transformer or middle
+    return found if isinstance(found, int) else None
 
 
 def _path(catalogue: Catalogue, row: ModelSpec | ControlNetSpec) -> Path | None:

@@ -10,5 +10,6 @@ ip_adapters.py      the IP-Adapters of a job, from the catalogue
 image_prompts.py    an IP-Adapter file and reference images -> keys and values of each layer
 attention_hooks.py  hooks that make reference images act on their own jobs' rows
 inversions.py  the textual inversions of a job, read and compared with the text encoders
+perturbations.py  layers that are disturbed for some rows of a call
 low_rank.py   the arithmetic of one layer: LoRA and DoRA
 """

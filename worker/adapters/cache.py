@@ -25,6 +25,7 @@ from worker.adapters.files import LoraFiles
 from worker.adapters.image_prompts import ImagePrompt
 from worker.adapters.inversions import LoadedInversion
 from worker.adapters.low_rank import Layer, LowRank
+from worker.adapters.perturbations import Perturbation, disturbed
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
 from worker.runtime.out_of_memory import is_out_of_memory
@@ -53,11 +54,13 @@ class AdapterSet:
         adapters: loaded LoRAs with the job's name and scale for each.
         image_prompts: its reference images.
         inversions: its textual inversions, which act while its prompts are encoded, and not on the denoiser.
+        perturbation: what disturbs the denoiser in its next call.
     """
 
     adapters: tuple[tuple[LoadedLora, LoraParameters], ...] = ()
     image_prompts: tuple[ImagePrompt, ...] = ()
     inversions: tuple[LoadedInversion, ...] = ()
+    perturbation: Perturbation | None = None
 
     @property
     def weights(self) -> list[Weights]:
@@ -69,7 +72,13 @@ class AdapterSet:
 
     @property
     def key(self) -> tuple[tuple[str, float], ...]:
-        """Hash and scale of each LoRA, and a name of the reference images: equal for sets with the same effect."""
+        """Hash and scale of each LoRA, and names of the rest: equal for sets with the same effect."""
+        perturbed = () if self.perturbation is None else ((f"disturbed {self.perturbation.name}", 1.0),)
+        return (*self.loaded_key, *perturbed)
+
+    @property
+    def loaded_key(self) -> tuple[tuple[str, float], ...]:
+        """The same without the perturbation, for which nothing is loaded."""
         references = tuple((f"references {prompt.number}", prompt.scale) for prompt in self.image_prompts)
         return (*self.lora_key, *references)
 
@@ -106,17 +115,17 @@ class LoraCache:
         self._family = family
         self._files = files
         self._model = model
-        self._last_active = {AdapterSet().key}
+        self._last_active = {AdapterSet().loaded_key}
         self._by_hash: OrderedDict[str, LoadedLora] = OrderedDict()
         self._hooks = LayerHooks()
         self._active = ExitStack()
         self._acting: tuple[object, ...] | None = None
-        self._hooked_attentions = 0
+        self._hooked_layers = 0
 
     @property
     def is_active(self) -> bool:
-        """Whether any LoRA or reference image acts on the model now."""
-        return self._hooks.count + self._hooked_attentions > 0
+        """Whether anything acts on the model now."""
+        return self._hooks.count + self._hooked_layers > 0
 
     def load(self, loras: Sequence[LoraParameters], keep: Iterable[AdapterSet] = ()) -> AdapterSet:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
@@ -140,17 +149,19 @@ class LoraCache:
         spans = spans or [Span(rows) for _, rows in parts]
         active = {adapters.key for adapters, _ in parts}
         has_references = any(adapters.image_prompts for adapters, _ in parts)
+        is_disturbed = any(adapters.perturbation for adapters, _ in parts)
         acting: tuple[object, ...] = tuple((adapters.key, rows) for adapters, rows in parts)
-        if has_references:
+        if has_references or is_disturbed:
             acting = (*acting, *spans)
         elif len(active) == 1:
             acting = ((parts[0][0].key, 0),)  # they act on every row, however many there are
         if acting == self._acting:
             return
         self.rest()
-        if active != self._last_active:
+        loaded = {adapters.loaded_key for adapters, _ in parts}
+        if loaded != self._last_active:
             self._files.counters.count("adapter_switches", model=self._model)
-            self._last_active = active
+            self._last_active = loaded
         changes: dict[Layer, list[RowChange]] = {}
         for adapter, scale, rows in _group_rows(parts):
             for layer, lora in adapter.denoiser.items():
@@ -158,12 +169,16 @@ class LoraCache:
         self._active.enter_context(self._hooks.registered(changes))
         if has_references:
             by_rows = [(adapters.image_prompts, span) for (adapters, _), span in zip(parts, spans, strict=True)]
-            self._hooked_attentions = self._active.enter_context(reference_images_act(by_rows))
+            self._hooked_layers += self._active.enter_context(reference_images_act(by_rows))
+        if is_disturbed:
+            self._hooked_layers += self._active.enter_context(
+                disturbed([(adapters.perturbation, rows) for adapters, rows in parts])
+            )
         self._acting = acting
 
     def rest(self) -> None:
         """Let no adapter act."""
-        self._acting, self._hooked_attentions = None, 0
+        self._acting, self._hooked_layers = None, 0
         active, self._active = self._active, ExitStack()
         active.close()
 

@@ -16,7 +16,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
-from worker.checkpoints.components import load_components
+from contracts.weights.vae_files import latent_space, read_latent_space
+from worker.checkpoints.components import load_complete, load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
@@ -66,6 +67,22 @@ def load_model(
     _fix_vae_dtype(pipeline.vae, dtype)
     family.prepare(pipeline)
     return pipeline
+
+
+def load_vae(folder: Path, own: Any, dtype: torch.dtype) -> Any:
+    """A VAE that takes the place of a model's `own`, in host memory.
+
+    Raises:
+        CatalogueError: it is of another class, lacks weights, or makes images of other latents.
+    """
+    found = read_latent_space(folder)
+    difference = found.difference(latent_space({**own.config, "_class_name": type(own).__name__}))
+    if difference is not None:
+        raise CatalogueError(difference)
+    vae_class: Any = diffusers.AutoencoderTiny if found.is_tiny else diffusers.AutoencoderKL
+    vae = load_complete(vae_class, folder, "the VAE", dtype, None)
+    _fix_vae_dtype(vae, dtype)
+    return vae
 
 
 def _unused(pipeline_class: Any) -> dict[str, Any]:

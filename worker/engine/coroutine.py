@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import greenlet
 import torch
@@ -34,8 +34,17 @@ class Turn:
 
 #: What a coroutine sleeps for.
 Wait = Call | Turn
-#: Decides at a call whether to compute: (module, entry, compute) -> result. See `worker/sampling/step_cache.py`.
-Intercept = Callable[[torch.nn.Module, str, Callable[[], Any]], Any]
+
+
+class Compute(Protocol):
+    """Makes the call that an intercept stands before."""
+
+    def __call__(self, rows: slice | None = None) -> Any:
+        """Return its result for these rows; None: for all of them."""
+
+
+#: Decides at a call what to compute: (module, entry, compute) -> result. See `worker/sampling/step_cache.py`.
+Intercept = Callable[[torch.nn.Module, str, Compute], Any]
 
 
 class Coroutine(greenlet.greenlet):  # type: ignore[misc]
@@ -69,8 +78,9 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
     def call(self, module: torch.nn.Module, entry: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the engine make a call of a module; called by its view, inside the coroutine."""
 
-        def compute() -> Any:
-            return self._sleep(Call.of(module, entry, args, kwargs, self._digests))
+        def compute(rows: slice | None = None) -> Any:
+            made = Call.of(module, entry, args, kwargs, self._digests)
+            return self._sleep(made if rows is None else made.row_range(rows.start, rows.stop))
 
         return compute() if self.intercept is None else self.intercept(module, entry, compute)
 

@@ -127,4 +127,5 @@ class JobInFlight:
     def step_kind(self) -> tuple[object, ...]:
         """What the seconds of one of its steps are learned for."""
         parameters = self.job.parameters
-        return ("step", parameters.model, parameters.mode, parameters.width, parameters.height)
+        kind = None if parameters.guidance is None else parameters.guidance.kind
+        return ("step", parameters.model, parameters.mode, parameters.width, parameters.height, kind)

@@ -228,6 +228,8 @@ class DiffusersFamily:
         patch: works round a pipeline class, on a freshly made pipeline.
         prepare: works round a class of the components, on the pipeline that has just loaded them.
         misfit: components -> why their configurations do not make this family together; None: they do.
+        guides_in_two_calls: whether a guided step calls the denoiser with the prompt, and then without it; else
+            both are rows of one call.
         complete_controlnet: (ControlNet, denoiser) -> gives a ControlNet the denoiser's layers that it runs.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
@@ -245,6 +247,7 @@ class DiffusersFamily:
     patch: Callable[[Any], None] = _needs_no_patch
     prepare: Callable[[Any], None] = _needs_no_patch
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
+    guides_in_two_calls: bool = False
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
 

@@ -93,4 +93,5 @@ FAMILY = DiffusersFamily(
     prepare=_prepare,
     misfit=_misfit,
     unpack_latents=_unpack_latents,
+    guides_in_two_calls=True,
 )

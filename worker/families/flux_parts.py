@@ -34,6 +34,7 @@ def flux_family(
         arguments=arguments,
         misfit=misfit,
         unpack_latents=_unpack_latents,
+        guides_in_two_calls=True,
         **more,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,11 +23,13 @@ from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
 from worker.checkpoints.places import NotPrepared
 from worker.encoding.encoder import PromptEncoder
+from worker.engine.coroutine import Compute, Intercept
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight, Usage
 from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
+from worker.generation.guidance import JobGuidance
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
 from worker.generation.prompt_reading import token_counts
@@ -165,14 +168,25 @@ class JobGeneration:
         """
         job, parameters = self._flight, self._parameters
         controlnets = [control.controlnet for control in parameters.controls]
-        pipeline = model.pipeline(parameters.mode, parameters.scheduler, controlnets, view)
+        pipeline = model.pipeline(parameters.mode, parameters.scheduler, controlnets, view, parameters.vae)
         refuse_editing(type(pipeline))
         emitter = self._preview_emitter(pipeline, model)
         step_cache = None
         if parameters.speed == "fast":
             step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
-        job.coroutine.intercept = self._timed(step_cache)
         listener = StepListener(pipeline, job, self._watch, self.timer, emitter, step_cache, self._step_hashes)
+        make_call: Intercept = _compute if step_cache is None else step_cache
+        if parameters.guidance is not None:
+            make_call = JobGuidance(
+                job,
+                model.denoiser,
+                in_two_calls=model.family.guides_in_two_calls,
+                steps=lambda: listener.steps,
+                inner=make_call,
+            )
+            # The pipeline's own would rescale what the guider has guided.
+            inputs = replace(inputs, job=parameters.model_copy(update={"guidance_rescale": 0.0}))
+        job.coroutine.intercept = self._timed(make_call)
         try:
             result = pipeline(
                 **model.family.arguments(inputs),
@@ -189,16 +203,16 @@ class JobGeneration:
         self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
         return [to_pil(image) for image in result.images], listener.non_finite_images
 
-    def _timed(self, step_cache: StepCache | None) -> Any:
+    def _timed(self, make_call: Intercept) -> Intercept:
         """What stands before each call of a view: the stage that encodes the inputs ends at the first step's."""
         begun = False
 
-        def intercept(module: torch.nn.Module, entry: str, compute: Any) -> Any:
+        def intercept(module: torch.nn.Module, entry: str, compute: Compute) -> Any:
             nonlocal begun
             if entry == "__call__" and not begun:
                 begun = True
                 self.timer.end_stage("encode_inputs")
-            return compute() if step_cache is None else step_cache(module, entry, compute)
+            return make_call(module, entry, compute)
 
         return intercept
 
@@ -231,6 +245,10 @@ class JobGeneration:
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
             worker=self._worker_name,
         )
+
+
+def _compute(module: torch.nn.Module, entry: str, compute: Compute) -> Any:  # noqa: ARG001
+    return compute()
 
 
 def _measured(usage: Usage) -> Measured:

@@ -49,6 +49,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Batch size": job.num_images if job.num_images > 1 else None,
         "Batch pos": seed - job.seed if job.num_images > 1 else None,
         **{_title(name): _value(getattr(job, name)) for name in _MORE_FIELDS},
+        "Guidance": _guidance(job),
         "Long prompt": job.long_prompt if _is_long(receipt) else None,
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
@@ -76,6 +77,17 @@ def _images(job: JobParameters) -> dict[str, object]:
             f"Model: {adapter.name}, Weight: {_number(adapter.scale)}, Images: {len(adapter.images)}{mask}"
         )
     return fields
+
+
+def _guidance(job: JobParameters) -> str | None:
+    """The kind of guidance and its options."""
+    if job.guidance is None:
+        return None
+    given = job.guidance.model_dump(exclude_none=True)
+    texts = {
+        name: "+".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()
+    }
+    return _quoted(", ".join(f"{_title(name)}: {value}" for name, value in texts.items()))
 
 
 def _prompt(job: JobParameters, name: str) -> str | None:

@@ -78,13 +78,14 @@ def make_receipt(
             model.controlnet_weights(control.controlnet, control.conditioning_scale)
             for control in parameters.controls
         ],
+        vae=model.vaes.weights(parameters.vae),
         ip_adapters=[prompt.weights for prompt in job.adapters.image_prompts],
         textual_inversions=[inversion.weights for inversion in job.adapters.inversions],
         image_encoders=[prompt.encoder for prompt in job.adapters.image_prompts],
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,
         joined=usage.joined,
-        placement=model.locations(controlnets),
+        placement=model.locations(controlnets, parameters.vae),
         memory=MemoryUse(
             plan="" if plan is None else plan.name,
             budget_bytes=budget_bytes,

@@ -96,7 +96,7 @@ class StepListener:
     def _end_step(self, result: Any) -> Any:
         job = self._job
         job.steps_done += 1
-        job.steps = self._steps
+        job.steps = self.steps
         if self._step_cache is not None:
             self._step_cache.end_step()
         latents = result[0]
@@ -111,7 +111,7 @@ class StepListener:
         return result
 
     @property
-    def _steps(self) -> int:
+    def steps(self) -> int:
         """Steps of the pipeline call: those of its schedule that its strength leaves."""
         known = getattr(self._pipeline, "_num_timesteps", None)
         if known is not None:

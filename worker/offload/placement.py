@@ -165,7 +165,9 @@ class ComponentPlacement:
                     remove_later(module.register_forward_pre_hook(lambda *_: self._memory_tracker.pause()), undo)
                     remove_later(module.register_forward_hook(lambda *_: self._memory_tracker.resume()), undo)
             if self.plan is not None and self.plan.tile_side is not None:
-                _tile(self._components["vae"].module, self.plan.tile_side, undo)
+                for name, component in self._components.items():
+                    if is_vae(name):
+                        _tile(component.module, self.plan.tile_side, undo)
             yield
 
     def end_stage(self) -> None:
@@ -194,7 +196,7 @@ class ComponentPlacement:
         """Components that are on the device together: each text encoder alone, all that denoise, the VAE."""
         stages: dict[str, dict[str, OffloadedModule]] = {}
         for name, component in self._components.items():
-            stage = name if name.startswith("text_encoder") or name == "vae" else _DENOISE
+            stage = name if name.startswith("text_encoder") or is_vae(name) else _DENOISE
             stages.setdefault(stage, {})[name] = component
         return stages
 
@@ -226,6 +228,11 @@ class ComponentPlacement:
         if placement is Placement.DEVICE:
             return str(self._device)
         return "unknown" if placement is None else str(placement)
+
+
+def is_vae(name: str) -> bool:
+    """Whether a component is a VAE: the model's own, or one of the catalogue in its place."""
+    return name == "vae" or name.startswith("vae:")
 
 
 def _tile(vae: Any, side: int, undo: ExitStack) -> None:

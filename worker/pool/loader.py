@@ -49,6 +49,14 @@ class ModelLoader:
         """Add a ControlNet to a model; raises as `load`."""
         load_errors_as_job_failed(id, lambda: model.load_controlnet(id, self._fetcher.locate_controlnet(id)))
 
+    def load_vae(self, model: LoadedModel, id: str) -> None:
+        """Add a VAE of the catalogue to a model; raises as `load`."""
+
+        def load() -> None:
+            model.load_vae(id, self._context.catalogue.vae_folder(self._context.catalogue.vae(id)))
+
+        load_errors_as_job_failed(id, load)
+
     def inspect(self, id: str) -> None:
         """Learn the model's components, if need be by loading it; raises as `load`."""
         self._counting_failures(id, lambda: self._inspect(id))

@@ -21,11 +21,10 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
-from contracts.memory.components import ModelComponents, role_of, size_component
+from contracts.memory.components import ModelComponents
 from contracts.memory.plan import Placement, Plan
 from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
-from contracts.weights.parameter_counts import ParameterCount
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import read_inversions
@@ -38,8 +37,10 @@ from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.offload.placement import ComponentPlacement
+from worker.pool.loaded_components import components_of
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.pool.prompt_encoders import PromptEncoders
+from worker.pool.vaes import LoadedVaes, upcasts
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
 from worker.runtime.kernel_options import KernelOptions
@@ -78,6 +79,7 @@ class LoadedModel:
         denoiser: the component that runs at every step.
         weights: id and content hash for receipts.
         placement: where its components are.
+        vaes: of the catalogue, that may take the place of its own.
         encoders: its text encoders, for jobs and for prompts that wait.
         kernels: how it is computed.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
@@ -122,6 +124,7 @@ class LoadedModel:
             context.encodes_ahead,
         )
         self._controlnets: dict[str, tuple[Any, Weights]] = {}
+        self.vaes = LoadedVaes(self.base.vae, spec.family, context.hasher)
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
         cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
@@ -192,23 +195,42 @@ class LoadedModel:
         self._controlnets = {**self._controlnets, id: (module, weights)}
         self.placement.add(f"controlnet:{id}", module)
 
+    def load_vae(self, id: str, folder: Path) -> None:
+        """Load a VAE of the catalogue into host memory; nothing where it is loaded already."""
+
+        def add(module: Any) -> None:
+            self.kernels.set_memory_format({id: module})
+            cache_introspection(module)
+            self.placement.add(f"vae:{id}", module)
+
+        with self._context.weights_lock:
+            self.vaes.load(id, folder, self.dtype, add)
+
     def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:
         """Whether a module is the denoiser, or a ControlNet that shares layers with it."""
         shares = self.family.shares_layers and any(module is net for net, _ in self._controlnets.values())
         return shares or module is self.denoiser
 
-    def pipeline(self, mode: Mode, scheduler: str, controlnets: Sequence[str] = (), view: View = as_it_is) -> Any:
+    def pipeline(
+        self,
+        mode: Mode,
+        scheduler: str,
+        controlnets: Sequence[str] = (),
+        view: View = as_it_is,
+        vae: str | None = None,
+    ) -> Any:
         """Build a job's pipeline on the shared components, with its own scheduler; it takes embeddings only.
 
         Args:
+            vae: id of the one that takes the place of the model's own.
             view: returns what takes a module's place in it: (module, names of the entries that are called).
         """
         self._check_mode(mode)
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
         extra["scheduler"] = self._scheduler(scheduler)
         extra[self.family.denoiser] = view(self.denoiser, ("__call__",))
-        if not self._upcasts_vae:
-            extra["vae"] = view(self.base.vae, ("encode", "decode"))
+        chosen = self.vaes.module(vae)
+        extra["vae"] = chosen if upcasts(chosen) else view(chosen, ("encode", "decode"))
         if controlnets:
             nets = [view(self._controlnets[id][0], ("__call__",)) for id in controlnets]
             multi = self.family.multi_controlnet
@@ -235,11 +257,6 @@ class LoadedModel:
             self._schedulers[name] = make_scheduler(name, {**own.config, "_class_name": type(own).__name__})
         return copy.deepcopy(self._schedulers[name])
 
-    @property
-    def _upcasts_vae(self) -> bool:
-        """Whether pipelines convert the VAE to float32 and back while they decode, so that none may wait there."""
-        return bool(self.base.vae.dtype == torch.float16 and self.base.vae.config.get("force_upcast"))
-
     def encoder(self, adapters: AdapterSet, owner: str) -> PromptEncoder:
         """The text encoders for a job with these adapters, of this owner."""
         return self.encoders.for_job(adapters, self.adapters.active_in_text_encoders, owner)
@@ -262,30 +279,16 @@ class LoadedModel:
         """A loaded ControlNet, for receipts."""
         return self._controlnets[id][1].model_copy(update={"scale": scale})
 
-    def locations(self, controlnets: Sequence[str] | None = None) -> dict[str, str]:
-        """Component -> where it is, with the named ControlNets, or all that are loaded."""
-        own = [name for name in self.placement.names if not name.startswith("controlnet:")]
+    def locations(self, controlnets: Sequence[str] | None = None, vae: str | None = None) -> dict[str, str]:
+        """Component -> where it is, with the VAE in place of its own and the named ControlNets, or all loaded."""
+        extras = ("controlnet:", "vae:")
+        own = [name for name in self.placement.names if not name.startswith(extras) or name == f"vae:{vae}"]
         named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
         return self.placement.locations([*own, *(f"controlnet:{id}" for id in named)])
 
     def components(self) -> ModelComponents:
         """The loaded components, for a checkpoint whose files did not tell them."""
-        components = []
-        for name, part in self.base.components.items():
-            if not _is_module(part):
-                continue
-            config = _config(part)
-            count = ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items())
-            value_bytes = part.dtype.itemsize if name == "vae" else self.dtype.itemsize
-            components.append(size_component(name, role_of(name, config), count, value_bytes, config))
-        optional = self.spec.family_spec.t5_optional
-        return ModelComponents(self.spec.id, tuple(components), self.dtype.itemsize, optional)
-
-
-def _config(part: Any) -> dict[str, Any]:
-    """A component's configuration, of diffusers' or of transformers' kind."""
-    config = part.config
-    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        return components_of(self.base, self.spec, self.dtype)
 
 
 def _is_module(part: object) -> bool:

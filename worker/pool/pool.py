@@ -153,7 +153,7 @@ class Pool:
             self._loader.inspect_controlnet(controlnet, is_loaded=f"controlnet:{controlnet}" in loaded)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
-        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets)
+        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets, job.vae)
 
     def hold(self, id: str) -> None:
         """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
@@ -243,7 +243,7 @@ class Pool:
             "ready": self.fetcher.names_here(),
         }
 
-    def _place(self, id: str, plan: Plan, controlnets: list[str]) -> LoadedModel:
+    def _place(self, id: str, plan: Plan, controlnets: list[str], vae: str | None = None) -> LoadedModel:
         model = self._cache.find(id)
         if model is not None and not model.serves(plan):
             model = None  # before it is dropped, or it would outlive that
@@ -256,6 +256,8 @@ class Pool:
         self._cache.enter(id, model)
         for controlnet in controlnets:
             self._loader.load_controlnet(model, controlnet)
+        if vae is not None:
+            self._loader.load_vae(model, vae)
         self._apply_plan(model, plan)
         self._cache.bound_host(id)
         return model

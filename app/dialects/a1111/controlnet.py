@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from app.dialects.a1111.neutral import Off, Only, Text
 from app.dialects.a1111.preprocessors import options_of, preprocess_of
-from contracts.requests.fields import StrictModel
 from contracts.requests.images.fit import Fit
+from contracts.requests.strict_model import StrictModel
 
 CONTROLNET = "controlnet"
 MAX_UNITS = 10

@@ -14,7 +14,7 @@ from pydantic import Field
 from app.dialects.a1111.neutral import Only, Text
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
-from contracts.requests.fields import StrictModel
+from contracts.requests.strict_model import StrictModel
 
 MODEL, CLIP_SKIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
 _CLIP_SKIP = "1 more than `clip_skip` of our own requests. Default: 1, no layer is skipped."

@@ -11,7 +11,7 @@ from app.inputs.base64_text import decode_base64, decode_data_url
 from app.inputs.decoder import ImageDecoder
 from app.inputs.texts.exif import USER_COMMENT
 from app.inputs.texts.files import read_texts
-from contracts.requests.fields import StrictModel
+from contracts.requests.strict_model import StrictModel
 
 #: The keyword of the text of parameters in a PNG file.
 PARAMETERS = "parameters"

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from contracts.batches.files import StoredFile
 from contracts.batches.records import Batch, BatchStatus
-from contracts.requests.fields import StrictModel
+from contracts.requests.strict_model import StrictModel
 
 Endpoint = Literal["/v1/images/generations", "/v1/images/edits"]
 Purpose = Literal["batch", "batch_output"]

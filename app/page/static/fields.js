@@ -56,6 +56,8 @@ export const GROUPS = [
       batchable: "Share calls",
       true_cfg_scale: "True CFG",
       guidance_rescale: "Guidance rescale",
+      guidance: "Kind of guidance",
+      vae: "VAE",
       original_size: "Original size",
       crops_coords_top_left: "Crop corner",
       target_size: "Target size",

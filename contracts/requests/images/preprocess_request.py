@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.requests.fields import StrictModel
 from contracts.requests.images.image_fields import ImageRef
+from contracts.requests.strict_model import StrictModel
 
 
 class PreprocessRequest(StrictModel):

@@ -109,10 +109,12 @@ def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
 
     _, body = compose_from(
         "x", "--priority", "low", "--original-size", "1024,768", "--batchable", "false", "--true-cfg-scale", "2.5",
+        "--guidance-kind", "slg:layers=7+8,scale=2.5",
         "--webhook", "https://a.example", "--metadata", "a=b", "--metadata", "c=d=e",
     )  # fmt: skip
     assert body == {
         "prompt": "x", "priority": "low", "original_size": [1024, 768], "batchable": False, "true_cfg_scale": 2.5,
+        "guidance": {"kind": "slg", "layers": [7, 8], "scale": 2.5},
         "webhook": {"url": "https://a.example"}, "metadata": {"a": "b", "c": "d=e"},
     }  # fmt: skip
 

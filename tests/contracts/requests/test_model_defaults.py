@@ -52,7 +52,7 @@ def test_defaults_at_the_bounds_are_accepted(tmp_path: Path, family: str, row: s
         ("sdxl", "defaults = { width = 4096 }", "defaults.width"),
         ("sdxl", "defaults = { width = 100 }", "defaults.width must be a multiple of 8"),
         ("sdxl", "max_pixels = 262144", "defaults.width is too large|defaults.height is too large"),
-        ("sdxl", 'refuses = ["guidance"]', "refuses names unknown fields: guidance"),
+        ("sdxl", 'refuses = ["guidances"]', "refuses names unknown fields: guidances"),
     ],
 )
 def test_a_default_that_no_request_could_ask_for_is_refused_with_its_name_and_range(

@@ -22,7 +22,9 @@ from worker.pool.pool import Pool
 #: Fields that every mode of every family takes, beside those about delivery.
 COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 #: Fields that Darkroom applies itself; no pipeline takes them.
-HANDLED_FIELDS = frozenset({"mask_blur", "padding_mask_crop", "fit", "ip_adapters", "textual_inversions"})
+HANDLED_FIELDS = frozenset(
+    {"mask_blur", "padding_mask_crop", "fit", "ip_adapters", "textual_inversions", "guidance"}
+)
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
 
 #: Two values that every field may take; the second must arrive where the first did.

@@ -1,0 +1,33 @@
+"""Rows of ControlNets."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows import WeightRow
+
+
+class ControlNetSpec(WeightRow):
+    """A ControlNet.
+
+    Attributes:
+        kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
+        preprocessors: names of the preprocessors that make its kind of control image, for lists.
+        reads_masks: whether it can be used in a job with a mask.
+    """
+
+    kind: Literal["hint", "inpaint"] = "hint"
+    preprocessors: tuple[str, ...] = ()
+    reads_masks: bool = True
+
+    @model_validator(mode="after")
+    def _family_has_controlnets_and_preprocessors_exist(self) -> Self:
+        if not self.family_spec.controlnet:
+            raise ValueError(f"family {self.family} has no ControlNets")
+        unknown = [name for name in self.preprocessors if name not in PREPROCESSORS]
+        if unknown:
+            raise ValueError(f"unknown preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}")
+        return self

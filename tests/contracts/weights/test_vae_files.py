@@ -1,0 +1,81 @@
+"""VAEs of the catalogue: which suit a model, by their configurations, and what is refused at the start."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
+from contracts.errors import CatalogueError
+from contracts.requests.vaes import vae_ids
+from contracts.weights.vae_files import WEIGHTS, check_vae_row, with_vaes
+
+KL: dict[str, Any] = {
+    "_class_name": "AutoencoderKL", "latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None,
+    "block_out_channels": [1, 1, 1, 1],
+}  # fmt: skip
+TINY: dict[str, Any] = {"_class_name": "AutoencoderTiny", "latent_channels": 4, "scaling_factor": 1.0}
+
+
+def write(folder: Path, config: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"a": np.zeros(1, np.float32)}, folder / WEIGHTS)
+
+
+def catalogue(root: Path, *vaes: str, vae: str | None = None) -> Catalogue:
+    rows = tuple(VaeSpec(id=id, family="sdxl", source=id) for id in vaes)
+    models = (ModelSpec(id="xl", family="sdxl", source="xl", vae=vae),)
+    return Catalogue(root=root, default_model="xl", models=models, vaes=rows)
+
+
+@pytest.mark.parametrize(
+    ("config", "difference"),
+    [
+        (KL, None),
+        (TINY, None),
+        ({**KL, "scaling_factor": 0.18215}, "scaling_factor is 0.18215, and the model's is 0.13025"),
+        ({**KL, "shift_factor": 0.1}, "shift_factor is 0.1, and the model's is 0"),
+        ({**KL, "latent_channels": 16}, "channels is 16, and the model's is 4"),
+        ({**KL, "block_out_channels": [1, 1, 1]}, "stride is 4, and the model's is 8"),
+        ({**TINY, "latent_channels": 16}, "channels is 16, and the model's is 4"),
+        ({**TINY, "scaling_factor": 0.5}, "scaling_factor is 0.5, and must be 1"),
+    ],
+)
+def test_a_vae_suits_a_model_whose_latents_it_reads(
+    tmp_path: Path, config: dict[str, Any], difference: str | None
+) -> None:
+    write(tmp_path / "xl" / "vae", KL)
+    write(tmp_path / "other", config)
+    known = with_vaes(catalogue(tmp_path, "other"))
+
+    assert vae_ids(known.model("xl"), known) == ([] if difference else ["other"])
+    if difference is not None:
+        with pytest.raises(CatalogueError, match=f"models: xl: vae: other does not suit xl: its {difference}"):
+            with_vaes(catalogue(tmp_path, "other", vae="other"))
+
+
+def test_a_row_that_names_no_vae_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "controlnet", {"_class_name": "ControlNetModel"})
+    with pytest.raises(CatalogueError, match="it is a ControlNetModel; a VAE must be an AutoencoderKL or an Auto"):
+        with_vaes(catalogue(tmp_path, "controlnet"))
+    with pytest.raises(CatalogueError, match="there is no VAE 'gone'"):
+        with_vaes(catalogue(tmp_path, vae="gone"))
+
+
+def test_a_folder_that_is_missing_or_has_no_weights_is_refused_at_the_start(tmp_path: Path) -> None:
+    write(tmp_path / "whole", KL)
+    write(tmp_path / "empty", KL)
+    (tmp_path / "empty" / WEIGHTS).unlink()
+    rows = with_vaes(catalogue(tmp_path, "whole", "empty", "absent"))
+
+    check_vae_row(rows, rows.vae("whole"))
+    with pytest.raises(CatalogueError, match=f"empty: {WEIGHTS} is missing"):
+        check_vae_row(rows, rows.vae("empty"))
+    with pytest.raises(CatalogueError, match="absent: a VAE must be a folder on this machine"):
+        check_vae_row(rows, rows.vae("absent"))

@@ -1,0 +1,35 @@
+"""The components of a checkpoint that is loaded, for one whose files did not tell them. Knows no plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from contracts.catalogue.catalogue import ModelSpec
+from contracts.memory.components import ModelComponents, role_of, size_component
+from contracts.weights.parameter_counts import ParameterCount
+
+
+def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelComponents:
+    """Return the components of a pipeline that computes in this dtype."""
+    components = []
+    parts: dict[str, Any] = pipeline.components
+    for name, part in parts.items():
+        if not isinstance(part, torch.nn.Module):
+            continue
+        config = _config(part)
+        count = ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items())
+        value_bytes = _value_bytes(part) if name == "vae" else dtype.itemsize
+        components.append(size_component(name, role_of(name, config), count, value_bytes, config))
+    return ModelComponents(spec.id, tuple(components), dtype.itemsize, spec.family_spec.t5_optional)
+
+
+def _value_bytes(vae: Any) -> int:
+    return int(vae.dtype.itemsize)
+
+
+def _config(part: Any) -> dict[str, Any]:
+    """A component's configuration, of diffusers' or of transformers' kind."""
+    config = part.config
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
