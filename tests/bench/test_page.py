@@ -31,8 +31,7 @@ def test_a_report_says_what_was_run_where_and_when(
 def test_the_page_takes_new_reports_and_keeps_the_words_and_the_other_blocks(tmp_path: Path) -> None:
     (tmp_path / "api.md").write_text("new \\1 figures\n", encoding="utf-8")
     before = (
-        "# Claims\n\n<!-- bench.api -->\nold\n<!-- end -->\n\n"
-        "words\n\n<!-- bench.speed -->\nother\n<!-- end -->\n"
+        "# Claims\n\n<!-- bench.api -->\nold\n<!-- end -->\n\nwords\n\n<!-- bench.speed -->\nother\n<!-- end -->\n"
     )
     after = page.fill(before, tmp_path)
     assert after == before.replace("old", "new \\1 figures")
