@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -74,6 +75,7 @@ class TextEncoder:
         final_norm: the denoiser gets the last layer's output through the encoder's norm; else the one before it.
         template_tokens: of a language model, tokens of its chat template before the text, which
             `max_sequence_length` includes.
+        max_tokens: tokens that it reads of a text where requests have no `max_sequence_length`.
     """
 
     name: str
@@ -83,6 +85,7 @@ class TextEncoder:
     pooled_only: bool = False
     final_norm: bool = False
     template_tokens: int = 0
+    max_tokens: int = 0
 
     @property
     def can_weigh(self) -> bool:
@@ -92,7 +95,15 @@ class TextEncoder:
     def text_tokens(self, max_sequence_length: int | None) -> int:
         """How many tokens of a text fit into a sequence, of an encoder without windows."""
         others = 1 if self.kind == "t5" else self.template_tokens
-        return max(0, (max_sequence_length or 0) - others)
+        return max(0, (max_sequence_length or self.max_tokens) - others)
+
+
+#: Sides of scaled references are multiples of it, in pixels.
+_SCALED_MULTIPLE = 32
+#: Pixels of a patch that an image encoder makes one token of.
+_TOKEN_PIXELS = 28 * 28
+#: Of the prompt's template beside each: `Picture 1: `, the image's start and end.
+_TOKENS_AROUND = 8
 
 
 @dataclass(frozen=True)
@@ -102,10 +113,39 @@ class References:
     Attributes:
         max_count: how many one request may have.
         meaning: what they are for, in one sentence, for clients.
+        scaled_pixels: area in pixels that the pipelines scale each to; None: it is read at its own size.
+        seen_pixels: area in pixels at which the text encoder sees each; 0: it reads texts only.
     """
 
     max_count: int
     meaning: str
+    scaled_pixels: int | None = None
+    seen_pixels: int = 0
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size that the pipelines scale a reference to; its own where they do not."""
+        return (width, height) if self.scaled_pixels is None else _sides(self.scaled_pixels, width / height)
+
+    def tokens_of(self, width: int, height: int, *, as_it_is: bool = False) -> int:
+        """Return the tokens that the text encoder reads of a reference of this size, with those around it.
+
+        Args:
+            as_it_is: whether it is not scaled.
+        """
+        if not self.seen_pixels:
+            return 0
+        sides = (width, height) if as_it_is else _sides(self.seen_pixels, width / height)
+        return math.prod(sides) // _TOKEN_PIXELS + _TOKENS_AROUND
+
+
+def _sides(area: int, ratio: float) -> tuple[int, int]:
+    """Sides of about this area, as diffusers' pipelines choose them (`calculate_dimensions`)."""
+    width = math.sqrt(area * ratio)
+    height = width / ratio
+    return (
+        round(width / _SCALED_MULTIPLE) * _SCALED_MULTIPLE,
+        round(height / _SCALED_MULTIPLE) * _SCALED_MULTIPLE,
+    )
 
 
 @dataclass(frozen=True)
@@ -147,6 +187,7 @@ class Family:
         required_fields: fields of `modes` that every request must have.
         references: of edits; None without the task `edit`.
         reads_image_as_reference: in an inpaint, the denoiser is given the image itself as a reference.
+        reserved_words: that prompts may not have, since the encoder takes them for images.
         other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
             were trained for other tasks -> what these support.
         denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
@@ -184,6 +225,7 @@ class Family:
     required_fields: frozenset[str] = frozenset()
     references: References | None = None
     reads_image_as_reference: bool = False
+    reserved_words: tuple[str, ...] = ()
     other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
     denoiser_channels: int | None = None
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.family import Family, Mode, TextEncoder
+from dataclasses import replace
+from types import MappingProxyType
+
+from contracts.catalogue.family import Family, Mode, References, TextEncoder
 from contracts.catalogue.mode_fields import CONTROLS, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
 
 #: Z-Image and Z-Image-Turbo. Its guidance scale is 1 less than elsewhere: 0 guides nothing.
@@ -69,8 +72,64 @@ QWEN_IMAGE = Family(
         r"norm_out|proj_out"
     ),
     lora_text_encoders=frozenset(),
-    max_sequence_length=512,
+    max_sequence_length=1024,
     single_file=False,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
+
+#: Of the pipelines for edits, which read all of a text whatever `max_sequence_length` says.
+_MAX_EDIT_TOKENS = 1024
+#: Qwen-Image-Edit: its text encoder sees the reference, and its transformer is given it behind the noise.
+_QWEN_IMAGE_EDIT = replace(
+    QWEN_IMAGE,
+    id="qwen-image-edit",
+    pipeline="QwenImageEditPipeline",
+    controlnet="",
+    modes={
+        Mode.EDIT: TRUE_CFG | {"references"},
+        # The image itself is the reference.
+        Mode.INPAINT: TRUE_CFG | MASK,
+    },
+    defaults={
+        **{name: value for name, value in QWEN_IMAGE.defaults.items() if name != "max_sequence_length"},
+        "width": 1024, "height": 1024, "long_prompt": "refuse",
+    },
+    inpaint_control_only=False,
+    max_sequence_length=None,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", max_tokens=_MAX_EDIT_TOKENS),),
+    long_prompts=("refuse",),
+    references=References(
+        max_count=1,
+        meaning="The picture that `prompt` changes, whatever its size: the model sees it at about a megapixel.",
+        scaled_pixels=1024 * 1024,
+        seen_pixels=1024 * 1024,
+    ),
+    reads_image_as_reference=True,
+    reserved_words=("<|image_pad|>", "<|video_pad|>"),
+)  # fmt: skip
+#: Qwen-Image-Edit-Plus, published as 2509 and 2511.
+_QWEN_IMAGE_EDIT_PLUS = replace(
+    _QWEN_IMAGE_EDIT,
+    id="qwen-image-edit-plus",
+    pipeline="QwenImageEditPlusPipeline",
+    modes={Mode.EDIT: TRUE_CFG | {"references"}},
+    references=References(
+        max_count=4,
+        meaning="The pictures that `prompt` calls Picture 1, Picture 2 and so on, whatever their sizes: the model "
+        "sees each at about a megapixel.",
+        scaled_pixels=1024 * 1024,
+        seen_pixels=384 * 384,
+    ),
+    reads_image_as_reference=False,
+)
+QWEN_IMAGE = replace(
+    QWEN_IMAGE,
+    other_checkpoints=MappingProxyType(
+        {
+            "QwenImageEditPipeline": _QWEN_IMAGE_EDIT,
+            "QwenImageEditInpaintPipeline": _QWEN_IMAGE_EDIT,
+            "QwenImageEditPlusPipeline": _QWEN_IMAGE_EDIT_PLUS,
+        }
+    ),
+)

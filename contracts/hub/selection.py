@@ -65,8 +65,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
 #: Chooses the files that are needed, as paths in the repository. Raises HubRefused where they are not there.
 Select = Callable[[RepositoryFiles], list[str]]
 
-#: Configurations and vocabularies beside weights.
-_DESCRIPTIONS = (".json", ".txt", ".model")
+#: Configurations, vocabularies and chat templates beside weights.
+_DESCRIPTIONS = (".json", ".txt", ".model", ".jinja")
 _INDEX = ".safetensors.index"
 #: Components whose folders hold no weights end with these.
 _WITHOUT_WEIGHTS = re.compile(

@@ -15,9 +15,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.catalogue.families import ALL_FAMILIES, Family, Mode
+from contracts.catalogue.families import ALL_FAMILIES, Family, Mode, References
 from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role
+from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
 
 T5Policy = Literal["auto", "gpu", "cpu", "on_demand", "off"]
@@ -157,12 +158,16 @@ def workload_of(
     """
     row = ALL_FAMILIES[family]
     is_reference = row.reads_image_as_reference and job.mode is Mode.INPAINT
+    known = row.references or References(0, "")
+    tokens = [known.tokens_of(one.width, one.height) for one in job.references]
+    if is_reference:
+        tokens = [known.tokens_of(job.width, job.height, as_it_is=True)]
     shape = WorkloadShape(
         width=job.width,
         height=job.height,
         images=job.num_images if images is None else images,
         guided=_is_guided(row, job.guidance_scale),
-        text_tokens=job.max_sequence_length or 0,
+        text_tokens=(job.max_sequence_length or min(_fixed_tokens(row), _prompt_bytes(job))) + sum(tokens),
         windows=job.max_windows,
         started=job.image is not None,
         masked=job.mask_image is not None,
@@ -180,9 +185,19 @@ def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int]
         height=height,
         images=images,
         guided=_is_guided(model.family_spec, _guidance_scale(model)),
-        text_tokens=_default(model, "max_sequence_length"),
+        text_tokens=_default(model, "max_sequence_length") or _fixed_tokens(model.family_spec),
     )
     return Workload(shape, steps=_default(model, "num_inference_steps"))
+
+
+def _fixed_tokens(family: Family) -> int:
+    """The most tokens that its encoders read of a text where requests have no `max_sequence_length`."""
+    return max((encoder.max_tokens for encoder in family.text_encoders), default=0)
+
+
+def _prompt_bytes(job: JobParameters) -> int:
+    """Bytes of the longest prompt: a token has at least one."""
+    return max(len((job.text_of(field) or "").encode()) for field in PROMPT_FIELDS)
 
 
 def _is_guided(family: Family, scale: float | None) -> bool:

@@ -98,13 +98,19 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     if request.guidance is not None and "guidance" in fields:
         fields["guidance"] = with_defaults(request.guidance, model)
     prompts = read_prompts(request)
+    known = model.family_spec.references
+    is_scaled = known is not None and known.scaled_pixels is not None
     # A reference does not appear in the output, so it keeps its own size where the model can read that.
-    own_sizes = {path: rules.follow(image.size) for path, image in images.items() if path.startswith(_REFERENCE)}
+    own_sizes = {
+        path: known.scaled(*image.size) if known and is_scaled else rules.follow(image.size)
+        for path, image in images.items()
+        if path.startswith(_REFERENCE)
+    }
     return JobParameters(
         **{
             **fields,
             **{name: text for name, text in prompts.texts.items() if name in fields},
-            **_stored(request, images, own_sizes),
+            **_stored(request, images, own_sizes, is_scaled=is_scaled),
             "controls": _controls(request, images, map_options(request, model, images)),
             "prompt_chunks": {name: chunks for name, chunks in prompts.chunks.items() if name in fields},
             "task": request.task,  # type: ignore[attr-defined]
@@ -120,7 +126,13 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
                 TextualInversionParameters(name=one.name, words=()) for one in request.textual_inversions
             ),
             "input_images": tuple(
-                _use(field, image, own_sizes.get(field, (width, height)), (width, height), fit)
+                _use(
+                    field,
+                    image,
+                    own_sizes.get(field, (width, height)),
+                    (width, height),
+                    "stretch" if is_scaled and field in own_sizes else fit,
+                )
                 for field, image in images.items()
                 if not field.endswith(CONTROL_MAP)
             ),
@@ -164,7 +176,9 @@ def map_options(
     return found
 
 
-def _stored(request: JobRequest, images: StoredImages, own_sizes: Mapping[str, Size]) -> dict[str, Any]:
+def _stored(
+    request: JobRequest, images: StoredImages, own_sizes: Mapping[str, Size], *, is_scaled: bool
+) -> dict[str, Any]:
     """The fields that hold images, with storage keys in place of what the client sent."""
     keys = {path: image.key for path, image in images.items()}
     return {
@@ -182,7 +196,7 @@ def _stored(request: JobRequest, images: StoredImages, own_sizes: Mapping[str, S
             for number, adapter in enumerate(request.ip_adapters)
         ),
         "references": tuple(
-            ReferenceParameters(image=keys[path], width=size[0], height=size[1])
+            ReferenceParameters(image=keys[path], width=size[0], height=size[1], scaled_by_pipeline=is_scaled)
             for path, size in own_sizes.items()
         ),
     }

@@ -198,7 +198,7 @@ class ImageFields(StrictModel):
     max_sequence_length: int | None = Field(
         None,
         ge=1,
-        le=512,
+        le=1024,
         description="Number of tokens that the T5 encoder reads of a prompt, its end token included. T5 does not "
         "read the rest of a longer prompt, which `long_prompt` can refuse. At most what `/v1/models` says of the "
         "model. Default: the model's own.",

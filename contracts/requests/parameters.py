@@ -55,6 +55,11 @@ class ReferenceParameters(StrictModel):
     image: str = Field(description="Storage key of the image.")
     width: int = Field(description="Width in pixels at which the model reads it.")
     height: int = Field(description="Height in pixels at which the model reads it.")
+    scaled_by_pipeline: bool = Field(
+        False,
+        description="Whether the pipeline itself brings it to this size; else it is given at it.",
+        exclude_if=lambda scaled: not scaled,
+    )
 
 
 class InputUse(StrictModel):

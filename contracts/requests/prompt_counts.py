@@ -88,13 +88,15 @@ def _problems(
     """Yield why this encoder may not read this prompt in part."""
     if job.long_prompt != "refuse" or use.used == use.given:
         return
-    remedy = "set long_prompt to chunk"
+    remedy = ", or set long_prompt to chunk"
     if encoder.kind != "clip":
         is_longest = job.max_sequence_length == family.max_sequence_length
-        remedy = "set long_prompt to truncate" if is_longest else "raise max_sequence_length"
+        remedy = ", or set long_prompt to truncate" if is_longest else ", or raise max_sequence_length"
+    if "truncate" not in family.long_prompts:
+        remedy = ""
     message = (
         f"is too long for {encoder.name}: it has {use.given} tokens, of which {use.used} can be read; "
-        f"shorten it, or {remedy}"
+        f"shorten it{remedy}"
     )
     yield FieldProblem(field, message, f"0–{use.used} tokens")
 

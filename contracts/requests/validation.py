@@ -39,6 +39,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         raise InvalidRequest([FieldProblem("model", f"unknown model {name[:80]!r}", ids)]) from None
     problems = [
         *_text_problems(request),
+        *_reserved_word_problems(request, model),
         *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
         *_mode_problems(request, model, catalogue),
         *_reference_problems(request, model),
@@ -69,6 +70,15 @@ def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
             f"{sum(sizes.values())}; shorten this one, which has {sizes[longest]}"
         )
         yield FieldProblem(longest, message, f"{MAX_PROMPT_BYTES} bytes for {', '.join(PROMPT_FIELDS)} together")
+
+
+def _reserved_word_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield prompts with words that a text encoder would take for images."""
+    for field, text in read_prompts(request).texts.items():
+        for word in model.family_spec.reserved_words:
+            if word in text:
+                message = f"has {word}, which stands for an image in the prompts of {model.id}; remove it"
+                yield FieldProblem(field, message)
 
 
 def _json_bytes(value: object) -> int:

@@ -93,6 +93,12 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         _read(folder / name)
 
 
+#: What the names of a family's pipelines for other tasks have behind that of the usual one.
+_FORMS = frozenset(
+    net + task for net in ("", "ControlNet") for task in ("", "Img2Img", "Inpaint", "Inpainting")
+)
+
+
 def _check_class(named: str, family: Family, expected: str) -> None:
     """Refuse a class of another family; others of the same one, such as its inpaint pipeline, have its parts."""
     stems = {other.id: (_stem(other.pipeline), _stem(other.controlnet)) for other in FAMILIES.values()}
@@ -100,8 +106,14 @@ def _check_class(named: str, family: Family, expected: str) -> None:
     longest = max(
         (stem for names in stems.values() for stem in names if named.startswith(stem)), key=len, default=""
     )
-    if named in family.more_pipelines or (longest and longest == _stem(expected)):
+    form = _stem(named).removeprefix(_stem(expected))
+    if named in {*family.more_pipelines, *family.other_checkpoints}:
         return
+    if longest and longest == _stem(expected) and form in _FORMS:
+        return
+    if longest and longest == _stem(expected):
+        known = ", ".join((expected, *family.more_pipelines, *family.other_checkpoints))
+        raise HubRefused(f"it is a {named[:80]}, which family {family.id} cannot use; it uses {known}")
     owner = next((id for id, names in stems.items() if longest and longest in names), None)
     remedy = "no family here can use it" if owner is None else f'set family = "{owner}", or another source'
     shown = named[:80] or "checkpoint without a class name"

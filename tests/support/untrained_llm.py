@@ -123,9 +123,9 @@ def _templates(*pipelines: Any) -> list[str]:
     return [text for text in constants if isinstance(text, str) and len(text) > 60]
 
 
-def qwen_image() -> Any:
-    """Qwen-Image with two blocks."""
-    tokenizer = qwen_tokenizer(*_templates(diffusers.QwenImagePipeline))
+def qwen_image(read_by: Any = diffusers.QwenImagePipeline) -> Any:
+    """Qwen-Image with two blocks, for the prompts of a pipeline."""
+    tokenizer = qwen_tokenizer(*_templates(read_by))
     return diffusers.QwenImagePipeline(
         tokenizer=tokenizer, text_encoder=qwen_vision_model(tokenizer),
         vae=seeded(lambda: diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)),

@@ -20,6 +20,7 @@ from tests.support.adapters import checkpoint_of
 from tests.support.flux_tools import with_flux_tools
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
+from tests.support.qwen_edits import small_references, with_qwen_edits
 from tests.support.untrained import with_untrained
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from tests.support.workers import close_connections
@@ -86,15 +87,22 @@ def catalogue(weights_folder: Path) -> Catalogue:
     return with_untrained(trained, weights_folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def references_are_small() -> Iterator[None]:
+    """References that diffusers scales are small ones here, for our calls and for those of bare diffusers."""
+    with small_references():
+        yield
+
+
 @pytest.fixture(scope="session")
 def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
-    """The same, with a small checkpoint of each FLUX.1 tool."""
-    return with_flux_tools(catalogue, weights_folder)
+    """The same, with a small checkpoint of each FLUX.1 tool, and of each of Qwen-Image's edits."""
+    return with_qwen_edits(with_flux_tools(catalogue, weights_folder), weights_folder)
 
 
 @pytest.fixture(scope="session")
 def tools_pool(flux_tools: Catalogue) -> Pool:
-    """One pool for the tests of the FLUX.1 tools."""
+    """One pool for the tests of the FLUX.1 tools and of Qwen-Image's edits."""
     return Pool(flux_tools, device="cpu")
 
 

@@ -42,7 +42,7 @@ def load_model(
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
-        components = load_components(family, path, dtype, spec.variant, skipped)
+        components = load_components(family, path, dtype, spec.variant, skipped) | family.load_others(path)
         # A T5 may be left out by the plan, or by an SD3 that has none.
         absent = {family.t5} if family.t5 and family.t5 not in components else set()
         pipeline = pipeline_class.from_pretrained(

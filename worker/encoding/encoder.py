@@ -108,7 +108,9 @@ class PromptEncoder:
         more = tuple(sorted(prompt.chunks.items()))
         long_prompt = prompt.long_prompt if self._is_long(prompt) else ""
         words = self.words.key(prompt.arguments.get(name) for name in PROMPT_FIELDS)
-        return (self.state, adapters.key, tuple(sorted(prompt.arguments.items())), more, long_prompt, words)
+        arguments = tuple(sorted(prompt.arguments.items()))
+        seen = (self.family.id, prompt.image_digests) if prompt.images else ()
+        return (self.state, adapters.key, arguments, more, long_prompt, words, seen)
 
     def _is_long(self, prompt: Prompt) -> bool:
         """Whether it matters what is to happen to a long prompt."""
@@ -164,6 +166,7 @@ class PromptEncoder:
         """Have diffusers encode the text; of a long one, its beginning."""
         encoding = self.family.encoding
         arguments = {**_in_lists(prompt.arguments), **encoding.constants}
+        arguments |= {"image": list(prompt.images)} if prompt.images else {}
         with torch.no_grad():
             results = self.pipeline.encode_prompt(**arguments, device=self.device)
         tensors = {name: self._kept(results[index]) for name, index in encoding.results.items()}

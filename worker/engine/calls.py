@@ -226,9 +226,15 @@ def _join(name: str, values: Sequence[Any], counts: Sequence[int]) -> Any:
         return {key: _join(key, [value[key] for value in values], counts) for key in some}
     if isinstance(some, list | tuple):
         if name in _LISTS:
-            return [item for value in values for item in value]
+            pairs = zip(values, counts, strict=True)
+            return [item for value, count in pairs for item in _item_for_each(value, count)]
         return type(some)(_join(name, [value[index] for value in values], counts) for index in range(len(some)))
     return some
+
+
+def _item_for_each(value: Sequence[Any], rows: int) -> Sequence[Any]:
+    """A list as long as its call has rows: some pipelines give one item for all."""
+    return list(value) * rows if len(value) == 1 else value
 
 
 def _concatenate(values: Sequence[torch.Tensor], counts: Sequence[int]) -> torch.Tensor:
@@ -256,7 +262,7 @@ def _slice(name: str, value: Any, rows: int, start: int, stop: int) -> Any:
         return {key: _slice(key, item, rows, start, stop) for key, item in value.items()}
     if isinstance(value, list | tuple):
         if name in _LISTS:
-            return value[start:stop]
+            return _item_for_each(value, rows)[start:stop]
         return type(value)(_slice(name, item, rows, start, stop) for item in value)
     return value
 

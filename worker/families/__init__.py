@@ -12,6 +12,9 @@ flux_kontext.py    FLUX.1 Kontext
 flux_parts.py      what these four share
 pixart.py          PixArt-Σ
 qwen_image.py      Qwen-Image
+qwen_image_edit.py Qwen-Image-Edit
+qwen_image_edit_plus.py Qwen-Image-Edit-Plus, 2509 and 2511
+qwen_parts.py      what these three share
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL
@@ -20,9 +23,12 @@ z_image.py         Z-Image and Z-Image-Turbo
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -122,17 +128,24 @@ class Prompt:
         arguments: of `encode_prompt`.
         chunks: the same names -> weighted spans where the encoders read more than the text.
         long_prompt: `chunk` if CLIP is to read all of it.
+        images: what the encoder sees beside the text, at the sizes at which it sees them.
     """
 
     arguments: PromptArguments
     chunks: Mapping[str, Chunks] = field(default_factory=dict)
     long_prompt: LongPrompt = "truncate"
+    images: tuple[Image.Image, ...] = ()
 
     @property
     def without_text(self) -> Prompt:
         """The empty prompt with the same options."""
         texts = {name: "" if name == "prompt" else None for name in PROMPT_FIELDS if name in self.arguments}
-        return Prompt({**self.arguments, **texts})
+        return Prompt({**self.arguments, **texts}, images=self.images)
+
+    @cached_property
+    def image_digests(self) -> tuple[tuple[object, ...], ...]:
+        """Size and content hash of each image."""
+        return tuple((*image.size, hashlib.sha256(image.tobytes()).hexdigest()) for image in self.images)
 
 
 def _read_t5(pipeline: Any, text: str, max_length: int, device: torch.device) -> object:
@@ -160,6 +173,7 @@ class PromptEncoding:
         constants: arguments of `encode_prompt` that never change.
         read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
         join: rows, (1, …) of each image -> that argument's value.
+        images: what the encoder sees beside a text, the same for both prompts; None: the family's reads texts only.
     """
 
     prompt_fields: tuple[str, ...]
@@ -170,13 +184,15 @@ class PromptEncoding:
     constants: Mapping[str, Any]
     read_t5: Callable[[Any, str, int, torch.device], object] = _read_t5
     join: Callable[[Sequence[Any]], Any] = one_tensor
+    images: Callable[[GenerationInputs], Sequence[Image.Image]] | None = None
 
     def prompt_of(self, inputs: GenerationInputs) -> Prompt:
         """Return the job's prompt."""
         texts = inputs.texts
         options = {name: getattr(inputs.job, name) for name in self.option_fields}
         arguments = {**{name: texts.get(name) for name in self.prompt_fields}, **options}
-        return _with_chunks(inputs.job, arguments, {name: name for name in self.prompt_fields})
+        prompt = _with_chunks(inputs.job, arguments, {name: name for name in self.prompt_fields})
+        return self._with_images(prompt, inputs)
 
     def negative_prompt_of(self, inputs: GenerationInputs, config: Mapping[str, Any]) -> Prompt | None:
         """Return the job's negative prompt; None if the pipeline needs none."""
@@ -185,7 +201,11 @@ class PromptEncoding:
             return None
         options = {name: getattr(inputs.job, name) for name in self.negative_option_fields}
         others = {name: None for name in self.prompt_fields if name != "prompt"}
-        return _with_chunks(inputs.job, {"prompt": text, **others, **options}, {"prompt": "negative_prompt"})
+        arguments = {"prompt": text, **others, **options}
+        return self._with_images(_with_chunks(inputs.job, arguments, {"prompt": "negative_prompt"}), inputs)
+
+    def _with_images(self, prompt: Prompt, inputs: GenerationInputs) -> Prompt:
+        return prompt if self.images is None else replace(prompt, images=tuple(self.images(inputs)))
 
 
 def _with_chunks(job: JobParameters, arguments: PromptArguments, fields: Mapping[str, str]) -> Prompt:
@@ -200,6 +220,10 @@ def _needs_no_patch(pipeline: Any) -> None:
 
 def _already_unpacked(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:  # noqa: ARG001
     return latents
+
+
+def _no_others(folder: Path) -> dict[str, Any]:  # noqa: ARG001
+    return {}
 
 
 def _is_whole(controlnet: Any, denoiser: Any) -> None:
@@ -231,6 +255,7 @@ class DiffusersFamily:
         guides_in_two_calls: whether a guided step calls the denoiser with the prompt, and then without it; else
             both are rows of one call.
         complete_controlnet: (ControlNet, denoiser) -> gives a ControlNet the denoiser's layers that it runs.
+        load_others: checkpoint's folder -> components without weights that its own class cannot load here.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
     """
 
@@ -249,6 +274,7 @@ class DiffusersFamily:
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
     guides_in_two_calls: bool = False
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
+    load_others: Callable[[Path], dict[str, Any]] = _no_others
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
 
     @property

@@ -137,7 +137,7 @@ class JobGeneration:
         # Prompts to embeddings.
         job.coroutine.take_turn("encode_prompt")
         encoder = model.encoder(job.adapters, self._job.owner)
-        embeddings = encoder.encode(inputs)
+        embeddings = encoder.encode(inpainting.crop_inputs(inputs, crop))
         self._pool.count_look_ups(model, encoder)
         self._engine.residency.end_stage()
         job.adapters = model.with_image_prompts(job.adapters, inpainting.crop_inputs(inputs, crop))
@@ -189,10 +189,9 @@ class JobGeneration:
         job.coroutine.intercept = self._timed(make_call)
         try:
             result = pipeline(
-                **model.family.arguments(inputs),
+                **{"num_images_per_prompt": 1, **model.family.arguments(inputs)},
                 **embeddings,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds],
-                num_images_per_prompt=1,
                 output_type="pt",
             )
         finally:

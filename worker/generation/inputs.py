@@ -40,11 +40,13 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
             ]
             or [decode_image(storage.read(key), size, fit) for key in (job.control_image,) if key is not None],
             references=[
-                decode_image(storage.read(reference.image), (reference.width, reference.height), fit)
+                decode_whole(storage.read(reference.image))
+                if reference.scaled_by_pipeline
+                else decode_image(storage.read(reference.image), (reference.width, reference.height), fit)
                 for reference in job.references
             ],
             image_prompts=[
-                [decode_image_prompt(storage.read(key)) for key in adapter.images] for adapter in job.ip_adapters
+                [decode_whole(storage.read(key)) for key in adapter.images] for adapter in job.ip_adapters
             ],
             image_prompt_masks=[
                 decode_mask(storage.read(adapter.mask), size, IMAGE_PROMPT_MASK_FIT) if adapter.mask else None
@@ -69,8 +71,8 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
     return _extend_edges(part, placement.area, size)
 
 
-def decode_image_prompt(data: bytes) -> Image.Image:
-    """Decode an image that an image encoder looks at: RGB, of its own size; transparent pixels become white."""
+def decode_whole(data: bytes) -> Image.Image:
+    """Decode an image that a pipeline or an encoder scales: RGB, of its own size; transparent pixels become white."""
     return _flatten(_open(data), "white").convert("RGB")
 
 

@@ -1,0 +1,95 @@
+"""Edits of Qwen-Image give, bit for bit, what a direct call of their pipeline gives with the same references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_inpaint as edit_inpaint
+from PIL import Image
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import ALL_FAMILIES, Mode
+from contracts.requests.parameters import JobParameters
+from contracts.storage import Storage
+from tests.support.jobs import INPUT_IMAGES, Pixels, complete_job, decode_pixels, generate_pixels, make_job
+from tests.support.qwen_edits import ImageProcessor
+from worker.pool.pool import Pool
+
+IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
+REFERENCE = INPUT_IMAGES["inputs/reference.png"]
+TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
+#: Family and mode -> the class, and the arguments that its call has beside the common ones.
+CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
+    ("qwen-image-edit", Mode.EDIT): ("QwenImageEditPipeline", {"image": REFERENCE}),
+    ("qwen-image-edit", Mode.INPAINT): (
+        "QwenImageEditInpaintPipeline", {"image": IMAGE, "mask_image": MASK, "strength": 0.6},
+    ),
+    ("qwen-image-edit-plus", Mode.EDIT): ("QwenImageEditPlusPipeline", {"image": [REFERENCE]}),
+}  # fmt: skip
+
+
+def _call(job: JobParameters, class_name: str, source: str, **arguments: Any) -> list[Image.Image]:
+    """The images of a direct call, which knows nothing of Darkroom but what the job's fields are called."""
+    processor = ImageProcessor(Path(source) / "processor")
+    pipeline = getattr(diffusers, class_name).from_pretrained(source, processor=processor, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    images: list[Image.Image] = pipeline(
+        **TEXTS, width=job.width, height=job.height, num_inference_steps=job.num_inference_steps,
+        true_cfg_scale=3.0, generator=[torch.Generator().manual_seed(seed) for seed in job.seeds],
+        num_images_per_prompt=job.num_images, **arguments,
+    ).images  # fmt: skip
+    return images
+
+
+def _job(catalogue: Catalogue, family: str, mode: Mode, **fields: Any) -> JobParameters:
+    return make_job(catalogue, family, mode, true_cfg_scale=3.0, num_inference_steps=2, **TEXTS, **fields)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+@pytest.mark.parametrize(("family", "mode"), list(CALLS))
+def test_a_job_equals_a_direct_call_of_the_pipeline_bit_for_bit(
+    family: str,
+    mode: Mode,
+    flux_tools: Catalogue,
+    tools_pool: Pool,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = _job(flux_tools, family, mode)
+    class_name, arguments = CALLS[family, mode]
+    # Whatever size it is called with, the class for masks makes images of about a megapixel.
+    monkeypatch.setattr(edit_inpaint, "calculate_dimensions", lambda _area, _ratio: (job.width, job.height, None))
+
+    (expected,) = _call(job, class_name, flux_tools.model(job.model).source, **arguments)
+
+    if job.mask_image is not None:
+        expected = Image.composite(expected, IMAGE, MASK)  # what the mask leaves black is the input's
+    assert np.array_equal(generate_pixels(job, tools_pool, storage), _pixels(expected))
+
+
+def test_several_images_of_several_references_equal_a_direct_call(
+    flux_tools: Catalogue, tools_pool: Pool, storage: Storage
+) -> None:
+    fields: dict[str, Any] = {"num_images": 2, "references": ["upload:x", "upload:x"], "width": 64, "height": 80}
+    job = _job(flux_tools, "qwen-image-edit-plus", Mode.EDIT, **fields)
+    second = job.references[1].model_copy(update={"image": "inputs/control.png"})
+    job = job.model_copy(update={"references": (job.references[0], second)})
+    references = [REFERENCE, INPUT_IMAGES["inputs/control.png"]]
+
+    expected = _call(job, "QwenImageEditPlusPipeline", flux_tools.model(job.model).source, image=references)
+
+    files, _ = complete_job(job, tools_pool, storage)
+    assert np.array_equal([decode_pixels(file) for file in files], [_pixels(image) for image in expected])
+
+
+def test_every_mode_of_the_edits_is_compared_with_its_pipeline() -> None:
+    edits = [family for id, family in ALL_FAMILIES.items() if id.startswith("qwen-image-")]
+    assert {(family.id, mode) for family in edits for mode in family.modes} == set(CALLS)
