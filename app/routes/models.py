@@ -48,7 +48,7 @@ class ModelView(BaseModel):
     defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
     limits: dict[str, int | None] = Field(
         description="`min_side`, `max_side`, `size_multiple` in pixels; `max_pixels` of width × height; "
-        "`max_images` of a request; `max_sequence_length` in tokens, null without a T5 encoder."
+        "`max_images` of a request; `max_sequence_length` in tokens, null where requests cannot set it."
     )
     references: ReferencesView | None = Field(
         description="What `references` of an edit are to it; null where it has no task `edit`."

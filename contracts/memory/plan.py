@@ -6,6 +6,7 @@ Knows no sizes and no budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -180,12 +181,17 @@ def workload_of(
 def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int] | None = None) -> Workload:
     """The workload of a request that names no parameters, but for a size (width, height) that is given."""
     width, height = size or (_default(model, "width"), _default(model, "height"))
+    known = model.family_spec.references
+    # A model that only edits is given at least one.
+    reference = known.scaled(width, height) if known and Mode.TXT2IMG not in model.family_spec.modes else None
+    tokens = known.tokens_of(*reference) if known and reference else 0
     shape = WorkloadShape(
         width=width,
         height=height,
         images=images,
         guided=_is_guided(model.family_spec, _guidance_scale(model)),
-        text_tokens=_default(model, "max_sequence_length") or _fixed_tokens(model.family_spec),
+        text_tokens=(_default(model, "max_sequence_length") or _fixed_tokens(model.family_spec)) + tokens,
+        reference_pixels=math.prod(reference) if reference else 0,
     )
     return Workload(shape, steps=_default(model, "num_inference_steps"))
 

@@ -199,9 +199,9 @@ class ImageFields(StrictModel):
         None,
         ge=1,
         le=1024,
-        description="Number of tokens that the T5 encoder reads of a prompt, its end token included. T5 does not "
-        "read the rest of a longer prompt, which `long_prompt` can refuse. At most what `/v1/models` says of the "
-        "model. Default: the model's own.",
+        description="Number of tokens that the T5 encoder or the language model reads of a prompt, the end token "
+        "of T5 included. The rest of a longer prompt is not read, which `long_prompt` can refuse. At most what "
+        "`/v1/models` says of the model. Default: the model's own.",
     )
     original_size: tuple[Coordinate, Coordinate] | None = Field(
         None,

@@ -94,9 +94,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
 
 
 #: What the names of a family's pipelines for other tasks have behind that of the usual one.
-_FORMS = frozenset(
-    net + task for net in ("", "ControlNet") for task in ("", "Img2Img", "Inpaint", "Inpainting")
-)
+_FORMS = frozenset(net + task for net in ("", "ControlNet") for task in ("", "Img2Img", "Inpaint", "Inpainting"))
 
 
 def _check_class(named: str, family: Family, expected: str) -> None:

@@ -173,7 +173,7 @@ class PromptEncoding:
         constants: arguments of `encode_prompt` that never change.
         read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
         join: rows, (1, …) of each image -> that argument's value.
-        images: what the encoder sees beside a text, the same for both prompts; None: the family's reads texts only.
+        images: what the encoder sees beside a text, the same for both prompts; None: it reads texts only.
     """
 
     prompt_fields: tuple[str, ...]

@@ -76,7 +76,7 @@ def scaled(image: Image.Image, dimensions: Callable[..., Sequence[Any]], area: i
 
 
 class _ImageProcessor(Qwen2VLProcessor):
-    """Qwen2-VL's processor without the part for videos, which needs torchvision, as the one for images does not."""
+    """Qwen2-VL's processor without the part for videos, which is what needs torchvision."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **options: Any) -> None:
         super().__init__(image_processor, tokenizer, **options)

@@ -72,7 +72,7 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
 
 
 def decode_whole(data: bytes) -> Image.Image:
-    """Decode an image that a pipeline or an encoder scales: RGB, of its own size; transparent pixels become white."""
+    """Decode an image that a pipeline or an encoder scales: RGB, of its own size, on white."""
     return _flatten(_open(data), "white").convert("RGB")
 
 

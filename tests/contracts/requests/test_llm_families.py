@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
-from contracts.catalogue.families import FAMILIES, Task
+from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Task
 from contracts.errors import FieldProblem, InvalidRequest
+from contracts.memory.plan import workload_of
 from contracts.prompts.tokens import TokenUse
-from contracts.requests.defaults import resolve
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.prompt_counts import count_tokens
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
@@ -24,6 +25,8 @@ CATALOGUE = Catalogue(
     models=(
         ModelSpec(id="z-image", family="z-image", source="org/z-image"),
         ModelSpec(id="qwen-image", family="qwen-image", source="org/qwen-image"),
+        ModelSpec(id="edit", family="qwen-image", source="org/edit", pipeline="QwenImageEditPipeline"),
+        ModelSpec(id="plus", family="qwen-image", source="org/plus", pipeline="QwenImageEditPlusPipeline"),
     ),
     controlnets=(
         ControlNetSpec(id="union", family="z-image", source="org/union"),
@@ -102,6 +105,66 @@ def test_what_qwen_image_cannot_do_is_refused_by_name(
     (problem,) = problems_of(task, model="qwen-image", **body)
     assert problem.field == field
     assert reason in problem.message
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "field", "reason"),
+    [
+        (
+            Task.EDIT,
+            {"model": "edit", "references": ["upload:x"] * 2},
+            "references",
+            "at most 1 entry for edit, got 2",
+        ),
+        (
+            Task.EDIT,
+            {"model": "plus", "references": ["upload:x"] * 5},
+            "references",
+            "at most 4 entries for plus, got 5",
+        ),
+        (Task.EDIT, {"max_sequence_length": 64}, "max_sequence_length", "is not supported by plus"),
+        (Task.EDIT, {"fit": "pad"}, "fit", "is not supported by plus"),
+        (Task.EDIT, {"guidance_scale": 4}, "guidance_scale", "has no effect on plus; remove it"),
+        (Task.EDIT, {"prompt": "a <|image_pad|> b"}, "prompt", "has <|image_pad|>, which stands for an image"),
+        (Task.EDIT, {"negative_prompt": "<|video_pad|>"}, "negative_prompt", "stands for an image"),
+        (Task.EDIT, {"long_prompt": "truncate"}, "long_prompt", "refuse"),
+        (Task.TXT2IMG, {}, "model", "plus (qwen-image-edit-plus) does not support txt2img"),
+    ],
+)
+def test_what_edits_of_qwen_image_cannot_do_is_refused_by_name(
+    task: Task, body: dict[str, Any], field: str, reason: str
+) -> None:
+    references = {"references": ["upload:x"]} if task is Task.EDIT else {}
+    (problem,) = problems_of(task, **{"model": "plus", **references, **body})
+    assert problem.field == field
+    assert reason in problem.message
+
+
+def test_qwen_image_reads_prompts_of_1024_tokens() -> None:
+    assert problems_of(Task.TXT2IMG, model="qwen-image", max_sequence_length=1024) == []
+    (problem,) = problems_of(Task.TXT2IMG, max_sequence_length=1024)
+    assert problem.message == "must be at most 512 for z-image models, got 1024"
+
+
+def test_a_prompt_of_an_edit_may_have_as_many_tokens_as_its_pipeline_reads() -> None:
+    stored = {"references.0": StoredImage("inputs/a.png", 640, 320)}
+    request = REQUESTS[Task.EDIT](model="plus", prompt="word " * 1030, references=["upload:x"])  # type: ignore[call-arg]
+    job = resolve(request, check(request, CATALOGUE), stored)
+    counts = count_tokens(
+        ALL_FAMILIES["qwen-image-edit-plus"], job, {"text_encoder": lambda text: [(1, 0)] * len(text.split())}
+    )
+    assert counts.prompt == {"text_encoder": TokenUse(given=1030, used=1024)}
+    assert counts.problems[0].message.endswith("of which 1024 can be read; shorten it")
+
+
+def test_references_that_a_pipeline_scales_are_planned_at_that_size() -> None:
+    stored = {f"references.{index}": StoredImage("inputs/a.png", 640, 320) for index in range(2)}
+    request = REQUESTS[Task.EDIT](model="plus", prompt="a", references=["upload:x"] * 2)  # type: ignore[call-arg]
+    job = resolve(request, check(request, CATALOGUE), stored)
+    assert [(one.width, one.height, one.scaled_by_pipeline) for one in job.references] == [(1440, 736, True)] * 2
+    shape = workload_of("qwen-image-edit-plus", job).shape
+    assert shape.reference_pixels == 2 * 1440 * 736
+    assert shape.text_tokens > 2 * 544 * 256 // 28**2
 
 
 def test_a_controlnet_of_z_image_may_have_a_mask() -> None:

@@ -49,3 +49,30 @@ def test_a_controlnet_for_prompts_of_another_familys_width_is_refused(
     with pytest.raises(CatalogueError, match=f'cross_attention_dim is {width}.* set family = "{owner}"'):
         check_row_files(catalogue, ControlNetSpec(id="net", family=family, source="net"))
     check_row_files(catalogue, ControlNetSpec(id="net", family=owner, source="net"))
+
+
+@pytest.mark.parametrize("pipeline", ["QwenImageLayeredPipeline", "QwenImage21Pipeline", "QwenImageFooPipeline"])
+def test_a_class_that_a_family_cannot_run_is_refused_though_its_name_begins_alike(
+    pipeline: str, tmp_path: Path
+) -> None:
+    _write(tmp_path / "m", "model_index.json", {"_class_name": pipeline})
+    row = ModelSpec(id="one", family="qwen-image", source="m")
+    with pytest.raises(CatalogueError, match=f"it is a {pipeline}, which family qwen-image cannot use; it uses"):
+        check_row_files(_catalogue(tmp_path, row), row)
+
+
+@pytest.mark.parametrize(
+    "pipeline", ["QwenImagePipeline", "QwenImageInpaintPipeline", "QwenImageImg2ImgPipeline",
+                 "QwenImageEditPipeline", "QwenImageEditInpaintPipeline", "QwenImageEditPlusPipeline"]
+)  # fmt: skip
+def test_classes_of_other_tasks_and_checkpoints_of_a_family_are_taken(pipeline: str, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(
+        json.dumps({"_class_name": pipeline, "transformer": ["diffusers", "QwenImageTransformer2DModel"]})
+    )
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text("{}")
+    save_file({"a": np.ones(1, np.float32)}, folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    row = ModelSpec(id="one", family="qwen-image", source="m")
+    check_row_files(_catalogue(tmp_path, row), row)

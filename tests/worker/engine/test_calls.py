@@ -370,3 +370,24 @@ def test_outputs_of_diffusers_are_merged_as_such() -> None:
     merged = merge(parts, [1, 1])
     assert type(merged) is Decoded
     assert torch.equal(merged.sample, _rows(2) * 2)
+
+
+class ShapedDenoiser(torch.nn.Module):
+    """Remembers the shapes that it is told for each row."""
+
+    def forward(self, hidden_states: torch.Tensor, img_shapes: Any = None) -> torch.Tensor:
+        """One row for each row that it is given."""
+        self.shapes = img_shapes
+        return hidden_states * 2
+
+
+def test_a_list_with_one_item_for_all_rows_has_one_for_each_where_a_call_is_joined_or_divided() -> None:
+    module, shapes = ShapedDenoiser(), [[(1, 4, 4), (1, 2, 2)]]
+    one, two = (_call(module, _rows(count), img_shapes=list(shapes)) for count in (1, 2))
+
+    make([one, two])
+    assert module.shapes == shapes * 3
+
+    (half,) = make([two.row_range(1, 2)])
+    assert module.shapes == shapes
+    assert torch.equal(half, _rows(2)[1:] * 2)

@@ -32,7 +32,7 @@ from worker.engine.engine import Engine
 from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
-FAMILY_IDS = [*FAMILIES, "flux-kontext"]
+FAMILY_IDS = [*FAMILIES, "flux-kontext", "qwen-image-edit-plus"]
 #: Of 255, in float32 on the CPU.
 TOLERANCE_LEVELS = 1
 

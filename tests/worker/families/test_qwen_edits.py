@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_inpaint as edit_inpaint
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
@@ -47,7 +49,8 @@ def _call(job: JobParameters, class_name: str, source: str, **arguments: Any) ->
 
 
 def _job(catalogue: Catalogue, family: str, mode: Mode, **fields: Any) -> JobParameters:
-    return make_job(catalogue, family, mode, true_cfg_scale=3.0, num_inference_steps=2, **TEXTS, **fields)
+    given: dict[str, Any] = {"true_cfg_scale": 3.0, "num_inference_steps": 2, **TEXTS, **fields}
+    return make_job(catalogue, family, mode, **given)
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -93,3 +96,24 @@ def test_several_images_of_several_references_equal_a_direct_call(
 def test_every_mode_of_the_edits_is_compared_with_its_pipeline() -> None:
     edits = [family for id, family in ALL_FAMILIES.items() if id.startswith("qwen-image-")]
     assert {(family.id, mode) for family in edits for mode in family.modes} == set(CALLS)
+
+
+def test_what_the_encoder_sees_is_in_the_key_of_an_embedding(
+    flux_tools: Catalogue, tools_pool: Pool, storage: Storage
+) -> None:
+    job = _job(flux_tools, "qwen-image-edit-plus", Mode.EDIT, prompt="a star", negative_prompt="a ring")
+    other = job.references[0].model_copy(update={"image": "inputs/control.png"})
+    uses = [
+        complete_job(one, tools_pool, storage)[1].embeddings
+        for one in (job, job.model_copy(update={"references": (other,)}), job)
+    ]
+    assert [use.misses for use in uses] == [2, 2, 0]
+
+
+def test_the_table_has_the_areas_that_diffusers_scales_references_to() -> None:
+    source = Path(edit_plus.__file__).read_text(encoding="utf-8")  # its constants are patched here
+    found = re.findall(r"^(\w+_IMAGE_SIZE) = (\d+) \* (\d+)$", source, re.MULTILINE)
+    areas = {name: int(width) * int(height) for name, width, height in found}
+    known = ALL_FAMILIES["qwen-image-edit-plus"].references
+    assert known is not None
+    assert areas == {"CONDITION_IMAGE_SIZE": known.seen_pixels, "VAE_IMAGE_SIZE": known.scaled_pixels}
