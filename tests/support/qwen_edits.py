@@ -30,7 +30,7 @@ _SMALL = 64 * 64
 
 
 def with_qwen_edits(catalogue: Catalogue, folder: Path) -> Catalogue:
-    """The catalogue with a row of family `qwen-image` for each class, whose checkpoint is written into the folder."""
+    """The catalogue with a row of family `qwen-image` for each class, whose checkpoint is written."""
     rows = [_row(id, write_checkpoint(folder / id, pipeline)) for id, pipeline in EDITS.items()]
     return with_checkpoint_limits(catalogue.model_copy(update={"models": (*catalogue.models, *rows)}))
 

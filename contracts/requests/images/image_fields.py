@@ -40,8 +40,8 @@ References = Annotated[
         description="Reference images in their order; how many a model takes and what they are to it is in "
         "`/v1/models/{id}`. Each is read at its own size, with both sides rounded down to a multiple of what the "
         "model needs, as `fit` says; one with more pixels than the model generates is scaled down to the number "
-        "that the model generates by default. Qwen-Image's edits scale each to about a megapixel instead. The receipt "
-        "tells both sizes.",
+        "that the model generates by default. Qwen-Image's edits scale each to about a megapixel instead. "
+        "The receipt tells both sizes.",
     ),
 ]
 MaskRef = Annotated[
