@@ -46,7 +46,8 @@ def _seen(inputs: GenerationInputs) -> Sequence[Image.Image]:
 
 def _patch(pipeline: Any) -> None:
     if type(pipeline).__name__ == "QwenImageEditInpaintPipeline":
-        pipeline.__class__ = _of_any_size(type(pipeline))
+        pipeline_class: Any = type(pipeline)
+        pipeline.__class__ = _of_any_size(pipeline_class)
 
 
 @cache

@@ -75,7 +75,7 @@ def scaled(image: Image.Image, dimensions: Callable[..., Sequence[Any]], area: i
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-class _ImageProcessor(Qwen2VLProcessor):
+class _ImageProcessor(Qwen2VLProcessor):  # type: ignore[misc]
     """Qwen2-VL's processor without the part for videos, which is what needs torchvision."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **options: Any) -> None:
