@@ -32,9 +32,9 @@ check: lint  ## linters, types, and the tests that need no model: the quick one
 clients: .venv/installed-dev build/generators/bin/datamodel-codegen  ## pack the Python and the TypeScript client into build/clients; needs PyPI, node, and npm's registry
 	$(BIN)/python -m clients.build
 
-test-node: .venv/installed-dev  ## the TypeScript client, the OpenAI package of npm and Vercel's AI SDK against the service, and types generated for TypeScript; needs node, and npm's registry
+test-node: .venv/installed-dev  ## the TypeScript client, the OpenAI package of npm and Vercel's AI SDK against the service, types generated for TypeScript, and signed images read by npm's c2pa; needs node, and npm's registry
 	$(BIN)/python -m clients.build typescript
-	$(BIN)/python -m pytest tests/clients/typescript.py tests/openai_node/images.py tests/generated_clients/typescript.py
+	$(BIN)/python -m pytest tests/clients/typescript.py tests/openai_node/images.py tests/generated_clients/typescript.py tests/c2pa_node/reading.py
 
 test-clients: .venv/installed-dev build/generators/bin/openapi-python-client build/generators/bin/datamodel-codegen build/litellm/bin/litellm  ## the Python client's package and its types, one generated from the OpenAPI document, and litellm against the service; needs PyPI
 	$(BIN)/python -m clients.build python

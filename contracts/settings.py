@@ -162,6 +162,15 @@ class SharedSettings(Settings):
     credentials_certificates: str | None = Field(
         None, description="its certificate, then those of its issuers, PEM; required with a key"
     )
+    credentials_signer: str = Field(
+        "",
+        description="instead of a key, what signs: a command that reads bytes and writes their signature (DER or "
+        "raw), or entry:NAME, an entry point darkroom.credentials_signers of an installed package",
+    )
+    credentials_api_keys: list[str] = Field(
+        default_factory=list,
+        description="ids of the API keys whose images are signed (`darkroom keys list`); empty: all images are",
+    )
     credentials_prompts: Literal["text", "hash"] = Field(
         "text", description="whether the signed receipt has prompts or only their SHA-256"
     )
@@ -192,9 +201,11 @@ class SharedSettings(Settings):
 
     @model_validator(mode="after")
     def _key_and_certificates_go_together(self) -> Self:
-        if (self.credentials_key is None) != (self.credentials_certificates is None):
+        given = (self.credentials_key is not None) + bool(self.credentials_signer)
+        if given != (self.credentials_certificates is not None):
             raise ValueError(
-                "DARKROOM_CREDENTIALS_KEY and DARKROOM_CREDENTIALS_CERTIFICATES go together: set both"
+                "DARKROOM_CREDENTIALS_CERTIFICATES goes together with either DARKROOM_CREDENTIALS_KEY or "
+                "DARKROOM_CREDENTIALS_SIGNER: set both"
             )
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,12 @@ class ContentCredentials:
     """The signer of one process. Safe in several threads."""
 
     def __init__(
-        self, identity: Callable[[], Identity], storage: Storage, version: str, prompts: PromptDetail
+        self,
+        identity: Callable[[], Identity],
+        storage: Storage,
+        version: str,
+        prompts: PromptDetail,
+        api_keys: Collection[str] = (),
     ) -> None:
         """Build it; the identity is asked for at the first signature.
 
@@ -39,11 +44,17 @@ class ContentCredentials:
             storage: of the images that others are made from.
             version: Darkroom's.
             prompts: whether the signed receipt has prompts or their hashes.
+            api_keys: ids of those whose images are signed; empty: all.
         """
         self._identity = identity
         self._storage = storage
         self._version = version
         self._prompts = prompts
+        self._api_keys = frozenset(api_keys)
+
+    def signs_for(self, api_key: str) -> bool:
+        """Whether the images of an API key's jobs are signed."""
+        return not self._api_keys or api_key in self._api_keys
 
     def sign(
         self, data: bytes, file_format: str, receipt: Mapping[str, Any], pixels_sha256: str, source: str | None
@@ -80,6 +91,8 @@ class ContentCredentials:
         if identity.is_development:
             _log.warning("images are signed with a development certificate, which nobody outside trusts")
         algorithm = c2pa.C2paSigningAlg[identity.algorithm.upper()]
+        if identity.sign is not None:
+            return c2pa.Signer.from_callback(identity.sign, algorithm, identity.certificates, None)
         chain, key = identity.certificates.encode(), identity.key.encode()
         return c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, None))
 

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from contracts.errors import NotFound, SettingsError
+from contracts.provenance.external_signer import Sign, open_external_signer
 from contracts.provenance.roots import DEVELOPMENT_KEY
 from contracts.storage import Storage
 
@@ -33,32 +34,56 @@ class Identity:
 
     Attributes:
         algorithm: C2PA's name of the signature: `es256`, `es384`, `es512` or `ed25519`.
-        key: private key, PEM (PKCS #8).
+        key: private key, PEM (PKCS #8); empty where `sign` signs instead.
         certificates: PEM; the signer's first, then its issuers.
         is_development: whether nobody outside trusts it.
+        sign: signs in place of a key, in a process that has the key.
     """
 
     algorithm: str
     key: str
     certificates: str
     is_development: bool = False
+    sign: Sign | None = None
 
 
-def read_identity(key: str, certificates: str) -> Identity:
+def read_identity(key: str, certificates: str, signer_command: str = "") -> Identity:
     """Return the operator's identity.
+
+    Args:
+        signer_command: what signs in place of a key; see `contracts.provenance.external_signer`.
 
     Raises:
         SettingsError: it is not PEM, the certificate is not for this key, was self-signed, or has expired.
     """
+    if signer_command:
+        return _external_identity(signer_command, certificates)
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
         chain = x509.load_pem_x509_certificates(certificates.encode())
     except (ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
         raise SettingsError(f"key and certificates must be PEM, the key without a password: {reason}") from None
-    signer, now = chain[0], datetime.now(UTC)
+    signer = chain[0]
     if _public(private.public_key()) != _public(signer.public_key()):
         raise SettingsError("the first certificate is for another key: put the signer's certificate first")
+    _check_certificate(signer)
+    return Identity(_algorithm(private.public_key()), key, certificates)
+
+
+def _external_identity(signer_command: str, certificates: str) -> Identity:
+    try:
+        signer = x509.load_pem_x509_certificates(certificates.encode())[0]
+    except ValueError as error:
+        raise SettingsError(f"certificates must be PEM: {str(error).partition(chr(10))[0]}") from None
+    _check_certificate(signer)
+    public = signer.public_key()
+    return Identity(_algorithm(public), "", certificates, sign=open_external_signer(signer_command, public))
+
+
+def _check_certificate(signer: x509.Certificate) -> None:
+    """Raise SettingsError where readers would not accept a signer's certificate."""
+    now = datetime.now(UTC)
     if signer.issuer == signer.subject:
         raise SettingsError(
             "the certificate was self-signed, which C2PA refuses: use one that an authority issued"
@@ -68,7 +93,6 @@ def read_identity(key: str, certificates: str) -> Identity:
             f"the certificate is valid from {signer.not_valid_before_utc:%Y-%m-%d} to "
             f"{signer.not_valid_after_utc:%Y-%m-%d}, and today is {now:%Y-%m-%d}"
         )
-    return Identity(_algorithm(private), key, certificates)
 
 
 def development_identity(storage: Storage, lock: Callable[[], AbstractContextManager[object]]) -> Identity:
@@ -152,11 +176,11 @@ def _name(common: str) -> x509.Name:
     )
 
 
-def _algorithm(key: PrivateKeyTypes) -> str:
-    """C2PA's name of the signatures that a key makes."""
-    if isinstance(key, ed25519.Ed25519PrivateKey):
+def _algorithm(key: PublicKeyTypes) -> str:
+    """C2PA's name of the signatures of a key."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
         return "ed25519"
-    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return _CURVES[key.curve.name]
     raise SettingsError(f"the key must be Ed25519 or on one of the curves {', '.join(_CURVES)}")
 

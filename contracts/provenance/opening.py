@@ -38,7 +38,8 @@ def open_credentials(settings: SharedSettings, storage: Storage, connection: Red
     from contracts.provenance.credentials import ContentCredentials
 
     identity = partial(_development_identity, storage, connection) if given is None else lambda: given
-    return ContentCredentials(identity, storage, version("darkroom"), settings.credentials_prompts)
+    prompts, api_keys = settings.credentials_prompts, settings.credentials_api_keys
+    return ContentCredentials(identity, storage, version("darkroom"), prompts, api_keys)
 
 
 def check_credentials(settings: SharedSettings) -> Identity | None:
@@ -59,12 +60,13 @@ def check_credentials(settings: SharedSettings) -> Identity | None:
             "pip install 'darkroom[credentials]'"
         ) from None
     key, certificates = settings.credentials_key, settings.credentials_certificates
-    if key is None or certificates is None:
+    signer = settings.credentials_signer
+    if certificates is None:
         return None
     try:
-        return read_identity(key.get_secret_value(), certificates)
+        return read_identity("" if key is None else key.get_secret_value(), certificates, signer)
     except SettingsError as error:
-        names = "DARKROOM_CREDENTIALS_KEY and DARKROOM_CREDENTIALS_CERTIFICATES"
+        names = f"DARKROOM_CREDENTIALS_{'SIGNER' if signer else 'KEY'} and DARKROOM_CREDENTIALS_CERTIFICATES"
         raise SettingsError(f"{names}: {error}") from None
 
 
