@@ -24,6 +24,7 @@ errors.py           from errors to HTTP status, code and title
 error_handlers.py  every error as a response, in the dialect of its path
 wording.py          words what pydantic says of a value
 job_response.py     a job as its owner sees it
+prompt_check.py     the operator's check of prompts
 prompt_counter.py   tokens of prompts, by the tokenizers on this machine
 periodic.py         periodic work beside the requests
 """

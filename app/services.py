@@ -27,6 +27,7 @@ from app.parsing.bodies import FORM_OVERHEAD_BYTES
 from app.parsing.byte_budget import ByteBudget
 from app.parsing.file_checks import FileChecks
 from app.periodic import repeating
+from app.prompt_check import PromptGuard, open_prompt_check
 from app.prompt_counter import PromptCounter
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
@@ -104,6 +105,7 @@ class Services:
     spool_space: ByteBudget
     file_checks: FileChecks
     prompt_counter: PromptCounter
+    prompt_guard: PromptGuard | None
     agreed_rows: AgreedRows
     operations: Operations
     catalogue_reload: CatalogueReload
@@ -184,6 +186,7 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
         spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
         file_checks=FileChecks(),
         prompt_counter=PromptCounter(catalogue, agreed_rows),
+        prompt_guard=open_prompt_check(settings),
         agreed_rows=agreed_rows,
         operations=Operations(queue, settings.shared.result_ttl_seconds),
         catalogue_reload=CatalogueReload(settings.shared.catalogue, catalogue),

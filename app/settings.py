@@ -166,6 +166,11 @@ class ApiSettings(Settings):
         8, ge=1, le=32, description="maximum number of images fetched at the same time; more get 503"
     )
 
+    prompt_check: str = Field(
+        "off", description="what refuses prompts with 422: off; words; or an entry point darkroom.prompt_checks"
+    )
+    prompt_check_words: list[str] = Field([], description='words that are refused, as JSON: ["star", "a phrase"]')
+    prompt_check_threshold: float = Field(0.5, gt=0, le=1, description="minimum score of a refused prompt, 0 to 1")
     max_waiting: int = Field(10_000, ge=1, description="maximum number of waiting jobs; more get 429")
     max_waiting_per_owner: int = Field(
         1_000, ge=1, description="maximum number of waiting jobs of one owner; more get 429"

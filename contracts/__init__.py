@@ -14,6 +14,7 @@ storage/        files, in a folder or a bucket
 uploads/        uploaded images and LoRAs, retention
 batches/        files of requests that are run in the course of a day
 auth/           API keys and signed links
+safety/         checks of prompts and images
 provenance/     Content Credentials: images that say where they come from
 tracing/        traces: contexts that cross processes, and spans
 processes/      threads, signals, watchdog, and what processes report of themselves

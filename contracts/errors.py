@@ -232,6 +232,7 @@ class FailureCode(StrEnum):
         LORA_DAMAGED: the file of a LoRA is damaged.
         LORA_MISSING: a LoRA was removed before the job started.
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
+        FLAGGED: the operator's safety check flagged an image, and the operator refuses such images.
         INPUT_MISSING: an input image expired or was deleted before the job started.
         DEADLINE_EXCEEDED: the job had not ended by its deadline.
         DURATION_EXCEEDED: the job ran for longer than the operator allows.
@@ -248,6 +249,7 @@ class FailureCode(StrEnum):
     LORA_MISSING = "lora_missing"
     LORA_DAMAGED = "lora_damaged"
     PROMPT_TOO_LONG = "prompt_too_long"
+    FLAGGED = "flagged"
     INPUT_MISSING = "input_missing"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     DURATION_EXCEEDED = "duration_exceeded"
@@ -266,6 +268,7 @@ RETRYABLE = {
     FailureCode.LORA_MISSING: False,
     FailureCode.LORA_DAMAGED: False,
     FailureCode.PROMPT_TOO_LONG: False,
+    FailureCode.FLAGGED: False,
     FailureCode.INPUT_MISSING: False,
     FailureCode.DEADLINE_EXCEEDED: True,
     FailureCode.DURATION_EXCEEDED: False,

@@ -11,8 +11,17 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.catalogue.families import Task
+from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt
-from contracts.jobs.records import DeliveryRecord, JobError, JobRecord, JobState, Position, Progress, WebhookRecord
+from contracts.jobs.records import (
+    DeliveryRecord,
+    JobError,
+    JobRecord,
+    JobState,
+    Position,
+    Progress,
+    WebhookRecord,
+)
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
@@ -51,6 +60,11 @@ class ImageView(BaseModel):
     seed: int = Field(description="Seed of this image.")
     format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+    safety: ImageSafety | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="What the safety check found; left out where images are not checked.",
+    )
     b64_json: str | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -221,6 +235,7 @@ def view_job(
                 seed=image.seed,
                 format=image.format,
                 sha256=image.sha256,
+                safety=image.safety,
                 b64_json=encoded[number] if encoded else None,
             )
             for number, image in enumerate(record.images)

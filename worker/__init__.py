@@ -14,6 +14,7 @@ adapters/        LoRA
 checkpoints/     models read from files
 offload/         components placed and moved by the memory plan
 families/        one file per family of models
+safety/          images are checked before they are stored or shown
 sampling/        schedulers, previews, step cache
 runtime/         device, kernels, memory tracker, workarounds
 """

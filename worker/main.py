@@ -65,6 +65,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     from worker.runtime.kernels import prefer
     from worker.runtime.out_of_memory import DeviceFailed
     from worker.runtime.warnings import silence_known_warnings
+    from worker.safety.opening import open_safety
 
     # Modules stay in memory. Otherwise each full collection walks through them and delays a job by 0.3 s.
     gc.freeze()
@@ -82,9 +83,10 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     rq_connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=1, decode=False)
     claims = Claims(connection, queue, settings.name, shared.result_ttl_seconds)
     credentials = open_credentials(shared, storage, connection)
+    safety = open_safety(settings, pool.fetcher.locate)
     signer = open_receipt_signer(shared, storage, connection)
     resources = WorkerResources(
-        rq_connection, claims, pool, storage, settings, counters, credentials, signer, tracing
+        rq_connection, claims, pool, storage, settings, counters, credentials, signer, safety, tracing
     )
     consumer = Consumer(resources)
     watchdog.watch(lambda: consumer.find_fault(shared.hang_seconds))

@@ -138,6 +138,28 @@ class WorkerSettings(Settings):
     compile_backend: str = Field(
         "inductor", description="back end of torch.compile; inductor needs a C++ compiler"
     )
+    image_check: str = Field(
+        "off",
+        min_length=1,
+        description="what checks images and previews before they are stored or shown: off; checkpoint (the safety "
+        "checker that a checkpoint carries); classifier (of a local folder); or the name of an entry point "
+        "darkroom.image_checks of an installed package",
+    )
+    image_check_folder: Path | None = Field(
+        None,
+        description="folder of the classifier, as transformers saves it (CLIP, ViT, ResNet); safetensors only",
+    )
+    image_check_labels: list[str] = Field(
+        default_factory=list, description='labels of the classifier that are flagged, as JSON: ["nsfw"]'
+    )
+    image_check_threshold: float = Field(
+        0.5, gt=0, le=1, description="score from which on an image is flagged, above 0 and at most 1"
+    )
+    image_check_action: Literal["refuse", "blur", "mark"] = Field(
+        "refuse",
+        description="what happens with flagged images. refuse: the job fails with flagged; blur: clients get a "
+        "blurred one; mark: the job says so. Operators see refused and blurred ones",
+    )
     cpu_threads: int = Field(0, ge=0, description="CPU threads that torch uses; 0: torch's default")
 
     @field_validator("t5", mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from app.audit import record_action
@@ -12,11 +12,13 @@ from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.queries import NULL_IS_ABSENT, FilterDep, IncludeReceiptsDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.job_response import job_response
-from app.openapi.routes import problems
+from app.openapi.routes import image_answer, problems
+from contracts.errors import NotFound
 from contracts.job_view import JobView, Links, ListedJob, ListView, view_job
 from contracts.jobs.records import JobRecord
 from contracts.queue import listing
 from contracts.requests.schema import Priority
+from contracts.safety.checks import flagged_key
 
 router = APIRouter(
     prefix="/v1/admin", tags=["admin"], dependencies=[ADMINS_ONLY], responses=problems(403, 404, 429, 503)
@@ -86,6 +88,28 @@ def show_any_job(id: _JobId, services: ServicesDep, principal: PrincipalDep, lin
     view = _view(services.queue.fetch(id), services, links)
     record_action(principal, "show job", job_id=id)
     return view
+
+
+@router.get(
+    "/jobs/{id}/flagged/{n:int}",
+    response_class=Response,
+    responses={**image_answer("The image as PNG"), **problems(410)},
+)
+def show_flagged_image(
+    id: _JobId,
+    n: Annotated[int, Path(ge=0, le=99, description="Number of the image, counted from 0.")],
+    services: ServicesDep,
+    principal: PrincipalDep,
+) -> Response:
+    """Show flagged image `n` as it was generated; clients got a blurred one, or none. The log says who looked."""
+    services.queue.fetch(id)
+    try:
+        data = services.storage.read(flagged_key(id, n))
+    except NotFound:
+        raise NotFound("flagged image", f"{id}/{n}") from None
+    record_action(principal, "show flagged image", job_id=id)
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(data, media_type="image/png", headers=headers)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(409, 410))

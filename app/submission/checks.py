@@ -100,6 +100,8 @@ class RequestChecks:
             check(request, catalogue)
         with _collecting(problems):
             self.principal.priority_of(request)
+        if self.services.prompt_guard is not None:
+            problems += self.services.prompt_guard.problems(request)
         return problems
 
     def predict_overtime(self, job: JobParameters) -> FieldProblem | None:

@@ -2,6 +2,7 @@
 
 records.py           a job's record: state, progress, images, error
 receipt.py           its receipt: how its images were generated
+image_safety.py      what the safety check found of an image
 record_reader.py     reads records, whichever release wrote them
 events.py            a job's event stream
 log_context.py       names jobs in log lines, without their prompts

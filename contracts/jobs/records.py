@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt, RecordPart
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
@@ -77,6 +78,7 @@ class ImageRecord(RecordPart):
     format: str
     sha256: str
     size_bytes: int
+    safety: ImageSafety | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class JobError(RecordPart):

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.training.data import effects
 from models.training.judging import figures, trials
 from models.training.networks import export
-from models.training.stages import autoencoder, controlnet, denoiser, guidance, lora, mismatches, text
+from models.training.stages import autoencoder, classifier, controlnet, denoiser, guidance, lora, mismatches, text
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,6 +54,8 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stage.add_argument("family", choices=export.FAMILIES)
     stage.add_argument("effect", choices=tuple(effects.EFFECTS))
     stage.set_defaults(run=lambda o: lora.train(o.family, o.effect, o.resume))
+    stage = stages.add_parser("classifier", help="the classifier of shapes, written to models/safety/no-stars/")
+    stage.set_defaults(run=lambda _: classifier.train())
 
 
 def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -24,6 +24,7 @@ from worker.loop.consumer import Consumer
 from worker.loop.progress import JobWatch
 from worker.loop.resources import WorkerResources
 from worker.pool.pool import Pool
+from worker.safety.opening import open_safety
 from worker.settings import WorkerSettings
 
 #: Long enough for a step of the shapes model on a busy machine, short enough to be waited for.
@@ -48,7 +49,10 @@ def make_consumer(
     rq_connection = connect(shared.redis_url, timeout_seconds=5, retries=1, decode=False)
     _connections.extend([connection, rq_connection])
     counters = counters or Counters()
-    return Consumer(WorkerResources(rq_connection, claims, pool, storage, own, counters, tracing=tracing))
+    safety = open_safety(own, pool.fetcher.locate)
+    return Consumer(
+        WorkerResources(rq_connection, claims, pool, storage, own, counters, safety=safety, tracing=tracing)
+    )
 
 
 def close_connections() -> None:

@@ -66,17 +66,20 @@ class JobGeneration:
         on_stage: Callable[[str, float], object] | None = None,
         *,
         hashes_steps: bool = False,
+        may_show: Callable[[Image.Image], bool] | None = None,
     ) -> None:
         """For the engine's coroutine of this job: nothing happens before `run`.
 
         Args:
             on_stage: told each stage and its seconds at its end.
             hashes_steps: whether the latents of each step are hashed, for signed receipts.
+            may_show: asked of each preview; None: all may be shown.
         """
         self.timer = StageTimer(pool.device, on_stage)
         self._flight, self._job, self._parameters = job, job.job, job.job.parameters
         self._engine, self._pool, self._storage = engine, pool, storage
         self._watch, self._worker_name = watch, worker_name
+        self._may_show = may_show
         self._predicted_calls = 0
         self._step_hashes = StepHashes() if hashes_steps else None
 
@@ -228,6 +231,7 @@ class JobGeneration:
             unpack=partial(_unpack, model, pipeline, size),
             size=size,
             emit=self._watch.preview,
+            may_show=self._may_show,
         )
 
     def _receipt(self, model: LoadedModel, encoder: PromptEncoder) -> Any:

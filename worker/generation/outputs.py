@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured
 from contracts.provenance.claims import SIGNATURE, make_claims
@@ -58,6 +59,7 @@ class JobResult:
         receipt: of a `generated` or `completed` job; the seconds of writing are added by `store`.
         error: why it `failed`.
         measured: what it cost; None unless `generated` or `completed`.
+        safety: what the safety check found of each image; empty where images are not checked.
         step_hashes: of each image, the hashes of its latents after each step; empty where receipts are not signed.
     """
 
@@ -68,6 +70,7 @@ class JobResult:
     error: JobError | None = None
     measured: Measured | None = None
     step_hashes: Sequence[Sequence[str]] = ()
+    safety: Sequence[ImageSafety | None] = ()
 
     @property
     def denoise_seconds(self) -> float | None:
@@ -108,6 +111,8 @@ def store(
     receipt = result.receipt.model_copy(update=about)
     signers = _Signers(credentials, receipt_signer, result.step_hashes)
     stored = [_write(image, index, receipt, folder, storage, signers) for index, image in enumerate(result.images)]
+    found = result.safety or [None] * len(stored)
+    stored = [image.model_copy(update={"safety": one}) for image, one in zip(stored, found, strict=True)]
     timings = {**receipt.timings, "write": round(time.perf_counter() - started, 4)}
     receipt = receipt.model_copy(update={"timings": timings})
     return replace(result, status="completed", images=(), stored=stored, receipt=receipt)

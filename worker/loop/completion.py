@@ -24,11 +24,13 @@ from contracts.jobs.spans import Attempt, trace_attempt
 from contracts.leases.claim import Claim, Verdict
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
+from contracts.safety.checks import flagged_key
 from contracts.storage import Storage
 from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.generation.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
+from worker.safety.stage import SafetyStage
 
 if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
@@ -61,6 +63,7 @@ class JobCompleter:
         stopping: Callable[[], bool] = lambda: False,
         credentials: ContentCredentials | None = None,
         receipt_signer: ReceiptSigner | None = None,
+        safety: SafetyStage | None = None,
         tracing: Tracing = NO_TRACING,
     ) -> None:
         """Build it.
@@ -69,6 +72,7 @@ class JobCompleter:
             tracing: writes the spans of each attempt, once it has ended.
             credentials: signs the images; None: they are not signed.
             receipt_signer: signs their receipts; None: they are not signed.
+            safety: checks the images before they are stored; None: they are not checked.
             must_release: asked while images wait for the storage: whether their jobs go back to the queue.
             stopping: whether the process was asked to stop, so that no write to Redis is retried forever.
         """
@@ -76,6 +80,7 @@ class JobCompleter:
         self._reporter = reporter
         self._stopping = stopping
         self._credentials, self._receipt_signer, self._tracing = credentials, receipt_signer, tracing
+        self._safety = safety
         self._storage = storage
         self._outage = outage
         self._must_release = must_release
@@ -128,7 +133,12 @@ class JobCompleter:
 
         try:
             writer = _PatientWriter(self._outage, may_wait)
-            return store(result, claim.job.id, claim.job.attempts, writer, self._credentials, self._receipt_signer)
+            credentials = self._credentials
+            if credentials is not None and not credentials.signs_for(claim.job.api_key):
+                credentials = None
+            if self._safety is not None:
+                result = self._safety.apply(result, claim.job.id, writer)
+            return store(result, claim.job.id, claim.job.attempts, writer, credentials, self._receipt_signer)
         except Unavailable as error:
             _log.warning("images not stored: %s", error)
             unstored = JobResult("released")
@@ -196,7 +206,8 @@ class JobCompleter:
         if not completed:
             self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
         elif claim.job.attempts > 1:
-            self.delete_images(claim.job.id, keep={image.key for image in result.stored})
+            flagged = {flagged_key(claim.job.id, number) for number, _ in enumerate(result.stored)}
+            self.delete_images(claim.job.id, keep={image.key for image in result.stored} | flagged)
 
 
 @dataclass(frozen=True)

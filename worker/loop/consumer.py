@@ -106,6 +106,7 @@ class Consumer:
             stopping=lambda: self._shutdown.requested,
             credentials=self._resources.credentials,
             receipt_signer=self._resources.receipt_signer,
+            safety=self._resources.safety,
             tracing=self._resources.tracing,
         )
 

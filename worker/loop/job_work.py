@@ -70,11 +70,13 @@ class JobWork:
 
     def _generate_unless_storage_is_away(self, watch: JobWatch, flight: JobInFlight) -> JobResult:
         """Generate; where an input cannot be read, hand the job back in an outage, and try once more in none."""
+        safety = self._resources.safety
         for is_last in (False, True):
             pool, storage, name = self._resources.pool, self._resources.storage, self._resources.settings.name
             generation = JobGeneration(
                 flight, self._engine, pool, storage, watch, name, watch.stages.note,
                 hashes_steps=self._resources.receipt_signer is not None,
+                may_show=None if safety is None else safety.may_show(flight.job.parameters.model),
             )  # fmt: skip
             try:
                 return generation.run()

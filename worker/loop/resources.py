@@ -12,6 +12,7 @@ from contracts.metrics import Counters
 from contracts.storage import Storage
 from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.pool.pool import Pool
+from worker.safety.stage import SafetyStage
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:  # their packages are an extra
@@ -28,6 +29,7 @@ class WorkerResources:
         counters: what the worker's parts count; added to the service's totals while it works.
         credentials: signs images; None: they are not signed.
         receipt_signer: signs receipts, with hashes of latents; None: they are neither signed nor hashed.
+        safety: checks images; None: they are not checked.
         tracing: writes the spans of jobs; the caller closes it.
     """
 
@@ -39,4 +41,5 @@ class WorkerResources:
     counters: Counters = field(default_factory=Counters)
     credentials: ContentCredentials | None = None
     receipt_signer: ReceiptSigner | None = None
+    safety: SafetyStage | None = None
     tracing: Tracing = NO_TRACING

@@ -175,6 +175,7 @@ class PreviewEmitter:
         unpack: Callable[[torch.Tensor], torch.Tensor],
         size: tuple[int, int],
         emit: Callable[[Preview], None],
+        may_show: Callable[[Image.Image], bool] | None = None,
     ) -> None:
         """Make an emitter.
 
@@ -182,9 +183,10 @@ class PreviewEmitter:
             unpack: returns latents as (n, channels, h, w).
             size: width and height of the images in pixels.
             emit: called in another thread with a preview of one of the images.
+            may_show: asked before, in that thread; None: all may be shown.
         """
         self._request, self._estimate, self._projection, self._unpack = request, estimate, projection, unpack
-        self._size, self._emit = _fit_within(size, MAX_SIDE), emit
+        self._size, self._emit, self._may_show = _fit_within(size, MAX_SIDE), emit, may_show
         self._thread = BackgroundThread("previews")
 
     def end_step(self, step: int, steps: int, latents: torch.Tensor) -> None:
@@ -206,15 +208,19 @@ class PreviewEmitter:
             arrays = pixels.cpu().numpy()
             width, height = self._size
             for index in range(self._request.images):
-                url = self._data_url(Image.fromarray(arrays[index]))
+                image = Image.fromarray(arrays[index]).resize(self._size, Image.Resampling.BICUBIC)
+                if self._may_show is not None and not self._may_show(image):
+                    continue
+                url = _data_url(image)
                 self._emit(Preview(index=index, step=step, steps=steps, width=width, height=height, url=url))
         except Exception:  # noqa: BLE001  # nothing reads what this thread raises
             _log.exception("no preview after step %d", step)
 
-    def _data_url(self, image: Image.Image) -> str:
-        file = io.BytesIO()
-        image.resize(self._size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=_QUALITY)
-        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+def _data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _fit_within(size: tuple[int, int], side: int) -> tuple[int, int]:

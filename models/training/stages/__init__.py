@@ -7,5 +7,6 @@ denoiser.py     UNet or transformer
 guidance.py     the guidance embedding of FLUX
 controlnet.py   a ControlNet for a trained denoiser
 lora.py         a LoRA adapter
+classifier.py   the classifier of shapes, for safety checks
 mismatches.py   adapters that a service must refuse
 """

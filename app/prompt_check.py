@@ -1,0 +1,64 @@
+"""The check of prompts, before anything is queued: by words, or by a check of another package. Knows no route."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from app.settings import ApiSettings
+from contracts.errors import FieldProblem, SettingsError, Unavailable
+from contracts.prompts.syntax import joined
+from contracts.requests.fields import ImageFields
+from contracts.requests.prompts import read_prompts
+from contracts.safety.checks import PROMPT_CHECKS, PromptCheck, open_entry_point
+from contracts.safety.words import WordList
+
+_log = logging.getLogger(__name__)
+#: What a model is kept away from may be anything.
+_UNCHECKED = "negative_prompt"
+
+
+class PromptGuard:
+    """The check that the settings name, and what a refused request is told."""
+
+    def __init__(self, check: PromptCheck, threshold: float) -> None:
+        """`threshold`: a prompt is refused from this score on."""
+        self._check, self._threshold = check, threshold
+
+    def problems(self, request: ImageFields) -> Iterator[FieldProblem]:
+        """Yield a problem for each prompt that is refused: as it was sent, or as the encoders read it.
+
+        Raises:
+            Unavailable: the check fails.
+        """
+        read = read_prompts(request)
+        for name, text in read.texts.items():
+            if name == _UNCHECKED:
+                continue
+            texts = {text, joined(read.chunks[name])} if name in read.chunks else {text}
+            if any(self._score(one) >= self._threshold for one in texts):
+                yield FieldProblem(name, "was refused by the safety check of prompts; describe something else")
+
+    def _score(self, text: str) -> float:
+        try:
+            return self._check.score(text)
+        except Exception as error:
+            _log.exception("the safety check of prompts failed")
+            raise Unavailable("the safety check of prompts does not work now") from error
+
+
+def open_prompt_check(settings: ApiSettings) -> PromptGuard | None:
+    """Return the check of prompts; None where they are not checked.
+
+    Raises:
+        SettingsError: there is no such check, or it has no words.
+    """
+    name = settings.prompt_check
+    if name == "off":
+        return None
+    if name == "words":
+        if not settings.prompt_check_words:
+            raise SettingsError("DARKROOM_API_PROMPT_CHECK=words needs DARKROOM_API_PROMPT_CHECK_WORDS")
+        return PromptGuard(WordList(settings.prompt_check_words), settings.prompt_check_threshold)
+    check = open_entry_point(PROMPT_CHECKS, name, "DARKROOM_API_PROMPT_CHECK", "off, words")
+    return PromptGuard(check, settings.prompt_check_threshold)
