@@ -47,6 +47,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.queue.operations import Operations
 from contracts.queue.retries import Retries
+from contracts.queue.usage_files import write_usage_files
 from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.storage import Storage, open_storage
 from contracts.tracing.tracing import Tracing
@@ -133,6 +134,7 @@ async def open_services(
         repeating(services.link_signer.share, settings.sweep_seconds),
         repeating(services.attendance.keep, PAUSE_SECONDS),
         repeating(services.owner_bytes.recount_next, _RECOUNT_SECONDS),
+        repeating(partial(write_usage_files, redis, storage), _ORPHAN_SECONDS),
         repeating(orphans.sweep, min(_ORPHAN_SECONDS, settings.orphan_seconds)),
         repeating(services.reload_catalogue, RELOAD_SECONDS),
         repeating(services.totals.flush, settings.flush_seconds, last=True),

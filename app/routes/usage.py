@@ -1,4 +1,4 @@
-"""What the jobs of API keys have used, by day: each caller sees those of its own key, operators those of all."""
+"""What the jobs of API keys have used, by day and model: callers see those of their key, operators all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _DEFAULT_DAYS = 7
 
 
 class UsageView(BaseModel):
-    """What the jobs of one API key have used on one day (UTC)."""
+    """What the jobs of one API key with one model have used on one day (UTC)."""
 
     day: date = Field(description="The day, in UTC.")
     api_key: str = Field(
         description="Id of the API key; `anonymous`: calls without a key; empty: jobs of an earlier release."
     )
+    model: str = Field(description="Id of the model; empty: jobs that an earlier release counted.")
     jobs: int = Field(description="Jobs that ended on this day, in whichever state.")
     images: int = Field(description="Images of those that completed.")
     image_steps: int = Field(description="Denoising steps of these images, all together.")
@@ -39,7 +40,7 @@ class UsageView(BaseModel):
 
 
 class UsageList(ListView[UsageView]):
-    """A page of usage, by day and API key."""
+    """A page of usage, by day, API key and model."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ DaysDep = Annotated[Days, Depends(read_days)]
 
 @router.get("/usage", tags=["jobs"])
 def show_usage(services: ServicesDep, principal: PrincipalDep, days: DaysDep) -> UsageList:
-    """Show what the jobs of your API key have used, by day; the service knows the last 92 days."""
+    """Show what the jobs of your API key have used, by day and model; the service knows the last 92 days."""
     rows = read_usage(services.queue.connection, days.first, days.last, principal.key_id)
     return UsageList(data=[UsageView(**vars(row)) for row in rows], has_more=False, next_cursor=None)
 
@@ -96,18 +97,18 @@ def list_usage(
     ] = 100,
     cursor: Annotated[
         str | None,
-        Query(max_length=100, description="`next_cursor` of the previous page. Default: the first page."),
+        Query(max_length=300, description="`next_cursor` of the previous page. Default: the first page."),
         NULL_IS_ABSENT,
     ] = None,
 ) -> UsageList:
-    """List what the jobs of each API key have used, by day; the service knows the last 92 days."""
+    """List what the jobs of each API key have used, by day and model; the service knows the last 92 days."""
     rows = read_usage(services.queue.connection, days.first, days.last, key)
     if cursor is not None:
-        day, _, after = cursor.partition("/")
-        rows = [row for row in rows if (row.day.isoformat(), row.api_key) > (day, after)]
+        last = tuple([*cursor.split("/", 2), "", ""][:3])
+        rows = [row for row in rows if (row.day.isoformat(), row.api_key, row.model) > last]
     page, has_more = rows[:limit], len(rows) > limit
     return UsageList(
         data=[UsageView(**vars(row)) for row in page],
         has_more=has_more,
-        next_cursor=f"{page[-1].day}/{page[-1].api_key}" if has_more else None,
+        next_cursor=f"{page[-1].day}/{page[-1].api_key}/{page[-1].model}" if has_more else None,
     )

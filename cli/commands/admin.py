@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _command(commands, name, _worker(name), help_text).add_argument(
             "worker", help="its id, from `admin workers`"
         )
-    usage = _command(commands, "usage", _usage, "list what the jobs of each API key have used, by day")
+    usage = _command(commands, "usage", _usage, "list what the jobs of each API key have used, by day and model")
     usage.add_argument(
         "--from", dest="first", metavar="DAY", help="first day, as 2026-11-28 (six days before the last)"
     )
@@ -170,7 +170,7 @@ def _workers(_: argparse.Namespace, client: Client) -> None:
 def _usage(arguments: argparse.Namespace, client: Client) -> None:
     query = {"from": arguments.first, "to": arguments.to, "key": arguments.of_key}
     rows = client.pages("/v1/admin/usage", arguments.limit, **query)
-    names = ("day", "api_key", "jobs", "images", "image_steps", "pixels", "device_seconds")
+    names = ("day", "api_key", "model", "jobs", "images", "image_steps", "pixels", "device_seconds")
     print_rows(arguments, names, rows, lambda row: [row[name] for name in names])
 
 

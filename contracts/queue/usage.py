@@ -1,4 +1,4 @@
-"""What the jobs of each API key have used, by day (UTC). Scripts count it as they end a job or an execution."""
+"""What the jobs of each API key and model have used, by day (UTC). Scripts count it as jobs end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Usage:
-    """What the jobs of one API key have used on one day.
+    """What the jobs of one API key with one model have used on one day.
 
     Attributes:
         api_key: its id; `anonymous`: callers without a key; empty: jobs that an earlier release accepted.
+        model: its id; empty: jobs that were counted by an earlier release.
         jobs: that ended on this day, in whichever state.
         images, image_steps, pixels: of those that completed.
         device_seconds: of workers' time, of all attempts that ended on this day.
@@ -30,6 +31,7 @@ class Usage:
 
     day: date
     api_key: str
+    model: str
     jobs: int = 0
     images: int = 0
     image_steps: int = 0
@@ -38,7 +40,7 @@ class Usage:
 
 
 def read_usage(connection: Redis, first: date, last: date, api_key: str | None = None) -> list[Usage]:
-    """The usage of some days, by day and key; `api_key`: only of this one.
+    """The usage of some days, by day, key and model; `api_key`: only of this one.
 
     Raises:
         Unavailable: Redis does not answer.
@@ -50,11 +52,11 @@ def read_usage(connection: Redis, first: date, last: date, api_key: str | None =
         rows = cast("list[Mapping[str, str]]", pipe.execute())
     found = []
     for day, row in zip(days, rows, strict=True):
-        figures: dict[str, dict[str, float]] = {}
+        figures: dict[tuple[str, str], dict[str, float]] = {}
         for name, value in row.items():
-            key, _, figure = name.partition(" ")
-            figures.setdefault(key, {})[figure] = float(value)
-        found += [_usage(day, key, figures[key]) for key in sorted(figures) if api_key in (None, key)]
+            key, figure, model = [*name.split(" ", 2), ""][:3]
+            figures.setdefault((key, model), {})[figure] = float(value)
+        found += [_usage(day, *names, figures[names]) for names in sorted(figures) if api_key in (None, names[0])]
     return found
 
 
@@ -65,6 +67,6 @@ def today(connection: Redis) -> date:
     return datetime.fromtimestamp(int(seconds), UTC).date()
 
 
-def _usage(day: date, api_key: str, figures: Mapping[str, float]) -> Usage:
+def _usage(day: date, api_key: str, model: str, figures: Mapping[str, float]) -> Usage:
     counts = {name: round(figures.get(name, 0)) for name in ("jobs", "images", "image_steps", "pixels")}
-    return Usage(day, api_key, **counts, device_seconds=round(figures.get("device_seconds", 0.0), 3))
+    return Usage(day, api_key, model, **counts, device_seconds=round(figures.get("device_seconds", 0.0), 3))

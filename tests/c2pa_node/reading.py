@@ -62,7 +62,12 @@ def test_npms_package_trusts_every_format_and_finds_every_change(folder: Path, t
 
     found = read(folder, storage, *files, "edited.png", "changed.jpeg")
 
-    created = {"action": "c2pa.created", "source": SOURCES + "trainedAlgorithmicMedia", "seed": 7, "ingredients": 0}
+    created = {
+        "action": "c2pa.created",
+        "source": SOURCES + "trainedAlgorithmicMedia",
+        "seed": 7,
+        "ingredients": 0,
+    }
     assert found[:3] == [{"state": "Trusted", "codes": [], **created}] * 3
     assert found[3]["state"] == "Trusted"
     assert (found[3]["action"], found[3]["ingredients"]) == ("c2pa.edited", 1)

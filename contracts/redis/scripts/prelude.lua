@@ -114,13 +114,15 @@ local function count(name, ...)
   redis.call('HINCRBY', KEY.totals, cjson.encode({ name, '', ... }), 1)
 end
 
--- Adds to what the jobs of a job's API key have used today (UTC).
+-- Adds to what the jobs of a job's API key and model have used today (UTC). Fields without a model are those of
+-- earlier releases; keys and figures have no spaces in their names.
 local USAGE_SECONDS = 92 * 86400
 local function add_usage(id, figures)
   local key = KEY.usage .. string.format('%d', math.floor(now() / 86400))
-  local api_key = text(redis.call('HGET', job_key(id), 'api_key'))
+  local job = redis.call('HMGET', job_key(id), 'api_key', 'model')
   for name, value in pairs(figures) do
-    redis.call('HINCRBYFLOAT', key, api_key .. ' ' .. name, string.format('%.6f', value))
+    local field = text(job[1]) .. ' ' .. name .. ' ' .. text(job[2])
+    redis.call('HINCRBYFLOAT', key, field, string.format('%.6f', value))
   end
   redis.call('EXPIRE', key, USAGE_SECONDS)
 end

@@ -251,7 +251,9 @@ def test_a_drained_worker_gets_no_job_and_is_shown_as_paused(
     assert worker.claim()
 
 
-def test_usage_is_counted_by_key_and_day(admin: Caller, ann: Caller, bob: Caller, worker: ScriptedWorker) -> None:
+def test_usage_is_counted_by_key_model_and_day(
+    admin: Caller, ann: Caller, bob: Caller, worker: ScriptedWorker
+) -> None:
     ann.submit(num_images=2, num_inference_steps=5)
     worker.complete(worker.claim(), denoise_seconds=2.0)
     bob.submit()
@@ -261,6 +263,7 @@ def test_usage_is_counted_by_key_and_day(admin: Caller, ann: Caller, bob: Caller
 
     mine, theirs = rows[ann.key.id], rows[bob.key.id]
     assert (mine["jobs"], mine["images"], mine["image_steps"], mine["pixels"]) == (1, 2, 10, 2 * 64 * 64)
+    assert mine["model"] == theirs["model"] == "shapes-sdxl"
     assert (theirs["jobs"], theirs["images"], theirs["device_seconds"]) == (1, 0, 1.5)
     page = admin.get("admin/usage?limit=1").json()
     rest = data(admin.get(f"admin/usage?limit=1&cursor={page['next_cursor']}"))

@@ -60,5 +60,5 @@ def test_an_operator_sees_and_changes_all_owners_jobs_from_the_terminal(
         assert run("purge --owner bob") == "2 jobs cancelled\n"
         assert run(f"cancel {first}") == f"{first} cancelled\n"
         assert "only a failed job can be requeued" in run(f"requeue {first}", status=1)
-        assert run("usage").splitlines()[1].split()[1:3] == ["3", "0"]  # of jobs without an API key
+        assert run("usage").splitlines()[1].split()[1:4] == ["shapes-sdxl", "3", "0"]  # of jobs without an API key
         assert [line.split()[1] for line in run("keys").splitlines()] == ["name", "a", "b"]
