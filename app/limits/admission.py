@@ -86,6 +86,8 @@ class Admission:
             reason = refusal_of(name, reports)
             if reason is not None:
                 kind = name.partition(":")[0] if ":" in name else "model"
+                if kind == "model" and name != job.model:
+                    raise ModelUnavailable("refiner.model", reason, _RETRY_SECONDS)
                 field = {
                     "lora": "loras",
                     "controlnet": "controls",

@@ -24,6 +24,7 @@ from contracts.requests.inversions import names_any, with_inversions
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.prompts import read_prompts
+from contracts.requests.refining import with_refiner
 from contracts.requests.schema import JobRequest, Priority
 from contracts.requests.validation import check
 from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
@@ -89,7 +90,8 @@ class RequestChecks:
         priority = self.principal.priority_of(request)
         images = self.inputs.preprocess(request, model, self.inputs.read(request, draft.images))
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
-        parameters = resolve_uploads(with_inversions(parameters, model, catalogue), catalogue)
+        parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
+        parameters = resolve_uploads(parameters, catalogue)
         counts = self.services.prompt_counter.count(model, parameters)
         return CheckedJob(model, parameters, images, priority, webhook, counts)
 

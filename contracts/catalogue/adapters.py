@@ -28,12 +28,15 @@ class LoraSpec(WeightRow):
 
     def suits(self, model: Row) -> bool:
         """Return whether it works with the model of this row."""
-        return self.family == model.family and (not self.models or model.id in self.models)
+        takes_any = bool(model.family_spec.denoiser_layers)
+        return self.family == model.family and takes_any and (not self.models or model.id in self.models)
 
     def misfit(self, model: Row) -> str | None:
         """Return why it does not work with the model of this row; None if it does."""
         if self.suits(model):
             return None
+        if self.family == model.family and not model.family_spec.denoiser_layers:
+            return f"{self.id} is not made for {model.id}, whose layers no adapter fits; remove it"
         made_for = ", ".join(self.models) if self.family == model.family else f"{self.family} models"
         return f"{self.id} works with {made_for}, and {model.id} is of family {model.family}"
 

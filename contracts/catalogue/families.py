@@ -29,11 +29,13 @@ from contracts.catalogue.mode_fields import (
     GUIDANCE,
     IMAGE,
     IMAGE_PROMPTS,
+    INVERSIONS,
     MASK,
     REFERENCES,
     RESCALE,
     TRUE_CFG,
 )
+from contracts.catalogue.sdxl_families import SDXL
 from contracts.catalogue.t5_families import CHROMA, FLUX_LAYERS, PIXART
 
 __all__ = [
@@ -52,45 +54,10 @@ __all__ = [
     "task_of",
 ]
 
-_INVERSIONS = frozenset({"textual_inversions"})
-_SD15_TEXT = _INVERSIONS | GUIDANCE | {"negative_prompt", "clip_skip"}
-_SDXL_TEXT = _INVERSIONS | GUIDANCE | {
-    "prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size",
-}  # fmt: skip
+_SD15_TEXT = INVERSIONS | GUIDANCE | {"negative_prompt", "clip_skip"}
 _SD3_TEXT = GUIDANCE | {"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"}
-_FLUX_TEXT = _INVERSIONS | {"prompt_2", "max_sequence_length"}
+_FLUX_TEXT = INVERSIONS | {"prompt_2", "max_sequence_length"}
 _GUIDED_FLUX = TRUE_CFG | GUIDANCE
-
-_SDXL = Family(
-    id="sdxl",
-    kind="diffusion",
-    more_kinds=("edm",),  # Playground 2.5
-    pipeline="StableDiffusionXLPipeline",
-    controlnet="ControlNetModel",
-    modes={
-        Mode.TXT2IMG: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE,
-        Mode.IMG2IMG: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | IMAGE,
-        Mode.INPAINT: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | MASK,
-        Mode.CONTROLNET: _SDXL_TEXT | IMAGE_PROMPTS | CONTROLS,
-        Mode.CONTROLNET_IMG2IMG: _SDXL_TEXT | IMAGE_PROMPTS | CONTROLS | IMAGE,
-        Mode.CONTROLNET_INPAINT: _SDXL_TEXT | IMAGE_PROMPTS | RESCALE | CONTROLS | MASK,
-    },
-    size_multiple=8,
-    max_pixels=2048 * 2048,
-    defaults={
-        "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
-        "guidance_rescale": 0.0, "scheduler": "euler", "long_prompt": "chunk",
-    },
-    denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
-    guidance_kinds=("apg", "cfg_zero", "pag"),
-    lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
-    inversion_encoders=MappingProxyType({"text_encoder": "clip_l", "text_encoder_2": "clip_g"}),
-    context_widths=frozenset({2048}),
-    text_encoders=(
-        TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
-        TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "clip"),
-    ),
-)  # fmt: skip
 
 _SD15 = Family(
     id="sd15",
@@ -248,7 +215,7 @@ _FLUX = replace(
 
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (_SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE)}
+    {row.id: row for row in (SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE)}
 )
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(

@@ -192,6 +192,9 @@ class Family:
             were trained for other tasks -> what these support.
         denoiser_channels: channels of the denoiser's input where other checkpoints have fewer or more; None: they
             do not tell its checkpoints from others.
+        index_entries: entries of `model_index.json` that its checkpoints have, where the class is not enough to
+            tell them from others.
+        refiners: id of the row whose models can run the last steps of its images; empty where there are none.
     """
 
     id: str
@@ -228,6 +231,8 @@ class Family:
     reserved_words: tuple[str, ...] = ()
     other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
     denoiser_channels: int | None = None
+    index_entries: Mapping[str, object] = field(default_factory=dict)
+    refiners: str = ""
 
     def of_checkpoint(self, pipeline: str | None) -> Family:
         """Return what checkpoints of this class support; this row where it is the usual class, or not known."""

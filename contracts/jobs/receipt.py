@@ -71,6 +71,11 @@ class Receipt(RecordPart):
     )
     seeds: list[int] = Field(description="Seed of each image, in the order of the job's images.")
     model: Weights = Field(description="The model.")
+    refiner: Weights | None = Field(
+        None,
+        exclude_if=lambda weights: weights is None,
+        description="The model that ran the last steps; left out where the request has no `refiner`.",
+    )
     loras: list[Weights] = Field(
         default_factory=list, description="The LoRAs that were applied, in the order of the request."
     )
@@ -110,8 +115,8 @@ class Receipt(RecordPart):
     )
     placement: dict[str, str] = Field(
         default_factory=dict,
-        description="Component -> where its weights were: a device such as `cuda:0` or `cpu`, or `on_demand`, "
-        "`streamed`, `skipped`.",
+        description="Component, of a refiner `refiner:NAME` -> where its weights were: a device such as `cuda:0` "
+        "or `cpu`, or `on_demand`, `streamed`, `skipped`.",
     )
     memory: MemoryUse | None = Field(
         None, description="The memory plan, and the memory that was used; null in receipts of older releases."

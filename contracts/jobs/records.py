@@ -255,8 +255,8 @@ def work_of(parameters: JobParameters) -> dict[str, Any]:
     return {
         "pace": pace_key(parameters),
         "model": parameters.model,
-        "image_steps": parameters.num_inference_steps * parameters.num_images,
-        "megapixel_steps": parameters.num_inference_steps
+        "image_steps": parameters.total_steps * parameters.num_images,
+        "megapixel_steps": parameters.total_steps
         * (parameters.pixels + parameters.num_images * parameters.reference_pixels)
         / 1e6,
         "images": parameters.num_images,
@@ -292,7 +292,8 @@ class Measured:
 def pace_key(parameters: JobParameters) -> str:
     """The key of the measured seconds per image and step: equal for jobs whose images take equally long steps."""
     fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
-    return f"{parameters.model} {parameters.mode} {_size_of(parameters)}{fast}"
+    models = "+".join(stage.model for stage in parameters.stages)
+    return f"{models} {parameters.mode} {_size_of(parameters)}{fast}"
 
 
 def _size_of(parameters: JobParameters) -> str:

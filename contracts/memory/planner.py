@@ -17,6 +17,7 @@ from functools import lru_cache
 from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
+from contracts.catalogue.families import ALL_FAMILIES
 from contracts.catalogue.rows import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
@@ -24,6 +25,7 @@ from contracts.memory.components import Component, ModelComponents, read_compone
 from contracts.memory.estimate import Estimate
 from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded, size_vae
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
+from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
 
 #: A step down must bring the peak to this share of the failed plan's: a smaller step would hardly help.
@@ -122,11 +124,15 @@ class Capacity(BaseModel):
         return self.model_copy(update=more)
 
     def plan(self, family: str, job: JobParameters) -> Plan | None:
-        """The best plan for this job alone; None for a model that is missing here."""
-        model = self.models.get(job.model)
-        if model is None:
-            return None
-        return _plan(model, self.workload(family, job, model.value_bytes), self.budget_bytes, self.policy)
+        """The best plan for all stages of this job alone; None where one of its models is missing here."""
+        plans = []
+        for stage, id in zip(job.stages, (family, ALL_FAMILIES[family].refiners), strict=False):
+            model = self.models.get(stage.model)
+            if model is None:
+                return None
+            workload = self.workload(id, stage, model.value_bytes)
+            plans.append(_plan(model, workload, self.budget_bytes, self.policy))
+        return join_stages(plans)
 
     def workload(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Workload:
         """The workload of a call that generates this job's images, with its ControlNets and adapters.

@@ -14,6 +14,7 @@ defaults.py           fills in defaults, size, seed and storage keys
 prompts.py            the prompts of a request, read in the syntax that it names
 prompt_counts.py      tokens of a job's prompts, and which are too long
 vaes.py               whether its VAE can take the place of the model's own
+refining.py           its refiner: checks, and which models can be one
 inversions.py         its textual inversions, by the list and by words of the prompts
 parameters.py         the parameters stored with a job
 """

@@ -82,6 +82,31 @@ class TextualInversion(StrictModel):
     )
 
 
+class Refiner(StrictModel):
+    """A model that takes over the last denoising steps of another one's images."""
+
+    model: str = Field(description="Id from `/v1/models` of a refiner for the request's model.")
+    switch_at: float = Field(
+        0.8,
+        ge=0.01,
+        le=0.99,
+        description="Share of the noise schedule after which the refiner takes over: with 0.8 the request's model "
+        "removes the first 80 % of it.",
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Steps of the schedule of which it runs the end. Default: `num_inference_steps`.",
+    )
+    aesthetic_score: float = Field(
+        6.0, ge=0, le=10, description="Rating of the images by people, 0 to 10, that the refiner aims at."
+    )
+    negative_aesthetic_score: float = Field(
+        2.5, ge=0, le=10, description="Rating that the refiner keeps away from, by `guidance_scale` above 1."
+    )
+
+
 class Control(StrictModel):
     """A ControlNet and its control image."""
 
@@ -253,6 +278,12 @@ class ImageFields(StrictModel):
         max_length=MAX_INVERSIONS,
         description="Textual inversions whose trigger words appear in the prompts. With `prompt_syntax` `a1111` "
         "listing them is optional: an id or a trigger word in a prompt is enough.",
+    )
+    refiner: Refiner | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="A second model that runs the last denoising steps, such as SDXL's refiner. Adapters and "
+        "`clip_skip` act on the first one. Default: none.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

@@ -237,6 +237,33 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         }
 
     @property
+    def stages(self) -> tuple[JobParameters, ...]:
+        """The parameters of each of its stages, every one with a model of its own: the job's, and its refiner's.
+
+        Adapters and `clip_skip` act in the first stage only.
+        """
+        if self.refiner is None:
+            return (self,)
+        refined = {
+            "model": self.refiner.model,
+            "mode": Mode.INPAINT if self.mode is Mode.INPAINT else Mode.IMG2IMG,
+            "num_inference_steps": self.refiner.steps or self.num_inference_steps,
+            "clip_skip": None,
+            "loras": (),
+            "ip_adapters": (),
+            "textual_inversions": (),
+        }
+        return self, self.model_copy(update=refined)
+
+    @property
+    def total_steps(self) -> int:
+        """Denoising steps of all stages, from pure noise to the image."""
+        if self.refiner is None:
+            return self.num_inference_steps
+        switch_at, later = self.refiner.switch_at, self.stages[-1].num_inference_steps
+        return round(self.num_inference_steps * switch_at + later * (1 - switch_at))
+
+    @property
     def pixels(self) -> int:
         """Pixels of all images."""
         return self.width * self.height * self.num_images
@@ -253,7 +280,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have prepared: the model's id, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
+        """What a worker must have prepared: its models' ids, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
         for each IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of these of the catalogue.
 
         Uploaded files come from the storage, like input images.
@@ -262,7 +289,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
-        return list(dict.fromkeys((self.model, *controlnets, *loras, *ip_adapters, *inversions)))
+        models = (stage.model for stage in self.stages)
+        return list(dict.fromkeys((*models, *controlnets, *loras, *ip_adapters, *inversions)))
 
     @property
     def inputs(self) -> list[str]:

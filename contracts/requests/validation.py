@@ -17,6 +17,7 @@ from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROM
 from contracts.requests.images.preprocessing import preprocess_problems
 from contracts.requests.inversions import inversion_problems
 from contracts.requests.prompts import prompt_problems, read_prompts
+from contracts.requests.refining import refiner_problems
 from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
 from contracts.requests.step_rules import StepRules
 from contracts.requests.vaes import vae_problems
@@ -46,7 +47,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_model_limit_problems(request, model),
         *_size_problems(request, model),
         *_seed_problems(request),
-        *_step_problems(request, model),
+        *_step_problems(request, model, catalogue),
         *_lora_problems(request, model, catalogue),
         *_ip_adapter_problems(request, model, catalogue),
         *vae_problems(request, model, catalogue),
@@ -182,7 +183,7 @@ def _seed_problems(request: JobRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("seed", message, f"0–{MAX_SEED - request.num_images + 1}")
 
 
-def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+def _step_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
     has_strength = "strength" in model.family_spec.modes.get(request_mode(request), ())
     rules = StepRules(
         steps=int(str(value_of(request, model, "num_inference_steps"))),
@@ -192,6 +193,7 @@ def _step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
     )
     yield from rules.problems(model)
     yield from effect_problems(request, model, rules.steps_run)
+    yield from refiner_problems(request, model, catalogue, rules)
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:

@@ -172,8 +172,10 @@ def _path(catalogue: Catalogue, row: ModelSpec | ControlNetSpec) -> Path | None:
 
 def _other_class(family: Family, folder: Path | None, keys: Mapping[str, tuple[int, ...]]) -> str | None:
     """The class of a checkpoint that is one of its family's other ones: by its index, else by its denoiser."""
-    named = None if folder is None else read_config(folder, "model_index.json").get("_class_name")
-    if named in family.other_checkpoints:
+    index = {} if folder is None else read_config(folder, "model_index.json")
+    named = index.get("_class_name")
+    other = None if named is None else family.other_checkpoints.get(named)
+    if other is not None and other.index_entries.items() <= index.items():
         return str(named)
     channels = _input_channels(None, keys)
     others = {other.denoiser_channels: other.pipeline for other in family.other_checkpoints.values()}

@@ -88,7 +88,11 @@ def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
     hints = get_type_hints(pipeline.__init__)
     needed = {}
     for name, parameter in inspect.signature(pipeline.__init__).parameters.items():
-        if name == "self" or (parameter.default is not parameter.empty and name not in UNUSED_COMPONENTS):
+        if (
+            name == "self"
+            or name in family.absent
+            or (parameter.default is not parameter.empty and name not in UNUSED_COMPONENTS)
+        ):
             continue
         hint = hints.get(name)
         names = [option.__name__ for option in get_args(hint) or (hint,) if isinstance(option, type)]

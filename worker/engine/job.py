@@ -97,6 +97,7 @@ class JobInFlight:
         adapters: that act on its rows.
         steps, steps_done: of its denoising; `steps` is 0 until its pipeline knows them.
         kept_bytes: device memory that it keeps between its calls: latents and embeddings.
+        stage: parameters of the stage that it is in; those of the job where that has one only.
         last_served: number of the engine's call in which it was served last; 0 before the first.
         step_used_seconds: what its coroutine had used after its last step.
     """
@@ -112,6 +113,10 @@ class JobInFlight:
     last_served: int = 0
     step_used_seconds: float | None = None
     usage: Usage = field(default_factory=Usage)
+    stage: JobParameters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stage = self.job.parameters
 
     @property
     def result(self) -> Any:
@@ -121,11 +126,11 @@ class JobInFlight:
     @property
     def steps_left(self) -> int:
         """Remaining steps; those that the request asks for until the pipeline has computed its own."""
-        return (self.steps or self.job.parameters.num_inference_steps) - self.steps_done
+        return (self.steps or self.job.parameters.total_steps) - self.steps_done
 
     @property
     def step_kind(self) -> tuple[object, ...]:
         """What the seconds of one of its steps are learned for."""
-        parameters = self.job.parameters
+        parameters = self.stage
         kind = None if parameters.guidance is None else parameters.guidance.kind
         return ("step", parameters.model, parameters.mode, parameters.width, parameters.height, kind)

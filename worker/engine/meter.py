@@ -26,6 +26,7 @@ class _Served:
     jobs: tuple[JobInFlight, ...]
     rows: tuple[int, ...]
     entry: str
+    model: str
     kind: Hashable
     is_denoiser: bool
 
@@ -62,6 +63,7 @@ class CallMeter:
             jobs=tuple(group),
             rows=tuple(call.rows for call in calls),
             entry=first.entry,
+            model=group[0].stage.model,
             kind=kind_of(group[0], first),
             is_denoiser=self._residency.is_denoiser(first.module),
         )
@@ -82,7 +84,7 @@ class CallMeter:
         rows = sum(served.rows)
         self.costs.learn(served.kind, rows, seconds)
         if served.is_denoiser and self._on_call is not None:
-            self._on_call(served.jobs[0].job.parameters.model, rows)
+            self._on_call(served.model, rows)
         for job, own_rows in zip(served.jobs, served.rows, strict=True):
             share, usage = seconds * own_rows / rows, job.usage
             job.coroutine.used_seconds += share
@@ -108,4 +110,4 @@ def kind_of(job: JobInFlight, wait: Call | Turn | None) -> Hashable:
     """What the seconds of a call are learned for."""
     if isinstance(wait, Call):
         return (id(wait.module), wait.entry, wait.shape)
-    return (job.job.parameters.model, wait.stage if wait is not None else "")
+    return (job.stage.model, wait.stage if wait is not None else "")

@@ -14,6 +14,7 @@ import torch
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
+from contracts.requests.parameters import JobParameters
 from worker.adapters.attention_hooks import Span
 from worker.adapters.cache import AdapterSet
 from worker.engine.job import JobInFlight, Placed
@@ -45,12 +46,21 @@ class Residency:
     def remove(self, job: JobInFlight) -> None:
         """A job has ended: its model is not in use by it any more, and its adapters may be evicted."""
         self._jobs.remove(job)
+        self._let_go(job)
+
+    def begin_stage(self, job: JobInFlight, stage: JobParameters) -> None:
+        """A job goes on with another model: the one that it had may leave the device, and its adapters too."""
+        job.stage, job.adapters, job.step_used_seconds = stage, AdapterSet(), None
+        self._let_go(job)
+
+    def _let_go(self, job: JobInFlight) -> None:
+        """A job needs its model no more, nor what it has kept on the device."""
         self._waits.clear()
         self.keep(job, 0)
         if job.placed is not None:
-            self._pool.release(job.job.parameters.model)
-            job.placed.model.adapters.evict(keep=self.adapter_sets(job.placed.model))
-            job.placed = None
+            model, job.placed = job.placed.model, None
+            self._pool.release(model.spec.id)
+            model.adapters.evict(keep=self.adapter_sets(model))
 
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
         """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
@@ -74,7 +84,7 @@ class Residency:
         """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""
         if job.placed is not None:
             return job.placed.turn
-        wanted = job.job.parameters.model
+        wanted = job.stage.model
         return self._turn if self._model is not None and self._model.spec.id == wanted else wanted
 
     def max_images(self, job: JobInFlight) -> int:
@@ -82,7 +92,7 @@ class Residency:
         images, placed = job.job.parameters.num_images, job.placed
         if placed is None or not placed.plan.fits:
             return images
-        return max(images, self._pool.images_with_room(job.job.parameters.model, placed.plan))
+        return max(images, self._pool.images_with_room(job.stage.model, placed.plan))
 
     def move_seconds(self, turn: Hashable) -> float:
         """Predicted seconds to set the device up for a turn: weights on demand, and those that left the device."""
@@ -107,7 +117,7 @@ class Residency:
         if job.placed is not None:
             return False
         if job.job.id not in self._waits:
-            self._waits[job.job.id] = self._pool.must_wait(job.job.parameters)
+            self._waits[job.job.id] = self._pool.must_wait(job.stage)
         return self._waits[job.job.id]
 
     def place(self, job: JobInFlight) -> LoadedModel:
@@ -116,7 +126,7 @@ class Residency:
         Raises:
             JobFailed, NotPrepared, torch.OutOfMemoryError: as `Pool.ready`.
         """
-        parameters = job.job.parameters
+        parameters = job.stage
         with self._moving():
             if job.placed is not None:
                 self._pool.release(parameters.model)
@@ -140,7 +150,7 @@ class Residency:
         if placed is None or (self._turn == placed.turn and placed.plan.peak_bytes <= self._room_bytes):
             return
         with self._moving():
-            self._pool.place_again(job.job.parameters.model, placed.plan)
+            self._pool.place_again(job.stage.model, placed.plan)
         self._hook(job)
 
     def leave(self) -> None:
@@ -153,7 +163,7 @@ class Residency:
 
     def step_down(self, job: JobInFlight) -> bool:
         """After memory ran out: whether `place` gives the job a smaller plan now, as it does once for each job."""
-        parameters = job.job.parameters
+        parameters = job.stage
         failed = self._pool.step_down(parameters, parameters.num_images)
         if failed is None or job.usage.failed_plans:
             return False

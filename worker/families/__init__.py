@@ -18,6 +18,8 @@ qwen_parts.py      what these three share
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL
+sdxl_parts.py      what it shares with its refiner
+sdxl_refiner.py    the refiner of Stable Diffusion XL
 z_image.py         Z-Image and Z-Image-Turbo
 """
 
@@ -52,6 +54,7 @@ class GenerationInputs:
         references: reference images, each of its own size.
         image_prompts: of each IP-Adapter, its images as they came.
         image_prompt_masks: of each IP-Adapter, where it acts, of the output's size; None: everywhere.
+        latents: that the stage before has made, in which this one goes on; None in the first stage.
     """
 
     job: JobParameters
@@ -61,6 +64,7 @@ class GenerationInputs:
     references: Sequence[Image.Image] = ()
     image_prompts: Sequence[Sequence[Image.Image]] = ()
     image_prompt_masks: Sequence[Image.Image | None] = ()
+    latents: torch.Tensor | None = None
 
     @property
     def texts(self) -> dict[str, str]:
@@ -246,6 +250,7 @@ class DiffusersFamily:
         denoiser: name of the component that runs at every step.
         denoiser_class: its class.
         repeated_blocks: classes of the blocks that it repeats; these are compiled.
+        absent: components that the pipeline class takes, and its checkpoints do not have.
         t5: name of the T5 encoder's component; None if there is none.
         encoding: how prompts become embeddings.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
@@ -276,6 +281,7 @@ class DiffusersFamily:
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
     load_others: Callable[[Path], dict[str, Any]] = _no_others
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
+    absent: frozenset[str] = frozenset()
 
     @property
     def shares_layers(self) -> bool:

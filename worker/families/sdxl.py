@@ -17,32 +17,31 @@ from worker.families import (
     first_difference,
     single_or_list,
 )
+from worker.families.sdxl_parts import negative_prompt, rescale, usual_arguments
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
     """Return the arguments of an SDXL pipeline."""
-    job = inputs.job
-    return {
-        "num_inference_steps": job.num_inference_steps,
-        "guidance_scale": inputs.guidance_scale,
-        "original_size": job.original_size or (job.height, job.width),
-        "crops_coords_top_left": job.crops_coords_top_left or (0, 0),
-        "target_size": job.target_size or (job.height, job.width),
-        **_BY_MODE[job.mode](inputs),
-    }
+    return {**usual_arguments(inputs), **_BY_MODE[inputs.job.mode](inputs), **_handing_over(inputs)}
+
+
+def _handing_over(inputs: GenerationInputs) -> dict[str, Any]:
+    """Arguments with which the call stops where a refiner goes on."""
+    refiner = inputs.job.refiner
+    return {} if refiner is None else {"denoising_end": refiner.switch_at, "output_type": "latent"}
 
 
 def _txt2img(inputs: GenerationInputs) -> dict[str, Any]:
-    return {**inputs.size, **_rescale(inputs)}
+    return {**inputs.size, **rescale(inputs)}
 
 
 def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
     # The pipeline takes no size: its output has the size of the image.
-    return {**inputs.start, **_rescale(inputs)}
+    return {**inputs.start, **rescale(inputs)}
 
 
 def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
-    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **_rescale(inputs)}
+    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **rescale(inputs)}
 
 
 def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
@@ -54,24 +53,11 @@ def _controlnet_img2img(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
-    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **_control(inputs), **_rescale(inputs)}
+    return {**inputs.size, **inputs.start, **inputs.inpaint_mask, **_control(inputs), **rescale(inputs)}
 
 
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
     return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
-
-
-def _rescale(inputs: GenerationInputs) -> dict[str, Any]:
-    return {"guidance_rescale": inputs.job.guidance_rescale or 0.0}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    """Pass none if the model was trained with zeros for an absent negative prompt: the pipeline makes them."""
-    if inputs.guidance_scale <= 1 or (
-        inputs.job.negative_prompt is None and config["force_zeros_for_empty_prompt"]
-    ):
-        return None
-    return inputs.negative_prompt
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
@@ -129,7 +115,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt", "prompt_2"),
         option_fields=("clip_skip",),
         negative_option_fields=(),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_prompt,
         results={"prompt_embeds": 0, "pooled_prompt_embeds": 2},
         constants={"do_classifier_free_guidance": False},
     ),

@@ -9,6 +9,7 @@ step_hashes.py   hashes of the latents after each step
 inpainting.py    crops around a mask, pastes the result back, blends it in
 prompt_reading.py tokens of the job's prompts
 infotext.py      the line of parameters that A1111's web UI writes
+stages.py        what passes from one stage of a job to the next
 receipts.py      the receipt of a job, and the metadata of its files
 outputs.py       the result of a job; encodes and stores its images
 warm_up.py       one discarded image that compiles a model

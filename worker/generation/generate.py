@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.jobs.receipt import CacheUse, Receipt
 from contracts.jobs.records import JobError, Measured
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
 from worker.checkpoints.places import NotPrepared
-from worker.encoding.encoder import PromptEncoder
 from worker.engine.coroutine import Compute, Intercept
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight, Usage
@@ -33,6 +33,8 @@ from worker.generation.guidance import JobGuidance
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
 from worker.generation.prompt_reading import token_counts
+from worker.generation.receipts import StageUse
+from worker.generation.stages import Progress, kept_bytes, latent_space_of, later_steps, require_steps
 from worker.generation.step_hashes import StepHashes
 from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
@@ -43,9 +45,6 @@ from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRe
 from worker.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
-
-#: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
-_KEPT_BYTES_A_PIXEL = 8
 
 
 class JobGeneration:
@@ -82,6 +81,7 @@ class JobGeneration:
         self._may_show = may_show
         self._predicted_calls = 0
         self._step_hashes = StepHashes() if hashes_steps else None
+        self._stages = self._parameters.stages
 
     def run(self) -> JobResult:
         """Generate; where memory runs out outside of a call that can be made again, once more with a smaller plan.
@@ -111,75 +111,124 @@ class JobGeneration:
                 return JobResult("failed", error=failure)
 
     def _generate(self) -> JobResult:
-        """Make one attempt."""
-        job, parameters, timer = self._flight, self._parameters, self.timer
-        job.steps_done = 0
+        """Make one attempt: every stage with a model of its own."""
+        job, parameters = self._flight, self._parameters
+        job.steps_done = job.steps = 0
         if self._step_hashes is not None:
             self._step_hashes.begin()
+        done = Progress([torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds])
+        for stage in self._stages:
+            if job.stage is not stage:
+                self._engine.residency.begin_stage(job, stage)
+            self._run_stage(stage, done)
+            if done.non_finite:
+                message = "the model's output contains NaN or infinite values"
+                return JobResult.failed(
+                    FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales"
+                )
+        receipt = self._receipt(done).model_copy(update=done.tokens)
+        hashes = () if self._step_hashes is None else self._step_hashes.of_images
+        measured = _measured(job.usage)
+        return JobResult("generated", images=done.images, receipt=receipt, measured=measured, step_hashes=hashes)
+
+    def _run_stage(self, stage: JobParameters, done: Progress) -> None:
+        """Run one stage. Nothing refers to its model afterwards: it may have to make room for the next one's."""
+        job, timer = self._flight, self.timer
         # The model, placed by its memory plan.
         job.coroutine.take_turn("load")
         load_started_at = time.perf_counter()
         model = self._engine.residency.place(job)
-        job.usage.load_seconds += time.perf_counter() - load_started_at
+        if stage is self._parameters:  # what is learned of it is learned for the job's model
+            job.usage.load_seconds += time.perf_counter() - load_started_at
+        self._check_latent_space(model, done)
         timer.end_stage("load")
 
-        # The job's adapters.
+        # The stage's adapters.
         with torch.inference_mode(mode=False), torch.no_grad():
             keep = self._engine.residency.adapter_sets(model)
-            loaded = model.adapters.load(parameters.loras, keep=keep)
-            job.adapters = model.with_inversions(loaded, parameters)
-        counted = with_counts(parameters, job.adapters.inversions)
-        tokens = token_counts(model.base, model.spec.family_spec, counted)
+            loaded = model.adapters.load(stage.loras, keep=keep)
+            job.adapters = model.with_inversions(loaded, stage)
+        if stage is self._parameters:
+            counted = with_counts(stage, job.adapters.inversions)
+            done.tokens = token_counts(model.base, model.spec.family_spec, counted)
         timer.end_stage("load_adapters")
 
         # Input images, cropped around the mask if the job wants that.
-        inputs = read_inputs(parameters, self._storage)
-        crop = inpainting.find_crop(inputs.mask, parameters.padding_mask_crop)
+        if done.inputs is None:
+            done.inputs = read_inputs(stage, self._storage)
+            done.crop = inpainting.find_crop(done.inputs.mask, stage.padding_mask_crop)
+        inputs = replace(done.inputs, job=stage, latents=done.latents)
         timer.end_stage("read_inputs")
 
         # Prompts to embeddings.
         job.coroutine.take_turn("encode_prompt")
-        encoder = model.encoder(job.adapters, self._job.owner)
-        embeddings = encoder.encode(inpainting.crop_inputs(inputs, crop))
-        self._pool.count_look_ups(model, encoder)
-        self._engine.residency.end_stage()
-        job.adapters = model.with_image_prompts(job.adapters, inpainting.crop_inputs(inputs, crop))
-        self._engine.residency.keep(job, _kept_bytes(parameters, embeddings))
+        cropped = inpainting.crop_inputs(inputs, done.crop)
+        embeddings = self._encode(model, cropped, done)
+        job.adapters = model.with_image_prompts(job.adapters, cropped)
+        self._engine.residency.keep(job, kept_bytes(stage, embeddings))
         timer.end_stage("encode_prompt")
 
         # Noise to latents to images.
-        generated, non_finite = self._denoise_and_decode(model, inpainting.crop_inputs(inputs, crop), embeddings)
+        result = self._denoise_and_decode(
+            model, stage, inpainting.crop_inputs(inputs, done.crop), embeddings, done
+        )
+        if stage is self._stages[-1]:
+            # Outside the mask the result is the input image, pixel for pixel.
+            done.images = inpainting.restore([to_pil(image) for image in result], inputs, done.crop)
+            timer.end_stage("decode")
+        else:
+            done.latents = result
+        done.uses.append(StageUse.of(job, model))
 
-        # Outside the mask the result is the input image, pixel for pixel.
-        images = inpainting.restore(generated, inputs, crop)
-        timer.end_stage("decode")
-        if non_finite:
-            message = "the model's output contains NaN or infinite values"
-            return JobResult.failed(FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales")
-        receipt = self._receipt(model, encoder).model_copy(update=tokens)
-        hashes = () if self._step_hashes is None else self._step_hashes.of_images
-        measured = _measured(self._flight.usage)
-        return JobResult("generated", images=images, receipt=receipt, measured=measured, step_hashes=hashes)
+    def _check_latent_space(self, model: LoadedModel, done: Progress) -> None:
+        """Refuse a model whose latents are not those of the stage before."""
+        space = latent_space_of(model.base.vae)
+        if done.latents is not None and space != done.latent_space:
+            message = f"{model.spec.id} cannot go on with latents of {self._parameters.model}: their VAEs differ"
+            raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
+        done.latent_space = space
+
+    def _encode(self, model: LoadedModel, inputs: GenerationInputs, done: Progress) -> Mapping[str, Any]:
+        """The prompts as arguments of the pipeline call."""
+        encoder = model.encoder(self._flight.adapters, self._job.owner)
+        embeddings = encoder.encode(inputs)
+        self._pool.count_look_ups(model, encoder)
+        self._engine.residency.end_stage()
+        look_ups = encoder.owners_cache_use
+        was_ahead = self._pool.prompts_ahead.was_encoded(self._parameters, self._job.owner)
+        ahead = min(encoder.cache_use.ahead, look_ups.misses) if was_ahead else 0
+        before = done.embeddings
+        done.embeddings = CacheUse(
+            hits=before.hits + look_ups.hits, misses=before.misses + look_ups.misses, ahead=before.ahead + ahead
+        )
+        return embeddings
 
     def _denoise_and_decode(
-        self, model: LoadedModel, inputs: GenerationInputs, embeddings: Mapping[str, Any]
-    ) -> tuple[list[Image.Image], frozenset[int]]:
+        self,
+        model: LoadedModel,
+        stage: JobParameters,
+        inputs: GenerationInputs,
+        embeddings: Mapping[str, Any],
+        done: Progress,
+    ) -> Any:
         """Call the pipeline: one image per seed, with previews and the step cache as the job wants them.
 
         Returns:
-            The images, and the indexes of those whose latents were not finite.
+            The images, or the latents that the next stage goes on with; notes whether they were finite.
         """
-        job, parameters = self._flight, self._parameters
-        controlnets = [control.controlnet for control in parameters.controls]
-        pipeline = model.pipeline(parameters.mode, parameters.scheduler, controlnets, view, parameters.vae)
+        job, steps_before = self._flight, self._flight.steps_done
+        controlnets = [control.controlnet for control in stage.controls]
+        pipeline = model.pipeline(stage.mode, stage.scheduler, controlnets, view, stage.vae)
         refuse_editing(type(pipeline))
+        later = later_steps(self._parameters, stage, pipeline.scheduler)
         emitter = self._preview_emitter(pipeline, model)
         step_cache = None
-        if parameters.speed == "fast":
+        if stage.speed == "fast":
             step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
-        listener = StepListener(pipeline, job, self._watch, self.timer, emitter, step_cache, self._step_hashes)
+        observers = (self._watch, self.timer, emitter, step_cache, self._step_hashes)
+        listener = StepListener(pipeline, job, *observers, later_steps=later)
         make_call: Intercept = _compute if step_cache is None else step_cache
-        if parameters.guidance is not None:
+        if stage.guidance is not None:
             make_call = JobGuidance(
                 job,
                 model.denoiser,
@@ -188,22 +237,20 @@ class JobGeneration:
                 inner=make_call,
             )
             # The pipeline's own would rescale what the guider has guided.
-            inputs = replace(inputs, job=parameters.model_copy(update={"guidance_rescale": 0.0}))
+            inputs = replace(inputs, job=stage.model_copy(update={"guidance_rescale": 0.0}))
         job.coroutine.intercept = self._timed(make_call)
+        arguments = {"num_images_per_prompt": 1, "output_type": "pt", **model.family.arguments(inputs)}
         try:
-            result = pipeline(
-                **{"num_images_per_prompt": 1, **model.family.arguments(inputs)},
-                **embeddings,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds],
-                output_type="pt",
-            )
+            result = pipeline(**arguments, **embeddings, generator=list(done.generators))
         finally:
             listener.close()
             job.coroutine.intercept = None
             if emitter is not None:
                 emitter.close()
+        require_steps(self._parameters, stage, job.steps_done - steps_before)
         self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
-        return [to_pil(image) for image in result.images], listener.non_finite_images
+        done.non_finite = bool(listener.non_finite_images)
+        return result.images
 
     def _timed(self, make_call: Intercept) -> Intercept:
         """What stands before each call of a view: the stage that encodes the inputs ends at the first step's."""
@@ -234,15 +281,12 @@ class JobGeneration:
             may_show=self._may_show,
         )
 
-    def _receipt(self, model: LoadedModel, encoder: PromptEncoder) -> Any:
+    def _receipt(self, done: Progress) -> Receipt:
         self._engine.note_memory(self._flight)
-        look_ups = encoder.owners_cache_use
-        was_ahead = self._pool.prompts_ahead.was_encoded(self._parameters, self._job.owner)
-        ahead = min(encoder.cache_use.ahead, look_ups.misses) if was_ahead else 0
         return receipts.make_receipt(
             self._flight,
-            model,
-            embeddings=look_ups.model_copy(update={"ahead": ahead}),
+            done.uses,
+            embeddings=done.embeddings,
             budget_bytes=self._pool.plan_selector.size_bytes,
             predicted_calls=self._predicted_calls,
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
@@ -259,14 +303,6 @@ def _measured(usage: Usage) -> Measured:
         return Measured(usage.denoise_seconds, usage.load_seconds)
     call_images = usage.call_images / usage.calls
     return Measured(usage.denoise_seconds, usage.load_seconds, call_images, usage.image_rows)
-
-
-def _kept_bytes(parameters: JobParameters, embeddings: Mapping[str, Any]) -> int:
-    """What a job keeps between its calls: embeddings, latents, and what its scheduler and inputs are made of."""
-    tensors: list[torch.Tensor] = [
-        part for value in embeddings.values() for part in (value if isinstance(value, list) else [value])
-    ]
-    return sum(tensor.nbytes for tensor in tensors) + parameters.pixels * _KEPT_BYTES_A_PIXEL
 
 
 def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:

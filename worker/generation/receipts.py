@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from contracts.jobs.receipt import CacheUse, MemoryUse, Receipt
+from contracts.jobs.receipt import CacheUse, MemoryUse, Receipt, Weights
 from contracts.memory.plan import Placement, Plan
+from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
 from worker.engine.job import JobInFlight
 from worker.generation.infotext import infotext
@@ -56,9 +58,50 @@ def library_versions() -> Mapping[str, str]:
     return versions
 
 
+@dataclass(frozen=True)
+class StageUse:
+    """What one stage of a job has used, noted at its end.
+
+    Attributes:
+        model: its weights.
+        applied: fields of the receipt about ControlNets and adapters.
+        placement: component -> where it was.
+        plan: that it was placed by.
+        computed: fields of the receipt about device, dtype and kernels.
+    """
+
+    model: Weights
+    applied: Mapping[str, Any]
+    placement: Mapping[str, str]
+    plan: Plan | None
+    computed: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, job: JobInFlight, model: LoadedModel) -> StageUse:
+        """Note what the job's present stage uses."""
+        controls, prompts = job.stage.controls, job.adapters.image_prompts
+        applied = {
+            "loras": job.adapters.weights,
+            "controlnets": [
+                model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in controls
+            ],
+            "vae": model.vaes.weights(job.stage.vae),
+            "ip_adapters": [prompt.weights for prompt in prompts],
+            "textual_inversions": [inversion.weights for inversion in job.adapters.inversions],
+            "image_encoders": [prompt.encoder for prompt in prompts],
+        }
+        computed = {
+            "device": describe_device(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "kernels": dict(model.kernels.used),
+        }
+        placement = model.locations([control.controlnet for control in controls], job.stage.vae)
+        return cls(model.weights, applied, placement, model.placement.plan, computed)
+
+
 def make_receipt(
     job: JobInFlight,
-    model: LoadedModel,
+    stages: Sequence[StageUse],
     *,
     embeddings: CacheUse,
     budget_bytes: int,
@@ -67,25 +110,23 @@ def make_receipt(
     worker: str,
 ) -> Receipt:
     """Return the receipt of a job whose images have been generated; the seconds of writing are added later."""
-    parameters, usage, plan = job.job.parameters, job.usage, model.placement.plan
-    controlnets = [control.controlnet for control in parameters.controls]
+    parameters, usage, first = job.job.parameters, job.usage, stages[0]
+    plans = [stage.plan for stage in stages if stage.plan is not None]
+    plan = join_stages(plans) if plans else None
     return Receipt(
         parameters=parameters,
         seeds=parameters.seeds,
-        model=model.weights,
-        loras=job.adapters.weights,
-        controlnets=[
-            model.controlnet_weights(control.controlnet, control.conditioning_scale)
-            for control in parameters.controls
-        ],
-        vae=model.vaes.weights(parameters.vae),
-        ip_adapters=[prompt.weights for prompt in job.adapters.image_prompts],
-        textual_inversions=[inversion.weights for inversion in job.adapters.inversions],
-        image_encoders=[prompt.encoder for prompt in job.adapters.image_prompts],
+        model=first.model,
+        refiner=stages[-1].model if parameters.refiner is not None else None,
+        **first.applied,
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,
         joined=usage.joined,
-        placement=model.locations(controlnets, parameters.vae),
+        placement={
+            f"{'refiner:' if number else ''}{name}": place
+            for number, stage in enumerate(stages)
+            for name, place in stage.placement.items()
+        },
         memory=MemoryUse(
             plan="" if plan is None else plan.name,
             budget_bytes=budget_bytes,
@@ -96,9 +137,7 @@ def make_receipt(
         predicted_calls=predicted_calls,
         deviations=_deviations(plan, parameters),
         embeddings=embeddings,
-        device=describe_device(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
-        kernels=dict(model.kernels.used),
+        **first.computed,
         versions=dict(library_versions()),
         timings=dict(timings),
         worker=worker,

@@ -70,8 +70,14 @@ class StepListener:
         emitter: PreviewEmitter | None,
         step_cache: StepCache | None,
         hashes: StepHashes | None = None,
+        later_steps: int = 0,
     ) -> None:
-        """Listen from now on; the scheduler is the job's own."""
+        """Listen from now on; the scheduler is the job's own.
+
+        Args:
+            later_steps: of the job's further stages, as far as they are known yet.
+        """
+        self._steps_before, self._later_steps = job.steps_done, later_steps
         self._pipeline, self._job, self._watch, self._timer = pipeline, job, watch, timer
         self._emitter, self._step_cache, self._hashes = emitter, step_cache, hashes
         self._finite: torch.Tensor | None = None
@@ -96,13 +102,14 @@ class StepListener:
     def _end_step(self, result: Any) -> Any:
         job = self._job
         job.steps_done += 1
-        job.steps = self.steps
+        last = self._steps_before + self.steps
+        job.steps = last + self._later_steps
         if self._step_cache is not None:
             self._step_cache.end_step()
         latents = result[0]
         if self._hashes is not None:
             self._hashes.end_step(latents)
-        if job.steps_done == job.steps:
+        if job.steps_done == last:
             self._timer.end_stage("denoise")
             result = self._finite_result(result)
         if self._emitter is not None:

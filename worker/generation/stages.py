@@ -1,0 +1,102 @@
+"""What passes from one stage of a job to the next: latents, the inputs that were read, and counts of steps.
+
+Knows schedulers, but neither models nor pipelines.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.receipt import CacheUse
+from contracts.requests.parameters import JobParameters
+from worker.families import GenerationInputs
+from worker.generation.inpainting import Box
+from worker.generation.receipts import StageUse
+
+#: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
+_KEPT_BYTES_A_PIXEL = 8
+
+
+@dataclass
+class Progress:
+    """What the stages of one attempt have made so far.
+
+    Attributes:
+        inputs: of the job, once they have been read.
+        crop: that is generated of them.
+        generators: one for each image, which all stages draw from.
+        latents: that the last stage has made.
+        latent_space: settings of the VAE whose latents they are.
+        images: of the job, made by its last stage.
+        non_finite: whether values of an image were not finite.
+        uses: what each stage used.
+        embeddings: look-ups of the owner's prompts.
+        tokens: fields of the receipt about the prompts.
+    """
+
+    generators: Sequence[torch.Generator]
+    inputs: GenerationInputs | None = None
+    crop: Box | None = None
+    latents: torch.Tensor | None = None
+    latent_space: tuple[Any, ...] = ()
+    images: Sequence[Image.Image] = ()
+    non_finite: bool = False
+    uses: list[StageUse] = field(default_factory=list)
+    embeddings: CacheUse = field(default_factory=CacheUse)
+    tokens: dict[str, Any] = field(default_factory=dict)
+
+
+def latent_space_of(vae: Any) -> tuple[Any, ...]:
+    """Return what must be equal for one model to go on with the latents of another."""
+    names = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    return tuple(vae.config.get(name) for name in names)
+
+
+def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any) -> int:
+    """Return the steps that the job's refiner will make after this stage, counted with this stage's scheduler.
+
+    As `StableDiffusionXLImg2ImgPipeline.get_timesteps` of diffusers counts them.
+
+    Raises:
+        JobFailed: there would be none, which depends on how the scheduler spreads its steps.
+    """
+    refiner = job.refiner
+    if refiner is None or stage is not job:
+        return 0
+    twin = copy.deepcopy(scheduler)
+    twin.set_timesteps(refiner.steps or job.num_inference_steps)
+    trained = twin.config.num_train_timesteps
+    count = int((twin.timesteps < round(trained - refiner.switch_at * trained)).sum())
+    if not count:
+        raise _without_steps(refiner.model, job, "lower refiner.switch_at, or raise refiner.steps")
+    return count + (twin.order == 2 and count % 2 == 0)
+
+
+def require_steps(job: JobParameters, stage: JobParameters, steps: int) -> None:
+    """Refuse what a stage without a step has made.
+
+    Raises:
+        JobFailed: the scheduler gave it none.
+    """
+    if not steps and job.refiner is not None:
+        raise _without_steps(stage.model, job, "raise refiner.switch_at, strength or num_inference_steps")
+
+
+def _without_steps(model: str, job: JobParameters, remedy: str) -> JobFailed:
+    message = f"{model} has no step to run as scheduler {job.scheduler} spreads them: {remedy}"
+    return JobFailed(FailureCode.INTERNAL, message)
+
+
+def kept_bytes(parameters: JobParameters, embeddings: Mapping[str, Any]) -> int:
+    """Return what a job keeps between its calls: embeddings, latents, what its scheduler and inputs are of."""
+    tensors: list[torch.Tensor] = [
+        part for value in embeddings.values() for part in (value if isinstance(value, list) else [value])
+    ]
+    return sum(tensor.nbytes for tensor in tensors) + parameters.pixels * _KEPT_BYTES_A_PIXEL
