@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
+from contracts.requests.refining import refiners_of
 from contracts.requests.schema import REQUESTS, JobRequest
 from contracts.requests.vaes import vae_ids
 
@@ -149,6 +150,7 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
     _restrict_ids(schema, "textual_inversions", "name", inversion_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
+    _restrict_refiner(schema, [row.id for row in refiners_of(model, catalogue)])
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
 
@@ -196,6 +198,15 @@ def _restrict_guidance(schema: Schema, model: ModelSpec) -> None:
     if "layers" in options and model.guidance_layers is not None:
         layers = dereference(schema, options["layers"])
         layers["items"] |= {"minimum": 0, "maximum": model.guidance_layers - 1}
+
+
+def _restrict_refiner(schema: Schema, ids: list[str]) -> None:
+    """Restrict the refiner to these models; without any, or in a task without one, remove the field."""
+    if ids and "refiner" in schema["properties"]:
+        schema["$defs"]["Refiner"]["properties"]["model"]["enum"] = ids
+        return
+    schema["properties"].pop("refiner", None)
+    schema["$defs"].pop("Refiner", None)
 
 
 def _used_fields(task: Task, model: ModelSpec) -> frozenset[str]:

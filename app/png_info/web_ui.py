@@ -43,6 +43,13 @@ _PAIRS = {
     "crops_coords_top_left": "Crops coords top left",
     "target_size": "Target size",
 }
+#: Field of a refiner -> its name here.
+_REFINER = {
+    "switch_at": "Refiner switch at",
+    "steps": "Refiner steps",
+    "aesthetic_score": "Refiner aesthetic score",
+    "negative_aesthetic_score": "Refiner negative aesthetic score",
+}
 _NAMES = {
     "prompt": _PROMPT,
     "negative_prompt": _NEGATIVE,
@@ -51,6 +58,7 @@ _NAMES = {
     "references": REFERENCES,
     "controls": f"{CONTROLNET}0",
     "ip_adapters": f"{IP_ADAPTER}0",
+    "refiner": "Refiner",
     **_NUMBERS,
     **_TEXTS,
     **_PAIRS,
@@ -88,7 +96,7 @@ def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> 
     units = {name for name in found if UNIT.fullmatch(name)}
     pairs = {field: [found.pop(f"{name}-{n}", None) for n in (1, 2)] for field, name in _PAIRS.items()}
     draft.fields = {field: [int(str(side)) for side in pair] for field, pair in pairs.items() if None not in pair}
-    draft.leave(found.keys() - {*_NAMES.values()} - _SILENT - units)
+    draft.leave(found.keys() - {*_NAMES.values(), *_REFINER.values()} - _SILENT - units)
     draft.fields |= {field: found[name] for field, name in _TEXTS.items() if name in found}
     for field, name in _NUMBERS.items():
         if name in found:
@@ -104,6 +112,7 @@ def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> 
     _read_batch(draft, found)
     _choose_task(draft, found)
     _choose_model(draft, found, catalogue)
+    _read_refiner(draft, found, catalogue)
     read_images(draft, found, catalogue)
     return draft
 
@@ -138,6 +147,14 @@ def _choose_task(draft: Draft, found: dict[str, Any]) -> None:
         draft.task = Task.INPAINT
     elif "strength" in draft.fields:
         draft.task = Task.IMG2IMG
+
+
+def _read_refiner(draft: Draft, found: dict[str, Any], catalogue: Catalogue) -> None:
+    if not found.get("Refiner"):
+        return
+    numbers = {field: read_number(found.get(name)) for field, name in _REFINER.items()}
+    given = {field: number for field, number in numbers.items() if number is not None}
+    draft.fields["refiner"] = {"model": model_named(found["Refiner"], catalogue), **given}
 
 
 def _choose_model(draft: Draft, found: dict[str, Any], catalogue: Catalogue) -> None:

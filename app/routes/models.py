@@ -20,6 +20,7 @@ from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
 from contracts.requests.guidance import Guidance, with_defaults
+from contracts.requests.refining import refiners_of
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.vaes import vae_ids
 
@@ -65,6 +66,7 @@ class ModelView(BaseModel):
     textual_inversions: list[str] = Field(
         description="Ids of the textual inversions that work with it, uploaded ones included."
     )
+    refiners: list[str] = Field(description="Ids of the models that can be its `refiner`.")
     prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
     warm: bool = Field(description="Whether any worker has the model loaded.")
     warm_on: list[str] = Field(
@@ -143,6 +145,7 @@ def _model(
         "ip_adapters": ip_adapter_ids(row, catalogue),
         "vaes": vae_ids(row, catalogue),
         "textual_inversions": inversion_ids(row, catalogue),
+        "refiners": [refiner.id for refiner in refiners_of(row, catalogue)],
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],

@@ -19,7 +19,8 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"textual_inversions", "guidance", "response_format", "webhook", "metadata", "cancel_on_disconnect"}
+    | {"textual_inversions", "guidance", "refiner", "response_format", "webhook", "metadata"}
+    | {"cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {
@@ -50,6 +51,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         metavar="KIND[:OPTION=NUMBER,...]",
         help="another way to guide than plain guidance, such as apg:eta=0.5 or slg:layers=7+8 (GET /v1/models/ID)",
     )
+    group.add_argument(
+        "--refiner",
+        type=_read_refiner,
+        metavar="MODEL[:SWITCH_AT]",
+        help="a second model that runs the last steps, from this share of the noise schedule on (0.8)",
+    )
     group.add_argument("--webhook", metavar="URL", help="https: address that the job's end is posted to")
     group.add_argument(
         "--metadata",
@@ -66,6 +73,8 @@ def read_request_options(arguments: argparse.Namespace) -> Json:
     body = {name: getattr(arguments, name) for name in _fields() if getattr(arguments, name) is not None}
     if arguments.guidance:
         body["guidance"] = arguments.guidance
+    if arguments.refiner:
+        body["refiner"] = arguments.refiner
     if arguments.webhook:
         body["webhook"] = {"url": arguments.webhook}
     if arguments.metadata:
@@ -130,6 +139,14 @@ def _check_range(field: Json, value: object) -> None:
     if is_below or (highest is not None and value > highest):
         above = "more than " if "exclusiveMinimum" in field else ""
         raise argparse.ArgumentTypeError(f"must be {above}{lowest} to {highest}, got {value}")
+
+
+def _read_refiner(text: str) -> Json:
+    model, separator, share = text.partition(":")
+    try:
+        return {"model": model, **({"switch_at": float(share)} if separator else {})}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be MODEL or MODEL:SHARE, such as :0.8, got {text!r}") from None
 
 
 def _read_boolean(text: str) -> bool:

@@ -10,6 +10,7 @@ estimate.py           one strategy for one workload: its plan, and what it costs
 stage_bytes.py        bytes on the device in each stage, with every component placed
 seconds.py            how long weights take to move
 card.py               what a card of some size gives plans
+stages.py             one plan over all stages of a job
 moves.py              what a plan costs in moves over a sequence of calls
 planner.py            the best plan for a workload within a budget, and a worker's capacity
 """

@@ -115,7 +115,8 @@ class Plan(BaseModel):
     )
     fp8: bool = Field(description="Whether the denoiser's weights are stored in 8 bits, which changes images.")
     stage_bytes: dict[str, int] = Field(
-        description="`encode`, `denoise`, `decode` -> bytes on the device, weights and activations."
+        description="`encode`, `denoise`, `decode`, and of a refiner `refiner:encode`, … -> bytes on the "
+        "device, weights and activations."
     )
     activation_bytes: int = Field(description="Bytes beyond the weights, in the stage that needs most of them.")
     peak_bytes: int = Field(description="Maximum of device memory over all stages, in bytes.")

@@ -59,6 +59,10 @@ def refiner_problems(
         return
     yield from _model_problems(request, model, row, rules)
     yield from _step_problems(refiner, rules)
+    most = SCHEDULERS[rules.scheduler].max_steps if rules.scheduler in SCHEDULERS else None
+    if refiner.steps is not None and most is not None and refiner.steps > most:
+        message = f"must be at most {most} with scheduler {rules.scheduler}, got {refiner.steps}"
+        yield FieldProblem("refiner.steps", message, f"1–{most}")
     scale = value_of(request, model, "guidance_scale")
     is_guided = isinstance(scale, int | float) and scale > model.family_spec.guidance_off
     if "negative_aesthetic_score" in refiner.model_fields_set and not is_guided:

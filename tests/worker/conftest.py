@@ -21,6 +21,7 @@ from tests.support.flux_tools import with_flux_tools
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
 from tests.support.qwen_edits import small_references, with_qwen_edits
+from tests.support.refiner import with_refiner_row
 from tests.support.untrained import with_untrained
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from tests.support.workers import close_connections
@@ -104,6 +105,18 @@ def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
 def tools_pool(flux_tools: Catalogue) -> Pool:
     """One pool for the tests of the FLUX.1 tools and of Qwen-Image's edits."""
     return Pool(flux_tools, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def refined(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
+    """The same as `catalogue`, with a small refiner for the SDXL model."""
+    return with_refiner_row(catalogue, weights_folder)
+
+
+@pytest.fixture(scope="session")
+def refined_pool(refined: Catalogue) -> Pool:
+    """One pool for the tests of the refiner."""
+    return Pool(refined, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         **{_title(name): _value(getattr(job, name)) for name in _MORE_FIELDS},
         "Guidance": _guidance(job),
         "Long prompt": job.long_prompt if _is_long(receipt) else None,
+        **_refiner(job),
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
         **_images(job),
@@ -88,6 +89,16 @@ def _guidance(job: JobParameters) -> str | None:
         name: "+".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()
     }
     return _quoted(", ".join(f"{_title(name)}: {value}" for name, value in texts.items()))
+
+
+def _refiner(job: JobParameters) -> dict[str, object]:
+    """The web UI's two fields of a refiner, and what else was set of it."""
+    refiner = job.refiner
+    if refiner is None:
+        return {}
+    set_fields = refiner.model_dump(exclude_defaults=True, exclude={"model", "switch_at"})
+    others = {f"Refiner {name.replace('_', ' ')}": _number(value) for name, value in set_fields.items()}
+    return {"Refiner": refiner.model, "Refiner switch at": _number(refiner.switch_at), **others}
 
 
 def _prompt(job: JobParameters, name: str) -> str | None:

@@ -45,6 +45,10 @@ class Timesteps:
             on_device.on_host = on_host  # type: ignore[attr-defined]
             yield on_device
 
+    def __lt__(self, other: float) -> torch.Tensor:
+        """Which of them are smaller, on the host: pipelines count those that are left from some time on."""
+        return self.on_host < other
+
     def __getitem__(self, index: int | slice) -> Any:
         """A part with both; or a single timestep on the host."""
         if isinstance(index, slice):

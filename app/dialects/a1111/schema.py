@@ -122,8 +122,8 @@ class A1111Request(StrictModel):
     disable_extra_networks: Annotated[Any, Off("write the prompt without its LoRAs")] = Field(
         False, description="Only false. Default: false."
     )
-    refiner_checkpoint: Annotated[Any, Only("", "None", why="refiner models are not supported")] = Field(
-        "", description="Only empty: refiner models are not supported. Default: none."
+    refiner_checkpoint: Annotated[Any, Only("", "None", why="`refiner` of /v1/txt2img has it")] = Field(
+        "", description="Only empty: `refiner` of `/v1/txt2img` has it. Default: none."
     )
     refiner_switch_at: _Number = Field(0, description="Read with `refiner_checkpoint` only. Default: 0.")
     comments: Annotated[Any, Only({}, why="images have no comments")] = Field(

@@ -58,6 +58,7 @@ export const GROUPS = [
       guidance_rescale: "Guidance rescale",
       guidance: "Kind of guidance",
       vae: "VAE",
+      refiner: "Refiner",
       original_size: "Original size",
       crops_coords_top_left: "Crop corner",
       target_size: "Target size",

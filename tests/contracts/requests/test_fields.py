@@ -21,9 +21,11 @@ REQUIRED = {
     "mask_image": "AAAA",
     "controls": [{"controlnet": "c", "image": "AAAA"}],
 }
-#: Parameters that differ from the request's value: images become storage keys; LoRAs, IP-Adapters and
-#: guidance have their own tests.
-TRANSLATED = {"model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions", "guidance"}
+#: Parameters that differ from the request's value: images become storage keys; adapters, guidance and refiners
+#: have their own tests.
+TRANSLATED = {
+    "model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions", "guidance", "refiner",
+}  # fmt: skip
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",
 "prompt": "a red circle", "prompt_2": null, "prompt_3": null, "negative_prompt": "blue",

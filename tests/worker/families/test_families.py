@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, MODE_FIELDS, Mode
+from contracts.requests.fields import Refiner
 from contracts.requests.parameters import ControlParameters, JobParameters
 from tests.support.jobs import make_job, model_of
 from worker.families import DiffusersFamily, GenerationInputs, get_family
@@ -45,6 +46,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "crops_coords_top_left": ((1, 2), (3, 4)),
     "target_size": ((1, 2), (3, 4)),
     "strength": (0.5, 0.6),
+    "refiner": (Refiner(model="r", switch_at=0.5), Refiner(model="r", switch_at=0.6)),
 }
 #: Required fields of a job that a mode does not take.
 _MISSING = {name: None for name, field in JobParameters.model_fields.items() if field.is_required()}
