@@ -20,6 +20,9 @@ from contracts.requests.step_rules import StepRules
 #: Entries of a scheduler's configuration that say how much noise there is at a timestep.
 _NOISE_SETTINGS = ("beta_start", "beta_end", "beta_schedule", "num_train_timesteps")
 
+#: Of every published model.
+_TRAINED_TIMESTEPS = 1000
+
 
 def with_refiner(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
     """Return a job's parameters with its refiner's id in place of one of its other names."""
@@ -105,8 +108,11 @@ def _same_noise(settings: Mapping[str, object], others: Mapping[str, object]) ->
 
 def _step_problems(refiner: Refiner, rules: StepRules) -> Iterator[FieldProblem]:
     """Yield a stage that would have no step."""
-    left = 1 - refiner.switch_at
-    if rules.steps_run >= 1 and rules.steps_run - rules.steps * left < 1:
+    left = round(1 - refiner.switch_at, 6)
+    # Of the usual spacings of timesteps, `leading` begins with the least noise, after whole strides.
+    first_timestep = (rules.steps_run - 1) * (_TRAINED_TIMESTEPS // rules.steps) + 1
+    is_late = first_timestep < _TRAINED_TIMESTEPS * left or rules.steps_run - rules.steps * left < 1
+    if rules.steps_run >= 1 and is_late:
         name = "strength or num_inference_steps" if rules.strength < 1 else "num_inference_steps"
         message = (
             f"leaves no step to the request's model: of {rules.steps_run} steps that are run, the refiner takes "

@@ -108,7 +108,7 @@ def test_a_stage_that_the_scheduler_gives_no_step_fails_with_a_remedy(
     assert "raise refiner.switch_at, strength or num_inference_steps" in error.message
 
 
-def test_a_posted_job_with_a_refiner_is_planned_for_both_and_generated(
+def test_a_posted_job_whose_refiner_is_named_by_an_alias_is_generated_by_both(
     settings: SharedSettings, queue: JobQueue, tmp_path: Path
 ) -> None:
     source = write_refiner(tmp_path / "refiner")
@@ -134,7 +134,7 @@ def test_a_posted_job_with_a_refiner_is_planned_for_both_and_generated(
     parameters = queue.fetch(job["id"]).parameters
 
     assert {model["id"]: (model["tasks"], model["refiners"]) for model in models} == {
-        "base": (["txt2img", "img2img", "inpaint"], ["refiner"]),
+        "base": (["txt2img", "img2img", "inpaint", "controlnet"], ["refiner"]),
         "refiner": (["img2img", "inpaint"], []),
     }
     assert schemas["txt2img"]["$defs"]["Refiner"]["properties"]["model"]["enum"] == ["refiner"]
