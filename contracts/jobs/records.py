@@ -246,8 +246,7 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
 def work_of(parameters: JobParameters) -> dict[str, Any]:
     """How much a job computes, from which the scripts predict its seconds (`predicted_seconds` in accounts.lua).
 
-    `image_steps` are denoising steps, of every image; `megapixel_steps` the same, times a megapixel of each image
-    with its references;
+    `image_steps` are denoising steps of every image; `megapixel_steps` those by megapixels, with its references;
     `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none; with
     `seeded`, they share them only on workers that join calls of jobs with a named seed.
     """

@@ -282,8 +282,7 @@ class ImageFields(StrictModel):
     refiner: Refiner | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="A second model that runs the last denoising steps, such as SDXL's refiner. Adapters and "
-        "`clip_skip` act on the first one. Default: none.",
+        description="A model that runs the last steps, as SDXL's refiner; adapters act before. Default: none.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

@@ -34,7 +34,7 @@ from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult
 from worker.generation.prompt_reading import token_counts
 from worker.generation.receipts import StageUse
-from worker.generation.stages import Progress, kept_bytes, latent_space_of, later_steps, require_steps
+from worker.generation.stages import Progress, kept_bytes, later_steps, require_steps
 from worker.generation.step_hashes import StepHashes
 from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
@@ -140,7 +140,7 @@ class JobGeneration:
         model = self._engine.residency.place(job)
         if stage is self._parameters:  # what is learned of it is learned for the job's model
             job.usage.load_seconds += time.perf_counter() - load_started_at
-        self._check_latent_space(model, done)
+        done.enter_latent_space(model.base.vae, stage)
         timer.end_stage("load")
 
         # The stage's adapters.
@@ -169,9 +169,7 @@ class JobGeneration:
         timer.end_stage("encode_prompt")
 
         # Noise to latents to images.
-        result = self._denoise_and_decode(
-            model, stage, inpainting.crop_inputs(inputs, done.crop), embeddings, done
-        )
+        result = self._denoise_and_decode(model, stage, cropped, embeddings, done)
         if stage is self._stages[-1]:
             # Outside the mask the result is the input image, pixel for pixel.
             done.images = inpainting.restore([to_pil(image) for image in result], inputs, done.crop)
@@ -179,14 +177,6 @@ class JobGeneration:
         else:
             done.latents = result
         done.uses.append(StageUse.of(job, model))
-
-    def _check_latent_space(self, model: LoadedModel, done: Progress) -> None:
-        """Refuse a model whose latents are not those of the stage before."""
-        space = latent_space_of(model.base.vae)
-        if done.latents is not None and space != done.latent_space:
-            message = f"{model.spec.id} cannot go on with latents of {self._parameters.model}: their VAEs differ"
-            raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
-        done.latent_space = space
 
     def _encode(self, model: LoadedModel, inputs: GenerationInputs, done: Progress) -> Mapping[str, Any]:
         """The prompts as arguments of the pipeline call."""

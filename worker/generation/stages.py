@@ -23,6 +23,9 @@ from worker.generation.receipts import StageUse
 #: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
 _KEPT_BYTES_A_PIXEL = 8
 
+#: What must be equal in two VAEs' configurations for one model to go on with the latents of another.
+_LATENT_SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
+
 
 @dataclass
 class Progress:
@@ -52,11 +55,17 @@ class Progress:
     embeddings: CacheUse = field(default_factory=CacheUse)
     tokens: dict[str, Any] = field(default_factory=dict)
 
+    def enter_latent_space(self, vae: Any, stage: JobParameters) -> None:
+        """Note whose latents this stage has.
 
-def latent_space_of(vae: Any) -> tuple[Any, ...]:
-    """Return what must be equal for one model to go on with the latents of another."""
-    names = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
-    return tuple(vae.config.get(name) for name in names)
+        Raises:
+            JobFailed: they are not those of the stage before.
+        """
+        space = tuple(vae.config.get(name) for name in _LATENT_SPACE)
+        if self.latents is not None and space != self.latent_space:
+            message = f"{stage.model} cannot go on with the first model's latents: their VAEs differ"
+            raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
+        self.latent_space = space
 
 
 def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any) -> int:
