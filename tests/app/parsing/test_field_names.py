@@ -8,7 +8,7 @@ import pytest
 
 from app.dialects.openai_schema import GenerationRequest
 from app.parsing.field_names import _FOREIGN_NAMES, word_unknown_field
-from contracts.requests.fields import Control, Lora
+from contracts.requests.fields import Control, Lora, Refiner
 from contracts.requests.schema import (
     ControlNetRequest,
     Img2ImgRequest,
@@ -64,6 +64,6 @@ def test_a_name_without_a_meaning_is_only_to_be_removed(name: str) -> None:
 
 
 def test_every_name_of_the_table_stands_for_a_field_that_exists() -> None:
-    fields = ControlNetRequest.model_fields.keys() | ReferenceEditRequest.model_fields.keys()
+    kinds = (ControlNetRequest, ReferenceEditRequest, Lora, Control, Refiner)
 
-    assert _FOREIGN_NAMES.keys() <= fields | Lora.model_fields.keys() | Control.model_fields.keys()
+    assert _FOREIGN_NAMES.keys() <= {name for kind in kinds for name in kind.model_fields}
