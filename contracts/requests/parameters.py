@@ -249,6 +249,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
             "mode": Mode.INPAINT if self.mode is Mode.INPAINT else Mode.IMG2IMG,
             "num_inference_steps": self.refiner.steps or self.num_inference_steps,
             "clip_skip": None,
+            "guidance": None,
             "loras": (),
             "ip_adapters": (),
             "textual_inversions": (),

@@ -89,6 +89,8 @@ def _model_problems(
         yield FieldProblem("scheduler", f"{spec.id} {reason} ({row.id}, the refiner)", both)
     if rules.speed == "fast":
         yield FieldProblem("speed", "fast cannot be used together with refiner; remove one of them", "exact")
+    if request.guidance is not None:
+        yield FieldProblem("guidance", "cannot be used together with refiner; remove one of them")
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
     if isinstance(width, int) and isinstance(height, int) and width * height > row.pixel_cap:
         message = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from contracts.jobs.records import Measured
 from contracts.memory.plan import Plan
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet
@@ -79,6 +80,13 @@ class Usage:
     load_seconds: float = 0.0
     image_rows: float = 0.0
     call_images: float = 0.0
+
+    @property
+    def measured(self) -> Measured:
+        """What later jobs' costs are predicted from."""
+        if not self.calls:
+            return Measured(self.denoise_seconds, self.load_seconds)
+        return Measured(self.denoise_seconds, self.load_seconds, self.call_images / self.calls, self.image_rows)
 
     @property
     def mean_rows(self) -> float:

@@ -16,22 +16,21 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.errors import FailureCode, Unavailable
 from contracts.jobs.receipt import CacheUse, Receipt
-from contracts.jobs.records import JobError, Measured
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
 from worker.checkpoints.places import NotPrepared
 from worker.engine.coroutine import Compute, Intercept
 from worker.engine.engine import Engine
-from worker.engine.job import JobInFlight, Usage
+from worker.engine.job import JobInFlight
 from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.guidance import JobGuidance
 from worker.generation.inputs import read_inputs
-from worker.generation.outputs import JobResult
+from worker.generation.outputs import JobResult, failure_of
 from worker.generation.prompt_reading import token_counts
 from worker.generation.receipts import StageUse
 from worker.generation.stages import Progress, kept_bytes, later_steps, require_steps
@@ -40,7 +39,7 @@ from worker.generation.step_listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
-from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
+from worker.runtime.out_of_memory import raise_if_device_failed
 from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
 from worker.sampling.step_cache import StepCache
 
@@ -103,7 +102,7 @@ class JobGeneration:
                     raise
                 _log.exception("job %s failed", self._job.id)
                 raise_if_device_failed(error, self._pool.device)
-                failure = _error_for_client(error)
+                failure = failure_of(error)
             # Outside `except`, the error is gone, and with it the tensors that its traceback referred to.
             free_memory()
             may_step_down = failure.code is FailureCode.OUT_OF_MEMORY and not self._flight.usage.failed_plans
@@ -128,7 +127,7 @@ class JobGeneration:
                 )
         receipt = self._receipt(done).model_copy(update=done.tokens)
         hashes = () if self._step_hashes is None else self._step_hashes.of_images
-        measured = _measured(job.usage)
+        measured = job.usage.measured
         return JobResult("generated", images=done.images, receipt=receipt, measured=measured, step_hashes=hashes)
 
     def _run_stage(self, stage: JobParameters, done: Progress) -> None:
@@ -288,13 +287,6 @@ def _compute(module: torch.nn.Module, entry: str, compute: Compute) -> Any:  # n
     return compute()
 
 
-def _measured(usage: Usage) -> Measured:
-    if not usage.calls:
-        return Measured(usage.denoise_seconds, usage.load_seconds)
-    call_images = usage.call_images / usage.calls
-    return Measured(usage.denoise_seconds, usage.load_seconds, call_images, usage.image_rows)
-
-
 def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:
     return model.family.unpack_latents(pipeline, latents, size)
 
@@ -306,14 +298,3 @@ def to_pil(image: torch.Tensor) -> Image.Image:
     """
     pixels = image.float().mul(255).round_().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
-
-
-def _error_for_client(error: Exception) -> JobError:
-    """Return what the client may read; the traceback is in the log."""
-    if isinstance(error, JobFailed):
-        return JobError.of(error.code, error.message)
-    if is_out_of_memory(error):
-        message = "the worker's memory is too small for this job; try a smaller size or fewer images"
-        return JobError.of(FailureCode.OUT_OF_MEMORY, message)
-    message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"
-    return JobError.of(FailureCode.INTERNAL, message)

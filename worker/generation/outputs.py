@@ -27,6 +27,7 @@ from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
 from contracts.requests.parameters import JobParameters
 from worker.generation import receipts
+from worker.runtime.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
@@ -228,3 +229,14 @@ def _exif(metadata: Mapping[str, str], max_bytes: int | None) -> bytes:
         if max_bytes is None or len(data) <= max_bytes:
             break
     return data
+
+
+def failure_of(error: Exception) -> JobError:
+    """Return what the client may read; the traceback is in the log."""
+    if isinstance(error, JobFailed):
+        return JobError.of(error.code, error.message)
+    if is_out_of_memory(error):
+        message = "the worker's memory is too small for this job; try a smaller size or fewer images"
+        return JobError.of(FailureCode.OUT_OF_MEMORY, message)
+    message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"
+    return JobError.of(FailureCode.INTERNAL, message)

@@ -55,6 +55,7 @@ def _problems(task: Task = Task.TXT2IMG, refiner: dict[str, Any] | None = None, 
         ({"switch_at": 0.01}, {}, "refiner.switch_at leaves no step to the request's model: of 30 steps"),
         ({"steps": 51}, {"scheduler": "lcm"}, "refiner.steps must be at most 50 with scheduler lcm, got 51"),
         ({}, {"speed": "fast"}, "speed fast cannot be used together with refiner"),
+        ({}, {"guidance": {"kind": "apg"}}, "guidance cannot be used together with refiner"),
         ({}, {"model": "flux"}, "refiner is not supported by flux (flux) in txt2img; remove it"),
         (
             {"negative_aesthetic_score": 2.0},
