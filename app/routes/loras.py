@@ -41,11 +41,18 @@ class LoraView(AdapterView):
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
         None,
-        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers` or `xlabs`; "
-        "null if the API cannot read the file.",
+        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers`, `xlabs` or "
+        "`lycoris`; null if the API cannot read the file.",
+    )
+    kinds: list[str] | None = Field(
+        None,
+        description="What it has for layers: `lora`, `dora`, `loha`, `lokr`, `full` (whole differences of "
+        "weights), `oft`, `ia3`; null if the API cannot read the file.",
     )
     ranks: list[int] | None = Field(
-        None, description="Ranks that occur in it, ascending; null if the API cannot read the file."
+        None,
+        description="Ranks that occur in it, ascending, empty for kinds that have none; null if the API cannot "
+        "read the file.",
     )
     dtype: str | None = Field(
         None,
@@ -84,7 +91,9 @@ async def add_lora(
     response: Response,
     name: NameQuery = None,
 ) -> LoraView:
-    """Upload a LoRA: a `.safetensors` file as raw bytes or as the field `file` of a form.
+    """Upload a LoRA, or one of its relatives: a `.safetensors` file as raw bytes or as the field `file` of a form.
+
+    The relatives are LoHa, LoKr, DoRA, full differences, OFT and IA3; requests name all of them in `loras`.
 
     A LoRA uploaded with an admin's key is visible to all; any other is visible to its owner only.
     """
@@ -111,7 +120,9 @@ def _check_file(path: Path, services: Services) -> dict[str, Any]:
 def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport], services: Services) -> LoraView:
     view = LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger, models=list(row.models))
     facts = row.facts if isinstance(row, UploadedLora) else _read(row, catalogue, services.agreed_rows)
-    known: dict[str, Any] = {} if facts is None else facts.model_dump(exclude={"family", "models", "values"})
+    known: dict[str, Any] = (
+        {} if facts is None else facts.model_dump(exclude={"family", "models", "values", "workspace_values"})
+    )
     known |= state_of(row, "lora", workers)
     return LoraView.model_validate(view.model_dump() | known)
 

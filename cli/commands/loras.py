@@ -49,4 +49,6 @@ def _describe(row: Json) -> str:
     if row["ranks"] is None:
         return str(row["family"])
     text = ", text encoders" if row["changes_text"] else ""
-    return f"{row['family']:6} {row['layout']}, rank {', '.join(map(str, row['ranks']))}{text}"
+    kinds = [kind for kind in row.get("kinds") or () if kind != "lora"]
+    ranks = [f"rank {', '.join(map(str, row['ranks']))}"] if row["ranks"] else []
+    return f"{row['family']:6} {', '.join([row['layout'], *kinds, *ranks])}{text}"

@@ -6,7 +6,7 @@ architecture. Knows nothing of devices, budgets or requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
 from contracts.requests.parameters import IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
+from contracts.weights.adapters.lora_files import describe, read_lora
 from contracts.weights.architectures import find_controlnet
 from contracts.weights.parameter_counts import (
     ParameterCount,
@@ -60,17 +61,24 @@ def size_controlnet(
 
 
 def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:
-    """A LoRA as a component `lora:ID`; None where it is not on this machine."""
+    """A LoRA as a component `lora:ID`, with what it makes for a call; None where it is not on this machine."""
     row = catalogue.lora(id)
     source = fetched or catalogue.place(row)
     if isinstance(source, HubSource):
         cached = find_cached(catalogue, row)
         if cached is None:
             return None
-        files = cached.paths
+        files = list(cached.paths)
     else:
         files = weights_below(source)
-    return size_component(f"lora:{id}", Role.ADAPTER, count_files(files), value_bytes)
+    return size_component(f"lora:{id}", Role.ADAPTER, _lora_count(files, row.family), value_bytes)
+
+
+def _lora_count(files: Sequence[Path], family: str) -> ParameterCount:
+    try:
+        return ParameterCount(describe(read_lora(files[0]), family).device_values)
+    except (AdapterRefused, IndexError):
+        return count_files(files)  # a job that names it fails; others must not
 
 
 def size_ip_adapter(

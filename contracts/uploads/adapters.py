@@ -242,7 +242,7 @@ def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParam
 def _pin(lora: LoraParameters, row: LoraSpec) -> LoraParameters:
     if not isinstance(row, UploadedLora):
         return lora
-    return lora.model_copy(update={"key": row.source, "sha256": row.sha256, "values": row.facts.values})
+    return lora.model_copy(update={"key": row.source, "sha256": row.sha256, "values": row.facts.device_values})
 
 
 def _pin_inversion(one: TextualInversionParameters, row: TextualInversionSpec) -> TextualInversionParameters:

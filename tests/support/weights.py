@@ -56,6 +56,15 @@ def write_adapter(
     return tensors
 
 
+def targets_of(family: str, checkpoint: Path) -> list[tuple[str, torch.nn.Linear]]:
+    """The attention layers of a checkpoint's denoiser, by name."""
+    name, denoiser = _DENOISERS[family]
+    layers = denoiser.from_pretrained(checkpoint / name).named_modules()
+    return [
+        (name, layer) for name, layer in layers if isinstance(layer, torch.nn.Linear) and name.endswith(_TARGETS)
+    ]
+
+
 def random_adapter(model: Any, prefix: str, rank: int, seed: int) -> dict[str, torch.Tensor]:
     """An adapter for the attention layers of a model, in the PEFT layout."""
     return _random(model, prefix, rank, torch.Generator().manual_seed(seed))

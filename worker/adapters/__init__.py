@@ -11,5 +11,8 @@ image_prompts.py    an IP-Adapter file and reference images -> keys and values o
 attention_hooks.py  hooks that make reference images act on their own jobs' rows
 inversions.py  the textual inversions of a job, read and compared with the text encoders
 perturbations.py  layers that are disturbed for some rows of a call
-low_rank.py   the arithmetic of one layer: LoRA and DoRA
+low_rank.py   the arithmetic of one layer: LoRA and PEFT's DoRA
+weight_differences.py  the arithmetic of one layer: LoHa, LoKr, full differences, OFT, IA3
+dora.py       the arithmetic of one layer: kohya's DoRA, beside any of these
+lycoris_reader.py      a file's tensors of these kinds -> what is changed in each layer
 """

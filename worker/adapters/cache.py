@@ -24,7 +24,7 @@ from worker.adapters.attention_hooks import Span, reference_images_act
 from worker.adapters.files import LoraFiles
 from worker.adapters.image_prompts import ImagePrompt
 from worker.adapters.inversions import LoadedInversion
-from worker.adapters.low_rank import Layer, LowRank
+from worker.adapters.low_rank import Layer, LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
@@ -41,8 +41,8 @@ class LoadedLora:
     """
 
     weights: Weights
-    denoiser: Mapping[Layer, LowRank]
-    text_encoders: Mapping[Layer, LowRank]
+    denoiser: Mapping[Layer, LayerChange]
+    text_encoders: Mapping[Layer, LayerChange]
     size_bytes: int
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch.nn import functional
@@ -18,6 +19,17 @@ from torch.nn import functional
 Layer = torch.nn.Linear | torch.nn.Conv2d
 #: (layer input, layer output) -> changed output.
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class LayerChange(Protocol):
+    """What an adapter changes in one layer."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors."""
+
+    def scaled(self, layer: Layer, weight: float) -> Change:
+        """Return the change of the layer's output at a request's scale."""
 
 
 @dataclass

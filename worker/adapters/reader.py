@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 
 from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_settings import ScaleSettings
+from contracts.weights.adapters.lycoris_layouts import group
 from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
-from worker.adapters.low_rank import Layer, LowRank
+from worker.adapters.low_rank import Layer, LayerChange, LowRank
+from worker.adapters.lycoris_reader import read_differences
 from worker.families import DiffusersFamily
 
-#: Component -> layer -> its LoRA weights.
-LoraWeights = Mapping[str, Mapping[Layer, LowRank]]
+#: Component -> layer -> what is changed in it.
+LoraWeights = Mapping[str, Mapping[Layer, LayerChange]]
 
 
 def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
@@ -33,8 +35,11 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
     """
     file = read_lora(path)  # has the clearer messages for files that are not LoRAs at all
     layers = {name: layers_of(part) for name, part in adaptable_components(base).items()}
-    weights: dict[str, dict[Layer, LowRank]] = {}
-    for name, own in find_layers(base, family.denoiser, _read_tensors(path, file.tensors), layers).items():
+    weights: dict[str, dict[Layer, LayerChange]] = {}
+    tensors = _read_tensors(path, file.tensors)
+    grouped = {key for parts in group(tensors).values() for key in parts.values()}
+    plain = {key: tensor for key, tensor in tensors.items() if key not in grouped}
+    for name, own in find_layers(base, family.denoiser, plain, layers).items():
         if name not in layers:
             raise ValueError(f"LoRAs cannot change {name[:80]!r} in {family.id} models")
         weights[name] = {}
@@ -44,6 +49,9 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
             layer = layers[name][key]
             scale = _trained_scale(file.settings.get(name, ScaleSettings()), key, stored)
             weights[name][layer] = _low_rank(f"{name}.{key}", layer, stored, scale)
+    for name, key, change in read_differences(file, tensors, layers, family.denoiser, _copy_to):
+        if weights.setdefault(name, {}).setdefault(layers[name][key], change) is not change:
+            raise ValueError(f"the file has two sets of weights for {name}.{key[:120]}")
     if not any(weights.values()):
         raise ValueError("the file holds no LoRA weights")
     return weights

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -20,12 +21,15 @@ from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
 from contracts.weights.adapters.lora_settings import ScaleSettings, read_settings
+from contracts.weights.adapters.lycoris_layouts import cannot_join
 from contracts.weights.adapters.original_names import layers_named
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Tensor, read_header
 
-#: Whole differences of biases and norms beside a LoRA, which ComfyUI writes even where they are zero.
+#: Whole differences of weights, biases and norms, which ComfyUI writes even where they are zero.
 _DIFFERENCES = (".diff_b", ".diff")
+#: PEFT's settings of LoHa and LoKr mean other scales than lycoris-lora's tensors do.
+_PEFT_SETTINGS = "lora_adapter_metadata"
 _CHUNK_BYTES = 2**20
 
 
@@ -33,9 +37,12 @@ class AdapterFacts(BaseModel):
     """Facts from a LoRA file's header.
 
     Attributes:
-        layout: naming scheme of its keys: `peft`, `kohya`, `comfyui`, `diffusers` (old versions) or `xlabs`.
-        ranks: all that occur, ascending.
+        layout: naming scheme of its keys: `peft`, `kohya`, `comfyui`, `diffusers` (old versions), `xlabs` or
+            `lycoris`.
+        kinds: what it has for layers: `lora`, `dora`, `loha`, `lokr`, `full`, `oft`, `ia3`; sorted.
+        ranks: all that occur, ascending; empty where the kinds have none.
         values: number of values in all tensors.
+        workspace_values: more values, that a call makes and forgets again, one layer at a time.
         dtype: of most tensors, as safetensors names it.
         changes_text: whether it changes a text encoder.
         models: ids of the catalogue's models that it matches; empty where no checkpoint of the family is here.
@@ -45,11 +52,18 @@ class AdapterFacts(BaseModel):
 
     family: str
     layout: str
+    kinds: tuple[str, ...] = ("lora",)
     ranks: tuple[int, ...]
     values: int
+    workspace_values: int = 0
     dtype: str
     changes_text: bool
     models: tuple[str, ...] = ()
+
+    @property
+    def device_values(self) -> int:
+        """Values on the device while it acts."""
+        return self.values + self.workspace_values
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,17 @@ def read_lora(file: Path) -> LoraFile:
         for name, tensor in header.tensors.items()
         if not (name.endswith(_DIFFERENCES) and _is_zero(file, tensor))
     }
-    return LoraFile(tensors, read_layers(tensors), read_settings(header.metadata))
+    on_input = {
+        name for name, tensor in tensors.items() if name.endswith(".on_input") and not _is_zero(file, tensor)
+    }
+    layers, settings = read_layers(tensors, on_input), read_settings(header.metadata)
+    unusual = next((layer for layer in layers if layer.change.kind != "lora"), None)
+    if settings and unusual is not None:
+        raise AdapterRefused(
+            f"{_PEFT_SETTINGS} in the file's metadata scales PEFT's {unusual.change.kind} another way than "
+            f"{unusual.name[:120]} says; save it without these settings, with an alpha for each layer"
+        )
+    return LoraFile(tensors, layers, settings)
 
 
 def _is_zero(file: Path, tensor: Tensor) -> bool:
@@ -114,8 +138,10 @@ def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> Adapter
     return AdapterFacts(
         family=family,
         layout=lora.layers[0].layout,
-        ranks=tuple(sorted({layer.down[0] for layer in lora.layers})),
+        kinds=tuple(sorted({kind for layer in lora.layers for kind in layer.change.kinds})),
+        ranks=tuple(sorted({layer.change.rank for layer in lora.layers} - {None})),
         values=sum(tensor.values for tensor in lora.tensors.values()),
+        workspace_values=max(layer.change.workspace_values for layer in lora.layers),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
         changes_text=any(layer.part != DENOISER for layer in lora.layers),
         models=tuple(models),
@@ -156,7 +182,8 @@ def _likeliest(families: Sequence[Family], layers: Sequence[LoraLayer]) -> Famil
 
     Families with the same layers differ in that.
     """
-    widths = {layer.down[1] for layer in layers if layer.layer.endswith(("attn2_to_k", "attn2_to_v"))}
+    changes = [layer.change for layer in layers if layer.layer.endswith(("attn2_to_k", "attn2_to_v"))]
+    widths = {change.inputs or change.columns for change in changes} - {None}
     return next((family for family in families if widths and widths <= family.context_widths), families[0])
 
 
@@ -221,23 +248,33 @@ def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) 
         known = shapes.get(layer.part, {})
         names = [layer.layer]
         if layer.layer not in known and not layer.is_own_name:
-            names = layers_named(layer.layer, known) or []
+            names = layers_named(layer.layer, known) or ([] if layer.is_converted else names)
         found = [known[name] for name in names if name in known]
         if names and len(found) < len(names):
             yield f"{model.id} has no layer {layer.name[:120]}"
         elif found:
-            yield from _misfit(layer, found, model)
+            yield from misfit(layer, found, model.id)
         # The name may be the trainer's own, but a layer of this width must exist.
-        elif layer.down[1] not in widths.get(layer.part, ()):
-            yield f"{layer.name[:120]} has {layer.down[1]} input channels; no layer of {model.id} does"
+        elif layer.change.inputs not in widths.get(layer.part, ()):
+            yield f"{layer.name[:120]} has {layer.change.inputs} input channels; no layer of {model.id} does"
 
 
-def _misfit(layer: LoraLayer, shapes: Sequence[tuple[int, ...]], model: ModelSpec) -> Iterator[str]:
-    """Yield why a file's layer does not fit those of the model, which it may join along their outputs."""
-    name, given = layer.name[:120], (layer.down[1], layer.up[0])
-    inputs, outputs = shapes[0][1], sum(shape[0] for shape in shapes)
-    if given != (inputs, outputs):
-        has = f"{inputs} to {outputs}"
-        yield f"{name} maps {given[0]} to {given[1]} channels, the layer of {model.id} maps {has}"
-    elif layer.down[2:] != shapes[0][2:] and {*layer.down[2:], *shapes[0][2:]} != {1}:
-        yield f"{name} has a kernel of {list(layer.down[2:])}, the layer of {model.id} {list(shapes[0][2:])}"
+def misfit(layer: LoraLayer, shapes: Sequence[tuple[int, ...]], model: str) -> Iterator[str]:
+    """Yield why a file's layer does not fit those of the model, which it may join along their outputs.
+
+    Args:
+        shapes: of the weights of the model's layers.
+        model: what messages call it.
+    """
+    name, change = layer.name[:120], layer.change
+    inputs, outputs, kernel = shapes[0][1], sum(shape[0] for shape in shapes), shapes[0][2:]
+    if change.outputs not in (None, outputs) or change.inputs not in (None, inputs):
+        given = f"{change.inputs or 'any'} to {change.outputs or 'any'}"
+        yield f"{name} maps {given} channels, the layer of {model} maps {inputs} to {outputs}"
+    elif change.kernel is not None and change.kernel != kernel and {*change.kernel, *kernel} != {1}:
+        yield f"{name} has a kernel of {list(change.kernel)}, the layer of {model} {list(kernel)}"
+    elif change.columns not in (None, inputs * prod(kernel)):
+        columns = inputs * prod(kernel)
+        yield f"{name} changes {change.columns} values for each output, the layer of {model} has {columns}"
+    elif len(shapes) > 1 and (reason := cannot_join(change, [shape[0] for shape in shapes])):
+        yield f"{name} cannot be applied to {model}, whose layers are apart: {reason}"

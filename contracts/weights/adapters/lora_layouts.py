@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from contracts.errors import AdapterRefused
+from contracts.weights.adapters import lycoris_layouts
+from contracts.weights.adapters.lycoris_layouts import LYCORIS, WeightChange
 from contracts.weights.safetensors import Tensor
 
 #: The family's UNet or transformer, for keys that do not say which.
@@ -30,10 +33,9 @@ _LAYOUTS: Sequence[tuple[str, re.Pattern[str]]] = (
 #: What ComfyUI and PEFT write before the name of a denoiser's layer.
 _WRAPPERS = re.compile(r"^(base_model\.model\.|diffusion_model\.)+")
 _COMPONENT = re.compile(r"^(unet|transformer|text_encoder(_[23])?)\.(?P<layer>.+)$")
-_KOHYA = re.compile(r"^lora_(?P<part>unet|transformer|te[123]?)_(?P<layer>.+)$")
+_KOHYA = re.compile(rf"^(lora_(?P<part>unet|transformer|te[123]?)_|{LYCORIS})(?P<layer>.+)$")
 #: Maximum number of different ranks, which are shown and stored with each upload.
 _MAX_RANKS = 1024
-_UNSUPPORTED = re.compile(r"hada_|lokr_|lora_mid|dora_scale|\.diff(_b|_g)?$|oft_|glora")
 #: Layers as the original FLUX release names them, under the wrappers that trainers write before them.
 _ORIGINAL_FLUX = re.compile(
     r"^((base_model\.model|diffusion_model|transformer|unet)\.)*(?P<layer>(double|single)_blocks\.\d+\..+)$"
@@ -51,7 +53,8 @@ class LoraLayer:
         layer: its name with underscores for dots.
         layout: naming scheme of the key.
         is_own_name: whether the key uses the layer's name in the model.
-        down, up: shapes of the two matrices.
+        is_converted: whether diffusers' converters give it its name in the model.
+        change: what its tensors do to the layer's weight.
     """
 
     name: str
@@ -59,8 +62,8 @@ class LoraLayer:
     layer: str
     layout: str
     is_own_name: bool
-    down: tuple[int, ...]
-    up: tuple[int, ...]
+    is_converted: bool
+    change: WeightChange
 
 
 def usual_name(key: str) -> str:
@@ -87,43 +90,80 @@ def scheme_of(key: str, keys: Collection[str]) -> str:
     return next((_match(half)[0] for half in halves if half in keys), "kohya")
 
 
-def read_layers(tensors: Mapping[str, Tensor]) -> list[LoraLayer]:
-    """The layers that the file changes, each with the shapes of both matrices.
+def read_layers(tensors: Mapping[str, Tensor], on_input: Collection[str] = ()) -> list[LoraLayer]:
+    """The layers that the file changes, each with what it does to the weight.
+
+    Args:
+        on_input: keys of `on_input` that are not zero, for IA3.
 
     Raises:
-        AdapterRefused: a tensor is not part of a LoRA, or one of a layer's matrices is missing.
+        AdapterRefused: a tensor is not part of a LoRA or one of its relatives, or a layer's tensors are not whole.
     """
+    groups = lycoris_layouts.group(tensors)
+    grouped = {key for parts in groups.values() for key in parts.values()}
+    for key, tensor in tensors.items():
+        is_number = key.endswith((".alpha", ".on_input"))
+        if tensor.dtype not in _FLOATS and not is_number and (key in grouped or _is_half(key)):
+            raise AdapterRefused(
+                f"{key[:120]} must be floating-point numbers, got {tensor.dtype}: without its scales"
+            )
+    layers = _plain_layers({key: tensor for key, tensor in tensors.items() if key not in grouped}, groups)
+    for name, parts in groups.items():
+        own = {part: tensors[key] for part, key in parts.items()}
+        change = lycoris_layouts.read_change(name, own, parts.get("on_input") in on_input)
+        layers.append(_layer(name, _layout_of(name), change, is_converted=False))
+    if not layers:
+        raise AdapterRefused("the file contains no LoRA weights")
+    places = [(layer.part, layer.layer) for layer in layers]
+    if len({*places}) < len(places):
+        twice = next(layer for layer in layers if places.count((layer.part, layer.layer)) > 1)
+        raise AdapterRefused(f"the file has two sets of weights for {twice.name[:120]}")
+    if len({layer.change.rank for layer in layers}) > _MAX_RANKS:
+        raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
+    return layers
+
+
+def _is_half(key: str) -> bool:
+    return any(pattern.match(usual_name(key)) for _, pattern in _LAYOUTS)
+
+
+def _layout_of(name: str) -> str:
+    if name.startswith(LYCORIS):
+        return "lycoris"
+    return "kohya" if _KOHYA.match(name) else "comfyui"
+
+
+def _plain_layers(tensors: Mapping[str, Tensor], groups: Collection[str]) -> list[LoraLayer]:
+    """The layers of a LoRA and of PEFT's DoRA."""
     halves: dict[str, dict[str, Tensor]] = {}
     layouts: dict[str, str] = {}
+    magnitudes: set[str] = set()
     for given, tensor in tensors.items():
         key = usual_name(given)
-        if _UNSUPPORTED.search(key):
+        if unsupported := lycoris_layouts.unsupported_kind(key):
             raise AdapterRefused(
-                f"{key[:120]!r} belongs to an unsupported kind of adapter; supported are LoRA and PEFT's DoRA"
+                f"{key[:120]!r} belongs to a kind of adapter that is not supported: {unsupported}"
             )
         if companion := _COMPANION.search(key):
+            if given[: companion.start() - len(key)] in groups:
+                raise AdapterRefused(f"{given[:120]} does not belong to the kind of this layer")
             if companion[1] == "alpha" and tensor.values != 1:
                 raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
             if _XLABS_ALPHA.search(key):
                 raise AdapterRefused(f"{key[:120]} scales nothing: LoRAs in XLabs' layout have no alpha")
+            magnitudes |= {key[: companion.start()]} if companion[1].startswith("lora_magnitude") else set()
             continue
         layout, match = _match(key)
-        if tensor.dtype not in _FLOATS:
-            raise AdapterRefused(
-                f"{key[:120]} must be floating-point numbers, got {tensor.dtype}: without its scales"
-            )
         half = "down" if match["half"] in ("A", "down") else "up"
         pair = halves.setdefault(match["layer"], {})
         if half in pair:
             raise AdapterRefused(f"the file has two sets of weights for {match['layer'][:120]}")
         pair[half] = tensor
         layouts[match["layer"]] = layout
-    if not halves:
-        raise AdapterRefused("the file contains no LoRA weights")
-    layers = [_layer(name, layouts[name], pair) for name, pair in halves.items()]
-    if len({layer.down[0] for layer in layers}) > _MAX_RANKS:
-        raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
-    return layers
+    return [
+        _layer(name, layouts[name], _change(name, pair, is_dora=name in magnitudes), is_converted=True)
+        for name, pair in halves.items()
+    ]
 
 
 def _match(key: str) -> tuple[str, re.Match[str]]:
@@ -133,7 +173,7 @@ def _match(key: str) -> tuple[str, re.Match[str]]:
     raise AdapterRefused(f"{key[:120]!r} is not part of a LoRA")
 
 
-def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
+def _change(name: str, pair: Mapping[str, Tensor], *, is_dora: bool) -> WeightChange:
     if pair.keys() != {"down", "up"}:
         raise AdapterRefused(f"one of the two matrices of {name[:120]} is missing")
     down, up = pair["down"].shape, pair["up"].shape
@@ -141,12 +181,22 @@ def _layer(name: str, layout: str, pair: Mapping[str, Tensor]) -> LoraLayer:
         raise AdapterRefused(f"the two matrices of {name[:120]} do not match: shapes {list(down)} and {list(up)}")
     if down[0] == 0:
         raise AdapterRefused(f"the two matrices of {name[:120]} have rank 0")
-    part, layer, own = DENOISER, _WRAPPERS.sub("", name), layout == "peft"
+    return WeightChange("lora", down[0], up[0], down[1], down[2:], prod(down[1:]), is_dora)
+
+
+def _layer(name: str, layout: str, change: WeightChange, *, is_converted: bool) -> LoraLayer:
+    part, layer = place_of(name)
+    own = layout == "peft" or (layout == "comfyui" and _COMPONENT.match(name) is not None)
+    return LoraLayer(name, part, layer, layout, own, is_converted, change)
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """Part and flat name of the layer that a name of a file stands for."""
     if match := _KOHYA.match(name):
-        part, layer = PARTS[match["part"]], match["layer"]
-    elif match := _COMPONENT.match(name):
-        part, layer, own = PARTS.get(match[1], match[1]), match["layer"], layout in ("peft", "comfyui")
-    return LoraLayer(name, part, flat_name(layer), layout, own, down, up)
+        return PARTS[match["part"] or "transformer"], flat_name(match["layer"])
+    if match := _COMPONENT.match(name):
+        return PARTS.get(match[1], match[1]), flat_name(match["layer"])
+    return DENOISER, flat_name(_WRAPPERS.sub("", name))
 
 
 def flat_name(layer: str) -> str:

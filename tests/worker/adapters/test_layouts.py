@@ -19,6 +19,7 @@ from tests.support.weights import write_adapter
 from worker.adapters import reader
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles
+from worker.adapters.low_rank import LowRank
 from worker.pool.pool import Pool
 
 Tensors = dict[str, torch.Tensor]
@@ -94,6 +95,7 @@ def _products(pool: Pool, family: str, path: Path) -> dict[int, torch.Tensor]:
         id(layer): (lora.up.flatten(1) @ lora.down.flatten(1)) * lora.alpha
         for part in weights.values()
         for layer, lora in part.items()
+        if isinstance(lora, LowRank)
     }
 
 
@@ -348,10 +350,16 @@ def test_an_upload_is_refused_for_the_layer_that_is_wrong(
         read_facts(read_lora(path), catalogue)
 
 
-def test_a_difference_that_is_not_zero_is_refused_by_name(tmp_path: Path) -> None:
-    tensors = _with_zero_differences(_flux("", "_"))
-    name = next(key for key in tensors if key.endswith(".diff_b"))
-    tensors[name] = tensors[name].clone()
-    tensors[name][-1] = 1e-3
-    with pytest.raises(AdapterRefused, match=name):
-        read_lora(_save(tmp_path, tensors))
+def test_a_difference_of_a_bias_beside_a_lora_is_applied(pool: Pool, tmp_path: Path) -> None:
+    """ComfyUI extracts them; where they are not zero, diffusers refuses the file."""
+    tensors, model = _with_zero_differences(_flux("", "_")), pool.model("shapes-flux")
+    name = "lora_unet_double_blocks_0_img_attn_qkv.diff_b"
+    tensors[name] = torch.arange(float(len(tensors[name])))
+    weights = reader.read(model.base, model.family, _save(tmp_path, tensors))["transformer"]
+    plain = reader.read(model.base, model.family, _save(tmp_path, _flux("", "_"), "plain"))["transformer"]
+    attention = model.base.transformer.transformer_blocks[0].attn
+    for number, layer in enumerate((attention.to_q, attention.to_k, attention.to_v)):
+        inputs, output = torch.ones(1, 3, 128), torch.zeros(1, 3, 128)
+        with_bias, without = (one[layer].scaled(layer, 0.5)(inputs, output) for one in (weights, plain))
+        bias = torch.arange(128.0 * number, 128.0 * (number + 1)) * 0.5
+        assert torch.allclose(with_bias, without + bias, atol=1e-4)

@@ -1,8 +1,8 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
-Random histories of jobs over all families: LoRAs at several scales, of the denoiser and of text encoders,
-reference images, textual inversions, in every mode and with several schedulers, exact and fast, models and
-adapters that displace each other, jobs that are cancelled, and failures in the middle of everything.
+Random histories of jobs over all families: LoRAs and their relatives at several scales, of the denoiser and of
+text encoders, reference images, textual inversions, in every mode and with several schedulers, exact and fast,
+models and adapters that displace each other, jobs that are cancelled, and failures in the middle of everything.
 `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
@@ -37,6 +37,7 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from tests.support.lycoris import write_lycoris
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
@@ -50,7 +51,7 @@ LENGTH = 24
 
 @pytest.fixture(scope="module")
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """For each family an adapter that changes a text encoder too, and one that does not fit."""
+    """For each family LoRAs: one of a text encoder too, one of LoRA's relatives, and one that does not fit."""
     folder, rows = tmp_path_factory.mktemp("adapters"), list(catalogue.loras)
     for family in TRAINED_FAMILIES:
         with_text, broken = folder / f"{family}-text.safetensors", folder / f"{family}-broken.safetensors"
@@ -60,7 +61,10 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
             save_file(to_kohya(tensors, alpha=2.0), with_text)
         key = next(key for key in tensors if key.startswith("text_encoder.") and "lora_B" in key)
         save_file(tensors | {key: torch.zeros(3, 6)}, broken)
+        relatives = folder / f"{family}-lycoris.safetensors"
+        write_lycoris(relatives, family, checkpoint)
         rows += [
+            LoraSpec(id=f"{family}-lycoris", family=family, source=str(relatives)),
             LoraSpec(id=f"{family}-text", family=family, source=str(with_text)),
             LoraSpec(id=f"{family}-broken", family=family, source=str(broken)),
         ]
@@ -74,11 +78,11 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     model = catalogue.model(f"shapes-{family}")
     prompt, seed = rng.choice(["a red circle", "a blue square on a white background"]), rng.choice([0, 7])
     words = [row.id for row in catalogue.textual_inversions if row.family == family]
-    plain, text = f"{family}-lora", f"{family}-text"
+    plain, text, relatives = (f"{family}-{name}" for name in ("lora", "text", "lycoris"))
     # The same prompt with its words as vectors, or as the words that they are without.
     prompt = f"{prompt}, {', '.join(words)}" if words else prompt
-    for scales in ({}, {plain: -0.5}, {text: 1.0}, {text: 0.5, plain: 1.0}):
-        fast = len(scales) == 2
+    for scales in ({}, {plain: -0.5}, {text: 1.0, relatives: -0.7}, {relatives: 0.5, plain: 1.0}):
+        fast = plain in scales and relatives in scales
         yield make_job(
             catalogue,
             family,
@@ -190,7 +194,7 @@ FAULTS: dict[str, Fault] = {
 def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParameters]:
     """No adapters, one, two, and one that does not fit: more than the test's pool keeps loaded."""
     family = catalogue.model(request.model).family
-    sets: list[dict[str, float]] = [{}, {"lora": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
+    sets: list[dict[str, float]] = [{}, {"lycoris": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
     words = [row.id for row in catalogue.textual_inversions if row.family == family]
     references = [{"name": "sdxl-plus", "images": ["inputs/control.png"]}] if family == "sdxl" else []
     return [

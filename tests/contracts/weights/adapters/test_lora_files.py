@@ -140,8 +140,8 @@ def test_a_family_without_a_model_in_the_catalogue_is_refused(catalogue: Catalog
             {f"unet.{SDXL}.lora_A.weight": np.ones((4, 64)), f"unet.{SDXL}.lora_B.weight": np.ones((64, 8))},
             "do not match",
         ),
-        ({"unet.conv_in.hada_w1_a": np.ones((4, 8))}, "unsupported"),
-        ({f"lora_unet_{SDXL}.dora_scale": np.ones(4)}, "unsupported"),
+        ({"unet.conv_in.hada_w1_a": np.ones((4, 8))}, "unet.conv_in.hada_w1_b is missing"),
+        ({f"lora_unet_{SDXL}.dora_scale": np.ones(4)}, "dora_scale does not belong to the full"),
         (_peft({"unet.no.layer": (64, 64)}), "not a layer of any known family"),
         (_peft({"unet.mid_block.no.layer": (64, 64)}), "shapes-sdxl has no layer"),
         (
