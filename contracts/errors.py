@@ -19,7 +19,7 @@ DarkroomError
 │   └── TooManyImages     are waiting to be decoded
 ├── Unavailable           Redis or the storage does not answer
 │   └── StorageFull       it takes no more bytes
-├── AdapterRefused        a file that no model here can use as a LoRA
+├── AdapterRefused        a file that no model here can use as an adapter
 ├── DestinationRefused    an address that the service must not connect to
 ├── DestinationUnknown    a host name that does not resolve
 ├── SettingsError
@@ -121,8 +121,9 @@ class QuotaExceeded(DarkroomError):
 
     def __init__(self, stored_bytes: int, max_bytes: int) -> None:
         super().__init__(
-            f"your uploads, LoRAs and results, those of waiting jobs included, take {stored_bytes} of at most "
-            f"{max_bytes} bytes, and this call would exceed that; delete jobs or LoRAs, or wait until some expire"
+            f"your uploads, adapters and results, those of waiting jobs included, take {stored_bytes} of at most "
+            f"{max_bytes} bytes, and this call would exceed that; delete jobs or adapters, or wait until some "
+            "expire"
         )
 
 
@@ -198,11 +199,11 @@ class SettingsError(DarkroomError):
 
 
 class AdapterRefused(DarkroomError):
-    """A file that cannot be used as a LoRA with any model here; the message says why."""
+    """A file that cannot be used as an adapter with any model here; the message says why."""
 
 
 class AdapterDamaged(AdapterRefused):
-    """A file that is not the LoRA that it was: cut off, or not a safetensors file at all."""
+    """A file that is not the adapter that it was: cut off, or not a safetensors file at all."""
 
 
 class DestinationRefused(DarkroomError):
@@ -231,6 +232,7 @@ class FailureCode(StrEnum):
         LORA_INCOMPATIBLE: layers of a LoRA are not those of the model.
         LORA_DAMAGED: the file of a LoRA is damaged.
         LORA_MISSING: a LoRA was removed before the job started.
+        ADAPTER_INCOMPATIBLE, ADAPTER_DAMAGED, ADAPTER_MISSING: the same of an adapter of another kind.
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
         FLAGGED: the operator's safety check flagged an image, and the operator refuses such images.
         INPUT_MISSING: an input image expired or was deleted before the job started.
@@ -248,6 +250,9 @@ class FailureCode(StrEnum):
     LORA_INCOMPATIBLE = "lora_incompatible"
     LORA_MISSING = "lora_missing"
     LORA_DAMAGED = "lora_damaged"
+    ADAPTER_INCOMPATIBLE = "adapter_incompatible"
+    ADAPTER_MISSING = "adapter_missing"
+    ADAPTER_DAMAGED = "adapter_damaged"
     PROMPT_TOO_LONG = "prompt_too_long"
     FLAGGED = "flagged"
     INPUT_MISSING = "input_missing"
@@ -267,6 +272,9 @@ RETRYABLE = {
     FailureCode.LORA_INCOMPATIBLE: False,
     FailureCode.LORA_MISSING: False,
     FailureCode.LORA_DAMAGED: False,
+    FailureCode.ADAPTER_INCOMPATIBLE: False,
+    FailureCode.ADAPTER_MISSING: False,
+    FailureCode.ADAPTER_DAMAGED: False,
     FailureCode.PROMPT_TOO_LONG: False,
     FailureCode.FLAGGED: False,
     FailureCode.INPUT_MISSING: False,

@@ -34,9 +34,9 @@ class FileChecks:
             Busy: too many files are in the queue, of all owners or of this one.
         """
         if self._by_owner.total() >= _MAX_FILES:
-            raise Busy("the service is already checking its maximum number of LoRA files")
+            raise Busy("the service is already checking its maximum number of adapter files")
         if self._by_owner[owner] >= _MAX_OWN_FILES:
-            raise Busy(f"{_MAX_OWN_FILES} of your LoRA files are being checked, the maximum for one owner")
+            raise Busy(f"{_MAX_OWN_FILES} of your adapter files are being checked, the maximum for one owner")
         self._by_owner[owner] += 1
         try:
             return await to_thread.run_sync(check, limiter=self._turn)

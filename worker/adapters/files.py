@@ -31,6 +31,11 @@ _log = logging.getLogger(__name__)
 _NOUNS = {"lora": "LoRA", "textual_inversion": "textual inversion", "ip_adapter": "IP-Adapter"}
 
 
+def missing(kind: str) -> FailureCode:
+    """The code of a failed job whose file of this kind is gone."""
+    return FailureCode.LORA_MISSING if kind == "lora" else FailureCode.ADAPTER_MISSING
+
+
 class AdapterFile(Protocol):
     """What a job's parameters say of one file.
 
@@ -106,8 +111,8 @@ class LoraFiles:
             kind: as in the names of `JobParameters.needs`.
 
         Raises:
-            JobFailed: LORA_MISSING: its row or its file is gone; LORA_DAMAGED: the stored file is not the one that
-                was uploaded.
+            JobFailed: LORA_MISSING, of another kind ADAPTER_MISSING: its row or its file is gone; LORA_DAMAGED or
+                ADAPTER_DAMAGED: the stored file is not the one that was uploaded.
             NotPrepared: the file of a row of the catalogue must be downloaded first.
             Unavailable: the storage does not answer.
         """
@@ -118,7 +123,7 @@ class LoraFiles:
             # Only the time of use: a file whose time of change moves is hashed again.
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         else:
-            self._fetch(f"{_NOUNS[kind]} {file.name}", file.key, file.sha256, path)
+            self._fetch(kind, file, file.key, file.sha256, path)
         return path
 
     def _is_whole(self, path: Path, sha256: str) -> bool:
@@ -135,14 +140,15 @@ class LoraFiles:
             return self.places.locate(f"{kind}:{id}")
         except NotFound:
             message = f"{shown} was removed from the catalogue while the job was waiting; use another one"
-            raise JobFailed(FailureCode.LORA_MISSING, message) from None
+            raise JobFailed(missing(kind), message) from None
         except (CatalogueError, OSError) as error:
             _log.error("%s: %s", shown, error)
             message = f"the file of {shown} is not on the worker; the worker's log says where it was expected"
-            raise JobFailed(FailureCode.LORA_MISSING, message) from error
+            raise JobFailed(missing(kind), message) from error
 
-    def _fetch(self, shown: str, key: str, sha256: str, path: Path) -> None:
+    def _fetch(self, kind: str, named: AdapterFile, key: str, sha256: str, path: Path) -> None:
         """Fetch into a temporary file, check its hash, and rename it when it is complete."""
+        shown = f"{_NOUNS[kind]} {named.name}"
         self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
@@ -152,12 +158,13 @@ class LoraFiles:
             with part.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                     message = f"the stored file of {shown} is damaged; upload it again"
-                    raise JobFailed(FailureCode.LORA_DAMAGED, message)
+                    is_lora = kind == "lora"
+                    raise JobFailed(FailureCode.LORA_DAMAGED if is_lora else FailureCode.ADAPTER_DAMAGED, message)
             self._evict_for(part.stat().st_size)
             part.replace(path)
         except NotFound:
             message = f"the file of {shown} is no longer stored; upload it again"
-            raise JobFailed(FailureCode.LORA_MISSING, message) from None
+            raise JobFailed(missing(kind), message) from None
         finally:
             part.unlink(missing_ok=True)
 

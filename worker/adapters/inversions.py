@@ -51,8 +51,8 @@ def read_inversions(
         base: the pipeline that holds the text encoders.
 
     Raises:
-        JobFailed: LORA_MISSING, LORA_DAMAGED: as `LoraFiles.locate`; LORA_INCOMPATIBLE: a file is not a textual
-            inversion, or not one for this model.
+        JobFailed: ADAPTER_MISSING, ADAPTER_DAMAGED: as `LoraFiles.locate`; ADAPTER_INCOMPATIBLE: a file is not a
+            textual inversion, or not one for this model.
         Unavailable, NotPrepared: as `LoraFiles.locate`.
     """
     return tuple(_read(base, family, one, files) for one in job.textual_inversions)
@@ -73,7 +73,7 @@ def _read(base: Any, family: Family, one: TextualInversionParameters, files: Lor
         vectors = _vectors(base, family, path)
     except (AdapterRefused, ValueError) as error:
         message = f"textual inversion {one.name} cannot be used: {error}"
-        raise JobFailed(FailureCode.LORA_INCOMPATIBLE, message) from error
+        raise JobFailed(FailureCode.ADAPTER_INCOMPATIBLE, message) from error
     sha256 = files.fingerprint(path)
     return LoadedInversion(files.weights(one, sha256, family.id, "textual_inversion"), one.words, vectors)
 

@@ -51,7 +51,8 @@ class IpAdapters:
         """Make the reference images of a job ready to act on a model; those with scale 0 do nothing.
 
         Raises:
-            JobFailed: MODEL_LOAD_FAILED: a row or file is gone, damaged, or does not fit the model.
+            JobFailed: ADAPTER_MISSING, ADAPTER_DAMAGED: as `LoraFiles.locate`; ADAPTER_INCOMPATIBLE: it does not
+                fit the model, or its image encoder is gone.
             NotPrepared: a file must be downloaded first.
             Exception: failed allocations (`is_out_of_memory`), as they are.
         """
@@ -71,7 +72,7 @@ class IpAdapters:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise JobFailed(FailureCode.MODEL_LOAD_FAILED, _message(adapter.name, error)) from error
+            raise JobFailed(FailureCode.ADAPTER_INCOMPATIBLE, _message(adapter.name, error)) from error
 
     def _encoder_of(self, adapter: IpAdapterParameters) -> str:
         """The source of the image encoder that the row names, or that an upload was compared with."""

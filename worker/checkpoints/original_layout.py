@@ -6,7 +6,7 @@ What the file lacks comes from `config`, a folder in diffusers layout. Knows no 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import diffusers
 import torch
 from diffusers import pipelines
 from diffusers.loaders.single_file import load_single_file_sub_model
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -75,12 +76,15 @@ def load_file_components(
                 continue
             try:
                 found[name] = _load(file, family, name, index[name], marked, config, dtype, variant)
+            except NotImplementedError as error:  # a weight that stayed on the meta device cannot be moved
+                gaps = _gaps(name, index[name], marked, config)
+                raise (_missing(file, name, gaps) if gaps else error) from error
             except (KeyError, IndexError, RuntimeError, ValueError) as error:
                 raise CatalogueError(
                     f"its {name} is not in the layout of an original {family.id} release, as diffusers reads it: "
                     f"{type(error).__name__} at {str(error).splitlines()[0][:120]}"
                 ) from error
-    _check_gaps(found)
+    _check_gaps(file, found)
     _check_leftovers(stored, used, index["scheduler"])
     return found
 
@@ -130,10 +134,26 @@ def _load(
     )
 
 
-def _check_gaps(components: dict[str, Any]) -> None:
+def _gaps(name: str, class_name: str, tensors: dict[str, torch.Tensor], config: Path) -> list[str]:
+    """The weights of one of diffusers' models that its converter does not find in the file."""
+    model_class = getattr(diffusers, class_name)
+    settings = model_class.load_config(config / name)
+    with torch.device("meta"):
+        needed = model_class.from_config(settings).state_dict()
+    convert = SINGLE_FILE_LOADABLE_CLASSES[class_name]["checkpoint_mapping_fn"]
+    converted = convert(config=settings, checkpoint=dict(tensors))
+    return sorted(needed.keys() - converted.keys())
+
+
+def _missing(file: SingleFile, name: str, gaps: Sequence[str]) -> CatalogueError:
+    others = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+    return CatalogueError(f"{file.path.name} lacks weights of its {name}: {gaps[0]}{others}")
+
+
+def _check_gaps(file: SingleFile, components: dict[str, Any]) -> None:
     """Refuse weights that the file lacks.
 
-    diffusers' single-file loader (0.42) leaves them on the meta device without an error;
+    diffusers' single-file loader (0.42) leaves them on the meta device, of transformers' models without an error;
     `test_a_single_file_with_a_gap_is_refused` fails when that changes.
     """
     for name, part in components.items():
@@ -141,7 +161,7 @@ def _check_gaps(components: dict[str, Any]) -> None:
             part.tie_weights()  # T5's token embedding may be stored once and used twice
         gaps = [key for key, tensor in part.named_parameters() if tensor.is_meta]
         if gaps:
-            raise CatalogueError(f"{len(gaps)} weights of {name} are not in the file, {gaps[0]} for one")
+            raise _missing(file, name, gaps)
 
 
 def _check_leftovers(tensors: dict[str, torch.Tensor], used: set[str], scheduler: str) -> None:

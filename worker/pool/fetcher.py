@@ -28,6 +28,7 @@ from contracts.errors import (
 )
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
+from worker.adapters.files import missing
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
@@ -205,7 +206,8 @@ def load_errors_as_job_failed(id: str, load: Callable[[], _Loaded]) -> _Loaded:
 def _refusal(name: str, error: Exception) -> JobFailed:
     """Why something cannot be prepared, in a sentence without a path."""
     kind, _, id = name.rpartition(":")
-    code = FailureCode.LORA_MISSING if kind == "lora" else FailureCode.MODEL_LOAD_FAILED
+    is_adapter = kind in ("lora", "ip_adapter", "textual_inversion")
+    code = missing(kind) if is_adapter else FailureCode.MODEL_LOAD_FAILED
     nouns = {
         "lora": "LoRA",
         "controlnet": "ControlNet",

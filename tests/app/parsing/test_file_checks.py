@@ -31,11 +31,11 @@ def test_files_are_checked_one_at_a_time_and_an_owner_has_a_share_of_the_queue()
         checks = FileChecks()
         mine = [asyncio.create_task(checks.run("me", check)) for _ in range(8)]
         await settle()
-        with pytest.raises(Busy, match="8 of your LoRA files are being checked"):
+        with pytest.raises(Busy, match="8 of your adapter files are being checked"):
             await checks.run("me", check)
         yours = [asyncio.create_task(checks.run("you", check)) for _ in range(8)]
         await settle()
-        with pytest.raises(Busy, match="its maximum number of LoRA files"):
+        with pytest.raises(Busy, match="its maximum number of adapter files"):
             await checks.run("they", check)
         go_on.set()
         checked = [await task for task in (*mine, *yours)]

@@ -86,7 +86,7 @@ def test_what_exceeds_the_limit_changes_nothing_and_other_owners_are_not_concern
 
     with pytest.raises(QuotaExceeded, match=f"take {MAX_BYTES - 10} of at most {MAX_BYTES} bytes"):
         retain(retention, OTHER_SHA, 11)
-    with pytest.raises(QuotaExceeded, match="delete jobs or LoRAs"):
+    with pytest.raises(QuotaExceeded, match="delete jobs or adapters"):
         queue.submit(parameters(), owner="me", limits=SubmitLimits(max_bytes=MAX_BYTES))
 
     assert {key: queue.connection.dump(key) for key in queue.connection.scan_iter("*")} == before

@@ -219,7 +219,7 @@ def test_a_file_that_does_not_fit_fails_its_job_by_name(
     row = adapted.ip_adapter("sdxl-plain").model_copy(update={"source": str(tmp_path / "broken.safetensors")})
     pool = Pool(adapted.model_copy(update={"ip_adapters": (row,)}), device="cpu")
     error = fail_job(make_job(pool.catalogue, "sdxl", ip_adapters=[_entry("plain")]), pool, references)
-    assert error.code is FailureCode.MODEL_LOAD_FAILED
+    assert error.code is FailureCode.ADAPTER_INCOMPATIBLE
     assert not error.retryable
     assert reason in error.message
     assert str(tmp_path) not in error.message

@@ -193,6 +193,25 @@ def test_a_bare_unet_needs_no_prefix(
     _assert_same_unet(load(bare), load(original))
 
 
+@pytest.mark.parametrize(
+    ("stored", "missing"),
+    [
+        ("first_stage_model.decoder.conv_in.bias", "vae: decoder.conv_in.bias"),
+        (f"{UNET}middle_block.1.proj_in.bias", "unet: mid_block.attentions.0.proj_in.bias"),
+        (
+            "conditioner.embedders.1.model.transformer.resblocks.0.ln_1.bias",
+            "text_encoder_2: text_model.encoder.layers.0.layer_norm1.bias",
+        ),
+    ],
+)
+def test_a_layer_that_a_file_lacks_is_named(
+    stored: str, missing: str, load: Callable[[Tensors], diffusers.DiffusionPipeline], original: Tensors
+) -> None:
+    """diffusers says "Cannot copy out of meta tensor"."""
+    with pytest.raises(CatalogueError, match=f"file.safetensors lacks weights of its {missing}"):
+        load({name: tensor for name, tensor in original.items() if name != stored})
+
+
 def test_a_file_of_another_architecture_is_refused_in_words(
     original: Tensors, load: Callable[[Tensors], diffusers.DiffusionPipeline]
 ) -> None:

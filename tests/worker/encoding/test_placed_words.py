@@ -151,5 +151,5 @@ def test_a_file_that_does_not_fit_fails_its_job_by_name(
     pool = Pool(inverted.model_copy(update={"textual_inversions": (row,)}), device="cpu")
     job = make_job(pool.catalogue, "sdxl", prompt="an other", textual_inversions=[{"name": "other"}])
     error = fail_job(job, pool, storage)
-    assert error.code == FailureCode.LORA_INCOMPATIBLE
+    assert error.code == FailureCode.ADAPTER_INCOMPATIBLE
     assert reason in error.message
