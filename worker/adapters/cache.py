@@ -38,12 +38,15 @@ class LoadedLora:
     Attributes:
         weights: its id and content hash, for receipts.
         denoiser, text_encoders: the changed layers of the denoiser, and of all text encoders.
+        size_bytes: of its tensors.
+        workspace_bytes: more, that it takes while a call computes a layer.
     """
 
     weights: Weights
     denoiser: Mapping[Layer, LayerChange]
     text_encoders: Mapping[Layer, LayerChange]
     size_bytes: int
+    workspace_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,9 @@ class AdapterSet:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each on the device, by what tells it from others."""
-        loras = {adapter.weights.sha256: adapter.size_bytes for adapter, _ in self.adapters}
+        loras = {
+            adapter.weights.sha256: adapter.size_bytes + adapter.workspace_bytes for adapter, _ in self.adapters
+        }
         return loras | {f"references {prompt.number}": prompt.size_bytes for prompt in self.image_prompts}
 
     @property
@@ -230,6 +235,9 @@ class LoraCache:
             denoiser=denoiser,
             text_encoders={layer: weights for layer, weights in layers.items() if layer not in denoiser},
             size_bytes=sum(weights.size_bytes for weights in layers.values()),
+            workspace_bytes=max(
+                weights.workspace_values * layer.weight.element_size() for layer, weights in layers.items()
+            ),
         )
 
     def _evict(self, keep: Collection[str]) -> None:

@@ -39,6 +39,11 @@ class Dora:
         """Bytes of all tensors."""
         return self.difference.size_bytes + self.magnitude.nbytes
 
+    @property
+    def workspace_values(self) -> int:
+        """Values that a call makes and forgets again."""
+        return self.difference.workspace_values
+
     def scaled(self, layer: Layer, weight: float) -> Change:
         """Return the change of the layer's output at a request's scale."""
         if weight == 0:

@@ -28,6 +28,10 @@ class LayerChange(Protocol):
     def size_bytes(self) -> int:
         """Bytes of all tensors."""
 
+    @property
+    def workspace_values(self) -> int:
+        """Values that a call makes and forgets again."""
+
     def scaled(self, layer: Layer, weight: float) -> Change:
         """Return the change of the layer's output at a request's scale."""
 
@@ -55,6 +59,11 @@ class LowRank:
         """Bytes of all tensors."""
         tensors = (self.down, self.up, self.bias, self.magnitude)
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @property
+    def workspace_values(self) -> int:
+        """None but what every layer's output is."""
+        return 0
 
     def folded(self) -> LowRank:
         """The same LoRA with alpha in `up` and `bias`, where no bit of a result changes; else this one.

@@ -108,7 +108,7 @@ def _change(
     """
     own = slice(*rows) if rows is not None else slice(None)
     difference = _difference(change, parts, layer, rows, copy)
-    difference.scale = scale
+    difference.scale, difference.workspace_values = scale, change.workspace_values
     if "diff_b" in parts:
         difference.bias = copy(parts["diff_b"].flatten()[own])
     if "dora_scale" not in parts:
@@ -124,7 +124,7 @@ def _difference(
     if change.kind == "lora":
         return LowRankProduct(_low_rank(parts, layer, own, copy))
     if change.kind == "oft":
-        turns = Rotation.turns(parts["oft_blocks"], _constraint(parts))
+        turns = Rotation.turns(parts["oft_blocks"].to(layer.weight.device), _constraint(parts))
         first, last = (None, None) if rows is None else (row // change.block_rows for row in rows)
         kept = {"turns": copy(turns[first:last])}
         return Rotation(kept | ({"rescale": copy(parts["rescale"].flatten()[own])} if "rescale" in parts else {}))

@@ -36,11 +36,13 @@ class Difference:
         tensors: its factors, in the layer's dtype.
         scale: the trainer's, usually alpha ÷ rank.
         bias: (outputs,), added to the layer's bias; not scaled by the trainer.
+        workspace_values: that a call makes of the factors and forgets again.
     """
 
     tensors: Tensors
     scale: float = 1.0
     bias: torch.Tensor | None = None
+    workspace_values: int = 0
 
     @property
     def size_bytes(self) -> int:
