@@ -30,6 +30,12 @@ DELIVERY = frozenset(
     {"model", "task", "num_images", "batchable", "output_format", "output_quality", "previews", "response_format",
      "priority", "deadline_seconds", "webhook", "metadata"}
 )  # fmt: skip
+#: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
+#: for, and how control images are made. Tests of their own show it.
+ELSEWHERE = frozenset(
+    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt",
+     "textual_inversions", "vae"}
+)  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length
 #: that cuts the prompt changes their images. Those of controls, images and schedulers are below.
 _OTHER: dict[str, list[Any]] = {
@@ -51,7 +57,7 @@ _OTHER: dict[str, list[Any]] = {
     "target_size": [(160, 160)],
     "seed": [8],
     "speed": ["fast"],
-    "strength": [0.9],
+    "strength": [0.25],
     "image": ["inputs/other.png"],
     "mask_image": ["inputs/other_mask.png"],
     "control_image": ["inputs/other_control.png"],
@@ -66,6 +72,10 @@ _CONTROL_OTHER: dict[str, Any] = {
     "guidance_start": 0.5,
     "guidance_end": 0.5,
 }
+#: Every field that is varied here.
+VARIED = frozenset(
+    {*_OTHER, *(f"controls.{name}" for name in _CONTROL_OTHER), "loras", "ip_adapters", "scheduler"}
+)
 #: Name -> fields of the request from which one is varied.
 BASES: dict[str, dict[str, Any]] = {
     "usual": {},
@@ -74,8 +84,9 @@ BASES: dict[str, dict[str, Any]] = {
     "ten steps": {"num_inference_steps": 10, "strength": 0.9},
     "wide images": {"image": "inputs/wide.png", "mask_image": "inputs/wide_mask.png", "width": 64, "height": 64},
 }
-#: Fields that are varied from a base that was made for them; all are varied from the others.
-_ONLY = {"ten steps": {"speed", "image", "strength"}, "wide images": {"fit", "width", "height"}}
+#: Fields that are varied from a base that was made for them; all are varied from the others. In three steps or fewer
+#: some schedulers are the same.
+_ONLY = {"ten steps": {"speed", "image", "strength", "scheduler"}, "wide images": {"fit", "width", "height"}}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,17 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
+from contracts.requests.fields import Control, ImageFields, OptionalImages
 from contracts.storage import Storage
-from tests.support.field_effects import FieldEffects
+from tests.support.field_effects import DELIVERY, ELSEWHERE, VARIED, FieldEffects
 from tests.support.jobs import generate_pixels
 from worker.pool.pool import Pool
+
+
+def test_each_field_of_a_request_is_in_the_table_or_is_about_the_delivery() -> None:
+    fields = {*ImageFields.model_fields, *OptionalImages.model_fields}
+    fields |= {f"controls.{name}" for name in Control.model_fields}
+    assert fields - VARIED - DELIVERY - ELSEWHERE == set()
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,12 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.requests.fields import Control, ImageFields, OptionalImages
 from contracts.storage import Storage
-from tests.support.field_effects import BASES, DELIVERY, FieldEffects
+from tests.support.field_effects import BASES, DELIVERY, ELSEWHERE, FieldEffects
 from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import generate_pixels
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
-#: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
-#: for, and how control images are made.
-ELSEWHERE = frozenset(
-    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt",
-     "textual_inversions"}
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,7 @@ def test_each_field_alone_changes_the_image_or_is_refused(
     effects = FieldEffects(every_model, lambda parameters: generate_pixels(parameters, every_pool, storage))
     effects.store_inputs(storage)
 
-    tried = [one for base in BASES for one in effects.try_all(family, mode, base, schedulers=base == "usual")]
+    tried = [one for base in BASES for one in effects.try_all(family, mode, base, schedulers=base == "ten steps")]
 
     print(*tried, sep="\n")
     assert [str(one) for one in tried if one.result == "SAME"] == []
