@@ -34,7 +34,7 @@ DELIVERY = frozenset(
 #: for, and how control images are made. Tests of their own show it.
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt",
-     "textual_inversions", "vae"}
+     "textual_inversions", "vae", "refiner"}
 )  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length
 #: that cuts the prompt changes their images. Those of controls, images and schedulers are below.
@@ -84,8 +84,8 @@ BASES: dict[str, dict[str, Any]] = {
     "ten steps": {"num_inference_steps": 10, "strength": 0.9},
     "wide images": {"image": "inputs/wide.png", "mask_image": "inputs/wide_mask.png", "width": 64, "height": 64},
 }
-#: Fields that are varied from a base that was made for them; all are varied from the others. In three steps or fewer
-#: some schedulers are the same.
+#: Fields that are varied from a base that was made for them; all are varied from the others. In three steps or
+#: fewer some schedulers are the same.
 _ONLY = {"ten steps": {"speed", "image", "strength", "scheduler"}, "wide images": {"fit", "width", "height"}}
 
 
