@@ -71,7 +71,8 @@ def _check_lora(place: Path, row: LoraSpec) -> None:
 
 
 def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
-    files, family = RepositoryFiles.in_folder(folder), row.family_spec
+    # Of the family's usual checkpoints: a row that names the class of another one has a row of its own.
+    files, family = RepositoryFiles.in_folder(folder), FAMILIES[row.family]
     if isinstance(row, ControlNetSpec):
         if "config.json" not in files.names:
             raise HubRefused("the folder has no config.json, so it is not a ControlNet in diffusers' layout")

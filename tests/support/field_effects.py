@@ -20,6 +20,7 @@ from contracts.requests.validation import check
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.jobs import model_of
+from tests.support.refiner import REFINER
 
 Pixels = npt.NDArray[np.int16]
 #: Runs a job that must complete; returns its first image.
@@ -160,6 +161,7 @@ class FieldEffects:
             yield from ((name, value, fields | {name: value}) for value in values if fields.get(name) != value)
         yield "loras", "on", fields | {"loras": [{"name": f"{model.family}-lora"}]}
         yield from self._image_prompts(model.family, fields)
+        yield "refiner", "on", fields | {"refiner": {"model": REFINER, "switch_at": 0.75}}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
         for scheduler in model.schedulers if schedulers else ():

@@ -62,3 +62,17 @@ def test_guidance_is_taken_where_the_denoiser_has_an_input_for_it(tmp_path: Path
 
     for place in places:
         assert check(Txt2ImgRequest(prompt="a", guidance_scale=2), limited(place)).refuses == ()
+
+
+@pytest.mark.parametrize(
+    ("entries", "found"), [({"requires_aesthetics_score": True}, "sdxl-refiner"), ({}, "sdxl")]
+)
+def test_a_refiner_is_told_from_a_checkpoint_that_an_img2img_pipeline_saved(
+    entries: dict[str, bool], found: str, tmp_path: Path
+) -> None:
+    index = {"_class_name": "StableDiffusionXLImg2ImgPipeline", **entries}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    row = ModelSpec(id="any", family="sdxl", source=str(tmp_path))
+    catalogue = Catalogue(root=tmp_path, default_model="any", models=(row,))
+
+    assert with_checkpoint_limits(catalogue).model("any").family_spec.id == found

@@ -66,7 +66,26 @@ def test_a_class_that_a_family_cannot_run_is_refused_though_its_name_begins_alik
                  "QwenImageEditPipeline", "QwenImageEditInpaintPipeline", "QwenImageEditPlusPipeline"]
 )  # fmt: skip
 def test_classes_of_other_tasks_and_checkpoints_of_a_family_are_taken(pipeline: str, tmp_path: Path) -> None:
-    folder = tmp_path / "m"
+    _write_checkpoint(tmp_path / "m", pipeline)
+    row = ModelSpec(id="one", family="qwen-image", source="m")
+    check_row_files(_catalogue(tmp_path, row), row)
+
+
+@pytest.mark.parametrize(
+    ("family", "pipeline"), [("flux", "FluxKontextPipeline"), ("sdxl", "StableDiffusionXLImg2ImgPipeline")]
+)
+def test_a_row_may_name_the_class_of_another_checkpoint_of_its_family(
+    family: str, pipeline: str, tmp_path: Path
+) -> None:
+    _write_checkpoint(tmp_path / "m", pipeline)
+    row = ModelSpec(id="one", family=family, source="m", pipeline=pipeline)
+
+    check_row_files(_catalogue(tmp_path, row), row)
+
+    assert row.family_spec.pipeline == pipeline
+
+
+def _write_checkpoint(folder: Path, pipeline: str) -> None:
     folder.mkdir()
     (folder / "model_index.json").write_text(
         json.dumps({"_class_name": pipeline, "transformer": ["diffusers", "QwenImageTransformer2DModel"]})
@@ -74,5 +93,3 @@ def test_classes_of_other_tasks_and_checkpoints_of_a_family_are_taken(pipeline: 
     (folder / "transformer").mkdir()
     (folder / "transformer" / "config.json").write_text("{}")
     save_file({"a": np.ones(1, np.float32)}, folder / "transformer" / "diffusion_pytorch_model.safetensors")
-    row = ModelSpec(id="one", family="qwen-image", source="m")
-    check_row_files(_catalogue(tmp_path, row), row)
