@@ -11,7 +11,7 @@ from PIL import Image
 from models.judge import judge, measure_overlap
 from models.training.data.drawing import Scene, render, render_silhouette
 from models.training.data.effects import EFFECTS, measure
-from tests.support.combinations import ALL
+from tests.support.combinations import ALL, usual_or_all
 from tests.support.images import draw_shape, framed_mask, to_data_url
 from tests.support.running_service import Json, RunningService
 
@@ -32,7 +32,7 @@ SDXL, SD3, FLUX = MODELS = ("shapes-sdxl", "shapes-sd3", "shapes-flux")
 
 def each_model(usual: str) -> pytest.MarkDecorator:
     """Try one model; all of them in `make judge`, which judges their weights by more images, too."""
-    return pytest.mark.parametrize("model", MODELS if ALL else [usual])
+    return pytest.mark.parametrize("model", usual_or_all(usual, MODELS))
 
 
 #: Fewer than the models take by default: enough for what is judged here.

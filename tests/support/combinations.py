@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
+Value = TypeVar("Value")
 #: Set by `make judge`.
 ALL = bool(os.environ.get("DARKROOM_TEST_ALL_COMBINATIONS"))
+
+
+def usual_or_all(usual: Value, values: Iterable[Value]) -> list[Value]:
+    """One value that stands for the others; all values where the environment asks for them."""
+    return list(values) if ALL else [usual]
 
 
 def covering(rows: Sequence[Row]) -> list[Row]:

@@ -19,7 +19,7 @@ from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, choose_sets
-from tests.support.combinations import covering
+from tests.support.combinations import covering, usual_or_all
 from tests.support.jobs import (
     JobStopped,
     RecordingWatch,
@@ -73,7 +73,7 @@ def _images(outcomes: Sequence[Any], storage: Storage) -> list[Any]:
     return [decode_pixels(storage.read(image.key)) for outcome in outcomes for image in outcome.stored]
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("flux", FAMILY_IDS))
 def test_images_with_different_adapters_in_joined_calls_are_what_they_are_alone(
     family: str, mixing: Pool, storage: Storage
 ) -> None:

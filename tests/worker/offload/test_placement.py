@@ -17,7 +17,7 @@ from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.combinations import ALL, covering
+from tests.support.combinations import ALL, covering, usual_or_all
 from tests.support.jobs import complete_job, decode_pixels, make_job
 from tests.support.trained import TRAINED_FAMILIES
 from worker.offload.offloaded_module import OffloadedModule
@@ -64,7 +64,7 @@ def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str
     return seen
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("sd3", FAMILY_IDS))
 def test_candidate_plans_run_within_their_bytes_and_give_the_same_image(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     assert decode_pixels(files[0][0]).std() > 10
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILY_IDS))
 def test_a_denoiser_in_8_bits_takes_less_gives_nearly_the_same_and_leaves_with_its_plan(
     family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

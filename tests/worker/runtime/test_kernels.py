@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.memory.plan import Placement
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.combinations import ALL
+from tests.support.combinations import usual_or_all
 from tests.support.jobs import complete_job, decode_pixels, make_job
 from worker.generation.warm_up import warm_up
 from worker.pool.pool import Pool
@@ -35,7 +35,7 @@ def _graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize("family", ["flux", *(["sdxl"] if ALL else [])])
+@pytest.mark.parametrize("family", usual_or_all("flux", ["flux", "sdxl"]))
 def test_after_the_warm_up_neither_prompts_nor_adapters_nor_fast_jobs_compile_anything(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:

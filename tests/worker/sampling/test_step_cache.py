@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.combinations import covering
+from tests.support.combinations import covering, usual_or_all
 from tests.support.jobs import (
     JobStopped,
     RecordingWatch,
@@ -91,7 +91,7 @@ def test_each_pass_of_true_guidance_is_predicted_from_its_own_history(
     assert np.abs(decode_pixels(file) - decode_pixels(exact)).mean() < 12
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("flux", FAMILY_IDS))
 def test_an_exact_job_after_fast_ones_gives_the_same_bytes_and_modules_are_unchanged(
     family: str, catalogue: Catalogue, storage: Storage
 ) -> None:
