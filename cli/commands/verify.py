@@ -144,7 +144,7 @@ class _Differences:
         from contracts.provenance.step_comparison import differing
 
         claims = self.signed.claims
-        placed = {} if not claims else {"placement": claims.get("placement")}
+        placed = {"placement": claims["placement"]} if "placement" in claims else {}
         joined = ["calls joined with other jobs"] if claims.get("joined") else []
         return [*differing({**self.receipt, **placed}, self.made), *joined]
 

@@ -14,7 +14,7 @@ WITHIN_ERROR = "same within the dtype's error"
 #: measured between images from joined calls and the same images made alone (docs/queue.md).
 TOLERANCES: Mapping[str, tuple[int, float]] = {"float32": (1, 0.0), "bfloat16": (2, 0.01), "float16": (2, 0.01)}
 #: What of a receipt changes the last bits of an honest image.
-ENVIRONMENT = ("device", "dtype", "kernels", "versions", "deviations")
+ENVIRONMENT = ("device", "dtype", "kernels", "versions", "deviations", "placement")
 
 
 def first_difference(claimed: Sequence[str], made: Sequence[str], steps: Collection[int]) -> int | None:
@@ -29,8 +29,11 @@ def first_difference(claimed: Sequence[str], made: Sequence[str], steps: Collect
 
 
 def differing(claimed: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
-    """Return what of two receipts' environments differs, so that honest images may differ in their last bits."""
-    return [name for name in ENVIRONMENT if claimed.get(name) != made.get(name)]
+    """Return what of two receipts' environments differs, so that honest images may differ in their last bits.
+
+    What is not claimed explains nothing.
+    """
+    return [name for name in ENVIRONMENT if name in claimed and claimed[name] != made.get(name)]
 
 
 def is_within_error(claimed: Image.Image, made: Image.Image, dtype: str) -> bool:

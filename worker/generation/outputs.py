@@ -25,7 +25,6 @@ from contracts.provenance.image_data import hash_image_data
 from contracts.provenance.manifest import iptc_xmp
 from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
-from contracts.requests.parameters import JobParameters
 from worker.generation import receipts
 from worker.runtime.out_of_memory import is_out_of_memory
 
@@ -35,6 +34,8 @@ if TYPE_CHECKING:  # their packages are an extra
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000
+#: In place of a hash that is not known yet.
+_UNKNOWN = "0" * 64
 
 
 class ImageWriter(Protocol):
@@ -133,15 +134,18 @@ def _write(
 ) -> ImageRecord:
     parameters, seed, credentials = receipt.parameters, receipt.parameters.seeds[index], signers.credentials
     metadata = receipts.file_metadata(receipt, seed)
+    steps = signers.step_hashes[index] if signers.step_hashes else ()
+    is_lossless = parameters.output_format == "png"
     try:
         if signers.receipt_signer is not None:
-            steps = signers.step_hashes[index] if signers.step_hashes else ()
-            claims = make_claims(
-                receipt, index, metadata["darkroom"], _image_data_sha256(image, parameters), steps
-            )
+            claims = make_claims(receipt, index, metadata["darkroom"], None if is_lossless else _UNKNOWN, steps)
             metadata = {**metadata, SIGNATURE: signers.receipt_signer.sign(claims)}
         xmp = None if credentials is None else iptc_xmp(has_source=parameters.image is not None)
         data = encode_image(image, parameters.output_format, parameters.output_quality, metadata, xmp)
+        if signers.receipt_signer is not None and not is_lossless:
+            # Signed again, now that the coded image is known: of the same length, so that it is encoded once.
+            claims = make_claims(receipt, index, metadata["darkroom"], hash_image_data(data), steps)
+            data = data.replace(metadata[SIGNATURE].encode(), signers.receipt_signer.sign(claims).encode(), 1)
     except Unavailable:
         raise
     except Exception as error:  # libraries raise many types, and one job's image must not end the process
@@ -159,16 +163,6 @@ def _write(
         format=parameters.output_format,
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),
-    )
-
-
-def _image_data_sha256(image: Image.Image, parameters: JobParameters) -> str | None:
-    """The hash of what a file says of its pixels; None for PNG, whose pixels are those that were generated."""
-    file_format = parameters.output_format
-    return (
-        None
-        if file_format == "png"
-        else hash_image_data(encode_image(image, file_format, parameters.output_quality, {}))
     )
 
 
