@@ -50,6 +50,10 @@ def _rows(*rows: MetricSpec) -> Mapping[str, MetricSpec]:
 ROWS = _rows(
     MetricSpec("jobs_accepted", "counter", "Jobs accepted into the queue", ("model", "task")),
     MetricSpec("jobs_ended", "counter", "Jobs ended", ("status", "model", "task")),
+    MetricSpec("images", "counter", "Images completed", ("model",)),
+    MetricSpec("pixels", "counter", "Pixels of completed images", ("model",)),
+    MetricSpec("image_steps", "counter", "Denoising steps of completed images", ("model",)),
+    MetricSpec("device_seconds", "counter", "Worker time of all attempts, failed ones included", ("model",)),
     MetricSpec("job_failures", "counter", "Failed jobs by error code", ("code",)),
     MetricSpec(
         "leases_lost", "counter", "Leases that expired because a worker stopped sending heartbeats", ("model",)
@@ -131,7 +135,7 @@ class Counters:
         self._lock = threading.Lock()
         self._values: defaultdict[str, float] = defaultdict(int)
 
-    def count(self, name: str, amount: int = 1, /, **labels: str) -> None:
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter; raises ValueError for a name or label that is not in the table."""
         key = sample_key(_row(name, "counter"), "", labels)
         with self._lock:

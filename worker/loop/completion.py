@@ -143,7 +143,12 @@ class JobCompleter:
             _log.warning("images not stored: %s", error)
             unstored = JobResult("released")
         except JobFailed as failure:
-            _log.exception("%s", failure.message)
+            _log.log(
+                logging.INFO if failure.code is FailureCode.FLAGGED else logging.ERROR,
+                "%s",
+                failure.message,
+                exc_info=failure.code is not FailureCode.FLAGGED,
+            )
             unstored = JobResult.failed(failure.code, failure.message)
         # While the lease is held: the next attempt writes to the same folder.
         self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
@@ -152,6 +157,8 @@ class JobCompleter:
     def _write(self, claim: Claim, watch: JobWatch, result: JobResult) -> None:
         final = _final(result, watch.verdict)
         status = self._close(claim, watch, final)
+        if status != "lost":
+            self._counters.count("device_seconds", watch.used_seconds, model=claim.job.parameters.model)
         code = final.error.code.value if status == "failed" and final.error is not None else ""
         trace_attempt(self._tracing, Attempt(claim.job, watch.stages, status, code))
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
@@ -190,7 +197,11 @@ class JobCompleter:
         return "lost"
 
     def _count_stages(self, receipt: Receipt) -> None:
-        model, task = receipt.parameters.model, receipt.parameters.task
+        model, task, parameters = receipt.parameters.model, receipt.parameters.task, receipt.parameters
+        self._counters.count("images", parameters.num_images, model=model)
+        self._counters.count("pixels", parameters.pixels, model=model)
+        steps = parameters.num_inference_steps * parameters.num_images
+        self._counters.count("image_steps", steps, model=model)
         for stage, seconds in receipt.timings.items():
             self._counters.observe("stage_seconds", seconds, stage=stage, model=model, task=task)
         with self._stages_lock:

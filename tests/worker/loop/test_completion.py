@@ -32,10 +32,15 @@ from worker.loop.progress import Aborted, JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 
 
-def make_completer(claims: Claims, storage: Storage, stopping: Callable[[], bool] = lambda: False) -> JobCompleter:
+def make_completer(
+    claims: Claims,
+    storage: Storage,
+    stopping: Callable[[], bool] = lambda: False,
+    counters: Counters | None = None,
+) -> JobCompleter:
     outage = StorageOutage(storage, retry_seconds=60)
     reporter = ProgressReporter(claims, report_seconds=0)
-    return JobCompleter(claims, storage, Counters(), outage, reporter, stopping=stopping)
+    return JobCompleter(claims, storage, counters or Counters(), outage, reporter, stopping=stopping)
 
 
 def watch_job(claims: Claims, claim: Claim) -> JobWatch:
@@ -120,9 +125,12 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
     ids = [queue.submit(parameters()).id for _ in range(2)]
     running = [take(worker.claims) for _ in ids]
 
-    with closing(make_completer(worker.claims, storage)) as completer:
+    counters = Counters()
+    with closing(make_completer(worker.claims, storage, counters=counters)) as completer:
         for claim, mode in zip(running, ("F", "RGB"), strict=True):
-            completer.complete(claim, watch_job(worker.claims, claim), generated(claim, mode)).result()
+            watch = watch_job(worker.claims, claim)
+            watch.used_seconds = 1.5
+            completer.complete(claim, watch, generated(claim, mode)).result()
 
     failed, completed = (queue.fetch(id) for id in ids)
     assert (failed.state, completed.state) == (JobState.FAILED, JobState.COMPLETED)
@@ -132,6 +140,14 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
         "the image could not be encoded as png (OSError); ask for another output_format",
     )
     assert storage.find(f"images/{failed.id}/") == []
+    # Only what was completed was made; both took their time.
+    made, job = counters.drain(), completed.parameters
+    used = {
+        name: made[f'["{name}","","{job.model}"]']
+        for name in ("images", "pixels", "image_steps", "device_seconds")
+    }
+    expected = (job.num_images, job.pixels, job.num_inference_steps * job.num_images, 3.0)
+    assert tuple(used.values()) == expected
 
 
 def test_images_of_a_job_that_was_cancelled_after_its_last_step_are_not_stored(
