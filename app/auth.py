@@ -11,12 +11,13 @@ import asyncio
 import base64
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fastapi.concurrency import run_in_threadpool
 
 from app.errors import Forbidden, Unauthorized
-from contracts.auth.api_keys import ApiKeyStore, Key, Scope
+from contracts.auth.api_keys import ApiKeyStore, DailyFigure, Key, Scope
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.limits import Quota
@@ -37,6 +38,7 @@ class Principal:
         key_id: the API key, by which calls and jobs are counted; all callers without one are counted together.
         calls_per_minute: limit on calls that create something; None: no limit.
         max_jobs: limit on jobs that are waiting or running; None: no limit.
+        per_day: limits on what its jobs use on one day, as `Key.per_day`.
     """
 
     owner: str = "local"
@@ -45,11 +47,13 @@ class Principal:
     key_id: str = _NO_KEY
     calls_per_minute: int | None = None
     max_jobs: int | None = None
+    per_day: Mapping[DailyFigure, int] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, key: Key) -> Principal:
         """The holder of this key."""
-        return cls(key.owner, key.scopes, key.highest_priority, key.id, key.calls_per_minute, key.max_jobs)
+        limits = (key.calls_per_minute, key.max_jobs, key.per_day)
+        return cls(key.owner, key.scopes, key.highest_priority, key.id, *limits)
 
     @property
     def has_key(self) -> bool:

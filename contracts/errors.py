@@ -171,6 +171,15 @@ class TooManyJobs(TryLater):
         )
 
 
+class DailyLimitReached(TryLater):
+    """What the jobs of one API key may use on one day (UTC) is used up, or this job would exceed it."""
+
+    def __init__(self, limit: str, used: str, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"daily limit: this API key may use {limit} a day, and has used {used}", retry_after_seconds
+        )
+
+
 class RateExceeded(TryLater):
     """An API key, or all callers without one together, reached the rate limit of `calls_per_minute`."""
 

@@ -23,6 +23,7 @@ from contracts.errors import Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
 from contracts.jobs.records import JobRecord, JobState
 from contracts.jobs.spans import submitting
+from contracts.queue.daily_limits import require_within
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
@@ -143,6 +144,7 @@ class Submission:
         services = self.services
         job = self._check_and_store(draft)
         request = draft.reading.require()
+        require_within(services.queue.connection, self.principal.key_id, self.principal.per_day, job.parameters)
         services.link_signer.require()  # else the answer, once the job is accepted, might not get its links
         with submitting(services.tracing, self.trace_context, job.parameters, job.priority) as span:
             record = self._queue(job, request, hold, span.context)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from cli.redis_access import add_data_argument, open_redis
-from contracts.auth.api_keys import ApiKeyStore, Key, Scope
+from contracts.auth.api_keys import ApiKeyStore, DailyFigure, Key, Scope
 from contracts.requests.schema import Priority
 from contracts.settings import KeySettings
 
@@ -43,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(default: DARKROOM_KEYS_MAX_JOBS, or {defaults['max_jobs'].default})",
     )
     create.add_argument(
+        "--per-day",
+        action="append",
+        type=_per_day,
+        metavar="FIGURE=N",
+        help=f"what its jobs may use in a day (UTC), of {', '.join(get_args(DailyFigure))}; more get 429; may be "
+        "repeated",
+    )
+    create.add_argument(
         "--highest-priority",
         choices=[tier.value for tier in Priority],
         default=Priority.NORMAL.value,
@@ -57,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_data_argument(action)
 
 
+def _per_day(text: str) -> tuple[str, int]:
+    figure, _, limit = text.partition("=")
+    if figure not in get_args(DailyFigure) or not limit.isdecimal() or not 0 < int(limit) < 2**53:
+        allowed = ", ".join(get_args(DailyFigure))
+        raise argparse.ArgumentTypeError(f"must be FIGURE=N with N above 0 and one of {allowed}; got {text}")
+    return figure, int(limit)
+
+
 def _create(arguments: argparse.Namespace) -> None:
     defaults = KeySettings()
     limits = {name: getattr(arguments, name) for name in KeySettings.model_fields}
@@ -67,6 +84,7 @@ def _create(arguments: argparse.Namespace) -> None:
             arguments.owner,
             scopes=arguments.scope or [Scope.GENERATE],
             highest_priority=arguments.highest_priority,
+            per_day=dict(arguments.per_day or ()),
             **{name: limit or None for name, limit in limits.items()},
         )
     print(token)
@@ -76,7 +94,8 @@ def _create(arguments: argparse.Namespace) -> None:
 def _list(arguments: argparse.Namespace) -> None:
     with _open(arguments.data) as keys:
         found = keys.find_all()
-    head = ("ID", "NAME", "OWNER", "SCOPES", "CALLS/MIN", "MAX JOBS", "PRIORITY", "CREATED", "USED", "REVOKED")
+    limits = ("CALLS/MIN", "MAX JOBS", "PRIORITY", "PER DAY")
+    head = ("ID", "NAME", "OWNER", "SCOPES", *limits, "CREATED", "USED", "REVOKED")
     rows = [head, *map(_row, found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -86,7 +105,9 @@ def _list(arguments: argparse.Namespace) -> None:
 def _row(key: Key) -> tuple[str, ...]:
     limits = (str(limit or "-") for limit in (key.calls_per_minute, key.max_jobs))
     times = (_time(seconds) for seconds in (key.created_at, key.last_used_at, key.revoked_at))
-    return (key.id, key.name, key.owner, ",".join(sorted(key.scopes)), *limits, key.highest_priority, *times)
+    daily = ",".join(f"{figure}={limit}" for figure, limit in key.per_day.items()) or "-"
+    scopes = ",".join(sorted(key.scopes))
+    return (key.id, key.name, key.owner, scopes, *limits, key.highest_priority, daily, *times)
 
 
 def _time(seconds: float | None) -> str:

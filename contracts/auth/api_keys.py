@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
@@ -41,6 +41,10 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+#: What is counted by day and can be limited.
+DailyFigure = Literal["images", "image_steps", "pixels", "device_seconds"]
+
+
 class Key(BaseModel):
     """An API key. Times are Unix seconds on Redis' clock.
 
@@ -49,6 +53,7 @@ class Key(BaseModel):
         sha256: of the secret.
         calls_per_minute: maximum calls that create something, in any sixty seconds; None: unlimited.
         max_jobs: maximum jobs waiting and running at the same time; None: unlimited.
+        per_day: what its jobs may use on one day (UTC), by figure; those left out have no limit.
         highest_priority: the highest priority its jobs may have.
         last_used_at: to the minute.
     """
@@ -62,6 +67,7 @@ class Key(BaseModel):
     scopes: frozenset[Scope] = Field(min_length=1)
     calls_per_minute: int | None = Field(None, ge=1, le=10_000)
     max_jobs: int | None = Field(None, ge=1, le=1_000)
+    per_day: dict[DailyFigure, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     highest_priority: Priority = Priority.HIGH
     created_at: float
     revoked_at: float | None = None
@@ -70,12 +76,14 @@ class Key(BaseModel):
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Key:
         """Read a key from its Redis hash (decoded strings)."""
-        return cls.model_validate({**fields, "scopes": json.loads(fields["scopes"])})
+        lists = {name: json.loads(fields[name]) for name in ("scopes", "per_day") if name in fields}
+        return cls.model_validate({**fields, **lists})
 
     def to_hash(self) -> dict[str, str]:
         """Make its Redis hash."""
         fields = self.model_dump(mode="json", exclude_none=True)
         fields["scopes"] = json.dumps(sorted(self.scopes))
+        fields["per_day"] = json.dumps(self.per_day)
         return {name: str(value) for name, value in fields.items()}
 
     def matches(self, secret: str) -> bool:
@@ -116,7 +124,7 @@ class ApiKeyStore:
         Args:
             name: for people to read.
             owner: None: the key's own id, so that it shares nothing with other keys.
-            limits: `scopes`, `calls_per_minute`, `max_jobs`, `highest_priority`.
+            limits: `scopes`, `calls_per_minute`, `max_jobs`, `per_day`, `highest_priority`.
 
         Raises:
             ValueError: a field is out of range.

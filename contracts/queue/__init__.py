@@ -7,6 +7,7 @@ eta.py               positions in the queue, and estimated times
 listing.py           an owner's jobs, or all, in pages
 operations.py        what operators do with all owners' jobs: requeue, change priority, purge, pause, drain
 waiting_queues.py    the queues in which jobs wait, by priority, model and owner
+daily_limits.py      limits on what the jobs of an API key use in a day
 usage.py             what the jobs of each API key have used, by day and model
 usage_files.py       what was used on past days, written to the storage as JSONL
 running.py           an owner's running jobs

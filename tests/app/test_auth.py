@@ -14,6 +14,8 @@ from app.auth import read_token
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore, Scope
+from contracts.errors import FailureCode
+from contracts.jobs.records import JobError
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -206,6 +208,34 @@ def test_a_quota_counts_jobs_that_have_not_ended(
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 429
     client.post(f"/v1/jobs/{jobs[1]}/cancel", headers=call)
     assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
+
+
+def test_daily_limits_count_what_jobs_have_used_and_say_when_the_day_ends(
+    client: TestClient, keys: ApiKeyStore, worker: ScriptedWorker
+) -> None:
+    call = bearer(keys.create("a", per_day={"images": 3})[1])
+    free = bearer(keys.create("b")[1])
+    two = {**JOB, "num_images": 2}
+    assert client.post("/v1/txt2img", json={**JOB, "num_images": 4}, headers=call).status_code == 429
+    assert client.post("/v1/txt2img", json=two, headers=call).status_code == 202
+    worker.complete(worker.claim())
+    refused = client.post("/v1/txt2img", json=two, headers=call)
+    assert (refused.status_code, refused.json()["code"]) == (429, "daily_limit_reached")
+    assert "may use 3 images a day, and has used 2;" in refused.json()["detail"]
+    assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+    assert client.post("/v1/txt2img", json=JOB, headers=call).status_code == 202
+    assert client.post("/v1/txt2img", json={**JOB, "num_images": 4}, headers=free).status_code == 202
+
+
+def test_seconds_that_are_used_up_stop_a_key_for_the_day(
+    client: TestClient, keys: ApiKeyStore, worker: ScriptedWorker
+) -> None:
+    call = bearer(keys.create("a", per_day={"device_seconds": 2})[1])
+    client.post("/v1/txt2img", json=JOB, headers=call)
+    lost = JobError.of(FailureCode.WORKER_LOST, "lost")
+    worker.claims.fail(worker.claim(), lost, used_seconds=2.5)  # a failure costs as well
+    refused = client.post("/v1/txt2img", json=JOB, headers=call)
+    assert "may use 2 device seconds a day, and has used 2.5;" in refused.json()["detail"]
 
 
 def test_callers_without_a_key_share_limits(settings: SharedSettings) -> None:

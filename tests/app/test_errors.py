@@ -33,6 +33,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.errors import (
     AdapterRefused,
     Conflict,
+    DailyLimitReached,
     FieldProblem,
     Gone,
     ImageTooLarge,
@@ -61,6 +62,7 @@ CASES = [
     (ClientDisconnect(), 400, "unreadable_body", []),
     (NotFound("job", "abc"), 404, "not_found", []),
     (QueueFull("9 jobs are waiting", 7), 429, "queue_full", []),
+    (DailyLimitReached("9 images", "9", 7), 429, "daily_limit_reached", []),
     (TooManyJobs(9, 7), 429, "too_many_jobs", []),
     (RateExceeded(9, 7), 429, "rate_exceeded", []),
     (Unauthorized("no key"), 401, "unauthorized", []),

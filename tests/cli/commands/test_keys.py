@@ -187,3 +187,17 @@ def test_the_key_comes_from_the_environment(
         monkeypatch.setenv("DARKROOM_API_KEY", token)
         assert main(words) == 0
     assert "shapes-sdxl" in capsys.readouterr().out
+
+
+def test_a_key_has_daily_limits_and_others_are_explained(
+    keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "create", "a", "--per-day", "images=5", "--per-day", "device_seconds=60"]) == 0
+    key = authenticate(keys, capsys.readouterr().out.strip())
+    assert key.per_day == {"images": 5, "device_seconds": 60}
+    main(["keys", "list"])
+    assert "images=5,device_seconds=60" in capsys.readouterr().out
+    for wrong in ("images", "images=0", "images=-1", "images=x", "dollars=5"):
+        with pytest.raises(SystemExit):
+            main(["keys", "create", "b", "--per-day", wrong])
+        assert f"got {wrong}" in capsys.readouterr().err
