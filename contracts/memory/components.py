@@ -40,6 +40,7 @@ class Role(StrEnum):
     VAE = "vae"
     CONTROLNET = "controlnet"
     ADAPTER = "adapter"
+    IMAGE_ENCODER = "image_encoder"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ architecture. Knows nothing of devices, budgets or requests.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
 from contracts.requests.parameters import IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
+from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.lora_files import describe, read_lora
 from contracts.weights.architectures import find_controlnet
 from contracts.weights.parameter_counts import (
@@ -28,6 +30,8 @@ from contracts.weights.parameter_counts import (
     read_config,
 )
 from contracts.weights.vae_files import WEIGHTS
+
+_FLOAT32_BYTES = 4
 
 
 def size_controlnet(
@@ -119,6 +123,24 @@ def size_vae(catalogue: Catalogue, id: str, value_bytes: int) -> Component | Non
     except OSError as error:
         raise CatalogueError(f"{folder / WEIGHTS}: {error.strerror}") from None
     return size_component(f"vae:{id}", Role.VAE, count, width, config)
+
+
+def size_image_encoders(catalogue: Catalogue) -> dict[str, Component]:
+    """The image encoders of IP-Adapters as components, which compute on the CPU in float32.
+
+    Returns:
+        Under `image_encoder:NAME`, and under `image_encoder of ID` for the IP-Adapter of each row; without those
+        that are not on this machine.
+    """
+    found: dict[str, Component] = {}
+    for name, source in encoders_of(catalogue).items():
+        with suppress(CatalogueError, OSError):
+            count = count_files([catalogue.image_encoder(source) / "model.safetensors"])
+            component = size_component(f"image_encoder:{name}", Role.IMAGE_ENCODER, count, _FLOAT32_BYTES)
+            found[component.name] = component
+            users = (row.id for row in catalogue.ip_adapters if row.image_encoder == source)
+            found |= {f"image_encoder of {id}": component for id in users}
+    return found
 
 
 def size_uploaded(adapter: LoraParameters | IpAdapterParameters, value_bytes: int) -> Component | None:

@@ -233,9 +233,17 @@ class Strategy:
     fp8: bool
 
     def placement(self, role: Role) -> Placement:
-        """Placement of this role's components: ControlNets as the denoiser, adapters always on the device."""
-        placements = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
-        return Placement.DEVICE if role is Role.ADAPTER else placements.get(role, self.denoiser)
+        """Placement of this role's components: ControlNets as the denoiser, adapters always on the device, image
+        encoders never.
+        """
+        placements = {
+            Role.TEXT_ENCODER: self.text_encoder,
+            Role.T5: self.t5,
+            Role.VAE: self.vae,
+            Role.ADAPTER: Placement.DEVICE,
+            Role.IMAGE_ENCODER: Placement.CPU,
+        }
+        return placements.get(role, self.denoiser)
 
 
 def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:

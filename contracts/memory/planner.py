@@ -23,7 +23,14 @@ from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
 from contracts.memory.components import Component, ModelComponents, read_components
 from contracts.memory.estimate import Estimate
-from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter, size_uploaded, size_vae
+from contracts.memory.extras import (
+    size_adapter,
+    size_controlnet,
+    size_image_encoders,
+    size_ip_adapter,
+    size_uploaded,
+    size_vae,
+)
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
@@ -149,9 +156,21 @@ class Capacity(BaseModel):
             extra = size_uploaded(adapter, value_bytes) or self.extras.get(f"ip_adapter:{adapter.name}")
             if extra is not None:  # each image has keys and values of its own
                 extras.append(replace(extra, bytes=extra.bytes * len(adapter.images)))
+        extras += self._image_encoders(job)
         uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)
         extras += [component for component in uploaded if component is not None]
         return workload_of(family, job, images, extras)
+
+    def _image_encoders(self, job: JobParameters) -> list[Component]:
+        """Those of its IP-Adapters, each once."""
+        keys = (
+            f"image_encoder:{adapter.image_encoder}"
+            if adapter.image_encoder is not None
+            else f"image_encoder of {adapter.name}"
+            for adapter in job.ip_adapters
+        )
+        found = (self.extras[key] for key in keys if key in self.extras)
+        return list({component.name: component for component in found}.values())
 
 
 @lru_cache(maxsize=1024)
@@ -177,6 +196,7 @@ def take_capacity(
             if components is not None:
                 models[model.id] = components
     extras = {extra.name: extra for extra in _size_extras(catalogue, family_value_bytes)}
+    extras |= size_image_encoders(catalogue)
     return Capacity(budget_bytes=budget_bytes, policy=policy, models=models, extras=extras)
 
 

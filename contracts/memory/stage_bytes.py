@@ -24,6 +24,7 @@ STAGE_OF: Mapping[Role, str] = MappingProxyType(
         Role.DENOISER: "denoise",
         Role.CONTROLNET: "denoise",
         Role.ADAPTER: "denoise",
+        Role.IMAGE_ENCODER: "encode",
         Role.VAE: "decode",
     }
 )

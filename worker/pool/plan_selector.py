@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, M
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.extras import size_adapter, size_controlnet, size_ip_adapter
+from contracts.memory.extras import size_adapter, size_controlnet, size_image_encoders, size_ip_adapter
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
@@ -90,6 +90,8 @@ class PlanSelector:
         elif kind == "ip_adapter":
             value_bytes = self._extra_value_bytes(self._catalogue.ip_adapter(id))
             self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
+            with self._lock:
+                self.capacity = self.capacity.knowing(extras=size_image_encoders(self._catalogue))
         elif kind == "textual_inversion":
             pass  # a few kilobytes in host memory
         elif kind == "controlnet":

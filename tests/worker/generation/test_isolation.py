@@ -1,8 +1,9 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
 Random histories of jobs over all families: LoRAs and their relatives at several scales, of the denoiser and of
-text encoders, reference images, textual inversions, in every mode and with several schedulers, exact and fast,
-models and adapters that displace each other, jobs that are cancelled, and failures in the middle of everything.
+text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several schedulers,
+exact and fast, models and adapters that displace each other, jobs that are cancelled, and failures in the middle
+of everything.
 `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
@@ -16,11 +17,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.catalogue import Catalogue, LoraSpec, VaeSpec
+from contracts.catalogue.families import FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
@@ -39,6 +42,7 @@ from tests.support.jobs import (
 )
 from tests.support.lycoris import write_lycoris
 from tests.support.trained import TRAINED_FAMILIES
+from tests.support.untrained_parts import seeded
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.files import Limits, LoraFiles
 from worker.pool.model import LoadedModel
@@ -70,7 +74,16 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
         ]
     with_loras = catalogue.model_copy(update={"loras": tuple(rows)})
     with_references = with_ip_adapters(with_loras, folder / "ip")
-    return with_inversions_of(with_references, folder / "inversions", {"toy": 1, "look": 3})
+    with_inversions = with_inversions_of(with_references, folder / "inversions", {"toy": 1, "look": 3})
+    return with_inversions.model_copy(update={"vaes": tuple(_write_vaes(catalogue, folder))})
+
+
+def _write_vaes(catalogue: Catalogue, folder: Path) -> Iterator[VaeSpec]:
+    """For each family a VAE with other weights than its own."""
+    for family in TRAINED_FAMILIES:
+        own = diffusers.AutoencoderKL.load_config(catalogue.root / f"shapes-{family}" / "vae")
+        seeded(lambda own=own: diffusers.AutoencoderKL.from_config(own)).save_pretrained(folder / f"{family}-vae")  # type: ignore[misc]
+        yield VaeSpec(id=f"{family}-vae", family=family, source=str(folder / f"{family}-vae"))
 
 
 def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Iterator[JobParameters]:
@@ -86,7 +99,7 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
         yield make_job(
             catalogue,
             family,
-            rng.choice(list(model.family_spec.modes)),
+            mode := rng.choice(list(model.family_spec.modes)),
             prompt=prompt,
             textual_inversions=[{"name": word} for word in words if rng.random() < 0.4],
             seed=seed,
@@ -94,8 +107,21 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
             speed="fast" if fast else "exact",
             scheduler=rng.choice(model.schedulers[:3]),
             loras=[{"name": name, "scale": scale} for name, scale in scales.items()],
+            **_draw_guidance(rng, catalogue, family, mode),
             **_draw_references(rng, catalogue, family, likely=len(scales) < 2),
         )
+
+
+def _draw_guidance(rng: random.Random, catalogue: Catalogue, family: str, mode: Mode) -> dict[str, Any]:
+    """Another guidance, and another VAE, for one request of three each, where its family and mode take them."""
+    spec, fields = FAMILIES[family], dict[str, Any]()
+    if "guidance" in spec.modes[mode] and rng.random() < 0.35:
+        fields["guidance"] = {"kind": rng.choice(spec.guidance_kinds), "start": 0, "stop": 1}
+        fields |= {"true_cfg_scale": 2.0} if spec.negative_needs_true_cfg else {}
+    vaes = [row.id for row in catalogue.vaes if row.family == family]
+    if vaes and rng.random() < 0.35:
+        fields["vae"] = rng.choice(vaes)
+    return fields
 
 
 def _draw_references(rng: random.Random, catalogue: Catalogue, family: str, *, likely: bool) -> dict[str, Any]:
