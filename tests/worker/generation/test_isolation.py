@@ -96,10 +96,11 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     prompt = f"{prompt}, {', '.join(words)}" if words else prompt
     for scales in ({}, {plain: -0.5}, {text: 1.0, relatives: -0.7}, {relatives: 0.5, plain: 1.0}):
         fast = plain in scales and relatives in scales
+        mode = rng.choice(list(model.family_spec.modes))
         yield make_job(
             catalogue,
             family,
-            mode := rng.choice(list(model.family_spec.modes)),
+            mode,
             prompt=prompt,
             textual_inversions=[{"name": word} for word in words if rng.random() < 0.4],
             seed=seed,

@@ -14,6 +14,7 @@ from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, InvalidRequest
 from contracts.memory.components import Role
+from contracts.memory.plan import Placement
 from contracts.storage import Storage
 from contracts.weights.vae_files import WEIGHTS, with_vaes
 from tests.support.adapters import checkpoint_of
@@ -117,6 +118,25 @@ def test_a_plan_counts_the_vae_beside_the_model(with_rows: Catalogue, vae_pool: 
     own = next(part for part in chosen.components if part.name == "vae")
     assert (part.role, part.bytes) == (Role.VAE, own.bytes)
     assert chosen.peak_bytes >= usual.peak_bytes + part.bytes
+
+
+def test_an_image_with_a_vae_and_a_third_pass_is_the_same_where_weights_move(
+    with_rows: Catalogue, vae_pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(with_rows, "sdxl", num_inference_steps=2, vae="other", guidance={"kind": "pag"})
+    resident, _ = complete_job(job, vae_pool, storage)
+    usual = vae_pool.plan_selector.choose(job, 1)
+    moved = {"unet": Placement.STREAMED, "vae": Placement.ON_DEMAND, "vae:other": Placement.ON_DEMAND}
+    parts = [
+        part.model_copy(update={"placement": moved.get(part.name, part.placement)}) for part in usual.components
+    ]
+    plan = usual.model_copy(update={"components": tuple(parts)})
+    monkeypatch.setattr(vae_pool.plan_selector, "choose_in", lambda *_: plan)
+
+    files, receipt = complete_job(job, vae_pool, storage)
+
+    assert files == resident
+    assert {name: receipt.placement[name] for name in moved} == moved
 
 
 def test_a_vae_without_weights_fails_its_job_with_the_reason(
