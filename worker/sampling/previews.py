@@ -80,7 +80,9 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         vae.to(torch.float32)
     try:
         device = next(vae.parameters()).device
-        latents = vae.encode(pixels.to(device, vae.dtype)).latent_dist.mode()
+        encoded = vae.encode(pixels.to(device, vae.dtype))
+        # A tiny VAE (TAESD) gives the latents themselves.
+        latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
     finally:
         if upcast:
             vae.to(dtype)
