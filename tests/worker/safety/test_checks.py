@@ -25,11 +25,11 @@ NO_STARS = BUILT_IN_CATALOGUE.parent / "safety" / "no-stars"
 
 def test_the_classifier_of_shapes_finds_stars_and_little_else() -> None:
     classifier, rng = Classifier(NO_STARS, ["star"]), random.Random(1)
-    scenes = scenes_of_the_judge(held_out=True, count=60)
+    scenes = scenes_of_the_judge(held_out=True, count=40)
     found = [(scene.shape == "star", classifier.score(render(scene, rng), "any") >= 0.5) for scene in scenes]
     stars = [flagged for is_star, flagged in found if is_star]
     others = [flagged for is_star, flagged in found if not is_star]
-    assert min(len(stars), len(others)) >= 10
+    assert min(len(stars), len(others)) >= 5
     assert sum(stars) >= 0.9 * len(stars)
     assert sum(others) <= 0.1 * len(others)
     every = Classifier(NO_STARS, list(SHAPES)).score(Image.new("L", (300, 20)), "any")
