@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from app.dialects.a1111.controlnet import CONTROLNET, A1111ControlNetUnit
-from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, show_options
+from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, model_named, show_options
 from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
@@ -47,6 +47,9 @@ _NAMES = {
     "padding_mask_crop": "inpaint_full_res",
     "fit": "resize_mode",
     "controls": _UNITS,
+    "refiner": "refiner_checkpoint",
+    "refiner.model": "refiner_checkpoint",
+    "refiner.switch_at": "refiner_switch_at",
     "metadata": "force_task_id",
 }
 #: The same, as messages about other fields mention them.
@@ -96,6 +99,8 @@ class Translator:
         fields = {**_common_fields(request), "model": options.sd_model_checkpoint}
         if options.CLIP_stop_at_last_layers > 1:
             fields["clip_skip"] = options.CLIP_stop_at_last_layers - 1
+        if request.refiner_checkpoint.strip().lower() not in NOTHING:
+            fields["refiner"] = self._refiner(request)
         if options.live_previews_enable:
             fields["previews"] = _PREVIEWS
         problems: list[FieldProblem] = []
@@ -116,6 +121,11 @@ class Translator:
             fields["controls"] = [self._control(unit, request) for _, unit in units]
             fields.setdefault("fit", units[0][1].fit)
         return _Draft(read_values(kind, fields), problems)
+
+    def _refiner(self, request: A1111Request) -> dict[str, Any]:
+        switch_at = request.refiner_switch_at
+        given = {} if switch_at is None else {"switch_at": switch_at}
+        return {"model": model_named(request.refiner_checkpoint, self.catalogue), **given}
 
     def _control(self, unit: A1111ControlNetUnit, request: A1111Request) -> dict[str, Any]:
         name = unit.model.strip().partition(" [")[0]

@@ -122,10 +122,12 @@ class A1111Request(StrictModel):
     disable_extra_networks: Annotated[Any, Off("write the prompt without its LoRAs")] = Field(
         False, description="Only false. Default: false."
     )
-    refiner_checkpoint: Annotated[Any, Only("", "None", why="`refiner` of /v1/txt2img has it")] = Field(
-        "", description="Only empty: `refiner` of `/v1/txt2img` has it. Default: none."
+    refiner_checkpoint: Text = Field(
+        "", description="Title of the model that runs the last steps; empty or `None` for none. Default: none."
     )
-    refiner_switch_at: _Number = Field(0, description="Read with `refiner_checkpoint` only. Default: 0.")
+    refiner_switch_at: _Number | None = Field(
+        None, description="Share of the noise schedule after which it takes over. Default: 0.8."
+    )
     comments: Annotated[Any, Only({}, why="images have no comments")] = Field(
         {}, description="Only empty. Default: empty."
     )
