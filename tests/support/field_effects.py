@@ -187,6 +187,8 @@ class FieldEffects:
             "control_image": "inputs/control.png",
         }
         fields |= {name: key for name, key in inputs.items() if name in allowed}
+        if ALL_FAMILIES[family].defaults.get("strength") == 0.3:
+            fields["strength"] = 0.6  # with a refiner's own, a single one of four steps would be left
         fields |= {"references": ["inputs/control.png"]} if "references" in allowed else {}
         if "controls" in allowed:
             hint = {"controlnet": f"{family}-hint", "image": "inputs/control.png"}

@@ -99,6 +99,7 @@ export const SLIDERS = new Set([
   "guidance_start",
   "guidance_end",
   "scale",
+  "switch_at",
 ]);
 
 // Fields of entries.
@@ -111,6 +112,18 @@ const ENTRY_LABELS = {
   conditioning_scale: "Weight",
   guidance_start: "From",
   guidance_end: "To",
+  kind: "Kind",
+  layers: "Layers",
+  start: "From",
+  stop: "To",
+  momentum: "Momentum",
+  eta: "Share that saturates",
+  norm_threshold: "Longest",
+  zero_steps: "Steps at zero",
+  switch_at: "Takes over at",
+  steps: "Steps",
+  aesthetic_score: "Rating",
+  negative_aesthetic_score: "Rating to avoid",
   url: "Address",
   events: "Events",
 };
