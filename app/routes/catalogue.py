@@ -28,6 +28,9 @@ class ControlNetView(BaseModel):
     family: str = Field(description="Architecture of the models that it works with.")
     title: str = Field(description="Name for people.")
     kind: str = Field(description="`hint`: takes a control image; `inpaint`: reads the job's image and mask.")
+    modes: list[str] = Field(
+        description="Kinds of control of a union: a request's `mode` is a position here, from 0. Empty for others."
+    )
     preprocessors: list[str] = Field(description="Names of the preprocessors that make its control images.")
     ready: bool = Field(description="Whether any worker has its files, so that a job waits for no download.")
     preparing: Preparation | None = Field(
@@ -101,6 +104,7 @@ def list_controlnets(services: ServicesDep) -> ControlNetList:
                 family=row.family,
                 title=row.title,
                 kind=row.kind,
+                modes=list(row.modes),
                 preprocessors=list(row.preprocessors),
                 ready=is_ready(f"controlnet:{row.id}", workers),
                 preparing=preparation_of(f"controlnet:{row.id}", workers),

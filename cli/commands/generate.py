@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control",
         action="append",
         default=[],
-        metavar="CONTROLNET=FILE",
-        help="a ControlNet and its control image",
+        metavar="CONTROLNET[:MODE]=FILE",
+        help="a ControlNet, the number of its mode if it is a union, and its control image",
     )
     parser.add_argument(
         "--preprocess",
@@ -285,10 +285,11 @@ def _read_lora(text: str) -> Json:
 
 
 def _read_control(text: str) -> Json:
-    name, separator, path = text.partition("=")
-    if not separator:
-        raise ServiceError(f"--control {text}: expected CONTROLNET=FILE")
-    return {"controlnet": name, "image": encode_image(Path(path))}
+    named, separator, path = text.partition("=")
+    name, _, mode = named.partition(":")
+    if not separator or (mode and not mode.isdecimal()):
+        raise ServiceError(f"--control {text}: expected CONTROLNET=FILE, or CONTROLNET:MODE=FILE with a number")
+    return {"controlnet": name, **({"mode": int(mode)} if mode else {}), "image": encode_image(Path(path))}
 
 
 def _read_ip_adapters(texts: list[str]) -> list[Json]:

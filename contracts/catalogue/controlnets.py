@@ -17,16 +17,22 @@ class ControlNetSpec(WeightRow):
         kind: `hint` takes a control image; `inpaint` takes the job's image and mask.
         preprocessors: names of the preprocessors that make its kind of control image, for lists.
         reads_masks: whether it can be used in a job with a mask.
+        modes: kinds of control of a union, for lists, in the order of their numbers; empty for others.
     """
 
     kind: Literal["hint", "inpaint"] = "hint"
     preprocessors: tuple[str, ...] = ()
     reads_masks: bool = True
+    modes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _family_has_controlnets_and_preprocessors_exist(self) -> Self:
         if not self.family_spec.controlnet:
             raise ValueError(f"family {self.family} has no ControlNets")
+        if self.modes and not self.family_spec.control_modes:
+            raise ValueError(
+                f"unions of several kinds of control (`modes`) are not supported in family {self.family}"
+            )
         unknown = [name for name in self.preprocessors if name not in PREPROCESSORS]
         if unknown:
             raise ValueError(f"unknown preprocessor {unknown[0]!r}; known: {', '.join(PREPROCESSORS)}")

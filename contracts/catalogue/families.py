@@ -124,6 +124,7 @@ _FLUX = Family(
     kind="flow",
     pipeline="FluxPipeline",
     controlnet="FluxControlNetModel",
+    control_modes=True,
     modes={
         Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX,
         Mode.IMG2IMG: _FLUX_TEXT | _GUIDED_FLUX | IMAGE,

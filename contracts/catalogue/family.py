@@ -174,6 +174,7 @@ class Family:
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
         max_controls: ControlNets that one request may have.
         control_ranges: whether a ControlNet may act on some of the steps only.
+        control_modes: whether its ControlNets may be unions of several kinds of control.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
             LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
         lora_text_encoders: text encoders that LoRAs can change.
@@ -220,6 +221,7 @@ class Family:
     inpaint_control_only: bool = False
     max_controls: int = 4
     control_ranges: bool = True
+    control_modes: bool = False
     t5_optional: bool = False
     few_steps: tuple[Mapping[str, object], Mapping[str, object]] = field(default=({}, {}))
     step_cache: StepCacheSchedule = StepCacheSchedule()

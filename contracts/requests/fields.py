@@ -118,6 +118,14 @@ class Control(StrictModel):
         description="Control image, given in the same ways as the image of an img2img job. Leave it out for a "
         "ControlNet of kind `inpaint`, which reads the job's own image.",
     )
+    mode: int | None = Field(
+        None,
+        ge=0,
+        le=63,
+        exclude_if=lambda value: value is None,
+        description="Kind of control, for a ControlNet that is a union of several: its position in `modes` of "
+        "`/v1/controlnets`, from 0.",
+    )
     preprocess: str | None = Field(
         None,
         description="Name from `/v1/preprocessors` of what makes the control image from `image`, such as a photo. "

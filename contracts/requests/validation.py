@@ -252,6 +252,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
             yield FieldProblem(f"{path}.controlnet", message, [one for one in names if one != row.id])
         else:
             yield from _control_image_problems(path, control, row)
+        yield from _control_mode_problems(path, control, row)
         yield from _control_option_problems(path, control, row)
         yield from _control_range_problems(path, control, row)
     most = 1 if needs_inpaint else model.family_spec.max_controls
@@ -268,6 +269,16 @@ def _control_image_problems(path: str, control: Control, row: ControlNetSpec) ->
         )
     if row.kind == "hint" and control.image is None:
         yield FieldProblem(f"{path}.image", f"is required: {row.id} needs a control image")
+
+
+def _control_mode_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    numbers = [f"{number} ({name})" for number, name in enumerate(row.modes)]
+    if row.modes and control.mode is None:
+        yield FieldProblem(f"{path}.mode", f"is required: {row.id} is a union of {len(numbers)} kinds", numbers)
+    elif control.mode is not None and not row.modes:
+        yield FieldProblem(f"{path}.mode", f"is not used: {row.id} has one kind of control; remove it")
+    elif control.mode is not None and control.mode >= len(row.modes):
+        yield FieldProblem(f"{path}.mode", f"must be a kind of {row.id}, got {control.mode}", numbers)
 
 
 def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:

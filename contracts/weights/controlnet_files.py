@@ -18,11 +18,12 @@ _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
     ),
     (re.compile(r"^lllite_"), "a ControlNet-LLLite, which no pipeline here can run: take a whole ControlNet"),
     (
-        re.compile(
-            r"^(task_embedding|transformer_layes\.|spatial_ch_projs|control_add_embedding|control_type|"
-            r"controlnet_mode_embedder\.)"
-        ),
+        re.compile(r"^(task_embedding|transformer_layes\.|spatial_ch_projs|control_add_embedding|control_type)"),
         "a union of several kinds of control, of which no request can name one: take the ControlNet of one kind",
+    ),
+    (
+        re.compile(r"^controlnet_mode_embedder\."),
+        "a union of several kinds of control: put its config.json beside it, and its kinds in `modes` of its row",
     ),
     (re.compile(r"^(adapter\.)?(body|conv_in)\.\d"), "a T2I-Adapter, which is not supported: take a ControlNet"),
     (

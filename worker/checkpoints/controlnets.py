@@ -36,12 +36,15 @@ _SIZES = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_em
 _MAX_LISTED = 3
 
 
-def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any = None) -> Any:
+def load_controlnet(
+    family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any = None, modes: int = 0
+) -> Any:
     """One ControlNet, in host memory.
 
     Args:
         path: its folder, its weights or their index beside `config.json`, or a file alone.
         denoiser: of the model that it is used with, by which a file alone is read.
+        modes: kinds of control that its row names.
 
     Raises:
         CatalogueError: it is of another kind, lacks weights, or holds some that no layer takes.
@@ -51,9 +54,9 @@ def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype, den
     config = read_config(path if path.is_dir() else path.parent)
     if not config and denoiser is not None and path.suffix == ".safetensors" and path.is_file():
         return _load_file(controlnet_class, family, path, dtype, denoiser)
-    check_config(family, config)
+    check_config(family, config, modes)
     if path.is_dir():
-        return load_complete(controlnet_class, path, "the ControlNet", dtype, None)
+        return _union(load_complete(controlnet_class, path, "the ControlNet", dtype, None))
     # diffusers finds weights by their name alone.
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -63,11 +66,33 @@ def load_controlnet(family: DiffusersFamily, path: Path, dtype: torch.dtype, den
                 index = ".index.json" if path.suffix == ".json" else ""
                 link = folder / f"diffusion_pytorch_model.safetensors{index}"
             link.symlink_to(part.absolute())
-        return load_complete(controlnet_class, folder, "the ControlNet", dtype, None)
+        return _union(load_complete(controlnet_class, folder, "the ControlNet", dtype, None))
 
 
-def check_config(family: DiffusersFamily, config: Mapping[str, Any]) -> None:
-    """Refuse a ControlNet of another class, which would be loaded in part; raises CatalogueError."""
+def _union(controlnet: Any) -> Any:
+    """Let a union read its mode for every image: some pipelines (diffusers 0.42) give one for all of a call."""
+
+    def spread(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        del module
+        mode, rows = kwargs.get("controlnet_mode"), len(kwargs["hidden_states"])
+        spread_mode = {} if mode is None else {"controlnet_mode": mode.expand(rows, -1)}
+        return args, {**kwargs, **spread_mode}
+
+    if controlnet.config.get("num_mode") is not None:
+        controlnet.register_forward_pre_hook(spread, with_kwargs=True)
+    return controlnet
+
+
+def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int = 0) -> None:
+    """Refuse a ControlNet of another class, which would be loaded in part.
+
+    Args:
+        modes: kinds of control that its row names.
+
+    Raises:
+        CatalogueError: it is of another class, takes other images, or is a union whose kinds its row does not
+            name.
+    """
     if not config:
         raise CatalogueError(
             "a ControlNet must be a folder with config.json and its weights; config.json is missing"
@@ -80,9 +105,13 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any]) -> None:
         raise CatalogueError(
             f"it takes control images of {channels} channels (conditioning_channels), not of {_RGB}"
         )
-    if config.get("num_mode") is not None:
+    found = config.get("num_mode") or 0
+    if found != modes:
         raise CatalogueError(
-            f"it is a union of {config['num_mode']} kinds of control (num_mode), of which no request can name one"
+            f"it is a union of {found} kinds of control (num_mode in its config.json), and its row names {modes}: "
+            'all of them must be in `modes`, such as modes = ["canny", "tile"], in the order of their numbers'
+            if found
+            else f"its row names {modes} kinds of control in `modes`, and it has one kind: remove them"
         )
 
 

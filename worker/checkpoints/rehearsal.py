@@ -61,11 +61,11 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
 
 
-def rehearse_controlnet(family: DiffusersFamily, path: Path) -> None:
-    """The same for a ControlNet's folder or file."""
+def rehearse_controlnet(family: DiffusersFamily, path: Path, modes: int = 0) -> None:
+    """The same for a ControlNet's folder or file; `modes`: kinds of control that its row names."""
     if path.is_dir():
         config = read_config(path)
-        check_config(family, config)
+        check_config(family, config, modes)
         _describe(path, "", family.controlnet, None, is_elsewhere=False)
     elif path.suffix == ".safetensors" and not read_config(path.parent):
         refuse_other_kinds(_shapes(path))

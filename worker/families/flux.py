@@ -56,7 +56,7 @@ def _true_cfg(inputs: GenerationInputs) -> dict[str, Any]:
 
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
     # diffusers 0.42's img2img and inpaint pipelines ignore several ControlNets if they get no list of modes.
-    mode = None if len(inputs.controls) == 1 else [None] * len(inputs.controls)
+    mode = single_or_list([control.mode for control in inputs.job.controls])
     return {"control_image": single_or_list(inputs.controls), "control_mode": mode, **inputs.control_weights()}
 
 

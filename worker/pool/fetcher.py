@@ -166,7 +166,7 @@ class ModelFetcher:
         elif isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(self._catalogue, row, path)
         elif isinstance(row, ControlNetSpec):
-            rehearse_controlnet(get_family(row.family_spec.id), path)
+            rehearse_controlnet(get_family(row.family_spec.id), path, len(row.modes))
 
     def measure(self, id: str) -> None:
         """Have the plan selector know the model's components; raises NotPrepared."""

@@ -186,7 +186,8 @@ class LoadedModel:
         if id in self._controlnets:
             return
         with self._context.weights_lock:
-            module = load_controlnet(self.family, path, self.dtype, self.denoiser)
+            modes = len(self._context.catalogue.controlnet(id).modes)
+            module = load_controlnet(self.family, path, self.dtype, self.denoiser, modes)
         check_controlnet_fits(module, self.denoiser)
         self.family.complete_controlnet(module, self.denoiser)
         self.kernels.set_memory_format({id: module})

@@ -109,6 +109,7 @@ const ENTRY_LABELS = {
   controlnet: "ControlNet",
   preprocess: "Preprocessor",
   preprocess_options: "Preprocessor's options",
+  mode: "Kind of control",
   conditioning_scale: "Weight",
   guidance_start: "From",
   guidance_end: "To",

@@ -48,6 +48,13 @@ def test_the_images_select_the_task(image: str) -> None:
     assert body["image"] == body["controls"][0]["image"] == "data:application/octet-stream;base64,Ynl0ZXM="
 
 
+def test_a_control_may_have_a_mode(image: str) -> None:
+    _, body = compose_from("x", "--control", f"union:2={image}")
+    assert (body["controls"][0]["controlnet"], body["controls"][0]["mode"]) == ("union", 2)
+    with pytest.raises(ServiceError, match="CONTROLNET:MODE=FILE with a number"):
+        compose_from("x", "--control", f"union:depth={image}")
+
+
 def test_photos_become_control_images_by_a_preprocessor(image: str) -> None:
     _, body = compose_from("x", "--control", f"edges={image}", "--preprocess", "canny")
 

@@ -103,7 +103,8 @@ def test_ip_adapters_are_stored_with_the_keys_of_their_images() -> None:
 
 
 def test_loras_and_controls_are_stored_with_every_field_that_a_request_may_set() -> None:
-    lora, control = {"name": "a", "scale": 0.5}, {"controlnet": "c", "image": "AAAA", "preprocess": "canny",
+    lora, control = {"name": "a", "scale": 0.5}, {"controlnet": "c", "image": "AAAA", "mode": 1,
+               "preprocess": "canny",
                "preprocess_options": {"low_threshold": 40, "high_threshold": 90, "resolution": 128},
                "conditioning_scale": 0.5, "guidance_start": 0.25, "guidance_end": 0.75}  # fmt: skip
     body = {"prompt": "x", "loras": [lora], "controls": [control]}
