@@ -23,6 +23,7 @@ from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.refining import refiners_of
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.vaes import vae_ids
+from contracts.weights.adapters.lycoris_layouts import KINDS
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -60,6 +61,10 @@ class ModelView(BaseModel):
     )
     schedulers: list[str] = Field(description="Names of the schedulers that work with it.")
     loras: list[str] = Field(description="Ids of the LoRAs that work with it, uploaded ones included.")
+    lora_kinds: list[str] = Field(
+        description="Kinds of adapters that files in `loras` may have for it, as `/v1/loras` names them; empty "
+        "where it takes none."
+    )
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
     vaes: list[str] = Field(description="Ids of the VAEs that can take the place of its own.")
@@ -141,6 +146,7 @@ def _model(
         "guidance": {} if "guidance" in row.refused else _guidance(row),
         "schedulers": row.schedulers,
         "loras": lora_ids(row, catalogue),
+        "lora_kinds": list(KINDS) if family.denoiser_layers else [],
         "controlnets": controlnet_ids(row, catalogue),
         "ip_adapters": ip_adapter_ids(row, catalogue),
         "vaes": vae_ids(row, catalogue),

@@ -25,6 +25,8 @@ _KINDS: Mapping[str, frozenset[str]] = {
     "ia3": frozenset({"weight", "on_input"}),
     "full": frozenset({"diff"}),
 }
+#: What lists call the kinds that a file may have; `dora` is beside another.
+KINDS = ("lora", "dora", "loha", "lokr", "full", "oft", "ia3")
 #: What may stand beside them -> with which kinds.
 _BESIDE: Mapping[str, frozenset[str]] = {
     "alpha": frozenset({"lora", "loha", "lokr", "oft"}),
