@@ -72,6 +72,23 @@ def test_an_upload_is_described_from_its_header(client: TestClient, storage: Sto
     assert "mine" in _ids(client)
 
 
+def test_a_relative_of_lora_is_uploaded_named_and_removed_as_a_lora_is(
+    client: TestClient, queue: JobQueue
+) -> None:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    halves = {
+        f"{layer}.hada_w{n}_{half}": shape for n in (1, 2) for half, shape in (("a", (64, 4)), ("b", (4, 64)))
+    }
+    response = _add(client, save({name: np.ones(shape, np.float32) for name, shape in halves.items()}))
+    view = response.json()
+    assert (response.status_code, view["kinds"], view["ranks"]) == (201, ["loha"], [4])
+    job = _job(client, "mine").json()
+    (lora,) = queue.find(job["id"]).parameters.loras
+    assert lora.values == 4 * 64 * 4 + 2 * 64 * 64  # what the file has, and what a call makes of it
+    assert client.delete("/v1/loras/mine").status_code == 204
+    assert _job(client, "mine").status_code == 422
+
+
 def test_a_file_of_the_catalogue_is_read_again_only_where_it_has_changed(
     settings: SharedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
