@@ -83,7 +83,7 @@ def test_a_relative_of_lora_is_uploaded_named_and_removed_as_a_lora_is(
     view = response.json()
     assert (response.status_code, view["kinds"], view["ranks"]) == (201, ["loha"], [4])
     job = _job(client, "mine").json()
-    (lora,) = queue.find(job["id"]).parameters.loras
+    (lora,) = queue.fetch(job["id"]).parameters.loras
     assert lora.values == 4 * 64 * 4 + 2 * 64 * 64  # what the file has, and what a call makes of it
     assert client.delete("/v1/loras/mine").status_code == 204
     assert _job(client, "mine").status_code == 422

@@ -95,7 +95,7 @@ def _with(layer: Layer, change: Any, inputs: torch.Tensor, scale: float, rows: R
     return result
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.7, -0.5])
+@pytest.mark.parametrize("scale", [1.0, -0.6])
 @pytest.mark.parametrize("shape", list(LAYERS))
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_each_kind_gives_what_its_trainer_gives(kind: str, shape: str, scale: float, tmp_path: Path) -> None:

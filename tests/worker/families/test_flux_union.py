@@ -13,6 +13,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError, InvalidRequest
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.bare_diffusers import paint
 from tests.support.jobs import INPUT_IMAGES, decode_pixels, generate_pixels, make_job, run_jobs
@@ -44,10 +45,9 @@ def united(catalogue: Catalogue, union: ControlNetSpec) -> Pool:
     return Pool(catalogue.model_copy(update={"controlnets": (union,)}), device="cpu")
 
 
-def _job(pool: Pool, mode: int | None, where: Mode = Mode.CONTROLNET, **fields: Any) -> Any:
-    control = {"controlnet": "union", "image": "upload:x"} | ({} if mode is None else {"mode": mode})
-    controls = fields.pop("controls", [control])
-    return make_job(pool.catalogue, "flux", where, num_inference_steps=2, controls=controls, **fields)
+def _job(pool: Pool, mode: int, where: Mode = Mode.CONTROLNET, **fields: Any) -> JobParameters:
+    control = {"controlnet": "union", "mode": mode}
+    return make_job(pool.catalogue, "flux", where, control_fields=control, num_inference_steps=2, **fields)
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -89,11 +89,10 @@ def test_images_of_different_modes_share_calls_and_are_what_they_are_alone(
 
 
 def test_one_union_serves_several_controls_each_in_its_mode(united: Pool, storage: Storage) -> None:
-    one, other = ({"controlnet": "union", "image": "upload:x", "mode": mode} for mode in (0, 2))
-    images = [
-        generate_pixels(_job(united, None, controls=controls), united, storage)
-        for controls in ([one, other], [one, one], [one])
-    ]
+    same = _job(united, 0, controls=2)
+    first, second = same.controls
+    other = same.model_copy(update={"controls": (first, second.model_copy(update={"mode": 2}))})
+    images = [generate_pixels(job, united, storage) for job in (other, same, _job(united, 0))]
     assert min(np.abs(images[0] - image).max() for image in images[1:]) > 2
 
 
@@ -109,10 +108,9 @@ def test_a_mode_is_named_for_a_union_and_only_for_one(
     controlnet: str, mode: int | None, reason: str, catalogue: Catalogue, union: ControlNetSpec
 ) -> None:
     rows = catalogue.model_copy(update={"controlnets": (*catalogue.controlnets, union)})
-    control = {"controlnet": controlnet, "image": "upload:x"} | ({} if mode is None else {"mode": mode})
-    fields: dict[str, Any] = {"controls": [control]}
+    control = {"controlnet": controlnet} | ({} if mode is None else {"mode": mode})
     with pytest.raises(InvalidRequest) as caught:
-        make_job(rows, "flux", Mode.CONTROLNET, **fields)
+        make_job(rows, "flux", Mode.CONTROLNET, control_fields=control)
     problems = [(problem.field, problem.message) for problem in caught.value.problems]
     assert problems == [("controls.0.mode", reason)]
 
