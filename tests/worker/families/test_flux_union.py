@@ -15,7 +15,6 @@ from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.bare_diffusers import paint
 from tests.support.jobs import INPUT_IMAGES, decode_pixels, generate_pixels, make_job, run_jobs
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
@@ -27,15 +26,14 @@ CONTROL = INPUT_IMAGES["inputs/control.png"]
 
 @pytest.fixture(scope="module")
 def union(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ControlNetSpec:
-    """The row of a small union, with random weights where an untrained one has zeros."""
+    """The row of a small union: the trained ControlNet, and what tells its modes apart drawn at random."""
     folder = tmp_path_factory.mktemp("union")
-    config = diffusers.FluxControlNetModel.load_config(catalogue.root / "controlnets" / "shapes-flux-silhouette")
+    source = catalogue.root / "controlnets" / "shapes-flux-silhouette"
+    trained = diffusers.FluxControlNetModel.from_pretrained(source, torch_dtype=torch.float32)
     torch.manual_seed(3)
-    net = diffusers.FluxControlNetModel.from_config({**config, "num_mode": len(MODES)})
-    for parameter in net.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
-    torch.nn.init.normal_(net.controlnet_mode_embedder.weight)
+    net = diffusers.FluxControlNetModel.from_config({**trained.config, "num_mode": len(MODES)})
+    net.load_state_dict(trained.state_dict(), strict=False)
+    torch.nn.init.normal_(net.controlnet_mode_embedder.weight, std=20)
     net.save_pretrained(folder)
     return ControlNetSpec(id="union", family="flux", source=str(folder), modes=MODES)
 
@@ -56,16 +54,16 @@ def test_each_mode_is_what_diffusers_makes_of_it(
 ) -> None:
     job = _job(united, number)
     ours = generate_pixels(job, united, storage)
-    call = {
-        "prompt": "a red circle", "control_image": CONTROL, "control_mode": number, "width": 64, "height": 64,
-        "num_inference_steps": 2, "guidance_scale": job.guidance_scale,
-        "max_sequence_length": job.max_sequence_length,
-    }  # fmt: skip
-    net = diffusers.FluxControlNetModel.from_pretrained(union.source)
-    theirs = paint(
-        united.catalogue.root / "shapes-flux", "FluxControlNetPipeline", call,
-        scheduler="flow_euler", seed=7, controlnet=net,
-    )  # fmt: skip
+    net = diffusers.FluxControlNetModel.from_pretrained(union.source, torch_dtype=torch.float32)
+    pipeline = diffusers.FluxControlNetPipeline.from_pretrained(
+        united.catalogue.root / "shapes-flux", controlnet=net, torch_dtype=torch.float32
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        "a red circle", control_image=CONTROL, control_mode=number, width=64, height=64, num_inference_steps=2,
+        guidance_scale=job.guidance_scale, max_sequence_length=job.max_sequence_length,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]  # fmt: skip
     assert np.array_equal(ours, np.asarray(theirs).astype(np.int16))
 
 
@@ -101,7 +99,7 @@ def test_one_union_serves_several_controls_each_in_its_mode(united: Pool, storag
     [
         ("union", None, "is required: union is a union of 3 kinds"),
         ("union", 3, "must be a kind of union, got 3"),
-        ("flux-hint", 0, "is not used: flux-hint has one kind of control"),
+        ("flux-hint", 0, "is not used: flux-hint has one kind of control; remove it"),
     ],
 )
 def test_a_mode_is_named_for_a_union_and_only_for_one(
