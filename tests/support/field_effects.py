@@ -34,7 +34,8 @@ DELIVERY = frozenset(
 #: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
 #: for, and how control images are made. Tests of their own show it.
 ELSEWHERE = frozenset(
-    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "prompt_syntax", "long_prompt",
+    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "controls.mode",
+     "prompt_syntax", "long_prompt",
      "textual_inversions", "vae", "refiner"}
 )  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length

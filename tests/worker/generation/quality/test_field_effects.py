@@ -17,15 +17,6 @@ from tests.support.refiner import with_refiner_row
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
-<<<<<<< HEAD
-=======
-#: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
-#: for, and how control images are made.
-ELSEWHERE = frozenset(
-    {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "controls.mode",
-     "prompt_syntax", "long_prompt", "textual_inversions"}
-)  # fmt: skip
->>>>>>> 68c9c03b (ControlNet-Union of FLUX.1: a row names the kinds of control, a request one of them by its number)
 
 
 @pytest.fixture(scope="module")
