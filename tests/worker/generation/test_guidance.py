@@ -89,7 +89,7 @@ GUIDERS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", GUIDERS)
+@pytest.mark.parametrize("kind", GUIDERS if ALL else ["apg", "pag"])
 def test_an_image_is_that_of_a_bare_script_with_the_guider_of_diffusers(
     kind: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
@@ -136,9 +136,7 @@ def test_skipped_layers_are_those_that_diffusers_skips_in_sd3(
 #: Passes as rows of a call, and as calls of their own, with and without ControlNets; `make judge` has all modes.
 SOME_MODES = [
     ("sdxl", Mode.CONTROLNET_INPAINT),
-    ("sd3", Mode.IMG2IMG),
     ("flux", Mode.CONTROLNET),
-    ("chroma", Mode.TXT2IMG),
 ]
 ALL_MODES = [
     (family.id, mode)
@@ -173,7 +171,7 @@ def test_jobs_with_and_without_guidance_share_calls_and_get_the_images_they_get_
     variants: list[dict[str, Any]] = [
         {"guidance_scale": 2.0},
         *({"guidance": REQUESTS[kind]} for kind in kinds),
-        {"guidance": {**REQUESTS[kinds[-1]], "start": 0.34}, "loras": [{"name": f"{family}-lora"}]},
+        {"guidance": {**REQUESTS[kinds[-1]], "start": 0.25}, "loras": [{"name": f"{family}-lora"}]},
     ]
     jobs = [
         make_job(
@@ -181,8 +179,8 @@ def test_jobs_with_and_without_guidance_share_calls_and_get_the_images_they_get_
             family,
             seed=seed,
             batchable=True,
-            num_inference_steps=STEPS + 1,
-            num_images=1 + seed % 2,
+            num_inference_steps=STEPS,
+            num_images=1 + (seed == 1),
             **{**own, **fields},
         )
         for seed, fields in enumerate(variants)

@@ -18,6 +18,7 @@ from contracts.memory.plan import Placement
 from contracts.storage import Storage
 from contracts.weights.vae_files import WEIGHTS, with_vaes
 from tests.support.adapters import checkpoint_of
+from tests.support.combinations import ALL
 from tests.support.jobs import (
     INPUT_IMAGES,
     complete_job,
@@ -58,7 +59,7 @@ def vae_pool(with_rows: Catalogue) -> Pool:
     return Pool(with_rows, device="cpu")
 
 
-@pytest.mark.parametrize(("vae", "mode"), [("other", Mode.IMG2IMG), ("tiny", Mode.TXT2IMG)])
+@pytest.mark.parametrize(("vae", "mode"), [("other", Mode.IMG2IMG), *[("tiny", Mode.TXT2IMG)] * ALL])
 def test_images_are_those_of_diffusers_with_this_vae_and_the_receipt_has_its_hash(
     vae: str, mode: Mode, with_rows: Catalogue, vae_pool: Pool, folder: Path, storage: Storage
 ) -> None:
