@@ -21,7 +21,7 @@ from contracts.auth.api_keys import ApiKeyStore, DailyFigure, Key, Scope
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.limits import Quota
-from contracts.requests.schema import JobRequest, Priority
+from contracts.requests.schema import DeliveryFields, Priority
 
 #: A new first key or a revocation takes effect within this time.
 _CACHE_SECONDS = 1.0
@@ -70,7 +70,7 @@ class Principal:
         """Whether the principal may see what concerns other owners."""
         return Scope.ADMIN in self.scopes
 
-    def priority_of(self, request: JobRequest) -> Priority:
+    def priority_of(self, request: DeliveryFields) -> Priority:
         """The priority that the request names; without one, normal or the highest that the key allows.
 
         Raises:

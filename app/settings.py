@@ -126,6 +126,9 @@ class ApiSettings(Settings):
     max_image_pixels: int = Field(
         50_000_000, ge=4096, description="maximum width × height of an image; more gets 413"
     )
+    max_upscaled_pixels: int = Field(
+        64_000_000, ge=4096, description="maximum width × height of an upscaled image; more gets 422"
+    )
     max_decoded_image_bytes: int = Field(
         256 * _MIB, ge=4096, description="maximum width × height × bits per pixel / 8 of an image; more gets 413"
     )

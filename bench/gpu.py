@@ -136,7 +136,7 @@ def _row(name: str, receipts: list[Receipt], bare_seconds: float, images: int) -
     peak = ["–", "–"]
     if memory.peak_bytes is not None:
         peak = [gib(memory.peak_bytes), f"{memory.peak_bytes / memory.planned_bytes:.2f}"]
-    runs = last.parameters.num_inference_steps - last.predicted_calls
+    runs = last.parameters.expected_steps - last.predicted_calls
     times = [f"{seconds:.3f}", f"{seconds / bare_seconds:.2f}", f"{last.timings['encode_prompt']:.3f}"]
     return [name, last.kernels["compile"], memory.plan, runs, *times, gib(memory.planned_bytes), *peak]
 

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 
 from redis import Redis
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
 from contracts.errors import Unavailable
 from contracts.hub.cache import RepositoryCache
 from contracts.hub.client import HubClient, is_commit
@@ -25,7 +25,7 @@ from contracts.hub.source import HubSource
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
 
-_Row = TypeVar("_Row", ModelSpec, ControlNetSpec, LoraSpec, ModelSpec | ControlNetSpec | LoraSpec)
+_Row = TypeVar("_Row", ModelSpec, ControlNetSpec, LoraSpec, NetworkSpec, AnySpec)
 
 #: How long an API process goes by the commits that it has read.
 _READ_SECONDS = 10.0

@@ -10,7 +10,6 @@ from typing import Generic, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from contracts.auth.signed_links import LinkSigner
-from contracts.catalogue.families import Task
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import (
@@ -25,6 +24,7 @@ from contracts.jobs.records import (
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
+from contracts.requests.task_parameters import JobTask
 
 Entry = TypeVar("Entry")
 
@@ -57,7 +57,7 @@ class ImageView(BaseModel):
     url: str = Field(description="URL of the file; it is signed, and needs no API key until it expires.")
     width: int = Field(description="Width in pixels.")
     height: int = Field(description="Height in pixels.")
-    seed: int = Field(description="Seed of this image.")
+    seed: int | None = Field(description="Seed of this image; null for one that is not made from noise.")
     format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
     safety: ImageSafety | None = Field(
@@ -106,7 +106,7 @@ class JobView(BaseModel):
         description="State: `queued`, `running`, and finally `completed`, `failed` or `cancelled`. A job that "
         "is tried again is `queued`, with `attempts` above 0."
     )
-    task: Task = Field(description="Task of the request.")
+    task: JobTask = Field(description="Task of the request.")
     model: str = Field(description="Id of the model.")
     created_at: AwareDatetime = Field(description="When the job was accepted.")
     started_at: AwareDatetime | None = Field(description="When its last attempt began; null before the first one.")
@@ -214,7 +214,7 @@ def view_job(
     return JobView(
         id=record.id,
         status=record.state,
-        task=record.parameters.task,
+        task=JobTask(record.parameters.task),
         model=record.parameters.model,
         created_at=_time(record.created_at),
         started_at=_optional_time(record.started_at),

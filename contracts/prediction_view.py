@@ -112,7 +112,7 @@ def output_of(record: JobRecord, links: Links, encoded: Sequence[str | None] = (
 
 def logs_of(record: JobRecord) -> list[str]:
     """The log so far: the seed, and the latest progress, each a line."""
-    lines = [f"Using seed: {record.parameters.seed}\n"]
+    lines = [f"Using seed: {seed}\n" for seed in record.parameters.seeds[:1] if seed is not None]
     progress = record.progress
     if record.started_at is not None and progress.steps:
         ended_at = record.finished_at or record.started_at

@@ -11,12 +11,12 @@ from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
 from pydantic import BeforeValidator, Field
 
-from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.jobs.records import JobState
 from contracts.queue.listing import Cursor, Filter
 from contracts.queue.waiting_queues import QueueFilter
 from contracts.requests.schema import Priority
+from contracts.requests.task_parameters import JobTask
 
 _METADATA = "metadata."
 _DEFAULT_LIMIT = 20
@@ -67,7 +67,7 @@ async def _filter(
         str | None, Query(description="Only jobs of this model, by its id. Default: any."), NULL_IS_ABSENT
     ] = None,
     task: Annotated[
-        Task | None, Query(description="Only jobs of this task. Default: any."), NULL_IS_ABSENT
+        JobTask | None, Query(description="Only jobs of this task. Default: any."), NULL_IS_ABSENT
     ] = None,
 ) -> Filter:
     """Also reads any number of parameters `metadata.KEY=VALUE`."""

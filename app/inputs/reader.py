@@ -26,7 +26,7 @@ from contracts.errors import (
 from contracts.queue.client import JobQueue
 from contracts.requests.defaults import CONTROL_MAP, StoredImage, map_options
 from contracts.requests.images.preprocessing import Options
-from contracts.requests.schema import JobRequest
+from contracts.requests.schema import DeliveryFields, JobRequest
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
@@ -101,7 +101,7 @@ class InputReader:
         self._owner = owner
         self._finder = ImageFinder(decoder, queue, storage, retention, owner, fetcher)
 
-    def read(self, request: JobRequest, given: Mapping[str, GivenImage] | None = None) -> Inputs:
+    def read(self, request: DeliveryFields, given: Mapping[str, GivenImage] | None = None) -> Inputs:
         """Find and decode every image of a request.
 
         Args:
@@ -134,7 +134,7 @@ class InputReader:
         return images
 
     def find_problems(
-        self, request: JobRequest, given: Mapping[str, GivenImage], known: Iterable[str]
+        self, request: DeliveryFields, given: Mapping[str, GivenImage], known: Iterable[str]
     ) -> list[FieldProblem]:
         """Return what is wrong with the images of a request that is refused for another reason.
 
@@ -281,7 +281,7 @@ def _problems_of(error: InvalidRequest | ImageTooLarge | NotAnImage) -> tuple[Fi
     return error.problems if isinstance(error, InvalidRequest) else (error.problem,)
 
 
-def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
+def _fields_of(request: DeliveryFields) -> Iterator[tuple[str, str]]:
     """Yield path and text of each image field that a request sets."""
     for field in ("image", "mask_image", "control_image"):
         text = getattr(request, field, None)
@@ -292,7 +292,7 @@ def _fields_of(request: JobRequest) -> Iterator[tuple[str, str]]:
             yield f"controls.{index}.image", control.image
     for index, text in enumerate(getattr(request, "references", ())):
         yield f"{_REFERENCE}{index}", text
-    for number, adapter in enumerate(request.ip_adapters):
+    for number, adapter in enumerate(getattr(request, "ip_adapters", ())):
         for index, image in enumerate(adapter.images):
             yield f"ip_adapters.{number}.images.{index}", image
         if adapter.mask is not None:

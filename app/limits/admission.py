@@ -16,6 +16,7 @@ from contracts.memory.plan import Plan, gib
 from contracts.processes.workers import WorkerReport, read_workers, refusal_of
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
+from contracts.requests.task_parameters import TaskParameters
 
 #: Workers report every few seconds, so their reports are not read for every request.
 _CACHE_SECONDS = 1.0
@@ -74,7 +75,7 @@ class Admission:
             best = max(plans, key=lambda plan: plan.budget_bytes - plan.peak_bytes)
             raise InvalidRequest([explain(best, job)])
 
-    def require_usable(self, job: JobParameters) -> None:
+    def require_usable(self, job: TaskParameters) -> None:
         """Refuse a job that would fail at once, since every worker has failed to load what it needs.
 
         Raises:
@@ -105,7 +106,7 @@ class Admission:
         return reports
 
 
-def too_long(job: JobParameters, run_seconds: float | None, max_seconds: float) -> FieldProblem | None:
+def too_long(job: TaskParameters, run_seconds: float | None, max_seconds: float) -> FieldProblem | None:
     """Why a job may not take as long as predicted: the field that asks for too much, and the most that would fit.
 
     Args:
@@ -114,6 +115,8 @@ def too_long(job: JobParameters, run_seconds: float | None, max_seconds: float) 
     if run_seconds is None or run_seconds <= max_seconds:
         return None
     message = f"the job is predicted to take {run_seconds:.0f} s, and a job may take {max_seconds:.0f} s here"
+    if not isinstance(job, JobParameters):
+        return FieldProblem("image", f"{message}; send a smaller image")
     images = int(max_seconds / run_seconds * job.num_images)
     if images >= 1:
         return FieldProblem("num_images", f"{message}; ask for fewer images at once", f"1–{images}")

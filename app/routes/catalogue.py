@@ -1,4 +1,4 @@
-"""Routes that list what the service offers beside models and adapters: ControlNets, VAEs, schedulers, …"""
+"""Routes that list what the service offers beside models and adapters: ControlNets, upscalers, VAEs, …"""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ class ControlNetView(BaseModel):
     )
     preprocessors: list[str] = Field(description="Names of the preprocessors that make its control images.")
     ready: bool = Field(description="Whether any worker has its files, so that a job waits for no download.")
+    preparing: Preparation | None = Field(
+        description="How a worker's download of it goes on; null where none is needed or under way."
+    )
+
+
+class UpscalerView(BaseModel):
+    """One upscaler."""
+
+    id: str = Field(description="Value of the field `model` of `POST /v1/upscale`.")
+    title: str = Field(description="Name for people.")
+    scale: int = Field(description="How many times as wide and high as its input the result is.")
+    max_pixels: int = Field(description="Maximum width × height of its input, by this service's limits.")
+    ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
     preparing: Preparation | None = Field(
         description="How a worker's download of it goes on; null where none is needed or under way."
     )
@@ -85,6 +98,10 @@ class ControlNetList(ListView[ControlNetView]):
     """The ControlNets."""
 
 
+class UpscalerList(ListView[UpscalerView]):
+    """The upscalers."""
+
+
 class SchedulerList(ListView[SchedulerView]):
     """The schedulers."""
 
@@ -126,6 +143,25 @@ def list_vaes(catalogue: VisibleCatalogueDep) -> VaeList:
                 models=[model.id for model in catalogue.models if row.id in vae_ids(model, catalogue)],
             )
             for row in catalogue.vaes
+        ]
+    )
+
+
+@router.get("/upscalers")
+def list_upscalers(services: ServicesDep) -> UpscalerList:
+    """List all upscalers; the first is the one that `POST /v1/upscale` uses without a `model`."""
+    workers, settings = live_workers(services), services.settings
+    return UpscalerList(
+        data=[
+            UpscalerView(
+                id=row.id,
+                title=row.title,
+                scale=row.scale,
+                max_pixels=min(settings.max_image_pixels, settings.max_upscaled_pixels // row.scale**2),
+                ready=is_ready(f"upscaler:{row.id}", workers),
+                preparing=preparation_of(f"upscaler:{row.id}", workers),
+            )
+            for row in services.catalogue.upscalers
         ]
     )
 

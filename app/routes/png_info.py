@@ -19,6 +19,7 @@ from app.routes.images import image_of
 from app.services import Services
 from contracts.errors import Conflict
 from contracts.jobs.record_reader import UnreadableJob
+from contracts.requests.parameters import JobParameters
 from contracts.uploads.images import recall
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -36,6 +37,11 @@ def show_image_parameters(
     image_of(record, n)  # 404 where there is none
     if isinstance(record, UnreadableJob):
         raise Conflict(f"the parameters of job {record.id} cannot be read: another release wrote its record")
+    if not isinstance(record.parameters, JobParameters):
+        raise Conflict(
+            f"job {record.id} is of the task {record.parameters.task}, whose images no prompt makes; "
+            f"POST /v1/jobs/{record.id}/rerun makes them again"
+        )
     return draft_of(record.parameters, n, _uploads_of(services, principal.owner)).settle(catalogue)
 
 

@@ -12,9 +12,10 @@ from app.dependencies.submissions import WaitingSubmissionDep
 from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
 from app.parsing.requests import read, read_any
 from app.submission.checks import JobDraft
+from app.submission.plain_tasks import PLAIN_TASKS, PlainTask
 from app.submission.rerun import rerun_draft
 from contracts.job_view import JobView
-from contracts.requests.schema import REQUESTS, JobRequest
+from contracts.requests.schema import REQUESTS, DeliveryFields, JobRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -28,10 +29,23 @@ def _submit(kind: type[JobRequest]) -> Callable[..., Awaitable[JobView]]:
     return submit
 
 
-for _task, _kind in REQUESTS.items():
+def _submit_plain(task: PlainTask) -> Callable[..., Awaitable[JobView]]:
+    """The route of a task that runs on no diffusion model."""
+
+    async def submit(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
+        return await submission.answer(body, lambda: task.draft(read(task.request, body.raw), {}), response)
+
+    return submit
+
+
+_ROUTES: dict[str, tuple[type[DeliveryFields], Callable[..., Awaitable[JobView]]]] = {
+    **{task: (kind, _submit(kind)) for task, kind in REQUESTS.items()},
+    **{name: (task.request, _submit_plain(task)) for name, task in PLAIN_TASKS.items()},
+}
+for _task, (_kind, _endpoint) in _ROUTES.items():
     router.add_api_route(
         f"/{_task}",
-        _submit(_kind),
+        _endpoint,
         methods=["POST"],
         status_code=202,
         name=f"submit_{_task}",

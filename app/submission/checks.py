@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from app.auth import Principal
 from app.inputs.reader import GivenImage, InputReader, Inputs
-from app.limits.admission import too_long
+from app.limits.admission import Admission, too_long
 from app.parsing.requests import Reading
 from app.services import Services
 from contracts import logs
@@ -19,23 +19,28 @@ from contracts.errors import DestinationRefused, DestinationUnknown, FieldProble
 from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
+from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.defaults import resolve
 from contracts.requests.inversions import names_any, with_inversions
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.prompts import read_prompts
 from contracts.requests.refining import with_refiner
-from contracts.requests.schema import JobRequest, Priority
+from contracts.requests.schema import DeliveryFields, JobRequest, Priority
+from contracts.requests.task_parameters import TaskParameters
 from contracts.requests.validation import check
 from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
+
+AnyRequest = TypeVar("AnyRequest", bound=DeliveryFields)
 
 
 @dataclass(frozen=True)
 class JobDraft:
-    """A request as it was read, and the images that are given with it instead of named in it, by field path.
+    """A request for a diffusion model as it was read.
 
     Attributes:
-        images: None where something is wrong with the reading and it does not have the request's images.
+        images: those given with it instead of named in it, by field path; None where something is wrong with the
+            reading and it does not have the request's images.
         prediction_version: as `WebhookRecord` says.
     """
 
@@ -43,17 +48,71 @@ class JobDraft:
     images: Mapping[str, GivenImage] | None = field(default_factory=dict)
     prediction_version: str | None = None
 
+    def check(self, checks: RequestChecks) -> CheckedJob:
+        """As `RequestChecks.check`."""
+        return checks.check(self)
+
+
+class Draft(Protocol):
+    """A request of any task, as it was read."""
+
+    @property
+    def reading(self) -> Reading[Any]:
+        """Of a kind of `DeliveryFields`."""
+
+    def check(self, checks: RequestChecks) -> Checked:
+        """Check everything that can be known before the job is queued. Stores nothing.
+
+        Raises:
+            InvalidRequest: with every problem found.
+            ImageTooLarge, NotAnImage, Unavailable: as `InputReader.read` says.
+        """
+
 
 @dataclass(frozen=True)
-class CheckedJob:
-    """A request that passed every check: what it runs on and how, and its images in memory."""
+class Delivery:
+    """What a checked request says of its job, whatever the task.
 
-    model: ModelSpec
-    parameters: JobParameters
+    Attributes:
+        images: in memory.
+    """
+
     images: Inputs
     priority: Priority
     webhook: WebhookRecord | None
+
+
+class Checked(Protocol):
+    """A request of any task that passed every check."""
+
+    @property
+    def parameters(self) -> AnyParameters:
+        """What its job will do."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """How the job is queued, and its images."""
+
+    @property
+    def counts(self) -> PromptCounts | None:
+        """Tokens of its prompts; None where it has none, or they are not known."""
+
+    def require_worker(self, admission: Admission) -> None:
+        """Refuse a job that no live worker can run; raises as `Admission.require`."""
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A request for a diffusion model that passed every check: what it runs on and how."""
+
+    model: ModelSpec
+    parameters: JobParameters
+    delivery: Delivery
     counts: PromptCounts | None
+
+    def require_worker(self, admission: Admission) -> None:
+        """As `Checked`."""
+        admission.require(self.model, self.parameters)
 
 
 @dataclass(frozen=True)
@@ -77,36 +136,60 @@ class RequestChecks:
         for request in reading.requests:
             logs.hide(*prompts_of(request).values(), *read_prompts(request).texts.values())
         catalogue = self._catalogue_for(request := reading.requests[0])
-        reading = reading.with_problems(partial(self._broken_rules, catalogue))
-        more: list[FieldProblem] = []
-        with _collecting(more):
-            webhook = self._resolve_webhook(request, draft.prediction_version)
-        if reading.problems or more:
-            if draft.images is not None:
-                known = {problem.field for problem in reading.problems} | reading.made_up
-                more += self.inputs.find_problems(request, draft.images, known)
-            raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
+        rules = partial(check, catalogue=catalogue)
+        delivery = self.check_delivery(reading, draft.images, rules, draft.prediction_version)
         model = catalogue.model(request.model or catalogue.default_model)
-        priority = self.principal.priority_of(request)
-        images = self.inputs.preprocess(request, model, self.inputs.read(request, draft.images))
+        images = self.inputs.preprocess(request, model, delivery.images)
         parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
         parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
         parameters = resolve_uploads(parameters, catalogue)
         counts = self.services.prompt_counter.count(model, parameters)
-        return CheckedJob(model, parameters, images, priority, webhook, counts)
+        return CheckedJob(model, parameters, replace(delivery, images=images), counts)
 
-    def _broken_rules(self, catalogue: Catalogue, request: JobRequest) -> list[FieldProblem]:
+    def check_delivery(
+        self,
+        reading: Reading[AnyRequest],
+        images: Mapping[str, GivenImage] | None,
+        rules: Callable[[AnyRequest], object],
+        prediction_version: str | None = None,
+    ) -> Delivery:
+        """What requests of all tasks have to pass, and their images.
+
+        Args:
+            images: as in `JobDraft`.
+            rules: checks what several fields together, or the catalogue, allow; raises InvalidRequest.
+
+        Raises:
+            InvalidRequest: with every problem found.
+            ImageTooLarge, NotAnImage, Unavailable: as `InputReader.read` says.
+        """
+        if not reading.requests:
+            reading.require()
+        request = reading.requests[0]
+        reading = reading.with_problems(partial(self._broken_rules, rules))
+        more: list[FieldProblem] = []
+        with _collecting(more):
+            webhook = self._resolve_webhook(request, prediction_version)
+        if reading.problems or more:
+            if images is not None:
+                known = {problem.field for problem in reading.problems} | reading.made_up
+                more += self.inputs.find_problems(request, images, known)
+            raise InvalidRequest([*reading.problems, *more], reading.count + len(more))
+        priority = self.principal.priority_of(request)
+        return Delivery(self.inputs.read(request, images), priority, webhook)
+
+    def _broken_rules(self, rules: Callable[[AnyRequest], object], request: AnyRequest) -> list[FieldProblem]:
         """What is wrong with a request whose fields by themselves are right."""
         problems: list[FieldProblem] = []
         with _collecting(problems):
-            check(request, catalogue)
+            rules(request)
         with _collecting(problems):
             self.principal.priority_of(request)
         if self.services.prompt_guard is not None:
             problems += self.services.prompt_guard.problems(request)
         return problems
 
-    def predict_overtime(self, job: JobParameters) -> FieldProblem | None:
+    def predict_overtime(self, job: TaskParameters) -> FieldProblem | None:
         """Why the job would take too long, as far as its time can be predicted."""
         return too_long(job, self.services.queue.eta.run_seconds(job), self.services.settings.max_job_seconds)
 
@@ -138,7 +221,7 @@ class RequestChecks:
             kinds.append(IP_ADAPTERS)
         return self.services.adapters.extend(catalogue, self.principal.owner, kinds) if kinds else catalogue
 
-    def _resolve_webhook(self, request: JobRequest, prediction_version: str | None) -> WebhookRecord | None:
+    def _resolve_webhook(self, request: DeliveryFields, prediction_version: str | None) -> WebhookRecord | None:
         if request.webhook is None:
             return None
         try:
@@ -148,7 +231,7 @@ class RequestChecks:
         return webhook.model_copy(update={"prediction_version": prediction_version})
 
 
-def prompts_of(request: JobRequest) -> dict[str, str]:
+def prompts_of(request: DeliveryFields) -> dict[str, str]:
     """The texts of a request by their fields, for the log and for keeping them out of it."""
     names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
     return {name: text for name in names if (text := getattr(request, name, None)) is not None}

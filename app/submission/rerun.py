@@ -13,21 +13,24 @@ from pydantic_core import from_json
 from app.inputs.codec.stored_form import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json, invalid_json
 from app.parsing.requests import read
-from app.submission.checks import JobDraft
+from app.submission.checks import Draft, JobDraft
+from app.submission.plain_tasks import PLAIN_TASKS
+from contracts.catalogue.families import Task
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
+from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.defaults import StoredImage
 from contracts.requests.fields import IpAdapter
 from contracts.requests.parameters import JobParameters
-from contracts.requests.schema import REQUESTS
+from contracts.requests.schema import REQUESTS, DeliveryFields
 from contracts.storage import Storage
 
 #: Placeholder in the request for an image that the first job has stored.
 _STORED = "stored"
 
 
-def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
+def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
     """Make a draft with a job's parameters. A field of the body replaces the job's own; null resets it.
 
     The seed is set explicitly, so the job runs alone and gives the same images. The deadline is not taken over.
@@ -42,14 +45,17 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> JobDraft:
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}
-    reading = read(REQUESTS[record.parameters.task], json.dumps(fields).encode())
+    text = json.dumps(fields).encode()
     profiles = {use.field: use.color_profile for use in record.parameters.input_images}
     stored_images = {
         path: replace(_measure(storage, path, key), color_profile=profiles.get(path))
         for path, key in images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
-    return JobDraft(reading, stored_images)
+    plain = PLAIN_TASKS.get(record.parameters.task)
+    if plain is not None:
+        return plain.draft(read(plain.request, text), stored_images)
+    return JobDraft(read(REQUESTS[Task(record.parameters.task)], text), stored_images)
 
 
 def _read_object(raw: bytes) -> dict[str, Any]:
@@ -72,8 +78,19 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
     }
 
 
-def request_fields(parameters: JobParameters) -> dict[str, Any]:
+def request_fields(parameters: AnyParameters) -> dict[str, Any]:
     """The fields of the request that has these parameters, with placeholders for images; none about delivery."""
+    kind: type[DeliveryFields]
+    if isinstance(parameters, JobParameters):
+        kind, fields = REQUESTS[parameters.task], _diffusion_fields(parameters)
+    else:
+        kind, fields = PLAIN_TASKS[parameters.task].request, parameters.model_dump(mode="json", exclude_none=True)
+        fields |= dict.fromkeys(images_of(parameters), _STORED)
+    known = kind.model_fields
+    return {name: value for name, value in fields.items() if name in known}
+
+
+def _diffusion_fields(parameters: JobParameters) -> dict[str, Any]:
     fields = parameters.model_dump(mode="json", exclude={"mode", "batchable", "input_images"}, exclude_none=True)
     if parameters.inputs and parameters.fit is None:
         fields["fit"] = "stretch"  # as releases did that had no `fit`
@@ -94,12 +111,13 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
             adapter["mask"] = _STORED
     # Jobs of releases that knew no long prompts were truncated.
     fields.setdefault("long_prompt", "truncate")
-    known = REQUESTS[parameters.task].model_fields
-    return {name: value for name, value in fields.items() if name in known}
+    return fields
 
 
-def images_of(parameters: JobParameters) -> dict[str, str]:
+def images_of(parameters: AnyParameters) -> dict[str, str]:
     """Return the storage keys of a job's images by their paths in a request."""
+    if not isinstance(parameters, JobParameters):
+        return {name: getattr(parameters, name) for name in PLAIN_TASKS[parameters.task].image_fields}
     keys = {name: getattr(parameters, name) for name in ("image", "mask_image", "control_image")}
     keys |= {
         f"controls.{index}.image": control.source or control.image

@@ -16,7 +16,7 @@ from app.inputs.reader import stored_bytes
 from app.job_response import job_response
 from app.parsing.bodies import ReceivedBody
 from app.services import Services
-from app.submission.checks import CheckedJob, JobDraft, RequestChecks, prompts_of
+from app.submission.checks import Checked, Draft, RequestChecks, prompts_of
 from app.submission.idempotency import REPLAYED, IdempotentCall
 from app.submission.retries import ClientRetry
 from contracts.errors import Gone, InvalidRequest, NotFound
@@ -27,7 +27,7 @@ from contracts.queue.daily_limits import require_within
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
-from contracts.requests.schema import JobRequest
+from contracts.requests.schema import DeliveryFields
 from contracts.tracing.trace_context import TraceContext
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Submission:
         """What is checked before anything is stored."""
         return RequestChecks(self.services, self.principal, self.links)
 
-    async def answer(self, body: ReceivedBody, draft: Callable[[], JobDraft], response: Response) -> JobView:
+    async def answer(self, body: ReceivedBody, draft: Callable[[], Draft], response: Response) -> JobView:
         """Accept a job and answer 202; or wait for its end, where the client prefers that, and answer 200.
 
         Args:
@@ -96,7 +96,7 @@ class Submission:
         await run_in_threadpool(self.settle, found)
         return found
 
-    def accept(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
+    def accept(self, body: bytes, draft: Callable[[], Draft], response: Response) -> JobRecord:
         """Submit a job, or find the one that the same call submitted before; sets the response's headers."""
         record = self._find_or_submit(body, draft, response)
         self.services.queue.confirm(record.id)  # a repeated call too: the first one may have failed here
@@ -105,7 +105,7 @@ class Submission:
         response.headers["Location"] = self.links.job(record.id)
         return record
 
-    def _find_or_submit(self, body: bytes, draft: Callable[[], JobDraft], response: Response) -> JobRecord:
+    def _find_or_submit(self, body: bytes, draft: Callable[[], Draft], response: Response) -> JobRecord:
         call = self.retry.call(self.call.fingerprint(body)) if self.call.key is None else None
         if call is None:
             return self.call.run(body, response, lambda hold: self.submit(draft(), hold), self._find)
@@ -127,7 +127,7 @@ class Submission:
         else:
             self.services.attendance.release(record)
 
-    def submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> JobRecord:
+    def submit(self, draft: Draft, hold: IdempotencyHold | None) -> JobRecord:
         """Check a request, store its images and queue the job. A refused request leaves nothing behind.
 
         Raises:
@@ -140,30 +140,30 @@ class Submission:
         log.info("job accepted", extra={**details, **prompts_of(draft.reading.require())})
         return record
 
-    def _submit(self, draft: JobDraft, hold: IdempotencyHold | None) -> tuple[CheckedJob, JobRecord]:
+    def _submit(self, draft: Draft, hold: IdempotencyHold | None) -> tuple[Checked, JobRecord]:
         services = self.services
         job = self._check_and_store(draft)
         request = draft.reading.require()
         require_within(services.queue.connection, self.principal.key_id, self.principal.per_day, job.parameters)
         services.link_signer.require()  # else the answer, once the job is accepted, might not get its links
-        with submitting(services.tracing, self.trace_context, job.parameters, job.priority) as span:
+        with submitting(services.tracing, self.trace_context, job.parameters, job.delivery.priority) as span:
             record = self._queue(job, request, hold, span.context)
             span.add({"messaging.message.id": record.id})
         return job, record
 
     def _queue(
-        self, job: CheckedJob, request: JobRequest, hold: IdempotencyHold | None, context: TraceContext | None
+        self, job: Checked, request: DeliveryFields, hold: IdempotencyHold | None, context: TraceContext | None
     ) -> JobRecord:
         services = self.services
         return services.queue.submit(
             job.parameters,
             owner=self.principal.owner,
             api_key=self.principal.key_id,
-            priority=job.priority,
+            priority=job.delivery.priority,
             deadline_seconds=request.deadline_seconds,
             response_format=request.response_format,
             metadata=request.metadata,
-            webhook=job.webhook,
+            webhook=job.delivery.webhook,
             idempotency=hold,
             max_run_seconds=_RUN_FACTOR * services.settings.max_job_seconds,
             limits=SubmitLimits(
@@ -179,22 +179,22 @@ class Submission:
             cancel_on_disconnect=self._ends_with_client(request),
         )
 
-    def _ends_with_client(self, request: JobRequest) -> bool:
+    def _ends_with_client(self, request: DeliveryFields) -> bool:
         """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""
         if request.cancel_on_disconnect is None:
             return self.is_held and self.call.key is None
         return request.cancel_on_disconnect
 
-    def _check_and_store(self, draft: JobDraft) -> CheckedJob:
+    def _check_and_store(self, draft: Draft) -> Checked:
         while True:
-            job = self.checks.check(draft)
+            job = draft.check(self.checks)
             self.services.admission.require_usable(job.parameters)
-            self.services.admission.require(job.model, job.parameters)
+            job.require_worker(self.services.admission)
             problem = self.checks.predict_overtime(job.parameters)
             if problem is not None:
                 raise InvalidRequest([problem])
-            self.services.disk_space.require(stored_bytes(job.images))
-            if self.checks.inputs.store(job.images):
+            self.services.disk_space.require(stored_bytes(job.delivery.images))
+            if self.checks.inputs.store(job.delivery.images):
                 return job
 
     def _find(self, id: str) -> JobRecord:

@@ -17,7 +17,7 @@ from cli.client import Client, Json
 from cli.commands.generate import add_service_arguments
 from cli.commands.listing import table
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
@@ -145,7 +145,7 @@ def _needs(catalogue: Catalogue, row: AnySpec) -> list[tuple[HubSource, Select]]
     found = []
     place = catalogue.place(row)
     if isinstance(place, HubSource):
-        class_name = None if isinstance(row, LoraSpec) else row.family_spec.pipeline
+        class_name = None if isinstance(row, LoraSpec | NetworkSpec) else row.family_spec.pipeline
         if isinstance(row, ControlNetSpec):
             class_name = row.family_spec.controlnet
         found.append((place, select_files(row, place, class_name)))

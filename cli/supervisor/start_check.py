@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
@@ -99,8 +99,8 @@ def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
 
 
 def _class_of(row: AnySpec) -> str | None:
-    """The class that a repository must be of for this row; None for LoRAs, which name none."""
-    if isinstance(row, LoraSpec):
+    """The class that a repository must be of for this row; None for LoRAs and networks, which name none."""
+    if isinstance(row, LoraSpec | NetworkSpec):
         return None
     return row.family_spec.controlnet if isinstance(row, ControlNetSpec) else row.family_spec.pipeline
 

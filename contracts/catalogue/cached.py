@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
 from contracts.catalogue.families import Family
 from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import HubSource
 
-AnySpec = ModelSpec | ControlNetSpec | LoraSpec
+__all__ = ["AnySpec", "find_cached", "optional_t5", "select_files"]
 
 
 def select_files(
@@ -24,6 +24,8 @@ def select_files(
         return lora_file(source.file, row.variant)
     if isinstance(row, ControlNetSpec):
         return controlnet_files(class_name, row.variant, source.file)
+    if isinstance(row, NetworkSpec):
+        return lora_file(source.file, None)
     if source.file is not None:
         return one_file(source.file)
     return model_files(class_name, row.variant, without=optional_t5(row.family_spec) if without_t5 else ())

@@ -5,7 +5,7 @@ Checks that the rows agree with each other and with `families.py`. Opens no file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -15,19 +15,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
 from contracts.catalogue.controlnets import ControlNetSpec
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
-from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, Variant, address_of
+from contracts.catalogue.networks import NetworkSpec, UpscalerSpec
+from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, SourceRow, Variant, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.catalogue.vaes import LatentSpace, VaeSpec
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
 
 __all__ = [
+    "AnySpec",
     "Catalogue",
     "ControlNetSpec",
     "IpAdapterSpec",
     "LoraSpec",
     "ModelSpec",
+    "NetworkSpec",
     "TextualInversionSpec",
+    "UpscalerSpec",
     "VaeSpec",
 ]
 
@@ -142,6 +146,10 @@ class ModelSpec(Row):
         return self
 
 
+#: A row of any kind that has files.
+AnySpec = ModelSpec | ControlNetSpec | LoraSpec | NetworkSpec
+
+
 class Catalogue(BaseModel):
     """All rows. Relative sources are relative to `root`, the folder of the catalogue file.
 
@@ -161,18 +169,22 @@ class Catalogue(BaseModel):
     textual_inversions: tuple[TextualInversionSpec, ...] = ()
     vaes: tuple[VaeSpec, ...] = ()
     image_encoders: tuple[str, ...] = ()
+    upscalers: tuple[UpscalerSpec, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae"):
+        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae", "upscaler"):
             ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
                 raise ValueError(f"{kind} ids must be unique, got {', '.join(repeated)} more than once")
         names = [name for row in self.models for name in (row.id, *row.aliases)]
+        names += [row.id for row in self.networks]  # jobs name them as their model, too
         shared = sorted({name for name in names if names.count(name) > 1})
         if shared:
-            raise ValueError(f"aliases must differ from each other and from ids, got {', '.join(shared)} twice")
+            raise ValueError(
+                f"ids of models and upscalers, and aliases, must differ, got {', '.join(shared)} twice"
+            )
         if self.default_model not in {row.id for row in self.models}:
             models = ", ".join(row.id for row in self.models)
             raise ValueError(f"default_model must be the id of a model ({models}), got {self.default_model!r}")
@@ -192,16 +204,17 @@ class Catalogue(BaseModel):
         vars(self).update(vars(newer))
 
     @property
-    def rows_by_need(self) -> dict[str, ModelSpec | ControlNetSpec | LoraSpec]:
+    def rows_by_need(self) -> dict[str, AnySpec]:
         """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`,
-        `textual_inversion:ID`.
+        `textual_inversion:ID`, `upscaler:ID`.
         """
-        kinds = (
+        kinds: tuple[tuple[str, Sequence[AnySpec]], ...] = (
             ("", self.models),
             ("controlnet:", self.controlnets),
             ("lora:", self.loras),
             ("ip_adapter:", self.ip_adapters),
             ("textual_inversion:", self.textual_inversions),
+            ("upscaler:", self.upscalers),
         )
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
@@ -239,6 +252,15 @@ class Catalogue(BaseModel):
             )
         return path
 
+    @property
+    def networks(self) -> tuple[NetworkSpec, ...]:
+        """Rows of networks that run by themselves, of all kinds."""
+        return self.upscalers
+
+    def upscaler(self, id: str) -> UpscalerSpec:
+        """Return the row of an upscaler; raises NotFound."""
+        return _find("upscaler", self.upscalers, id)
+
     def image_encoder(self, source: str) -> Path:
         """Return the folder of an image encoder; raises CatalogueError if this machine lacks it."""
         path = self._find(source)
@@ -249,7 +271,7 @@ class Catalogue(BaseModel):
             )
         return path
 
-    def place(self, row: Row) -> Path | HubSource:
+    def place(self, row: SourceRow) -> Path | HubSource:
         """Return where a row's files are: a file or folder on this machine where there is one, else on a hub.
 
         Raises:
@@ -283,7 +305,7 @@ class Catalogue(BaseModel):
         return path if path.exists() else None
 
 
-_AnyRow = TypeVar("_AnyRow", ModelSpec, LoraSpec, ControlNetSpec, IpAdapterSpec, TextualInversionSpec, VaeSpec)
+_AnyRow = TypeVar("_AnyRow", bound=SourceRow | VaeSpec)
 
 
 def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:

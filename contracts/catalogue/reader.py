@@ -17,10 +17,11 @@ from contracts.catalogue.catalogue import (
     LoraSpec,
     ModelSpec,
     TextualInversionSpec,
+    UpscalerSpec,
     VaeSpec,
 )
 from contracts.catalogue.lines import find_line
-from contracts.catalogue.rows import Row
+from contracts.catalogue.rows import SourceRow
 from contracts.errors import CatalogueError
 
 
@@ -64,13 +65,14 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of a row, or those of the file."""
-    rows: dict[object, type[Row | VaeSpec]] = {
+    rows: dict[object, type[SourceRow | VaeSpec]] = {
         "models": ModelSpec,
         "loras": LoraSpec,
         "controlnets": ControlNetSpec,
         "ip_adapters": IpAdapterSpec,
         "textual_inversions": TextualInversionSpec,
         "vaes": VaeSpec,
+        "upscalers": UpscalerSpec,
     }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)

@@ -36,12 +36,11 @@ SOURCE_FORMS = (
 )
 
 
-class Row(BaseModel):
+class SourceRow(BaseModel):
     """Fields that rows of all kinds have.
 
     Attributes:
         id: the name that requests use; lower-case letters, digits, `.`, `_` and `-`, at most 64.
-        family: the architecture that the weights are of.
         source: a path, or a repository, or a file of one, on a hub.
         revision: branch, tag or commit of a source on a hub; default: what `main` is when it is first asked for.
         title: a name for people.
@@ -50,15 +49,9 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: Id
-    family: str
     source: str
     revision: Revision | None = None
     title: str = ""
-
-    @property
-    def family_spec(self) -> Family:
-        """The family's row."""
-        return FAMILIES[self.family]
 
     @property
     def hub_source(self) -> HubSource | None:
@@ -69,14 +62,6 @@ class Row(BaseModel):
     def pinned(self, commit: str) -> Self:
         """Return the row with this commit for its revision."""
         return self.model_copy(update={"revision": commit})
-
-    @model_validator(mode="after")
-    def _family_is_known(self) -> Self:
-        if self.family not in FAMILIES:
-            near = difflib.get_close_matches(self.family, FAMILIES, 1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}{meant}")
-        return self
 
     @model_validator(mode="after")
     def _source_and_fields_agree(self) -> Self:
@@ -91,6 +76,29 @@ class Row(BaseModel):
             raise ValueError(
                 f"revision is {self.revision!r}, and the source names {source.revision!r}: remove one"
             )
+        return self
+
+
+class Row(SourceRow):
+    """A row of weights that are of a family.
+
+    Attributes:
+        family: the architecture that the weights are of.
+    """
+
+    family: str
+
+    @property
+    def family_spec(self) -> Family:
+        """The family's row."""
+        return FAMILIES[self.family]
+
+    @model_validator(mode="after")
+    def _family_is_known(self) -> Self:
+        if self.family not in FAMILIES:
+            near = difflib.get_close_matches(self.family, FAMILIES, 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}{meant}")
         return self
 
 

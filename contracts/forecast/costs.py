@@ -79,7 +79,7 @@ class Measurements:
         return sum(self.loads.values()) / len(self.loads) if self.loads else 0.0
 
     def cost_of(self, work: object) -> JobCost:
-        """The cost of a job with this `work` (`contracts.jobs.records.work_of`, as JSON)."""
+        """The cost of a job with this `work` (`TaskParameters.work`, as JSON)."""
         found = read_object(work)
         pace_key, model = str(found.get("pace", "")), str(found.get("model", ""))
         image_steps, megapixel_steps = _number(found, "image_steps"), _number(found, "megapixel_steps")

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from contracts.jobs.records import JobRecord
 from contracts.logs import bound, hide
-from contracts.requests.fields import PROMPT_FIELDS
 
 
 @contextmanager
@@ -18,7 +17,5 @@ def job_context(jobs: Sequence[JobRecord]) -> Iterator[None]:
     trace = {"trace_id": ",".join(traces)} if traces else {}
     with bound(job_id=",".join(job.id for job in jobs), request_id=",".join(requests), **trace):
         for job in jobs:
-            parameters = job.parameters
-            for name in PROMPT_FIELDS:
-                hide(getattr(parameters, name), parameters.text_of(name))
+            hide(*job.parameters.private_texts)
         yield

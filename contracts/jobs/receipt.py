@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from contracts.prompts.tokens import TokenUse
-from contracts.requests.parameters import JobParameters
+from contracts.requests.any_parameters import AnyParameters
 
 
 class RecordPart(BaseModel):
@@ -66,10 +66,12 @@ class MemoryUse(RecordPart):
 class Receipt(RecordPart):
     """Generation metadata: all that is needed to generate the same image again, and the resources it took."""
 
-    parameters: JobParameters = Field(
+    parameters: AnyParameters = Field(
         description="All parameters, defaults included; `POST /v1/jobs/{id}/rerun` runs them again."
     )
-    seeds: list[int] = Field(description="Seed of each image, in the order of the job's images.")
+    seeds: list[int | None] = Field(
+        description="Seed of each image, in the order of the job's images; null for one not made from noise."
+    )
     model: Weights = Field(description="The model.")
     refiner: Weights | None = Field(
         None,

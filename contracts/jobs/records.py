@@ -18,15 +18,14 @@ from contracts.jobs.receipt import Receipt, RecordPart
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.redis import keys
-from contracts.requests.parameters import JobParameters
+from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.schema import Priority, WebhookEvent
+from contracts.requests.task_parameters import TaskParameters
 from contracts.tracing.trace_context import TraceContext, read_trace_context
 
 #: Version of the records that this release reads; a record without one has 0. It is raised only when an older
 #: release would misread them: readers ignore unknown fields, and have defaults for missing ones.
-RECORD_VERSION = 2
-#: Of records without prompts in a syntax, which an older release would take as plain text.
-_PLAIN_VERSION = 1
+RECORD_VERSION = 3
 
 
 class JobState(StrEnum):
@@ -74,7 +73,7 @@ class ImageRecord(RecordPart):
     key: str
     width: int
     height: int
-    seed: int
+    seed: int | None = None
     format: str
     sha256: str
     size_bytes: int
@@ -144,7 +143,7 @@ class JobRecord(RecordPart):
 
     id: str
     state: JobState
-    parameters: JobParameters
+    parameters: AnyParameters
     owner: str
     api_key: str = ""
     priority: Priority
@@ -188,12 +187,12 @@ class JobRecord(RecordPart):
         for name in JSON_FIELDS & fields.keys():
             fields[name] = to_json(fields[name])
         fields |= {
-            "version": RECORD_VERSION if self.parameters.prompt_chunks else _PLAIN_VERSION,
+            "version": self.parameters.record_version,
             "queue": self.queue,
             "model": self.parameters.model,
             "needs": to_json(self.parameters.needs),
             "task": self.parameters.task,
-            "work": to_json(work_of(self.parameters)),
+            "work": to_json(self.parameters.work),
         }
         return {name: str(value) for name, value in fields.items()}
 
@@ -243,27 +242,6 @@ def queue_name(priority: Priority, model: str, owner: str) -> str:
     return keys.JOB_QUEUE + f"{priority}:{model}:{owner}"
 
 
-def work_of(parameters: JobParameters) -> dict[str, Any]:
-    """How much a job computes, from which the scripts predict its seconds (`predicted_seconds` in accounts.lua).
-
-    `image_steps` are denoising steps of every image; `megapixel_steps` those by megapixels, with its references;
-    `joins` is equal for jobs that may share calls of the denoiser, and empty for one that shares none; with
-    `seeded`, they share them only on workers that join calls of jobs with a named seed.
-    """
-    joins = "" if parameters.batchable is False else f"{parameters.model} {_size_of(parameters)}"
-    return {
-        "pace": pace_key(parameters),
-        "model": parameters.model,
-        "image_steps": parameters.total_steps * parameters.num_images,
-        "megapixel_steps": parameters.total_steps
-        * (parameters.pixels + parameters.num_images * parameters.reference_pixels)
-        / 1e6,
-        "images": parameters.num_images,
-        "joins": joins,
-        **({"seeded": True} if parameters.batchable is None else {}),
-    }
-
-
 @dataclass(frozen=True)
 class Measured:
     """Cost of a completed job for its worker, from which later ones are predicted.
@@ -280,23 +258,9 @@ class Measured:
     call_images: float | None = None
     image_rows: float = 1.0
 
-    def arguments(self, parameters: JobParameters) -> dict[str, Any]:
+    def arguments(self, parameters: TaskParameters) -> dict[str, Any]:
         """As the scripts learn from it."""
-        found = {"work": work_of(parameters), "seconds": self.denoise_seconds, "load_seconds": self.load_seconds}
+        found = {"work": parameters.work, "seconds": self.denoise_seconds, "load_seconds": self.load_seconds}
         if self.call_images is None:
             return found
         return {**found, "images": self.call_images, "image_rows": self.image_rows}
-
-
-def pace_key(parameters: JobParameters) -> str:
-    """The key of the measured seconds per image and step: equal for jobs whose images take equally long steps."""
-    fast = "" if parameters.speed == "exact" else f" {parameters.speed}"
-    models = "+".join(stage.model for stage in parameters.stages)
-    return f"{models} {parameters.mode} {_size_of(parameters)}{fast}"
-
-
-def _size_of(parameters: JobParameters) -> str:
-    """What a step is given of each image: its size, and those of the references."""
-    sizes = [(parameters.width, parameters.height)]
-    sizes += [(reference.width, reference.height) for reference in parameters.references]
-    return "+".join(f"{width}x{height}" for width, height in sizes)

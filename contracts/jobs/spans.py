@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from contracts.jobs.records import JobRecord
-from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
+from contracts.requests.task_parameters import TaskParameters
 from contracts.tracing.trace_context import TraceContext
 from contracts.tracing.tracing import Attributes, Span, Tracing
 
@@ -69,7 +69,7 @@ class Attempt:
 
 @contextmanager
 def submitting(
-    tracing: Tracing, parent: TraceContext | None, parameters: JobParameters, priority: Priority
+    tracing: Tracing, parent: TraceContext | None, parameters: TaskParameters, priority: Priority
 ) -> Iterator[Span]:
     """A span of the producer around the queueing of a job; its context is the job's."""
     attributes: Attributes = {
@@ -114,7 +114,7 @@ def trace_attempt(tracing: Tracing, attempt: Attempt) -> None:
     span.end()
 
 
-def _messaging(name: str, kind: str, parameters: JobParameters) -> dict[str, str]:
+def _messaging(name: str, kind: str, parameters: TaskParameters) -> dict[str, str]:
     return {
         "messaging.system": _SYSTEM,
         "messaging.operation.name": name,
@@ -123,11 +123,10 @@ def _messaging(name: str, kind: str, parameters: JobParameters) -> dict[str, str
     }
 
 
-def _work_of(parameters: JobParameters) -> dict[str, str | int]:
+def _work_of(parameters: TaskParameters) -> dict[str, str | int]:
+    named = {"steps": "num_inference_steps"}
     return {
-        "darkroom.task": parameters.task.value,
-        "darkroom.width": parameters.width,
-        "darkroom.height": parameters.height,
-        "darkroom.images": parameters.num_images,
-        "darkroom.num_inference_steps": parameters.num_inference_steps,
+        f"darkroom.{named.get(name, name)}": value
+        for name, value in parameters.for_log().items()
+        if name != "model"
     }

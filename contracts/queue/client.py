@@ -31,7 +31,7 @@ from contracts.queue.new_job import JobOptions, new_record, rq_fields
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
 from contracts.redis.replication import ReplicaBarrier
-from contracts.requests.parameters import JobParameters
+from contracts.requests.any_parameters import AnyParameters
 from contracts.settings import SharedSettings
 
 #: Timeout of one command, which is sent at most twice.
@@ -60,7 +60,7 @@ class JobQueue:
 
     def submit(
         self,
-        parameters: JobParameters,
+        parameters: AnyParameters,
         *,
         deadline_seconds: int | None = None,
         idempotency: IdempotencyHold | None = None,

@@ -19,10 +19,10 @@ from redis import Redis
 from contracts.forecast.deep_queue import estimate_deep
 from contracts.forecast.simulation import Expected, simulate
 from contracts.forecast.snapshot import Place, Snapshot, read_place, read_snapshot
-from contracts.jobs.records import JobRecord, Position, to_json, work_of
+from contracts.jobs.records import JobRecord, Position, to_json
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
-from contracts.requests.parameters import JobParameters
+from contracts.requests.task_parameters import TaskParameters
 
 #: Retry-After of a full queue of which nothing can be predicted, and the longest.
 _UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
@@ -95,9 +95,9 @@ class EtaEstimator:
             high_seconds=round(left / (1 - found.spread), 3),
         )
 
-    def run_seconds(self, parameters: JobParameters) -> float | None:
+    def run_seconds(self, parameters: TaskParameters) -> float | None:
         """Estimate how long such a job denoises, alone; None before the first of its model was measured."""
-        work = work_of(parameters)
+        work = parameters.work
         with redis_errors_are_unavailable():
             paces = self._connection.hmget(keys.IMAGE_PACE, [work["pace"], work["model"]])
         pace, totals = cast("list[str | None]", paces)
@@ -163,7 +163,7 @@ class EtaEstimator:
 
     def _place(self, record: JobRecord) -> Place | None:
         """Where a job waits, and what it costs; None when it does not wait."""
-        work = to_json(work_of(record.parameters))
+        work = to_json(record.parameters.work)
         with redis_errors_are_unavailable():
             text = self._scripts.run(
                 "queue_place",

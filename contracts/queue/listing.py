@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from contracts.catalogue.families import Task
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.schema import Priority
+from contracts.requests.task_parameters import JobTask
 
 #: Jobs that one Redis call compares, in about a millisecond.
 _ROUND = 500
@@ -53,7 +53,7 @@ class Filter:
 
     status: JobState | None = None
     model: str | None = None
-    task: Task | None = None
+    task: JobTask | None = None
     priority: Priority | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from typing import TypedDict
 from rq.job import JobStatus
 
 from contracts.jobs.records import JobRecord, JobState, WebhookRecord
-from contracts.requests.parameters import JobParameters
+from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.schema import Priority
 from contracts.tracing.trace_context import TraceContext
@@ -54,7 +54,7 @@ class JobOptions(TypedDict, total=False):
     cancel_on_disconnect: bool
 
 
-def new_record(parameters: JobParameters, options: JobOptions) -> JobRecord:
+def new_record(parameters: AnyParameters, options: JobOptions) -> JobRecord:
     """Make the record of a job that is about to be queued, with a new id; Redis' clock gives its time later."""
     counts, context = options.get("counts"), options.get("trace_context")
     return JobRecord(

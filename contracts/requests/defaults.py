@@ -17,11 +17,11 @@ from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImage
 from contracts.requests.guidance import with_defaults
 from contracts.requests.images.fit import Area, Fit, Size, place
 from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
+from contracts.requests.images.input_use import InputUse
 from contracts.requests.images.output_size import SizeRules, output_size
 from contracts.requests.images.preprocessing import output_resolution, resolve_options
 from contracts.requests.parameters import (
     ControlParameters,
-    InputUse,
     IpAdapterParameters,
     JobParameters,
     LoraParameters,

@@ -1,9 +1,11 @@
-"""The parameters of a job: its request with defaults filled in, images stored and a seed drawn.
+"""The parameters of a job on a diffusion model: its request with defaults filled in, images stored, a seed drawn.
 
 They travel through the queue and are part of the receipt. They hold ids, JSON and storage keys only.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -20,7 +22,7 @@ from contracts.requests.fields import (
     OptionalImages,
     TextualInversion,
 )
-from contracts.requests.images.fit import Area, Fit, Size
+from contracts.requests.images.input_use import InputUse
 from contracts.requests.strict_model import StrictModel
 
 
@@ -59,44 +61,6 @@ class ReferenceParameters(StrictModel):
         False,
         description="Whether the pipeline itself brings it to this size; else it is given at it.",
         exclude_if=lambda scaled: not scaled,
-    )
-
-
-class InputUse(StrictModel):
-    """An input image as it came, and what was done to it. What is absent did not have to be done."""
-
-    model_config = _STORED
-
-    field: str = Field(
-        description="Its path in the request: `image`, `mask_image`, `control_image`, `controls.0.image`, "
-        "`references.0`."
-    )
-    width: int = Field(description="Width in pixels, upright, as received.")
-    height: int = Field(description="Height in pixels, upright, as received.")
-    fit: Fit | None = Field(
-        None, description="How it was brought to the output's size, or to `read_size`.", exclude_if=_is_none
-    )
-    read_size: Size | None = Field(
-        None,
-        description="Width and height in pixels at which the model reads it; absent: the output's.",
-        exclude_if=_is_none,
-    )
-    crop: tuple[float, float, float, float] | None = Field(
-        None,
-        description="Left, upper, right and lower edge of the part that is used, in its own pixels.",
-        exclude_if=_is_none,
-    )
-    area: Area | None = Field(
-        None,
-        description="What that part covers of that size: left, upper, right, lower, in pixels; the rest "
-        "continues the edges.",
-        exclude_if=_is_none,
-    )
-    color_profile: str | None = Field(
-        None, description="What was done about its color profile.", exclude_if=_is_none
-    )
-    mask_source: str | None = Field(
-        None, description="What was read as the mask, where that is not the brightness.", exclude_if=_is_none
     )
 
 
@@ -273,6 +237,58 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def reference_pixels(self) -> int:
         """Pixels of all reference images; they are the same for each image."""
         return sum(reference.width * reference.height for reference in self.references)
+
+    @property
+    def private_texts(self) -> list[str]:
+        """The prompts, as they were sent and as encoders read them."""
+        texts = [text for name in PROMPT_FIELDS for text in (getattr(self, name), self.text_of(name))]
+        return [text for text in texts if text is not None]
+
+    @property
+    def expected_steps(self) -> int:
+        """Those that the request asks for, of all stages."""
+        return self.total_steps
+
+    @property
+    def record_version(self) -> int:
+        """Releases before version 2 would take prompts in a syntax as plain text."""
+        return 2 if self.prompt_chunks else 1
+
+    @property
+    def step_kind(self) -> tuple[object, ...]:
+        """As in `TaskParameters`."""
+        guidance = None if self.guidance is None else self.guidance.kind
+        return ("step", self.model, self.mode, self.width, self.height, guidance)
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """As in `TaskParameters`. Megapixels are those of each image with its references."""
+        sizes = self._sizes_of_step
+        return {
+            "pace": self.pace_key,
+            "model": self.model,
+            "image_steps": self.total_steps * self.num_images,
+            "megapixel_steps": self.total_steps
+            * (self.pixels + self.num_images * self.reference_pixels)
+            / 1e6,
+            "images": self.num_images,
+            "joins": "" if self.batchable is False else f"{self.model} {sizes}",
+            **({"seeded": True} if self.batchable is None else {}),
+        }
+
+    @property
+    def pace_key(self) -> str:
+        """The key of the measured seconds per image and step: equal where the steps take equally long."""
+        fast = "" if self.speed == "exact" else f" {self.speed}"
+        models = "+".join(stage.model for stage in self.stages)
+        return f"{models} {self.mode} {self._sizes_of_step}{fast}"
+
+    @property
+    def _sizes_of_step(self) -> str:
+        """What a step is given of each image: its size, and those of the references."""
+        sizes = [(self.width, self.height)]
+        sizes += [(reference.width, reference.height) for reference in self.references]
+        return "+".join(f"{width}x{height}" for width, height in sizes)
 
     @property
     def seeds(self) -> list[int]:

@@ -63,8 +63,8 @@ class Webhook(StrictModel):
     )
 
 
-class JobRequest(ImageFields):
-    """Fields of every task."""
+class DeliveryFields(StrictModel):
+    """Fields of every request that becomes a job, whatever its task runs: how it is queued and answered."""
 
     response_format: Literal["url", "b64_json"] = Field(
         "url",
@@ -103,6 +103,10 @@ class JobRequest(ImageFields):
         if size > _MAX_METADATA_BYTES:
             raise ValueError(f"keys and values may have at most {_MAX_METADATA_BYTES} bytes together, got {size}")
         return metadata
+
+
+class JobRequest(DeliveryFields, ImageFields):
+    """Fields of every task of diffusion models."""
 
 
 class Txt2ImgRequest(JobRequest, ControlImage):

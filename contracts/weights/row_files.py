@@ -15,6 +15,7 @@ from contracts.catalogue.catalogue import (
     IpAdapterSpec,
     LoraSpec,
     ModelSpec,
+    NetworkSpec,
     TextualInversionSpec,
 )
 from contracts.catalogue.families import FAMILIES, Family
@@ -26,6 +27,7 @@ from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.networks import check_network_row
 from contracts.weights.safetensors import read_header
 
 
@@ -45,6 +47,8 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             check_ip_adapter_row(catalogue, row)
         elif isinstance(row, TextualInversionSpec):
             check_inversion_row(catalogue, row)
+        elif isinstance(row, NetworkSpec):
+            check_network_row(row, place)
         elif isinstance(row, LoraSpec):
             _check_lora(place, row)
         elif place.is_dir():

@@ -10,7 +10,17 @@ from pathlib import Path
 from models.training.data import effects
 from models.training.judging import figures, trials
 from models.training.networks import export
-from models.training.stages import autoencoder, classifier, controlnet, denoiser, guidance, lora, mismatches, text
+from models.training.stages import (
+    autoencoder,
+    classifier,
+    controlnet,
+    denoiser,
+    guidance,
+    lora,
+    mismatches,
+    text,
+    upscaler,
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,6 +66,9 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stage.set_defaults(run=lambda o: lora.train(o.family, o.effect, o.resume))
     stage = stages.add_parser("classifier", help="the classifier of shapes, written to models/safety/no-stars/")
     stage.set_defaults(run=lambda _: classifier.train())
+
+    stage = stages.add_parser("upscaler", help="the upscaler, written to models/upscalers/")
+    stage.set_defaults(run=lambda _: upscaler.train())
 
 
 def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, ModelSpec, NetworkSpec
 from contracts.errors import DarkroomError, NotFound, Unavailable
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import Revisions, pin_row
 from contracts.jobs.receipt import Weights
 from worker.checkpoints import sources
 from worker.families import get_family
-
-_AnyRow = ModelSpec | ControlNetSpec | LoraSpec
 
 
 class NotPrepared(DarkroomError):
@@ -83,7 +81,7 @@ class Places:
         self._revisions = revisions or Revisions()
         self._known: dict[str, Path] = {}
 
-    def row(self, name: str) -> ModelSpec | ControlNetSpec | LoraSpec:
+    def row(self, name: str) -> AnySpec:
         """Return the catalogue's row, with the commit of its revision on a hub.
 
         Raises:
@@ -94,7 +92,7 @@ class Places:
         """
         return self._pinned(name, self._revisions.known)
 
-    def resolve(self, name: str) -> ModelSpec | ControlNetSpec | LoraSpec:
+    def resolve(self, name: str) -> AnySpec:
         """The same, asking a hub for the commit where the service does not know it.
 
         Raises:
@@ -124,7 +122,8 @@ class Places:
         row = self.row(name)
         place = self._catalogue.place(row)
         origin = (place.repository, place.revision) if isinstance(place, HubSource) else (None, None)
-        return Weights(id=row.id, sha256=sha256, family=row.family, repository=origin[0], revision=origin[1])
+        family = None if isinstance(row, NetworkSpec) else row.family
+        return Weights(id=row.id, sha256=sha256, family=family, repository=origin[0], revision=origin[1])
 
     def fetch(self, name: str, watch: PreparationWatch) -> Path:
         """Return the folder or file, fetching what is missing or damaged; may take hours.
@@ -146,6 +145,8 @@ class Places:
             )
         elif isinstance(row, ControlNetSpec):
             place = sources.fetch_controlnet(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
+        elif isinstance(row, NetworkSpec):
+            place = sources.fetch_network(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         else:
             place = sources.fetch_lora(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         self._known[name] = place
@@ -175,15 +176,17 @@ class Places:
             found.append(name)
         return found
 
-    def _find(self, row: _AnyRow) -> Path | None:
+    def _find(self, row: AnySpec) -> Path | None:
         if isinstance(row, ModelSpec):
             family = get_family(row.family_spec.id)
             return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
         if isinstance(row, ControlNetSpec):
             return sources.find_controlnet(self._catalogue, row)
+        if isinstance(row, NetworkSpec):
+            return sources.find_network(self._catalogue, row)
         return sources.find_lora(self._catalogue, row)
 
-    def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> _AnyRow:
+    def _pinned(self, name: str, commit_of: Callable[[HubSource], str | None]) -> AnySpec:
         """The row with its commits; raises NotPrepared where one is not known."""
 
         def known_commit(source: HubSource) -> str:
@@ -194,19 +197,21 @@ class Places:
 
         return pin_row(self._catalogue, self._row(name), known_commit)
 
-    def _row(self, name: str) -> _AnyRow:
+    def _row(self, name: str) -> AnySpec:
         try:
             return self._row_now(name)
         except NotFound:
             self._reload()
             return self._row_now(name)
 
-    def _row_now(self, name: str) -> _AnyRow:
+    def _row_now(self, name: str) -> AnySpec:
         kind, _, id = name.rpartition(":")
         if kind == "controlnet":
             return self._catalogue.controlnet(id)
         if kind == "ip_adapter":
             return self._catalogue.ip_adapter(id)
+        if kind == "upscaler":
+            return self._catalogue.upscaler(id)
         if kind == "textual_inversion":
             return self._catalogue.textual_inversion(id)
         return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import (
@@ -161,6 +161,22 @@ def fetch_lora(
     return _path(fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted))
 
 
+def find_network(catalogue: Catalogue, spec: NetworkSpec) -> Path | None:
+    """The file of a network that runs by itself; None where it must be fetched. Raises CatalogueError."""
+    place = catalogue.place(spec)
+    return place if isinstance(place, Path) else _find(place, _select(place, spec))
+
+
+def fetch_network(
+    catalogue: Catalogue, spec: NetworkSpec, *, on_progress: OnProgress = _ignore, is_wanted: IsWanted = _always
+) -> Path:
+    """The same, fetched and verified. Raises as `fetch_model`."""
+    place = catalogue.place(spec)
+    if isinstance(place, Path):
+        return place
+    return _path(fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted))
+
+
 def _find(place: HubSource, select: Select) -> Path | None:
     found = find_snapshot(place, select)
     return None if found is None else _path(found)
@@ -172,8 +188,8 @@ def _path(snapshot: Snapshot) -> Path:
 
 
 def class_needed(row: AnySpec) -> str | None:
-    """The class that a repository must be of for this row; None for LoRAs, which name none."""
-    if isinstance(row, LoraSpec):
+    """The class that a repository must be of for this row; None for LoRAs and networks, which name none."""
+    if isinstance(row, LoraSpec | NetworkSpec):
         return None
     family = get_family(row.family_spec.id)
     return family.controlnet if isinstance(row, ControlNetSpec) else family.checkpoint_class

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.jobs.records import Measured
 from contracts.memory.plan import Plan
 from contracts.requests.parameters import JobParameters
+from contracts.requests.task_parameters import TaskParameters
 from worker.adapters.cache import AdapterSet
 from worker.engine.coroutine import Coroutine
 from worker.pool.model import LoadedModel
@@ -26,13 +27,18 @@ class Job:
     """
 
     id: str
-    parameters: JobParameters
+    parameters: TaskParameters
     queue_seconds: float = 0.0
     owner: str = ""
     tier: int = 1
     exact: bool = True
     accepted_at: float = 0.0
     deadline_at: float | None = None
+
+    @property
+    def generation(self) -> JobParameters | None:
+        """What its pipeline of the pool is called with; None for a job that loads no model of the pool."""
+        return self.parameters if isinstance(self.parameters, JobParameters) else None
 
 
 @dataclass(eq=False)
@@ -121,10 +127,36 @@ class JobInFlight:
     last_served: int = 0
     step_used_seconds: float | None = None
     usage: Usage = field(default_factory=Usage)
-    stage: JobParameters = field(init=False)
+    _stage: JobParameters | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stage = self.job.parameters
+        self._stage = self.job.generation
+
+    @property
+    def stage(self) -> JobParameters:
+        """What its pipeline is called with now.
+
+        Raises:
+            TypeError: it runs on no model of the pool.
+        """
+        if self._stage is None:
+            raise TypeError(f"job {self.job.id} runs on no model of the pool")
+        return self._stage
+
+    @stage.setter
+    def stage(self, parameters: JobParameters) -> None:
+        self._stage = parameters
+
+    @property
+    def generation(self) -> JobParameters:
+        """What its pipeline of the pool is called with.
+
+        Raises:
+            TypeError: it runs on no model of the pool.
+        """
+        if self.job.generation is None:
+            raise TypeError(f"job {self.job.id} runs on no model of the pool")
+        return self.job.generation
 
     @property
     def result(self) -> Any:
@@ -134,11 +166,10 @@ class JobInFlight:
     @property
     def steps_left(self) -> int:
         """Remaining steps; those that the request asks for until the pipeline has computed its own."""
-        return (self.steps or self.job.parameters.total_steps) - self.steps_done
+        return (self.steps or self.job.parameters.expected_steps) - self.steps_done
 
     @property
     def step_kind(self) -> tuple[object, ...]:
         """What the seconds of one of its steps are learned for."""
-        parameters = self.stage
-        kind = None if parameters.guidance is None else parameters.guidance.kind
-        return ("step", parameters.model, parameters.mode, parameters.width, parameters.height, kind)
+        parameters: TaskParameters = self.job.parameters if self._stage is None else self._stage
+        return parameters.step_kind

@@ -65,7 +65,14 @@ class Residency:
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
         """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
         job.kept_bytes = kept_bytes
+        self._pool.reserved_bytes = sum(other.kept_bytes for other in self._jobs if other.job.generation is None)
         self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs) + self._adapter_bytes
+
+    def reserve(self, job: JobInFlight, needed_bytes: int) -> None:
+        """Make room beside the models in use for what a job without a model of the pool takes, until it ends."""
+        with self._moving():
+            self._pool.evict_idle(needed_bytes)
+        self.keep(job, needed_bytes)
 
     @property
     def _adapter_bytes(self) -> int:
@@ -84,6 +91,8 @@ class Residency:
         """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""
         if job.placed is not None:
             return job.placed.turn
+        if job.job.generation is None:  # it runs beside whatever model is there
+            return self._turn
         wanted = job.stage.model
         return self._turn if self._model is not None and self._model.spec.id == wanted else wanted
 
@@ -114,7 +123,8 @@ class Residency:
 
     def must_wait(self, job: JobInFlight) -> bool:
         """Whether a job that has no model yet would take the weights of jobs in flight away from them."""
-        if job.placed is not None:
+        generation = job.job.generation
+        if job.placed is not None or generation is None:
             return False
         if job.job.id not in self._waits:
             self._waits[job.job.id] = self._pool.must_wait(job.stage)

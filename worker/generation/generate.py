@@ -74,7 +74,7 @@ class JobGeneration:
             may_show: asked of each preview; None: all may be shown.
         """
         self.timer = StageTimer(pool.device, on_stage)
-        self._flight, self._job, self._parameters = job, job.job, job.job.parameters
+        self._flight, self._job, self._parameters = job, job.job, job.generation
         self._engine, self._pool, self._storage = engine, pool, storage
         self._watch, self._worker_name = watch, worker_name
         self._may_show = may_show

@@ -11,6 +11,7 @@ import re
 from contracts.jobs.receipt import Receipt
 from contracts.prompts.syntax import escape
 from contracts.prompts.tokens import WINDOW_TOKENS
+from contracts.requests.any_parameters import require_diffusion
 from contracts.requests.parameters import JobParameters
 
 #: Fields that the web UI has no names for; those that are None are left out.
@@ -29,7 +30,7 @@ _LIKE_NEGATIVE = re.compile(r"^(\s*)Negative(?= prompt:)", re.MULTILINE)
 
 def infotext(receipt: Receipt, seed: int) -> str:
     """Return the prompt with its LoRAs, the negative prompt, and a line of `Name: value` pairs."""
-    job = receipt.parameters
+    job = require_diffusion(receipt.parameters)
     loras = "".join(f" <lora:{lora.name}:{_number(lora.scale)}>" for lora in job.loras)
     lines = [f"{_prompt(job, 'prompt')}{loras}"]
     if job.negative_prompt is not None:
@@ -50,7 +51,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Batch pos": seed - job.seed if job.num_images > 1 else None,
         **{_title(name): _value(getattr(job, name)) for name in _MORE_FIELDS},
         "Guidance": _guidance(job),
-        "Long prompt": job.long_prompt if _is_long(receipt) else None,
+        "Long prompt": job.long_prompt if _is_long(receipt, job) else None,
         **_refiner(job),
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
@@ -110,10 +111,10 @@ def _prompt(job: JobParameters, name: str) -> str | None:
     return _LIKE_NEGATIVE.sub(r"\1(Negative:1)", text)
 
 
-def _is_long(receipt: Receipt) -> bool:
+def _is_long(receipt: Receipt, job: JobParameters) -> bool:
     """Whether `long_prompt` matters."""
     uses = (*receipt.prompt_tokens.values(), *receipt.negative_prompt_tokens.values())
-    has_breaks = any(len(chunks) > 1 for chunks in receipt.parameters.prompt_chunks.values())
+    has_breaks = any(len(chunks) > 1 for chunks in job.prompt_chunks.values())
     return has_breaks or any(use.given > min(use.used, WINDOW_TOKENS) for use in uses)
 
 

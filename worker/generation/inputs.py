@@ -63,7 +63,7 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
 
     What an image does not cover continues its edges.
     """
-    image = _flatten(_open(data), "white").convert("RGB")
+    image = flatten(open_stored(data), "white").convert("RGB")
     if image.size == size:
         return image
     placement = place(image.size, size, fit)
@@ -73,7 +73,7 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
 
 def decode_whole(data: bytes) -> Image.Image:
     """Decode an image that a pipeline or an encoder scales: RGB, of its own size, on white."""
-    return _flatten(_open(data), "white").convert("RGB")
+    return flatten(open_stored(data), "white").convert("RGB")
 
 
 def decode_mask(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -> Image.Image:
@@ -82,7 +82,7 @@ def decode_mask(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) ->
     Scaled bilinearly: Lanczos overshoots at edges and would touch pixels beside the mask. What its image does not
     cover is generated.
     """
-    mask = _flatten(_open(data), "black").convert("L")
+    mask = flatten(open_stored(data), "black").convert("L")
     if mask.size == size:
         return mask
     placement = place(mask.size, size, fit)
@@ -125,7 +125,7 @@ def _extend_edges(image: Image.Image, area: Area, size: Size) -> Image.Image:
     return Image.fromarray(np.pad(np.asarray(image), around, mode="edge"))
 
 
-def _open(data: bytes) -> Image.Image:
+def open_stored(data: bytes) -> Image.Image:
     """Decode a stored input, a PNG of ours or a client's file without metadata: upright, not in a palette."""
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
     ImageOps.exif_transpose(image, in_place=True)
@@ -134,7 +134,7 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _flatten(image: Image.Image, color: str) -> Image.Image:
+def flatten(image: Image.Image, color: str) -> Image.Image:
     """Return the image on an opaque background."""
     if not image.has_transparency_data:
         return image

@@ -26,6 +26,7 @@ from contracts.provenance.manifest import iptc_xmp
 from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
 from worker.generation import receipts
+from worker.generation.inputs import flatten
 from worker.runtime.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:  # their packages are an extra
@@ -141,6 +142,8 @@ def _write(
             claims = make_claims(receipt, index, metadata["darkroom"], None if is_lossless else _UNKNOWN, steps)
             metadata = {**metadata, SIGNATURE: signers.receipt_signer.sign(claims)}
         xmp = None if credentials is None else iptc_xmp(has_source=parameters.image is not None)
+        if parameters.output_format == "jpeg" and image.has_transparency_data:
+            image = flatten(image, "white").convert("RGB")
         data = encode_image(image, parameters.output_format, parameters.output_quality, metadata, xmp)
         if signers.receipt_signer is not None and not is_lossless:
             # Signed again, now that the coded image is known: of the same length, so that it is encoded once.
@@ -210,7 +213,8 @@ def encode_image(
 
 def _exif(metadata: Mapping[str, str], max_bytes: int | None) -> bytes:
     """Return EXIF with as much of the metadata as fits."""
-    for names in (("darkroom", "parameters"), ("darkroom",), ()):
+    every = tuple(metadata)
+    for names in (every, every[:1], ()):
         exif = Image.Exif()
         if "darkroom" in names and "darkroom" in metadata:
             exif[ExifTags.Base.ImageDescription] = metadata["darkroom"]

@@ -110,7 +110,7 @@ def make_receipt(
     worker: str,
 ) -> Receipt:
     """Return the receipt of a job whose images have been generated; the seconds of writing are added later."""
-    parameters, usage, first = job.job.parameters, job.usage, stages[0]
+    parameters, usage, first = job.generation, job.usage, stages[0]
     plans = [stage.plan for stage in stages if stage.plan is not None]
     plan = join_stages(plans) if plans else None
     return Receipt(
@@ -156,10 +156,10 @@ def _deviations(plan: Plan | None, job: JobParameters) -> list[str]:
     return deviations
 
 
-def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
-    """Return the metadata of one image's file: `darkroom` as JSON, `parameters` as A1111's line."""
+def file_metadata(receipt: Receipt, seed: int | None) -> Mapping[str, str]:
+    """Return the metadata of one image's file: `darkroom` as JSON; with a seed, `parameters` as A1111's line."""
     reproducible = receipt.model_dump(mode="json", exclude={*_PER_RUN})
-    for lora in reproducible["parameters"]["loras"]:
+    for lora in reproducible["parameters"].get("loras", ()):
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
     for inversion in reproducible["parameters"].get("textual_inversions", ()):
         del inversion["key"]
@@ -172,6 +172,8 @@ def file_metadata(receipt: Receipt, seed: int) -> Mapping[str, str]:
     reproducible["parameters"] = {
         name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }
+    if seed is None:
+        return {"darkroom": json.dumps(reproducible, sort_keys=True)}
     return {
         "darkroom": json.dumps({"seed": seed, **reproducible}, sort_keys=True),
         "parameters": infotext(receipt, seed),
@@ -186,7 +188,7 @@ def _inputs_of(parameters: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str
     for adapter in parameters.get("ip_adapters", ()):
         if adapter["mask"] is not None:
             yield adapter, "mask"
-    for control in parameters["controls"]:
+    for control in parameters.get("controls", ()):
         for name in ("image", "source"):
             if control.get(name) is not None:
                 yield control, name

@@ -96,9 +96,11 @@ class Claimer:
             self._prefetcher.begin(name)
 
     def _criteria(self) -> ClaimCriteria:
-        deferred, warm = self._prefetcher.deferred, self._pool.warm
-        self._prefetcher.forget(warm)
-        ready = {*warm, *self._prefetcher.ready}
+        deferred = self._prefetcher.deferred
+        # Networks that run beside the models replace none: their jobs never wait for one to be left.
+        warm = [*(row.id for row in self._pool.catalogue.networks), *self._pool.warm]
+        self._prefetcher.forget(self._pool.warm)
+        ready = {*self._pool.warm, *self._prefetcher.ready}
         return self._policy.criteria(warm, self._tiers, ready, [name for name in deferred if name not in ready])
 
     def _may_run(self, claim: Claim) -> bool:

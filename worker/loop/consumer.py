@@ -19,6 +19,7 @@ from contracts.processes.rq_registration import RqRegistration
 from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
+from contracts.requests.parameters import JobParameters
 from worker.engine.engine import Engine
 from worker.engine.policy import FifoPolicy
 from worker.loop.claim_policy import ClaimPolicy
@@ -224,7 +225,8 @@ class Consumer:
             if claim is None:
                 return
             self._registration.show(WorkerStatus.BUSY)
-            self._policy.enter(claim.job.parameters.model)
+            if isinstance(claim.job.parameters, JobParameters):  # others run beside whatever model is loaded
+                self._policy.enter(claim.job.parameters.model)
             self._jobs.start(claim)
 
     def _claim(self) -> Claim | None:

@@ -16,7 +16,6 @@ from contracts.logs import FOR_MACHINES
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
-from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.loop.claim_policy import TIERS
 from worker.loop.preparation.prefetch import Prefetcher
@@ -25,6 +24,8 @@ from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
 from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
+from worker.tasks.attempt import Attempt
+from worker.tasks.runs import run_task
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +74,13 @@ class JobWork:
         safety = self._resources.safety
         for is_last in (False, True):
             pool, storage, name = self._resources.pool, self._resources.storage, self._resources.settings.name
-            generation = JobGeneration(
+            attempt = Attempt(
                 flight, self._engine, pool, storage, watch, name, watch.stages.note,
                 hashes_steps=self._resources.receipt_signer is not None,
                 may_show=None if safety is None else safety.may_show(flight.job.parameters.model),
             )  # fmt: skip
             try:
-                return generation.run()
+                return run_task(attempt)
             except Unavailable as error:
                 _log.warning("an input could not be read: %s", error)
                 if self._outage.confirms(error):

@@ -128,7 +128,9 @@ class JobsInFlight:
                 raise error  # a bug, or a `SystemExit` of a library: jobs' own errors are results
             result = JobResult("released" if self.device_failure is None else "device_failed")
         if result.error is not None and result.error.code is FailureCode.MODEL_LOAD_FAILED:
-            self._note_load_failure(flight.stage.model, result.error.message)
+            job = flight.job
+            name = job.parameters.needs[0] if job.generation is None else flight.stage.model
+            self._note_load_failure(name, result.error.message)
         while len(self._unwritten()) >= _MAX_UNWRITTEN:
             wait(self._completions, _WATCHED_SECONDS, return_when=FIRST_COMPLETED)
             # The watches of the jobs that are being written see whether those hang.

@@ -20,6 +20,7 @@ from contracts.jobs.log_context import job_context
 from contracts.jobs.records import JobRecord
 from contracts.leases.criteria import NextJobs
 from contracts.processes.background import BackgroundThread
+from contracts.requests.parameters import JobParameters
 from worker.pool.pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Lookahead:
         with job_context(jobs):
             try:
                 for job in jobs:
-                    self._pool.prompts_ahead.encode(job.parameters, lambda: not paused.is_set(), job.owner)
+                    if isinstance(job.parameters, JobParameters):
+                        self._pool.prompts_ahead.encode(job.parameters, lambda: not paused.is_set(), job.owner)
             except Exception:  # noqa: BLE001  # a job whose prompt cannot be encoded reports that itself when it runs
                 _log.exception("prompts were not encoded ahead")

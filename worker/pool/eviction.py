@@ -114,6 +114,23 @@ class ModelCache:
         while others and (len(others) >= self._max_models or is_full()):
             self._evict(others.pop(0))
 
+    @property
+    def bytes_in_use(self) -> int:
+        """What the models of jobs in flight take while they are served, activations included."""
+        return sum(self._needed_by(self._models[id]) for id in self._models if id in self.in_use)
+
+    def evict_idle(self, needed_bytes: int) -> None:
+        """Evict models that no job uses until so many bytes are free beside those of jobs in flight."""
+        idle = [id for id in self._leaving_order("") if id not in self.in_use]
+        needed_bytes += self.bytes_in_use
+        while idle and needed_bytes + sum(self._models[id].resident_bytes for id in idle) > self._size_bytes:
+            self._evict(idle.pop(0))
+
+    @staticmethod
+    def _needed_by(model: LoadedModel) -> int:
+        plan = model.placement.plan
+        return max(model.resident_bytes, 0 if plan is None else plan.peak_bytes)
+
     def can_make_room(self, id: str, needed_bytes: int) -> bool:
         """Whether `make_room` would drop no model that is in use."""
         staying = [other for other in self._leaving_order(id) if other in self.in_use]

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, ModelSpec, NetworkSpec
 from contracts.errors import (
     AdapterRefused,
     CatalogueError,
@@ -27,7 +27,9 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
+from contracts.jobs.receipt import Weights
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
+from contracts.weights.networks import check_network_row
 from worker.adapters.files import missing
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
@@ -158,11 +160,23 @@ class ModelFetcher:
         """The same for a ControlNet."""
         return self._places.locate(f"controlnet:{id}")
 
+    def network(self, name: str) -> tuple[Path, Weights]:
+        """The file of a network that runs by itself (`upscaler:ID`), and what a receipt says of it.
+
+        Raises:
+            NotPrepared: it must be fetched first.
+            NotFound, CatalogueError, Unavailable: as `Places.row`.
+        """
+        path = self._places.locate(name)
+        return path, self._places.weights(name, self._hasher.hash(path))
+
     def rehearse(self, name: str) -> None:
         """Check a model or `controlnet:ID` as far as descriptions and headers tell; raises as `rehearse_model`."""
         row, path = self._places.row(name), self._places.locate(name)
         if isinstance(row, ModelSpec):
             rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
+        elif isinstance(row, NetworkSpec):
+            check_network_row(row, path)
         elif isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(self._catalogue, row, path)
         elif isinstance(row, ControlNetSpec):
@@ -213,6 +227,7 @@ def _refusal(name: str, error: Exception) -> JobFailed:
         "controlnet": "ControlNet",
         "ip_adapter": "IP-Adapter",
         "textual_inversion": "textual inversion",
+        "upscaler": "upscaler",
     }
     shown = f"{nouns[kind]} {id}" if kind in nouns else id
     if isinstance(error, NotFound):

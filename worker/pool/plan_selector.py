@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.components import Component, ModelComponents, read_components
@@ -92,8 +92,8 @@ class PlanSelector:
             self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
             with self._lock:
                 self.capacity = self.capacity.knowing(extras=size_image_encoders(self._catalogue))
-        elif kind == "textual_inversion":
-            pass  # a few kilobytes in host memory
+        elif kind in ("textual_inversion", "upscaler"):
+            pass  # a few kilobytes in host memory; its job plans for itself
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))
             self._learn_extra(size_controlnet(self._catalogue, id, value_bytes, path))
@@ -117,7 +117,7 @@ class PlanSelector:
                 with self._lock:
                     if model is not None and not self.is_measured(row.id):
                         self.learn_components(model)
-            else:
+            elif not isinstance(row, NetworkSpec):  # whose size its job learns, which runs beside the models
                 value_bytes = self._extra_value_bytes(row)
                 extra = size_hub_extra(self._catalogue, row, value_bytes, class_needed(row))
                 with self._lock:

@@ -49,6 +49,7 @@ class Pool:
         prompts_ahead: encodes prompts of waiting jobs where T5 is on the CPU.
         fetcher: prepares and measures files before they are loaded.
         kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
+        reserved_bytes: those of `kept_bytes` that jobs without a model of the pool keep until they end.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Pool:
         self.memory_tracker = MemoryTracker(self.device, budget_bytes)
         size_bytes = int(budget_bytes * PLANNED_SHARE) if budget_bytes else devices.usable_bytes(self.device)
         self._size_bytes = size_bytes
-        self.kept_bytes = 0
+        self.kept_bytes = self.reserved_bytes = 0
         self._history = CallHistory()
         cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
         policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes)
@@ -166,7 +167,7 @@ class Pool:
     def must_wait(self, job: JobParameters) -> bool:
         """Whether the job's model can be placed only once other jobs in flight have ended."""
         in_use = set(self._cache.in_use)
-        if not in_use:
+        if not in_use and not self.reserved_bytes:
             return False
         try:
             if not self.plan_selector.knows(job.model):
@@ -177,11 +178,20 @@ class Pool:
         model = self._cache.find(job.model)
         if model is not None and job.model in in_use and not model.serves(plan):
             return True
-        return not self._cache.can_make_room(job.model, plan.peak_bytes)
+        return not self._cache.can_make_room(job.model, plan.peak_bytes + self.reserved_bytes)
 
     def has_room_beside(self, plan: Plan) -> bool:
         """Whether one more job could keep its latents and embeddings beside calls by this plan."""
         return self._size_bytes - plan.peak_bytes - self.kept_bytes >= _KEPT_BYTES
+
+    @property
+    def unused_bytes(self) -> int:
+        """Device memory that a job without a model of the pool can have: all but what the jobs in flight need."""
+        return self._size_bytes - self.kept_bytes - self._cache.bytes_in_use
+
+    def evict_idle(self, needed_bytes: int) -> None:
+        """Let models leave the device that no job in flight uses, until so many bytes are free beside others."""
+        self._cache.evict_idle(needed_bytes + self.kept_bytes)
 
     def place_again(self, id: str, plan: Plan) -> None:
         """Place a model that a job in flight holds, by the job's plan; others may leave the device for it.

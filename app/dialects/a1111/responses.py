@@ -25,6 +25,7 @@ from contracts.errors import MAX_PROBLEMS, FieldProblem
 from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord, Position
+from contracts.requests.any_parameters import require_diffusion
 
 #: Progress of a job before its first step: clients take 0 for a service that has nothing to do.
 _STARTED = 0.01
@@ -110,7 +111,7 @@ def answer_images(request: A1111Request, record: JobRecord, view: JobView) -> A1
 
 
 def _info(record: JobRecord, texts: Sequence[str]) -> dict[str, Any]:
-    ours, receipt = record.parameters, record.receipt
+    ours, receipt = require_diffusion(record.parameters), record.receipt
     sampler, schedule_type = names_of(ours.scheduler)
     negative, count = ours.negative_prompt or "", ours.num_images
     return {

@@ -23,6 +23,15 @@ ImageRef = Annotated[
         "finished job, a `data:` URL, base64, or, where the operator allows it, an `https:` URL.",
     ),
 ]
+#: The image of a task that changes nothing but what it says.
+SourceRef = Annotated[
+    str,
+    Field(
+        min_length=1,
+        description="The image: `upload:ID` of an upload, `job:ID/N` for image N of a finished job, a `data:` "
+        "URL, base64, or, where the operator allows it, an `https:` URL.",
+    ),
+]
 #: The most reference images that any request may have; a model's own limit may be lower.
 MAX_REFERENCES = 16
 ReferenceRef = Annotated[

@@ -19,7 +19,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.errors import FailureCode
 from contracts.jobs.events import stream_key
-from contracts.jobs.records import JobError, Progress, pace_key
+from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.settings import SharedSettings
@@ -63,7 +63,7 @@ def test_events_arrive_live_with_the_jobs_own_estimate_and_the_stream_ends_with_
     report_worker(queue, "scripted-worker", None)
     with api_process(settings.redis_url, settings.data) as (client, _):
         job = client.post("/v1/txt2img", json={"prompt": "x", "num_inference_steps": 4}).json()
-        queue.connection.hset(keys.IMAGE_PACE, pace_key(queue.fetch(job["id"]).parameters), 100.0)
+        queue.connection.hset(keys.IMAGE_PACE, queue.fetch(job["id"]).parameters.pace_key, 100.0)
         events = follow(client, job["id"])
         assert f"/v1/jobs/{job['id']}/events?expires=" in job["links"]["events"]
 

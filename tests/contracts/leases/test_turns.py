@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import Conflict
-from contracts.jobs.records import JobRecord, JobState, work_of
+from contracts.jobs.records import JobRecord, JobState
 from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria
@@ -47,7 +47,7 @@ def run(claims: Claims, seconds_per_image_step: float = PACE) -> Claim | None:
     claim = claims.claim(ClaimCriteria())
     if claim is None:
         return None
-    work = work_of(claim.job.parameters)
+    work = claim.job.parameters.work
     seconds = work["image_steps"] * seconds_per_image_step
     measured = {"work": work, "seconds": seconds}
     claims.finish(claim, JobState.COMPLETED, measured=measured, used_seconds=seconds)

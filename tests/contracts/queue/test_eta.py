@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contracts.jobs.records import JobRecord, Position, Progress, pace_key
+from contracts.jobs.records import JobRecord, Position, Progress
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.preparations import Preparation
 from contracts.queue.client import JobQueue
@@ -27,7 +27,7 @@ MODELS = ("sdxl", "sd3")
 def measured(queue: JobQueue) -> None:
     """Jobs of both models have run before, and the models have been loaded, which took 30 seconds each."""
     for model in MODELS:
-        queue.connection.hset(keys.IMAGE_PACE, pace_key(job(model)), PACE)
+        queue.connection.hset(keys.IMAGE_PACE, job(model).pace_key, PACE)
         queue.connection.hset(keys.JOB_COSTS, f"load {model}", 30.0)
 
 
@@ -186,7 +186,7 @@ def test_jobs_that_share_calls_end_sooner_than_one_after_another(
         x, y = 1 / images, 0.1 + 0.4 / images
         for name, value in {"n": 1, "x": x, "y": y, "xx": x * x, "xy": x * y}.items():
             sums[name] += value
-    queue.connection.hset(keys.JOB_COSTS, f"calls {pace_key(job())}", json.dumps(sums))
+    queue.connection.hset(keys.JOB_COSTS, f"calls {job().pace_key}", json.dumps(sums))
     start_worker(queue, max_jobs=16, joins_seeds=joins_seeds)
     named = parameters(model="sdxl", num_inference_steps=10, batchable=batchable)
     jobs = [queue.submit(named, owner="me") for _ in range(4)]

@@ -14,7 +14,7 @@ from contracts.auth.signed_links import LinkSigner
 from contracts.batches.batches import BatchStore
 from contracts.batches.files import FileStore
 from contracts.batches.records import Batch, Round, StartedLine
-from contracts.jobs.records import JobState, WebhookRecord, work_of
+from contracts.jobs.records import JobState, WebhookRecord
 from contracts.metrics import Counters, TotalsWriter
 from contracts.outbound.outbox import Outbox, Outcome
 from contracts.outbound.signing import Secrets
@@ -102,7 +102,7 @@ def full_redis(
         elif ending is not JobState.QUEUED:
             claim = take(make_claims("second"))
             if ending is not None:
-                make_claims().finish(claim, ending, measured={"work": work_of(record.parameters), "seconds": 1})
+                make_claims().finish(claim, ending, measured={"work": record.parameters.work, "seconds": 1})
     outbox = Outbox(connection, "d", 60)
     for outcome in (Outcome("again", pause_seconds=60), None):
         message = outbox.claim(())

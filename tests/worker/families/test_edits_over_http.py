@@ -15,6 +15,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.catalogue.catalogue import Catalogue
 from contracts.queue.client import JobQueue
+from contracts.requests.any_parameters import require_diffusion
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
 from tests.support.images import data_url, encode_image
@@ -37,7 +38,9 @@ def test_a_posted_edit_equals_a_direct_call_bit_for_bit(
     }  # fmt: skip
     with TestClient(create_app(ApiSettings(shared=shared))) as client:
         job = client.post("/v1/edit", json=body).json()
-    (file,), receipt = complete_job(queue.fetch(job["id"]).parameters, tools_pool, open_storage(shared))
+    (file,), receipt = complete_job(
+        require_diffusion(queue.fetch(job["id"]).parameters), tools_pool, open_storage(shared)
+    )
 
     pipe = diffusers.FluxKontextPipeline.from_pretrained(source, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)

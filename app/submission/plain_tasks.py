@@ -1,0 +1,41 @@
+"""The tasks that run on no diffusion model: what their requests are, and how they are checked.
+
+A new task is a line here. Its routes, `POST /v1/jobs` and reruns read this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.inputs.reader import GivenImage
+from app.parsing.requests import Reading
+from app.submission.checks import Draft
+from app.submission.upscaling import UpscaleDraft
+from contracts.requests.any_parameters import AnyParameters
+from contracts.requests.schema import DeliveryFields
+from contracts.requests.task_parameters import JobTask
+from contracts.requests.upscaling import UpscaleParameters, UpscaleRequest
+
+
+@dataclass(frozen=True)
+class PlainTask:
+    """One task.
+
+    Attributes:
+        request: what its route is sent.
+        parameters: what is stored with its jobs, whose fields have the names of those of the request.
+        draft: makes its draft of a reading, and of images by field path.
+        image_fields: those of its fields that name images, by storage keys in `parameters`.
+    """
+
+    request: type[DeliveryFields]
+    parameters: type[AnyParameters]
+    draft: Callable[[Reading[Any], Mapping[str, GivenImage]], Draft]
+    image_fields: tuple[str, ...]
+
+
+PLAIN_TASKS: Mapping[str, PlainTask] = {
+    JobTask.UPSCALE: PlainTask(UpscaleRequest, UpscaleParameters, UpscaleDraft, ("image",)),
+}

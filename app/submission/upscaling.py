@@ -1,0 +1,98 @@
+"""The checks of a request for an upscaled image. Queues and stores nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.inputs.reader import GivenImage
+from app.limits.admission import Admission
+from app.parsing.requests import Reading
+from app.submission.checks import Delivery, RequestChecks
+from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
+from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.defaults import StoredImage
+from contracts.requests.images.input_use import InputUse
+from contracts.requests.upscaling import UpscaleParameters, UpscaleRequest
+
+
+@dataclass(frozen=True)
+class CheckedUpscale:
+    """A request for an upscaled image that passed every check."""
+
+    parameters: UpscaleParameters
+    delivery: Delivery
+    counts: None = None
+
+    def require_worker(self, admission: Admission) -> None:
+        """Any worker can: it takes smaller tiles where it has less memory."""
+        del admission
+
+
+@dataclass(frozen=True)
+class UpscaleDraft:
+    """A request for an upscaled image as it was read; `images` as in `JobDraft`."""
+
+    reading: Reading[UpscaleRequest]
+    images: Mapping[str, GivenImage] | None = field(default_factory=dict)
+
+    def check(self, checks: RequestChecks) -> CheckedUpscale:
+        """As in `Draft`."""
+        catalogue = checks.services.catalogue
+        delivery = checks.check_delivery(
+            self.reading, self.images, lambda request: _find_upscaler(request, catalogue)
+        )
+        request = self.reading.require()
+        row, image = _find_upscaler(request, catalogue), delivery.images["image"].stored
+        _check_size(image, row, checks.services.settings.max_upscaled_pixels)
+        parameters = UpscaleParameters(
+            task=request.task,
+            model=row.id,
+            image=image.key,
+            scale=row.scale,
+            width=image.width * row.scale,
+            height=image.height * row.scale,
+            output_format=request.output_format,
+            output_quality=request.output_quality,
+            input_images=(
+                InputUse(field="image", width=image.width, height=image.height, color_profile=image.color_profile),
+            ),
+        )
+        return CheckedUpscale(parameters, delivery)
+
+
+def _find_upscaler(request: UpscaleRequest, catalogue: Catalogue) -> UpscalerSpec:
+    """The upscaler that a request names, or the first.
+
+    Raises:
+        InvalidRequest: there is no such upscaler.
+    """
+    known = [row.id for row in catalogue.upscalers]
+    if not known:
+        message = "this service has no upscalers; its operator can add rows [[upscalers]] to the catalogue"
+        raise InvalidRequest([FieldProblem("model", message)])
+    try:
+        return catalogue.upscaler(request.model or known[0])
+    except NotFound:
+        message = f"there is no upscaler {request.model!r} here; GET /v1/upscalers lists them"
+        raise InvalidRequest([FieldProblem("model", message, known)]) from None
+
+
+def _check_size(image: StoredImage, row: UpscalerSpec, max_pixels: int) -> None:
+    """Check the size of the result.
+
+    Raises:
+        InvalidRequest: it would have more pixels than this service allows.
+    """
+    width, height = image.width * row.scale, image.height * row.scale
+    if width * height <= max_pixels:
+        return
+    allowed = max_pixels // row.scale**2
+    smaller = math.sqrt(allowed / (image.width * image.height))
+    message = (
+        f"is {image.width} × {image.height}, and {row.scale} times as large it would have {width} × {height} = "
+        f"{width * height} pixels; an upscaled image may have {max_pixels}: scale it down to "
+        f"{int(image.width * smaller)} × {int(image.height * smaller)}"
+    )
+    raise InvalidRequest([FieldProblem("image", message, f"width × height ≤ {allowed}")])

@@ -1,0 +1,192 @@
+"""Upscaled images: tiles, transparency, memory, cancels, and company in one worker."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
+from contracts.jobs.records import JobState
+from contracts.queue.client import JobQueue
+from contracts.requests.task_parameters import JobTask
+from contracts.requests.upscaling import UpscaleParameters
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from contracts.weights.networks import read_upscaler
+from tests.support.images import encode_image
+from tests.support.parameters import parameters
+from tests.support.upscalers import write_compact, write_esrgan
+from tests.support.workers import after_each_step, make_consumer, work_until_ended
+from worker.pool.pool import Pool
+from worker.runtime.memory_tracker import MemoryTracker
+from worker.tasks import upscale
+from worker.tasks.networks import load_network
+from worker.tasks.upscale import planned_bytes, upscale_pixels
+
+CPU = torch.device("cpu")
+
+
+def pattern(width: int, height: int) -> Image.Image:
+    """A picture with something in every corner."""
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture
+def upscaler_pool(catalogue: Catalogue, tmp_path: Path) -> Pool:
+    """A pool with a Compact that doubles, beside the small models."""
+    file = write_compact(tmp_path / "double.safetensors")
+    row = UpscalerSpec(id="double", source=str(file), scale=2)
+    return Pool(catalogue.model_copy(update={"upscalers": (row,)}), device="cpu")
+
+
+def job(image: Image.Image, storage: Storage, **changes: Any) -> UpscaleParameters:
+    storage.write("inputs/picture.png", encode_image(image))
+    fields: dict[str, Any] = {
+        "task": JobTask.UPSCALE,
+        "model": "double",
+        "image": "inputs/picture.png",
+        "scale": 2,
+    }
+    size = {"width": 2 * image.width, "height": 2 * image.height}
+    return UpscaleParameters(**fields, **size, **changes)
+
+
+def image_of(queue: JobQueue, storage: Storage, id: str) -> Image.Image:
+    (image,) = queue.fetch(id).images
+    return Image.open(io.BytesIO(storage.read(image.key)))
+
+
+@pytest.mark.parametrize("write", [write_compact, write_esrgan])
+def test_tiles_make_the_image_that_the_whole_makes(write: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "network.safetensors")
+    facts = read_upscaler(file)
+    picture = np.asarray(pattern(90, 70))
+    with torch.inference_mode():
+        network = load_network(file, CPU, (facts.architecture,))
+        whole = upscale_pixels(network, facts, picture, 1024, CPU)
+        tiled = upscale_pixels(network, facts, picture, 32, CPU)
+    assert whole.shape == (70 * facts.scale, 90 * facts.scale, 3)
+    assert int(np.abs(whole.astype(int) - tiled).max()) <= 1
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_an_image_of_any_size_suits_a_network_that_shuffles_pixels(scale: int, tmp_path: Path) -> None:
+    file = write_esrgan(tmp_path / "network.safetensors", scale)
+    facts = read_upscaler(file)
+    with torch.inference_mode():
+        network = load_network(file, CPU, ("ESRGAN",))
+        made = upscale_pixels(network, facts, np.asarray(pattern(37, 3)), 16, CPU)
+    assert (facts.scale, made.shape) == (scale, (3 * scale, 37 * scale, 3))
+
+
+@pytest.mark.parametrize(("write", "options"), [(write_compact, {"layers": 4}), (write_esrgan, {"features": 16})])
+def test_a_tile_takes_no_more_memory_than_was_planned(write: Any, options: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "network.safetensors", **options)
+    facts, tracker = read_upscaler(file), MemoryTracker(CPU, 2**40)
+    planned = planned_bytes(facts, (96, 96), 64)
+    with torch.inference_mode(), tracker.running(0):
+        network = load_network(file, CPU, (facts.architecture,))
+        upscale_pixels(network, facts, np.asarray(pattern(96, 96)), 64, CPU)
+    assert tracker.peak_bytes is not None
+    assert planned / 3 < tracker.peak_bytes + upscale.SCRATCH_BYTES < planned * 1.05
+
+
+def test_an_upscaled_image_keeps_its_transparency(
+    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+) -> None:
+    picture = pattern(40, 30)
+    alpha = Image.new("L", picture.size, 255)
+    alpha.paste(0, (0, 0, 20, 30))
+    picture.putalpha(alpha)
+    ids = [queue.submit(job(picture, storage, output_format=name)).id for name in ("png", "jpeg")]
+    work_until_ended(make_consumer(settings, upscaler_pool, storage), queue, *ids)
+    made, flat = (image_of(queue, storage, id) for id in ids)
+    assert (made.size, made.mode, flat.mode) == ((80, 60), "RGBA", "RGB")
+    assert made.getchannel("A").getpixel((5, 5)) == 0
+    assert made.getchannel("A").getpixel((75, 55)) == 255
+    assert min(flat.getpixel((5, 5))) > 240  # type: ignore[arg-type]
+
+
+def test_a_receipt_says_what_made_an_upscaled_image(
+    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+) -> None:
+    id = queue.submit(job(pattern(150, 140), storage)).id
+    (record,) = work_until_ended(make_consumer(settings, upscaler_pool, storage), queue, id)
+    receipt = record.receipt
+    assert receipt is not None
+    assert (record.state, record.progress.step, record.progress.steps) == (JobState.COMPLETED, 4, 4)
+    assert receipt.model.id == "double"
+    assert len(receipt.model.sha256) == 64
+    assert (receipt.parameters, receipt.seeds) == (record.parameters, [None])
+    assert {"read_inputs", "load", "upscale", "write"} <= receipt.timings.keys()
+    assert image_of(queue, storage, id).info.keys() & {"darkroom", "parameters"} == {"darkroom"}
+
+
+def test_an_upscale_is_cancelled_between_tiles(
+    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+) -> None:
+    id = queue.submit(job(pattern(300, 300), storage)).id
+    steps: list[int] = []
+
+    def cancel(_: str, step: int) -> None:
+        steps.append(step)
+        if step == 2:
+            queue.cancel(id)
+
+    with after_each_step(cancel):
+        (record,) = work_until_ended(make_consumer(settings, upscaler_pool, storage, report_seconds=0), queue, id)
+    assert (record.state, record.images) == (JobState.CANCELLED, [])
+    assert max(steps) < 9
+    assert storage.find("images/") == []
+
+
+def test_an_upscale_and_a_generation_share_a_worker_and_neither_changes_the_other(
+    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+) -> None:
+    upscaled, generated = job(pattern(200, 200), storage), parameters(num_inference_steps=6, batchable=False)
+    alone = [queue.submit(one).id for one in (upscaled, generated)]
+    work_until_ended(make_consumer(settings, upscaler_pool, storage, jobs_in_flight=1), queue, *alone)
+    together = [queue.submit(one).id for one in (generated, upscaled)]
+    consumer = make_consumer(settings, upscaler_pool, storage, jobs_in_flight=2)
+    in_flight: list[int] = []
+    with after_each_step(lambda *_: in_flight.append(len(consumer._engine.jobs))):
+        work_until_ended(consumer, queue, *together)
+    assert [queue.fetch(id).state for id in together] == [JobState.COMPLETED] * 2
+    assert max(in_flight) == 2
+    pixels = {id: np.asarray(image_of(queue, storage, id)) for id in (*alone, *together)}
+    assert np.array_equal(pixels[alone[0]], pixels[together[1]])
+    assert np.array_equal(pixels[alone[1]], pixels[together[0]])
+
+
+def test_a_small_budget_gets_smaller_tiles_and_one_too_small_for_any_is_told(
+    settings: SharedSettings, queue: JobQueue, catalogue: Catalogue, storage: Storage, tmp_path: Path
+) -> None:
+    file = write_compact(tmp_path / "double.safetensors", features=32)
+    row = UpscalerSpec(id="double", source=str(file), scale=2)
+    rows = catalogue.model_copy(update={"upscalers": (row,)})
+    facts, picture = read_upscaler(file), pattern(300, 300)
+    needed = [planned_bytes(facts, picture.size, side) for side in (128, 64)]
+    messages = []
+    for budget_bytes in (int(sum(needed) / 2 / 0.95), int(needed[1] / 2)):
+        id = queue.submit(job(picture, storage)).id
+        pool = Pool(rows, device="cpu", budget_bytes=budget_bytes)
+        (record,) = work_until_ended(make_consumer(settings, pool, storage), queue, id)
+        messages.append((record.receipt and record.receipt.deviations, record.error and record.error.code.value))
+    assert messages == [(["tiles of 64 pixels"], None), (None, "out_of_memory")]
+
+
+def test_a_job_says_that_its_image_has_expired(
+    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+) -> None:
+    id = queue.submit(job(pattern(8, 8), storage)).id
+    storage.delete("inputs/picture.png")
+    (record,) = work_until_ended(make_consumer(settings, upscaler_pool, storage), queue, id)
+    assert record.error is not None
+    assert record.error.code.value == "input_missing"

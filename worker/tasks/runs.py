@@ -1,0 +1,37 @@
+"""What runs a job, by the class of its parameters. Knows no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from contracts.requests.parameters import JobParameters
+from contracts.requests.upscaling import UpscaleParameters
+from worker.generation.generate import JobGeneration
+from worker.generation.outputs import JobResult
+from worker.tasks.attempt import Attempt
+from worker.tasks.upscale import upscale
+
+#: Runs one attempt at a job and returns a `generated` or `failed` result; raises as `JobGeneration.run`.
+Run = Callable[[Attempt], JobResult]
+
+
+def _generate(attempt: Attempt) -> JobResult:
+    return JobGeneration(
+        attempt.flight,
+        attempt.engine,
+        attempt.pool,
+        attempt.storage,
+        attempt.watch,
+        attempt.worker_name,
+        attempt.on_stage,
+        hashes_steps=attempt.hashes_steps,
+        may_show=attempt.may_show,
+    ).run()
+
+
+_RUNS: Mapping[type, Run] = {JobParameters: _generate, UpscaleParameters: upscale}
+
+
+def run_task(attempt: Attempt) -> JobResult:
+    """Run a job, whatever its task."""
+    return _RUNS[type(attempt.flight.job.parameters)](attempt)
