@@ -25,6 +25,7 @@ ARG PIP_EXTRA_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 deploy/requirements.py worker s3 tracing > requirements.txt \
     && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
+    && /opt/darkroom/bin/pip install --no-deps --constraint constraints.txt spandrel \
     && /opt/darkroom/bin/pip uninstall --yes pip setuptools
 
 FROM ${PYTHON_IMAGE} AS runtime

@@ -114,7 +114,7 @@ judge: .venv/installed-dev  ## quality of the shapes models, the effect of each 
 	done
 
 manifest:  ## write down the weights that were judged; a test compares them
-	cd models && find shapes-* controlnets loras -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+	cd models && find shapes-* controlnets loras upscalers -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 bench: .venv/installed-bench  ## the quick benches that need no GPU, and their page
 	for name in overhead api; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done
@@ -134,6 +134,8 @@ clean:  ## forget everything that was made here, but not the checkpoints
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo 'Installing into .venv, which takes some minutes the first time ...'
 	@$(BIN)/python -m pip install --quiet --editable '.[api,worker,embedded]'
+	@# Without what it depends on: of torchvision it needs nothing here, and one of another build than torch's breaks transformers.
+	@$(BIN)/python -m pip install --quiet --no-deps spandrel
 	@touch $@
 
 .venv/installed-dev: .venv/installed

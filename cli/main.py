@@ -24,6 +24,7 @@ from cli.commands import (
     preprocess,
     settings,
     up,
+    upscale,
     verify,
     webhooks,
 )
@@ -39,6 +40,7 @@ _COMMANDS = (
     ("check", check, "say what `up` would refuse, without starting anything"),
     ("generate", generate, "generate an image through the API"),
     ("preprocess", preprocess, "make a control image of a photo"),
+    ("upscale", upscale, "make an image larger"),
     ("jobs", jobs, "list, show, cancel, fetch and watch jobs"),
     ("keys", keys, "create, list and revoke API keys"),
     ("admin", admin, "the jobs, queues, workers and keys of all owners (scope admin)"),

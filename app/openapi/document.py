@@ -30,6 +30,7 @@ from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
 from contracts.requests.images.preprocess_request import PreprocessRequest
+from contracts.requests.plain_requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, JobRequest
 
 #: FastAPI's description of an answer.
@@ -42,8 +43,8 @@ _BEARER_SCHEME = {
     "description": "An API key: `darkroom keys create` makes one",
 }
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest, VariationRequest)
-#: Bodies of routes that read them themselves and create no job.
-_OTHER_KINDS: tuple[type[BaseModel], ...] = (PreprocessRequest,)
+#: Bodies that name no model of the catalogue.
+_OTHER_KINDS: tuple[type[BaseModel], ...] = (*PLAIN_REQUESTS.values(), PreprocessRequest)
 
 
 class DocumentedApi(FastAPI):

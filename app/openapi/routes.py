@@ -7,6 +7,7 @@ examples.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -110,9 +111,13 @@ def request_body(kind: type[BaseModel]) -> Document:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def plan_body() -> Document:
-    """`openapi_extra` of a route that takes a request of any task, named by its field `task`."""
-    kinds = [{"$ref": REFERENCE.format(model=kind.__name__)} for kind in REQUESTS.values()]
+def plan_body(more: Iterable[type[BaseModel]] = ()) -> Document:
+    """`openapi_extra` of a route that takes a request of any task, named by its field `task`.
+
+    Args:
+        more: requests that it takes beside those for diffusion models.
+    """
+    kinds = [{"$ref": REFERENCE.format(model=kind.__name__)} for kind in (*REQUESTS.values(), *more)]
     schema = {"type": "object", "required": ["task"], "oneOf": kinds}
     example = {"task": "txt2img", "prompt": "a red circle on a blue background"}
     return {

@@ -91,14 +91,24 @@ def read(kind: type[_AnyModel], raw: bytes) -> Reading[_AnyModel]:
         return _refused(kind, error, from_json_or_none(raw))
 
 
-def read_any(raw: bytes) -> Reading[JobRequest]:
-    """Read a request of the kind that its field `task` selects; raises as `read`, and if no task has this name."""
+def read_any(raw: bytes, more_tasks: tuple[str, ...] = ()) -> Reading[JobRequest]:
+    """Read a request of the kind that its field `task` selects; raises as `read`, and if no task has this name.
+
+    Args:
+        more_tasks: that the caller reads itself, for the error that names all of them.
+    """
     check_json(raw, _ANY_FIELDS)
+    task = task_of(raw)
+    if task in REQUESTS:
+        return cast("Reading[JobRequest]", read(REQUESTS[Task(task)], raw))
+    return Reading((parse_any(raw, more_tasks),))
+
+
+def task_of(raw: bytes) -> str:
+    """The task that a body of `POST /v1/jobs` names; empty where it names none."""
     body = from_json_or_none(raw)
     task = body.get("task") if isinstance(body, dict) else None
-    if isinstance(task, str) and task in REQUESTS:
-        return cast("Reading[JobRequest]", read(REQUESTS[Task(task)], raw))
-    return Reading((parse_any(raw),))
+    return task if isinstance(task, str) else ""
 
 
 def read_values(kind: type[_AnyModel], values: Mapping[str, Any]) -> Reading[_AnyModel]:
@@ -137,13 +147,13 @@ def parse(kind: type[_AnyModel], raw: bytes) -> _AnyModel:
     return read(kind, raw).require()
 
 
-def parse_any(raw: bytes) -> JobRequest:
+def parse_any(raw: bytes, more_tasks: tuple[str, ...] = ()) -> JobRequest:
     """Parse a request of the kind that its field `task` selects; raises as `parse`."""
     check_json(raw, _ANY_FIELDS)
     try:
         return _ANY_TASK.validate_json(without_nulls(raw), strict=True)
     except ValidationError as error:
-        raise _tagged_refusal(error) from None
+        raise _tagged_refusal(error, more_tasks) from None
 
 
 def build(kind: type[_AnyModel], fields: Mapping[str, Any]) -> _AnyModel:
@@ -171,11 +181,12 @@ def _refusal(kind: type[BaseModel], error: ValidationError, tag: str | None = No
     return InvalidRequest([_problem(kind, item) for item in shown if not _is_echo(item, shown)], count)
 
 
-def _tagged_refusal(error: ValidationError) -> Exception:
+def _tagged_refusal(error: ValidationError, more_tasks: tuple[str, ...]) -> Exception:
     """As `_refusal`, for a request whose kind is selected by its own `task`."""
     first = error.errors(include_url=False)[0]
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        return InvalidRequest([FieldProblem("task", _message(JobRequest, first), [task.value for task in Task])])
+        tasks = [*(task.value for task in Task), *more_tasks]
+        return InvalidRequest([FieldProblem("task", _message(JobRequest, first), tasks)])
     if not first["loc"]:
         return _refusal(JobRequest, error)
     tag = str(first["loc"][0])

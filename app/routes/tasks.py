@@ -10,11 +10,13 @@ from app.dependencies.access import OwnJobDep
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import WaitingSubmissionDep
 from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
-from app.parsing.requests import read, read_any
-from app.submission.checks import JobDraft
+from app.parsing.json_bodies import check_json
+from app.parsing.requests import read, read_any, task_of
+from app.submission.checks import Draft, JobDraft
 from app.submission.plain_tasks import PLAIN_TASKS, PlainTask
 from app.submission.rerun import rerun_draft
 from contracts.job_view import JobView
+from contracts.requests.plain_requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, DeliveryFields, JobRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
@@ -59,12 +61,20 @@ for _task, (_kind, _endpoint) in _ROUTES.items():
     "/jobs",
     status_code=202,
     name="submit_job",
-    openapi_extra=plan_body(),
+    openapi_extra=plan_body(PLAIN_REQUESTS.values()),
     responses={**accepted(JobView), **problems(*MAKING)},
 )
 async def submit_job(body: JsonBodyDep, submission: WaitingSubmissionDep, response: Response) -> JobView:
     """Create a job of any task: `{"task": …, …}` with the fields of the task's own route."""
-    return await submission.answer(body, lambda: JobDraft(read_any(body.raw)), response)
+    return await submission.answer(body, lambda: _draft_of_any(body.raw), response)
+
+
+def _draft_of_any(raw: bytes) -> Draft:
+    check_json(raw)
+    task = task_of(raw)
+    if task in PLAIN_TASKS:
+        return PLAIN_TASKS[task].draft(read(PLAIN_TASKS[task].request, raw), {})
+    return JobDraft(read_any(raw, tuple(PLAIN_TASKS)))
 
 
 @router.post(

@@ -14,9 +14,10 @@ from app.parsing.requests import Reading
 from app.submission.checks import Draft
 from app.submission.upscaling import UpscaleDraft
 from contracts.requests.any_parameters import AnyParameters
+from contracts.requests.plain_requests import PLAIN_REQUESTS
 from contracts.requests.schema import DeliveryFields
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.upscaling import UpscaleParameters, UpscaleRequest
+from contracts.requests.upscaling import UpscaleParameters
 
 
 @dataclass(frozen=True)
@@ -37,5 +38,5 @@ class PlainTask:
 
 
 PLAIN_TASKS: Mapping[str, PlainTask] = {
-    JobTask.UPSCALE: PlainTask(UpscaleRequest, UpscaleParameters, UpscaleDraft, ("image",)),
+    JobTask.UPSCALE: PlainTask(PLAIN_REQUESTS[JobTask.UPSCALE], UpscaleParameters, UpscaleDraft, ("image",)),
 }

@@ -10,10 +10,10 @@ from app.inputs.reader import GivenImage
 from app.limits.admission import Admission
 from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks
-from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
-from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from app.submission.networks import find_network, use_of
+from contracts.catalogue.catalogue import UpscalerSpec
+from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.defaults import StoredImage
-from contracts.requests.images.input_use import InputUse
 from contracts.requests.upscaling import UpscaleParameters, UpscaleRequest
 
 
@@ -39,12 +39,12 @@ class UpscaleDraft:
 
     def check(self, checks: RequestChecks) -> CheckedUpscale:
         """As in `Draft`."""
-        catalogue = checks.services.catalogue
+        rows = checks.services.catalogue.upscalers
         delivery = checks.check_delivery(
-            self.reading, self.images, lambda request: _find_upscaler(request, catalogue)
+            self.reading, self.images, lambda request: find_network("upscaler", rows, request.model)
         )
         request = self.reading.require()
-        row, image = _find_upscaler(request, catalogue), delivery.images["image"].stored
+        row, image = find_network("upscaler", rows, request.model), delivery.images["image"].stored
         _check_size(image, row, checks.services.settings.max_upscaled_pixels)
         parameters = UpscaleParameters(
             task=request.task,
@@ -55,28 +55,9 @@ class UpscaleDraft:
             height=image.height * row.scale,
             output_format=request.output_format,
             output_quality=request.output_quality,
-            input_images=(
-                InputUse(field="image", width=image.width, height=image.height, color_profile=image.color_profile),
-            ),
+            input_images=(use_of("image", image),),
         )
         return CheckedUpscale(parameters, delivery)
-
-
-def _find_upscaler(request: UpscaleRequest, catalogue: Catalogue) -> UpscalerSpec:
-    """The upscaler that a request names, or the first.
-
-    Raises:
-        InvalidRequest: there is no such upscaler.
-    """
-    known = [row.id for row in catalogue.upscalers]
-    if not known:
-        message = "this service has no upscalers; its operator can add rows [[upscalers]] to the catalogue"
-        raise InvalidRequest([FieldProblem("model", message)])
-    try:
-        return catalogue.upscaler(request.model or known[0])
-    except NotFound:
-        message = f"there is no upscaler {request.model!r} here; GET /v1/upscalers lists them"
-        raise InvalidRequest([FieldProblem("model", message, known)]) from None
 
 
 def _check_size(image: StoredImage, row: UpscalerSpec, max_pixels: int) -> None:

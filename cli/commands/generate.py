@@ -70,10 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a textual inversion whose word is in a prompt",
     )
-    parser.add_argument(
-        "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
-    )
-    add_timeout_argument(parser)
+    add_waiting_arguments(parser)
     add_service_arguments(parser)
     add_request_options(parser)
     parser.set_defaults(run=generate)
@@ -89,6 +86,14 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "such name that is free",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+
+
+def add_waiting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say whether to wait, and how long."""
+    parser.add_argument(
+        "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
+    )
+    add_timeout_argument(parser)
 
 
 def add_timeout_argument(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +129,15 @@ def generate(arguments: argparse.Namespace) -> None:
         KeyboardInterrupt: Ctrl-C; the service was asked to cancel the job.
     """
     task, body = compose(arguments)
+    run_job(arguments, task, body)
+
+
+def run_job(arguments: argparse.Namespace, task: str, body: Json) -> None:
+    """Submit a job, follow it, write its images and print their names; raises as `generate`.
+
+    Args:
+        arguments: with the options about output, service, time and `detach`.
+    """
     output = choose_output(arguments.output, str(body.get("output_format", "png")))
     names = _names(output, int(body.get("num_images", 1)))
     if arguments.output is not None and not arguments.detach:
@@ -151,7 +165,7 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     """
     body: Json = {"prompt": arguments.prompt, **read_request_options(arguments)}
     if arguments.output is not None:
-        body = _with_format(body, arguments.output)
+        body = with_format(body, arguments.output)
     if arguments.image:
         body["image"] = encode_image(arguments.image)
     if arguments.mask:
@@ -178,7 +192,7 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     return ("img2img" if arguments.image else "txt2img"), body
 
 
-def _with_format(body: Json, output: Path) -> Json:
+def with_format(body: Json, output: Path) -> Json:
     """Ask for the format that the name of the file promises."""
     promised = _FORMATS.get(output.suffix.lower())
     if promised is None:

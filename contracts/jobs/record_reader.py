@@ -43,7 +43,9 @@ def read_record(fields: Mapping[str, str]) -> JobRecord:
         essential = sorted(_ESSENTIAL & wrong.keys())
         if essential:
             item = wrong[essential[0]]
-            problem = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            field, *path = item["loc"]
+            path = path[1:] if field == "parameters" else path  # the first is pydantic's name of their kind
+            problem = f"{'.'.join(map(str, (field, *path)))}: {item['msg']}"
         _drop(values, wrong.keys() - _ESSENTIAL)
     return _unreadable(values, fields, problem)
 

@@ -17,6 +17,8 @@ vaes.py               whether its VAE can take the place of the model's own
 refining.py           its refiner: checks, and which models can be one
 inversions.py         its textual inversions, by the list and by words of the prompts
 parameters.py         the parameters stored with a job on a diffusion model
+plain_images.py       what upscaled images and their like have in common
+plain_requests.py     the requests of these tasks
 upscaling.py          the request of an upscaled image, and its parameters
 any_parameters.py     the parameters of any task, read by the task that they name
 task_parameters.py    what code asks of them that does not know the task

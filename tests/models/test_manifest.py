@@ -10,8 +10,8 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 
 
 def shipped() -> list[Path]:
-    """All files of the checkpoints, ControlNets and adapters, but their cards."""
-    folders = (*MODELS.glob("shapes-*"), MODELS / "controlnets", MODELS / "loras")
+    """All files of the checkpoints, ControlNets, adapters and upscalers, but their cards."""
+    folders = (*MODELS.glob("shapes-*"), *(MODELS / name for name in ("controlnets", "loras", "upscalers")))
     files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in files if path.suffix != ".md")
 

@@ -7,6 +7,7 @@ original_layout.py  one file in an original layout, with an account of its tenso
 noise_tables.py      the noise schedule that one file stores, against its scheduler's
 rehearsal.py         whether a model can be loaded, by descriptions and headers
 tracking.py         which tensors of a file end up in a model
+networks.py         networks that run by themselves, through spandrel
 scaled.py           weights in 8 bits with scales beside them
 sources.py  where a row's weights are on this machine, and how they get there from a hub
 single_file.py  what a whole checkpoint in one file holds, by its keys

@@ -33,6 +33,7 @@ from contracts.weights.networks import check_network_row
 from worker.adapters.files import missing
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
+from worker.checkpoints.networks import require_spandrel
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
 from worker.checkpoints.rehearsal import rehearse_controlnet, rehearse_model
 from worker.checkpoints.sources import weights_beside
@@ -176,6 +177,7 @@ class ModelFetcher:
         if isinstance(row, ModelSpec):
             rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
         elif isinstance(row, NetworkSpec):
+            require_spandrel()
             check_network_row(row, path)
         elif isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(self._catalogue, row, path)

@@ -3,7 +3,6 @@
 runs.py       what runs a job, by the class of its parameters: a new task is a line here
 attempt.py    one attempt at a job, and what it may use
 plain_task.py a job that computes beside the pool's models: turns, progress, memory, errors
-networks.py   networks that run by themselves, read from safetensors through spandrel
 tiles.py      an image in overlapping tiles, so that a network needs bounded memory
 upscale.py    an upscaled image
 """

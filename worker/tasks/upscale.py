@@ -13,10 +13,10 @@ from contracts.errors import CatalogueError, FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.upscaling import UpscaleParameters
 from contracts.weights.networks import UpscalerFacts, read_upscaler
+from worker.checkpoints.networks import load_network
 from worker.generation.outputs import JobResult
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
-from worker.tasks.networks import load_network
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 from worker.tasks.tiles import Tile, count_tiles, tiles_of
 

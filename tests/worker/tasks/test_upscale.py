@@ -23,10 +23,10 @@ from tests.support.images import encode_image
 from tests.support.parameters import parameters
 from tests.support.upscalers import write_compact, write_esrgan
 from tests.support.workers import after_each_step, make_consumer, work_until_ended
+from worker.checkpoints.networks import load_network
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks import upscale
-from worker.tasks.networks import load_network
 from worker.tasks.upscale import planned_bytes, upscale_pixels
 
 CPU = torch.device("cpu")

@@ -34,8 +34,7 @@ def load_network(file: Path, device: torch.device, architectures: tuple[str, ...
     Raises:
         CatalogueError: it holds another one, or spandrel is not installed.
     """
-    if find_spec("spandrel") is None:
-        raise CatalogueError("upscaling needs the package spandrel, and this worker does not have it")
+    require_spandrel()
     with _torchvision_stand_ins():
         spandrel = importlib.import_module("spandrel")
     weights = load_file(file)
@@ -48,6 +47,16 @@ def load_network(file: Path, device: torch.device, architectures: tuple[str, ...
         raise CatalogueError(f"{file.name} holds a {descriptor.architecture.id}, and {known} is needed")
     network: torch.nn.Module = descriptor.model
     return network.float().to(device).eval().requires_grad_(requires_grad=False)
+
+
+def require_spandrel() -> None:
+    """Check that this worker can load networks.
+
+    Raises:
+        CatalogueError: spandrel is not installed.
+    """
+    if find_spec("spandrel") is None:
+        raise CatalogueError("it needs the package spandrel, which this worker does not have")
 
 
 @contextmanager

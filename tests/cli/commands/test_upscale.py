@@ -1,0 +1,32 @@
+"""`darkroom upscale` against a real API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from contracts.queue.client import JobQueue
+from contracts.requests.upscaling import UpscaleParameters
+from tests.support.images import draw_shape
+
+
+def test_an_image_is_sent_to_be_upscaled_in_the_format_of_the_files_name(
+    server: str, tmp_path: Path, queue: JobQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small.png"
+    draw_shape("circle", "red", "blue").save(small)
+    words = ["upscale", str(small), "--server", server]
+
+    assert main([*words, "-o", str(tmp_path / "large.webp"), "--detach"]) == 0
+    assert main([*words, "-o", str(small)]) == 1
+    assert main([*words, "--model", "shapes-sdxl", "--detach"]) == 1
+
+    said = capsys.readouterr()
+    parameters = queue.fetch(said.out.strip()).parameters
+    assert isinstance(parameters, UpscaleParameters)
+    assert (parameters.model, parameters.scale, parameters.output_format) == ("shapes-upscaler", 2, "webp")
+    exists, unknown = said.err.splitlines()
+    assert "exists already" in exists
+    assert "shapes-upscaler" in unknown
