@@ -57,7 +57,13 @@ def read_upscaler(file: Path) -> UpscalerFacts:
         raise CatalogueError(f"{file.name} {getattr(error, 'strerror', None) or error}") from None
     try:
         facts = _read_esrgan(tensors) or _read_compact(tensors)
-    except (KeyError, IndexError, ZeroDivisionError):
+    except (
+        KeyError,
+        IndexError,
+        ValueError,
+        StopIteration,
+        ZeroDivisionError,
+    ):  # tensors that do not belong together
         facts = None
     if facts is None:
         raise CatalogueError("it is not an upscaler of RGB images of the architectures ESRGAN and Compact")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from PIL import Image
 
@@ -133,7 +134,7 @@ class PlainTask:
             deviations=list(deviations),
             device=describe_device(attempt.pool.device),
             dtype="float32",
-            versions=dict(library_versions()),
+            versions={**library_versions(), "spandrel": version("spandrel")},
             timings={"queue": round(attempt.flight.job.queue_seconds, 4), **self.timer.seconds},
             worker=attempt.worker_name,
         )

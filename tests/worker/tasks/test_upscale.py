@@ -24,9 +24,15 @@ from tests.support.parameters import parameters
 from tests.support.upscalers import write_compact, write_esrgan
 from tests.support.workers import after_each_step, make_consumer, work_until_ended
 from worker.checkpoints.networks import load_network
+from worker.engine.engine import Engine
+from worker.engine.job import Job, JobInFlight
+from worker.generation.alone import Unwatched
+from worker.generation.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks import upscale
+from worker.tasks.attempt import Attempt
+from worker.tasks.runs import run_task
 from worker.tasks.upscale import planned_bytes, upscale_pixels
 
 CPU = torch.device("cpu")
@@ -147,22 +153,28 @@ def test_an_upscale_is_cancelled_between_tiles(
     assert storage.find("images/") == []
 
 
+def run_together(pool: Pool, storage: Storage, *jobs: Any) -> list[list[Any]]:
+    """The pixels of jobs that are in flight at the same time."""
+    engine = Engine(pool)
+
+    def work(flight: JobInFlight) -> JobResult:
+        return run_task(Attempt(flight, engine, pool, storage, Unwatched()))
+
+    flights = [engine.start(Job(str(number), one), work) for number, one in enumerate(jobs)]
+    assert len(engine.jobs) == len(jobs)
+    while engine.jobs:
+        engine.tick()
+    return [[np.asarray(image) for image in flight.result.images] for flight in flights]
+
+
 def test_an_upscale_and_a_generation_share_a_worker_and_neither_changes_the_other(
-    settings: SharedSettings, queue: JobQueue, upscaler_pool: Pool, storage: Storage
+    upscaler_pool: Pool, storage: Storage
 ) -> None:
-    upscaled, generated = job(pattern(200, 200), storage), parameters(num_inference_steps=6, batchable=False)
-    alone = [queue.submit(one).id for one in (upscaled, generated)]
-    work_until_ended(make_consumer(settings, upscaler_pool, storage, jobs_in_flight=1), queue, *alone)
-    together = [queue.submit(one).id for one in (generated, upscaled)]
-    consumer = make_consumer(settings, upscaler_pool, storage, jobs_in_flight=2)
-    in_flight: list[int] = []
-    with after_each_step(lambda *_: in_flight.append(len(consumer._engine.jobs))):
-        work_until_ended(consumer, queue, *together)
-    assert [queue.fetch(id).state for id in together] == [JobState.COMPLETED] * 2
-    assert max(in_flight) == 2
-    pixels = {id: np.asarray(image_of(queue, storage, id)) for id in (*alone, *together)}
-    assert np.array_equal(pixels[alone[0]], pixels[together[1]])
-    assert np.array_equal(pixels[alone[1]], pixels[together[0]])
+    upscaled, generated = job(pattern(200, 200), storage), parameters(batchable=False)
+    alone = [run_together(upscaler_pool, storage, one)[0] for one in (upscaled, generated)]
+    together = run_together(upscaler_pool, storage, upscaled, generated)
+    assert len(together[0]) == len(together[1]) == 1
+    assert all(map(np.array_equal, alone, together))
 
 
 def test_a_small_budget_gets_smaller_tiles_and_one_too_small_for_any_is_told(
