@@ -21,6 +21,7 @@ from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.defaults import resolve
+from contracts.requests.fields import ImageFields
 from contracts.requests.inversions import names_any, with_inversions
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompt_counts import PromptCounts
@@ -185,7 +186,7 @@ class RequestChecks:
             rules(request)
         with _collecting(problems):
             self.principal.priority_of(request)
-        if self.services.prompt_guard is not None:
+        if self.services.prompt_guard is not None and isinstance(request, ImageFields):
             problems += self.services.prompt_guard.problems(request)
         return problems
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat, StrictModel
+from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.images.input_use import InputUse
+from contracts.requests.strict_model import StrictModel
 
 
 class ImageFileFields(StrictModel):

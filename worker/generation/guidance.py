@@ -48,7 +48,7 @@ class JobGuidance:
         Raises:
             JobFailed: the denoiser lacks a layer that the request names.
         """
-        parameters = job.job.parameters
+        parameters = job.generation
         guidance = parameters.guidance
         if guidance is None:
             raise ValueError("the job has no guidance")

@@ -137,13 +137,13 @@ def _write(
     metadata = receipts.file_metadata(receipt, seed)
     steps = signers.step_hashes[index] if signers.step_hashes else ()
     is_lossless = parameters.output_format == "png"
+    if parameters.output_format == "jpeg" and image.has_transparency_data:
+        image = flatten(image, "white").convert("RGB")
     try:
         if signers.receipt_signer is not None:
             claims = make_claims(receipt, index, metadata["darkroom"], None if is_lossless else _UNKNOWN, steps)
             metadata = {**metadata, SIGNATURE: signers.receipt_signer.sign(claims)}
         xmp = None if credentials is None else iptc_xmp(has_source=parameters.image is not None)
-        if parameters.output_format == "jpeg" and image.has_transparency_data:
-            image = flatten(image, "white").convert("RGB")
         data = encode_image(image, parameters.output_format, parameters.output_quality, metadata, xmp)
         if signers.receipt_signer is not None and not is_lossless:
             # Signed again, now that the coded image is known: of the same length, so that it is encoded once.

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from contracts.errors import NotFound
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +33,7 @@ class CheckpointChecker:
         """Return 1 for an image that the model's own checker flags, else 0; None where it carries no checker."""
         with self._lock, torch.inference_mode():
             if model not in self._loaded:
-                self._loaded[model] = _load(self._locate(model))
+                self._loaded[model] = self._find(model)
                 if self._loaded[model] is None:
                     _log.warning("images of %s are not checked: its checkpoint carries no safety checker", model)
             loaded = self._loaded[model]
@@ -42,6 +44,12 @@ class CheckpointChecker:
             # It blackens what it flags, in place: it is given something of its own.
             _, flagged = checker(images=np.zeros((1, 1, 1, 3)), clip_input=pixels)
         return float(flagged[0])
+
+    def _find(self, model: str) -> tuple[Any, Any] | None:
+        try:
+            return _load(self._locate(model))
+        except NotFound:  # an upscaler, which is no checkpoint
+            return None
 
 
 def _load(folder: Path) -> tuple[Any, Any] | None:

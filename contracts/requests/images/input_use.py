@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
-from contracts.requests.fields import StrictModel
 from contracts.requests.images.fit import Area, Fit, Size
+from contracts.requests.strict_model import StrictModel
 
 
 def _is_none(value: object) -> bool:
