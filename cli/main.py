@@ -14,6 +14,7 @@ from cli.client import ServiceError
 from cli.commands import (
     admin,
     check,
+    erase,
     generate,
     hub,
     jobs,
@@ -41,6 +42,7 @@ _COMMANDS = (
     ("generate", generate, "generate an image through the API"),
     ("preprocess", preprocess, "make a control image of a photo"),
     ("upscale", upscale, "make an image larger"),
+    ("erase", erase, "erase something from an image"),
     ("jobs", jobs, "list, show, cancel, fetch and watch jobs"),
     ("keys", keys, "create, list and revoke API keys"),
     ("admin", admin, "the jobs, queues, workers and keys of all owners (scope admin)"),

@@ -51,6 +51,17 @@ class UpscalerView(BaseModel):
     )
 
 
+class EraserView(BaseModel):
+    """One eraser."""
+
+    id: str = Field(description="Value of the field `model` of `POST /v1/erase`.")
+    title: str = Field(description="Name for people.")
+    ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
+    preparing: Preparation | None = Field(
+        description="How a worker's download of it goes on; null where none is needed or under way."
+    )
+
+
 class SchedulerView(BaseModel):
     """One scheduler, and the model families that it works with."""
 
@@ -100,6 +111,10 @@ class ControlNetList(ListView[ControlNetView]):
 
 class UpscalerList(ListView[UpscalerView]):
     """The upscalers."""
+
+
+class EraserList(ListView[EraserView]):
+    """The erasers."""
 
 
 class SchedulerList(ListView[SchedulerView]):
@@ -162,6 +177,23 @@ def list_upscalers(services: ServicesDep) -> UpscalerList:
                 preparing=preparation_of(f"upscaler:{row.id}", workers),
             )
             for row in services.catalogue.upscalers
+        ]
+    )
+
+
+@router.get("/erasers")
+def list_erasers(services: ServicesDep) -> EraserList:
+    """List all erasers; the first is the one that `POST /v1/erase` uses without a `model`."""
+    workers = live_workers(services)
+    return EraserList(
+        data=[
+            EraserView(
+                id=row.id,
+                title=row.title,
+                ready=is_ready(f"eraser:{row.id}", workers),
+                preparing=preparation_of(f"eraser:{row.id}", workers),
+            )
+            for row in services.catalogue.erasers
         ]
     )
 

@@ -3,6 +3,7 @@
 submit.py        from a draft to a queued job, and the answer when the client waits for it
 checks.py        everything about a request that can be known before its job is queued
 plain_tasks.py   tasks that run on no diffusion model: requests, parameters, checks
+erasing.py       the checks of an image from which something is erased
 networks.py      what the checks of tasks share that run a network of the catalogue
 upscaling.py     the checks of an upscaled image
 idempotency.py   calls that may be repeated and create something once

@@ -12,8 +12,10 @@ from typing import Any
 from app.inputs.reader import GivenImage
 from app.parsing.requests import Reading
 from app.submission.checks import Draft
+from app.submission.erasing import EraseDraft
 from app.submission.upscaling import UpscaleDraft
 from contracts.requests.any_parameters import AnyParameters
+from contracts.requests.erasing import EraseParameters
 from contracts.requests.plain_requests import PLAIN_REQUESTS
 from contracts.requests.schema import DeliveryFields
 from contracts.requests.task_parameters import JobTask
@@ -39,4 +41,5 @@ class PlainTask:
 
 PLAIN_TASKS: Mapping[str, PlainTask] = {
     JobTask.UPSCALE: PlainTask(PLAIN_REQUESTS[JobTask.UPSCALE], UpscaleParameters, UpscaleDraft, ("image",)),
+    JobTask.ERASE: PlainTask(PLAIN_REQUESTS[JobTask.ERASE], EraseParameters, EraseDraft, ("image", "mask_image")),
 }

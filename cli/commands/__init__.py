@@ -5,6 +5,7 @@ check.py       what `up` would refuse
 generate.py    one job, with a progress bar
 preprocess.py  a control image of a photo
 upscale.py     a larger image
+erase.py       an image without something
 jobs.py        list, show, cancel, fetch, watch
 listing.py     the rows of a listing, as a table or as JSON
 admin.py       all owners' jobs, queues, workers, usage and keys

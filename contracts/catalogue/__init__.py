@@ -5,7 +5,7 @@ catalogue.py    models, ControlNets, and all rows together
 controlnets.py  rows of ControlNets
 vaes.py         rows of VAEs that take the place of models' own
 reader.py       reads them from a TOML file
-networks.py     rows of networks that run by themselves: upscalers
+networks.py     rows of networks that run by themselves: upscalers and erasers
 rows.py         what rows of all kinds have: where their weights come from
 guidance.py     kinds of guidance: their options and defaults
 lines.py        the line of a catalogue file that a problem is on

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
 from contracts.catalogue.controlnets import ControlNetSpec
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
-from contracts.catalogue.networks import NetworkSpec, UpscalerSpec
+from contracts.catalogue.networks import EraserSpec, NetworkSpec, UpscalerSpec
 from contracts.catalogue.rows import SOURCE_FORMS, Alias, Row, SourceRow, Variant, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.catalogue.vaes import LatentSpace, VaeSpec
@@ -26,6 +26,7 @@ __all__ = [
     "AnySpec",
     "Catalogue",
     "ControlNetSpec",
+    "EraserSpec",
     "IpAdapterSpec",
     "LoraSpec",
     "ModelSpec",
@@ -170,10 +171,12 @@ class Catalogue(BaseModel):
     vaes: tuple[VaeSpec, ...] = ()
     image_encoders: tuple[str, ...] = ()
     upscalers: tuple[UpscalerSpec, ...] = ()
+    erasers: tuple[EraserSpec, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        for kind in ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae", "upscaler"):
+        kinds = ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae", "upscaler", "eraser")
+        for kind in kinds:
             ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
@@ -183,7 +186,7 @@ class Catalogue(BaseModel):
         shared = sorted({name for name in names if names.count(name) > 1})
         if shared:
             raise ValueError(
-                f"ids of models and upscalers, and aliases, must differ, got {', '.join(shared)} twice"
+                f"ids of models, upscalers and erasers, and aliases, must differ, got {', '.join(shared)} twice"
             )
         if self.default_model not in {row.id for row in self.models}:
             models = ", ".join(row.id for row in self.models)
@@ -206,7 +209,7 @@ class Catalogue(BaseModel):
     @property
     def rows_by_need(self) -> dict[str, AnySpec]:
         """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`,
-        `textual_inversion:ID`, `upscaler:ID`.
+        `textual_inversion:ID`, `upscaler:ID`, `eraser:ID`.
         """
         kinds: tuple[tuple[str, Sequence[AnySpec]], ...] = (
             ("", self.models),
@@ -215,6 +218,7 @@ class Catalogue(BaseModel):
             ("ip_adapter:", self.ip_adapters),
             ("textual_inversion:", self.textual_inversions),
             ("upscaler:", self.upscalers),
+            ("eraser:", self.erasers),
         )
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
@@ -255,11 +259,15 @@ class Catalogue(BaseModel):
     @property
     def networks(self) -> tuple[NetworkSpec, ...]:
         """Rows of networks that run by themselves, of all kinds."""
-        return self.upscalers
+        return (*self.upscalers, *self.erasers)
 
     def upscaler(self, id: str) -> UpscalerSpec:
         """Return the row of an upscaler; raises NotFound."""
         return _find("upscaler", self.upscalers, id)
+
+    def eraser(self, id: str) -> EraserSpec:
+        """Return the row of an eraser; raises NotFound."""
+        return _find("eraser", self.erasers, id)
 
     def image_encoder(self, source: str) -> Path:
         """Return the folder of an image encoder; raises CatalogueError if this machine lacks it."""

@@ -1,4 +1,4 @@
-"""Rows of networks that run by themselves, without prompt, scheduler and family: upscalers."""
+"""Rows of networks that run by themselves, without prompt, scheduler and family: upscalers and erasers."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ class UpscalerSpec(NetworkSpec):
     """
 
     scale: Annotated[int, Field(ge=1, le=8)]
+
+
+class EraserSpec(NetworkSpec):
+    """An eraser: LaMa."""

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from contracts.catalogue.catalogue import (
     Catalogue,
     ControlNetSpec,
+    EraserSpec,
     IpAdapterSpec,
     LoraSpec,
     ModelSpec,
@@ -73,6 +74,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "textual_inversions": TextualInversionSpec,
         "vaes": VaeSpec,
         "upscalers": UpscalerSpec,
+        "erasers": EraserSpec,
     }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Discriminator, Tag
 
+from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.upscaling import UpscaleParameters
@@ -20,11 +21,13 @@ _DIFFUSION = "diffusion"
 
 def _kind_of(value: object) -> str:
     task = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
-    return str(task) if task in (JobTask.UPSCALE,) else _DIFFUSION
+    return str(task) if task in (JobTask.UPSCALE, JobTask.ERASE) else _DIFFUSION
 
 
 AnyParameters = Annotated[
-    Annotated[JobParameters, Tag(_DIFFUSION)] | Annotated[UpscaleParameters, Tag(JobTask.UPSCALE.value)],
+    Annotated[JobParameters, Tag(_DIFFUSION)]
+    | Annotated[UpscaleParameters, Tag(JobTask.UPSCALE.value)]
+    | Annotated[EraseParameters, Tag(JobTask.ERASE.value)],
     Discriminator(_kind_of),
 ]
 

@@ -32,6 +32,7 @@ _TABLES = {
     "ip_adapters": "ip_adapter:",
     "textual_inversions": "textual_inversion:",
     "upscalers": "upscaler:",
+    "erasers": "eraser:",
 }
 
 

@@ -268,9 +268,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
             "pace": self.pace_key,
             "model": self.model,
             "image_steps": self.total_steps * self.num_images,
-            "megapixel_steps": self.total_steps
-            * (self.pixels + self.num_images * self.reference_pixels)
-            / 1e6,
+            "megapixel_steps": self.total_steps * (self.pixels + self.num_images * self.reference_pixels) / 1e6,
             "images": self.num_images,
             "joins": "" if self.batchable is False else f"{self.model} {sizes}",
             **({"seeded": True} if self.batchable is None else {}),

@@ -19,6 +19,7 @@ class JobTask(StrEnum):
     CONTROLNET = "controlnet"
     EDIT = "edit"
     UPSCALE = "upscale"
+    ERASE = "erase"
 
 
 class TaskParameters(Protocol):

@@ -1,7 +1,7 @@
 """What the header of a network's file tells: its architecture, its scale, and what memory it takes. Loads nothing.
 
 Architectures: ESRGAN (Wang et al., arXiv 1809.00219) in the layouts of ESRGAN, BSRGAN and Real-ESRGAN, and Compact
-(`SRVGGNetCompact` of Real-ESRGAN, arXiv 2107.10833).
+(`SRVGGNetCompact` of Real-ESRGAN, arXiv 2107.10833); LaMa (arXiv 2109.07161).
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.catalogue.networks import NetworkSpec, UpscalerSpec
+from contracts.catalogue.networks import EraserSpec, NetworkSpec, UpscalerSpec
 from contracts.errors import CatalogueError
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Tensor, read_header
 
 #: Channels that each layer of an ESRGAN's dense blocks adds, in all published files.
 _GROWTH = 32
+#: LaMa's first layer, which is given the image and its mask.
+_LAMA_FIRST = "model.1.ffc.convl2l.weight"
 #: Networks of gray or transparent images are not supported.
 _CHANNELS = 3
 _Tensors = Mapping[str, Tensor]
@@ -51,10 +53,7 @@ def read_upscaler(file: Path) -> UpscalerFacts:
     Raises:
         CatalogueError: it is not a safetensors file, or holds another kind of network.
     """
-    try:
-        tensors = read_header(file).tensors
-    except (NotSafetensors, OSError) as error:
-        raise CatalogueError(f"{file.name} {getattr(error, 'strerror', None) or error}") from None
+    tensors = _read_tensors(file)
     try:
         facts = _read_esrgan(tensors) or _read_compact(tensors)
     except (
@@ -70,18 +69,56 @@ def read_upscaler(file: Path) -> UpscalerFacts:
     return facts
 
 
+@dataclass(frozen=True)
+class EraserFacts:
+    """An eraser, by its file's header.
+
+    Attributes:
+        architecture: `LaMa`.
+        values: of its weights.
+        pixel_values: an upper bound of the values that it holds at once for each pixel of its input.
+    """
+
+    architecture: str
+    values: int
+    pixel_values: int
+
+
+def read_eraser(file: Path) -> EraserFacts:
+    """Read what kind of eraser a file holds.
+
+    Raises:
+        CatalogueError: it is not a safetensors file, or holds another kind of network.
+    """
+    tensors = _read_tensors(file)
+    first = next((tensor for name, tensor in tensors.items() if name.endswith(_LAMA_FIRST)), None)
+    if first is None or len(first.shape) != 4 or first.shape[1:] != (4, 7, 7):
+        raise CatalogueError("it is not an eraser of the architecture LaMa")
+    values = sum(tensor.values for tensor in tensors.values())
+    return EraserFacts("LaMa", values, 6 * first.shape[0] + 8 * _CHANNELS)
+
+
 def check_network_row(row: NetworkSpec, file: Path) -> None:
     """Check that a row's file holds the network that the row says.
 
     Raises:
         CatalogueError: it does not, or cannot be read.
     """
+    if isinstance(row, EraserSpec):
+        read_eraser(file)
     if isinstance(row, UpscalerSpec):
         facts = read_upscaler(file)
         if facts.scale != row.scale:
             raise CatalogueError(
                 f"its scale is {facts.scale}, and the row says {row.scale}: set scale = {facts.scale}"
             )
+
+
+def _read_tensors(file: Path) -> _Tensors:
+    try:
+        return read_header(file).tensors
+    except (NotSafetensors, OSError) as error:
+        raise CatalogueError(f"{file.name} {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read_esrgan(tensors: _Tensors) -> UpscalerFacts | None:

@@ -15,6 +15,7 @@ from models.training.stages import (
     classifier,
     controlnet,
     denoiser,
+    eraser,
     guidance,
     lora,
     mismatches,
@@ -69,6 +70,8 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     stage = stages.add_parser("upscaler", help="the upscaler, written to models/upscalers/")
     stage.set_defaults(run=lambda _: upscaler.train())
+    stage = stages.add_parser("eraser", help="the eraser, written to models/erasers/")
+    stage.set_defaults(run=lambda _: eraser.train())
 
 
 def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
+_OTHERS = ("controlnets", "loras", "upscalers", "erasers")
 
 
 def shipped() -> list[Path]:
-    """All files of the checkpoints, ControlNets, adapters and upscalers, but their cards."""
-    folders = (*MODELS.glob("shapes-*"), *(MODELS / name for name in ("controlnets", "loras", "upscalers")))
+    """All files of the checkpoints, ControlNets, adapters, upscalers and erasers, but their cards."""
+    folders = (*MODELS.glob("shapes-*"), *(MODELS / name for name in _OTHERS))
     files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in files if path.suffix != ".md")
 

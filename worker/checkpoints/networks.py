@@ -8,6 +8,7 @@ torch's build would keep transformers from being imported at all.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from safetensors.torch import load_file
 
 from contracts.errors import CatalogueError
 
+#: Before the number of a layer: `model.` of this module and of its generator, or `generator.`.
+_LAMA_PREFIX = re.compile(r"^((generator|model)\.)*")
 _NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 
 
@@ -35,9 +38,10 @@ def load_network(file: Path, device: torch.device, architectures: tuple[str, ...
         CatalogueError: it holds another one, or spandrel is not installed.
     """
     require_spandrel()
-    with _torchvision_stand_ins():
-        spandrel = importlib.import_module("spandrel")
     weights = load_file(file)
+    if architectures == ("LaMa",):
+        return _ready(_load_lama(weights), device)
+    spandrel = _import("spandrel")
     try:
         descriptor: Any = spandrel.ModelLoader().load_from_state_dict(weights)
     except spandrel.UnsupportedModelError as error:
@@ -45,8 +49,44 @@ def load_network(file: Path, device: torch.device, architectures: tuple[str, ...
     if descriptor.architecture.id not in architectures:
         known = " or ".join(architectures)
         raise CatalogueError(f"{file.name} holds a {descriptor.architecture.id}, and {known} is needed")
-    network: torch.nn.Module = descriptor.model
+    return _ready(descriptor.model, device)
+
+
+class LaMa(torch.nn.Module):
+    """LaMa (Suvorov et al., arXiv 2109.07161) of any size: its generator, and the image outside the mask."""
+
+    def __init__(self, generator: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = generator
+
+    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fill an image (batch, 3, height, width) of 0…1 where its mask (batch, 1, height, width) is 1."""
+        made: torch.Tensor = self.model(image * (1 - mask), mask)
+        return mask * made + (1 - mask) * image
+
+
+def build_lama(features: int, blocks: int) -> LaMa:
+    """A LaMa with random weights; the published one has 64 features and 18 blocks."""
+    module = _import("spandrel.architectures.LaMa.__arch.LaMa")
+    return LaMa(module.FFCResNetGenerator(4, 3, ngf=features, n_blocks=blocks))
+
+
+def _load_lama(weights: dict[str, torch.Tensor]) -> LaMa:
+    weights = {_LAMA_PREFIX.sub("", name): value for name, value in weights.items()}
+    blocks = {name.split(".")[0] for name in weights if ".conv1.ffc." in name or ".conv1.bn_l." in name}
+    network = build_lama(weights["1.ffc.convl2l.weight"].shape[0], len(blocks))
+    network.model.load_state_dict({f"model.{name}": value for name, value in weights.items()})
+    return network
+
+
+def _ready(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     return network.float().to(device).eval().requires_grad_(requires_grad=False)
+
+
+def _import(name: str) -> Any:
+    with _torchvision_stand_ins():
+        importlib.import_module("spandrel")
+        return importlib.import_module(name)
 
 
 def require_spandrel() -> None:

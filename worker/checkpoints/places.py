@@ -212,6 +212,8 @@ class Places:
             return self._catalogue.ip_adapter(id)
         if kind == "upscaler":
             return self._catalogue.upscaler(id)
+        if kind == "eraser":
+            return self._catalogue.eraser(id)
         if kind == "textual_inversion":
             return self._catalogue.textual_inversion(id)
         return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

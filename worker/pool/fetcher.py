@@ -230,6 +230,7 @@ def _refusal(name: str, error: Exception) -> JobFailed:
         "ip_adapter": "IP-Adapter",
         "textual_inversion": "textual inversion",
         "upscaler": "upscaler",
+        "eraser": "eraser",
     }
     shown = f"{nouns[kind]} {id}" if kind in nouns else id
     if isinstance(error, NotFound):

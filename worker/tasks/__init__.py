@@ -5,4 +5,5 @@ attempt.py    one attempt at a job, and what it may use
 plain_task.py a job that computes beside the pool's models: turns, progress, memory, errors
 tiles.py      an image in overlapping tiles, so that a network needs bounded memory
 upscale.py    an upscaled image
+erase.py      an image from which something is erased
 """

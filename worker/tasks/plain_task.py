@@ -66,13 +66,17 @@ class PlainTask:
             JobFailed: INPUT_MISSING: it is no longer stored.
             Unavailable: the storage does not answer.
         """
+        image = open_stored(self.read_bytes(key))
+        self.timer.end_stage("read_inputs")
+        return image
+
+    def read_bytes(self, key: str) -> bytes:
+        """Read an input's file; raises as `read_image`."""
         try:
-            image = open_stored(self.attempt.storage.read(key))
+            return self.attempt.storage.read(key)
         except NotFound as error:
             message = "an input image is no longer stored; upload it again"
             raise JobFailed(FailureCode.INPUT_MISSING, message) from error
-        self.timer.end_stage("read_inputs")
-        return image
 
     def reserve(self, plans: Sequence[tuple[str, int]]) -> str:
         """Reserve memory of the device until the job ends, beside the models of other jobs in flight.

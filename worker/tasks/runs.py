@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
 from contracts.requests.upscaling import UpscaleParameters
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt
+from worker.tasks.erase import erase
 from worker.tasks.upscale import upscale
 
 #: Runs one attempt at a job and returns a `generated` or `failed` result; raises as `JobGeneration.run`.
@@ -29,7 +31,7 @@ def _generate(attempt: Attempt) -> JobResult:
     ).run()
 
 
-_RUNS: Mapping[type, Run] = {JobParameters: _generate, UpscaleParameters: upscale}
+_RUNS: Mapping[type, Run] = {JobParameters: _generate, UpscaleParameters: upscale, EraseParameters: erase}
 
 
 def run_task(attempt: Attempt) -> JobResult:

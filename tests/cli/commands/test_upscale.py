@@ -1,4 +1,4 @@
-"""`darkroom upscale` against a real API."""
+"""`darkroom upscale` and `darkroom erase` against a real API."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from cli.main import main
 from contracts.queue.client import JobQueue
+from contracts.requests.erasing import EraseParameters
 from contracts.requests.upscaling import UpscaleParameters
 from tests.support.images import draw_shape
 
@@ -30,3 +31,17 @@ def test_an_image_is_sent_to_be_upscaled_in_the_format_of_the_files_name(
     exists, unknown = said.err.splitlines()
     assert "exists already" in exists
     assert "shapes-upscaler" in unknown
+
+
+def test_an_image_and_its_mask_are_sent_to_have_something_erased(
+    server: str, tmp_path: Path, queue: JobQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = tmp_path / "image.png", tmp_path / "mask.png"
+    draw_shape("circle", "red", "blue").save(image)
+    draw_shape("circle", "white", "black").save(mask)
+
+    assert main(["erase", str(image), "--mask", str(mask), "--server", server, "--detach"]) == 0
+
+    parameters = queue.fetch(capsys.readouterr().out.strip()).parameters
+    assert isinstance(parameters, EraseParameters)
+    assert (parameters.model, parameters.mask_image != parameters.image) == ("shapes-eraser", True)

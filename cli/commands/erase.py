@@ -1,0 +1,36 @@
+"""`darkroom erase`: one job that erases from an image what a mask covers; writes the image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cli.client import Json, encode_image
+from cli.commands.generate import (
+    add_output_arguments,
+    add_service_arguments,
+    add_waiting_arguments,
+    run_job,
+    with_format,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("image", type=Path, help="the image")
+    parser.add_argument("--mask", type=Path, required=True, help="mask image; white is erased, black stays")
+    parser.add_argument("--model", help="id of an eraser (GET /v1/erasers); default: the catalogue's first")
+    add_output_arguments(parser)
+    add_waiting_arguments(parser)
+    add_service_arguments(parser)
+    parser.set_defaults(run=erase)
+
+
+def erase(arguments: argparse.Namespace) -> None:
+    """Run the command; raises as `darkroom generate`."""
+    body: Json = {"image": encode_image(arguments.image), "mask_image": encode_image(arguments.mask)}
+    if arguments.model is not None:
+        body["model"] = arguments.model
+    if arguments.output is not None:
+        body = with_format(body, arguments.output)
+    run_job(arguments, "erase", body)

@@ -1,0 +1,159 @@
+"""An image from which something is erased: an eraser's network on the part around the mask.
+
+Outside the mask the image stays exactly as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.receipt import Weights
+from contracts.requests.erasing import EraseParameters
+from contracts.weights.networks import EraserFacts, read_eraser
+from worker.checkpoints.networks import load_network
+from worker.generation.inputs import decode_mask
+from worker.generation.outputs import JobResult
+from worker.pool.fetcher import load_errors_as_job_failed
+from worker.tasks.attempt import Attempt
+from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
+
+#: The most pixels that the network is given, the best first; a larger part is scaled down for it.
+_PIXELS = (1536**2, 1024**2, 768**2, 512**2, 256**2)
+#: Surroundings of the mask that the network sees: pixels at least, and share of the mask's longer side.
+_MIN_MARGIN, _MARGIN_SHARE = 64, 0.75
+#: Of which both sides of its input must be, as of LaMa's.
+_MULTIPLE = 8
+_VALUE_BYTES = 4
+#: What the libraries take beside the layers' values.
+SCRATCH_BYTES = 2**23
+_WHITE = 128
+
+Box = tuple[int, int, int, int]
+Pixels = npt.NDArray[np.uint8]
+
+
+def erase(attempt: Attempt) -> JobResult:
+    """Run one attempt; see `worker.tasks.runs.Run`."""
+    task = _Erase(attempt)
+    return task.plain.run(task.compute)
+
+
+class _Erase:
+    def __init__(self, attempt: Attempt) -> None:
+        parameters = attempt.flight.job.parameters
+        if not isinstance(parameters, EraseParameters):
+            raise TypeError(f"{parameters.task} erases nothing")
+        self.plain = PlainTask(attempt)
+        self._attempt, self._parameters = attempt, parameters
+
+    def compute(self) -> JobResult:
+        parameters, task, pool = self._parameters, self.plain, self._attempt.pool
+        file, weights, facts = load_errors_as_job_failed(parameters.model, self._find)
+        image, alpha = to_rgb_and_alpha(task.read_image(parameters.image))
+        mask = np.asarray(decode_mask(task.read_bytes(parameters.mask_image), image.size)) >= _WHITE
+        box = surroundings(mask)
+        area = (box[2] - box[0]) * (box[3] - box[1])
+        largest = next((most for most in reversed(_PIXELS) if most >= area), _PIXELS[0])
+        plans = {_plan_name(area, most): most for most in _PIXELS if most <= largest}
+        name = task.reserve([(name, planned_bytes(facts, min(area, most))) for name, most in plans.items()])
+        max_pixels = plans[name]
+        network = load_errors_as_job_failed(
+            parameters.model, lambda: load_network(file, pool.device, (facts.architecture,))
+        )
+        task.timer.end_stage("load")
+
+        pixels = np.asarray(image).copy()
+        task.steps(1)
+        task.step(lambda: erase_pixels(network, pixels, mask, box, max_pixels, pool.device))
+        task.timer.end_stage("erase")
+
+        result = Image.fromarray(pixels)
+        if alpha is not None:
+            result.putalpha(alpha)
+        return task.finish(parameters, [result], weights, [] if max_pixels >= area else [name])
+
+    def _find(self) -> tuple[Path, Weights, EraserFacts]:
+        """The eraser's file, and what it holds."""
+        file, weights = self._attempt.pool.fetcher.network(f"eraser:{self._parameters.model}")
+        return file, weights, read_eraser(file)
+
+
+def surroundings(mask: npt.NDArray[np.bool_]) -> Box:
+    """The part of an image around its mask (height, width): left, upper, right and lower edge."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, min(_MULTIPLE, int(mask.shape[1])), min(_MULTIPLE, int(mask.shape[0]))
+    left, upper, right, lower = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    margin = max(_MIN_MARGIN, math.ceil(_MARGIN_SHARE * max(right - left, lower - upper)))
+    return (
+        max(0, left - margin),
+        max(0, upper - margin),
+        min(int(mask.shape[1]), right + margin),
+        min(int(mask.shape[0]), lower + margin),
+    )
+
+
+def planned_bytes(facts: EraserFacts, pixels: int) -> int:
+    """The most device memory that an eraser takes for so many pixels."""
+    padded = (math.isqrt(pixels) + 2 * _MULTIPLE) ** 2
+    return facts.values * _VALUE_BYTES + padded * facts.pixel_values * _VALUE_BYTES + SCRATCH_BYTES
+
+
+def erase_pixels(
+    network: torch.nn.Module,
+    pixels: Pixels,
+    mask: npt.NDArray[np.bool_],
+    box: Box,
+    max_pixels: int,
+    device: torch.device,
+) -> None:
+    """Write what the network makes of an image (height, width, 3) of 0…255 into its masked pixels.
+
+    Args:
+        box: the part of the image that it is given; scaled down where that has more than `max_pixels`.
+    """
+    left, upper, right, lower = box
+    part, hole = pixels[upper:lower, left:right], mask[upper:lower, left:right]
+    given = torch.from_numpy(part.copy()).to(device).permute(2, 0, 1).unsqueeze(0).float().div_(255)
+    holes = torch.from_numpy(hole.copy()).to(device)[None, None].float()
+    height, width = part.shape[:2]
+    shrink = math.sqrt(max_pixels / (height * width))
+    if shrink < 1:
+        size = (max(_MULTIPLE, int(height * shrink)), max(_MULTIPLE, int(width * shrink)))
+        given = torch.nn.functional.interpolate(given, size, mode="area")
+        holes = torch.nn.functional.adaptive_max_pool2d(holes, size)
+    made = _fill(network, given, holes)
+    if shrink < 1:
+        made = torch.nn.functional.interpolate(made, (height, width), mode="bicubic", antialias=False)
+    made = made[0].clamp(0, 1).mul(255).round_().to(torch.uint8).permute(1, 2, 0)
+    part[hole] = made.cpu().numpy()[hole]
+
+
+def _fill(network: torch.nn.Module, given: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
+    """Call the network with sides that suit it.
+
+    Raises:
+        JobFailed: its output is not finite.
+    """
+    height, width = given.shape[-2:]
+    more = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
+    # LaMa reflects three pixels at its edges, and its middle has an eighth of the sides.
+    more = (0, max(more[1], 4 * _MULTIPLE - width), 0, max(more[3], 4 * _MULTIPLE - height))
+    if any(more):
+        given, holes = (torch.nn.functional.pad(one, more, mode="replicate") for one in (given, holes))
+    made: torch.Tensor = network(given, holes)[..., :height, :width]
+    if not bool(torch.isfinite(made).all()):
+        message = "the eraser's output contains NaN or infinite values; its file may be damaged"
+        raise JobFailed(FailureCode.INTERNAL, message)
+    return made
+
+
+def _plan_name(area: int, most: int) -> str:
+    return "in one piece" if most >= area else f"scaled down to {most} pixels around the mask"
