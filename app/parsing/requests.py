@@ -186,6 +186,9 @@ def _tagged_refusal(error: ValidationError, more_tasks: tuple[str, ...]) -> Exce
     first = error.errors(include_url=False)[0]
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
         tasks = [*(task.value for task in Task), *more_tasks]
+        if "ctx" in first:
+            context = {**first["ctx"], "expected_tags": ", ".join(f"'{task}'" for task in tasks)}
+            first = cast("ErrorDetails", {**first, "ctx": context})
         return InvalidRequest([FieldProblem("task", _message(JobRequest, first), tasks)])
     if not first["loc"]:
         return _refusal(JobRequest, error)
