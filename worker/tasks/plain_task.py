@@ -18,9 +18,8 @@ from contracts.jobs.records import Measured
 from contracts.memory.plan import gib
 from contracts.requests.any_parameters import AnyParameters
 from worker.checkpoints.places import NotPrepared
-from worker.generation.generate import error_for_client
 from worker.generation.inputs import open_stored
-from worker.generation.outputs import JobResult
+from worker.generation.outputs import JobResult, failure_of
 from worker.generation.receipts import library_versions
 from worker.generation.step_listener import StageTimer
 from worker.runtime.device import describe_device, free_memory
@@ -55,7 +54,7 @@ class PlainTask:
                 raise
             _log.exception("job %s failed", self.attempt.flight.job.id)
             raise_if_device_failed(error, self.attempt.pool.device)
-            failure = error_for_client(error)
+            failure = failure_of(error)
         free_memory()  # outside `except`: the traceback referred to tensors
         return JobResult("failed", error=failure)
 

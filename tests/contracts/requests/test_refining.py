@@ -10,7 +10,6 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task
 from contracts.errors import InvalidRequest
-from contracts.jobs.records import pace_key, work_of
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import REQUESTS
 from contracts.requests.validation import check
@@ -104,5 +103,5 @@ def test_a_job_has_a_stage_for_each_model_and_is_predicted_as_both() -> None:
         "refiner", "img2img", 60, None,
     )  # fmt: skip
     assert job.needs == ["base", "refiner"]
-    assert work_of(job)["image_steps"] == 24 + 12
-    assert pace_key(job).startswith("base+refiner txt2img")
+    assert job.work["image_steps"] == 24 + 12
+    assert job.pace_key.startswith("base+refiner txt2img")

@@ -16,6 +16,7 @@ from app.settings import ApiSettings
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.queue.client import JobQueue
+from contracts.requests.any_parameters import require_diffusion
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.settings import SharedSettings
@@ -141,6 +142,6 @@ def test_a_posted_job_whose_refiner_is_named_by_an_alias_is_generated_by_both(
     assert parameters.needs == ["base", "refiner"]
     assert "does not support txt2img" in alone["errors"][0]["message"]
     pool = Pool(read_checked_catalogue(catalogue), device="cpu")
-    _, receipt = complete_job(parameters, pool, open_storage(shared))
+    _, receipt = complete_job(require_diffusion(parameters), pool, open_storage(shared))
     assert receipt.refiner is not None
     assert receipt.refiner.id == "refiner"
