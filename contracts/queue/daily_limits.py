@@ -10,12 +10,14 @@ from contracts.auth.api_keys import DailyFigure
 from contracts.errors import DailyLimitReached
 from contracts.queue.usage import read_usage, today
 from contracts.redis.connection import redis_errors_are_unavailable
-from contracts.requests.parameters import JobParameters
+from contracts.requests.task_parameters import TaskParameters
 
 _DAY_SECONDS = 86_400
 
 
-def require_within(connection: Redis, api_key: str, limits: Mapping[DailyFigure, int], job: JobParameters) -> None:
+def require_within(
+    connection: Redis, api_key: str, limits: Mapping[DailyFigure, int], job: TaskParameters
+) -> None:
     """Refuse a job that would exceed a limit, by what its key's jobs have used today.
 
     Jobs count on the day of their end, so those that wait and run can exceed a limit together.
@@ -36,7 +38,7 @@ def require_within(connection: Redis, api_key: str, limits: Mapping[DailyFigure,
     own: dict[DailyFigure, int] = {
         "images": job.num_images,
         "pixels": job.pixels,
-        "image_steps": job.num_inference_steps * job.num_images,
+        "image_steps": job.expected_steps * job.num_images,
     }
     for figure, limit in limits.items():
         used = sum(getattr(row, figure) for row in rows)

@@ -57,6 +57,11 @@ class PlainImageParameters(ImageFileFields):
         return 1
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the image that is made."""
+        return self.width * self.height
+
+    @property
     def batchable(self) -> bool | None:
         """Its calls are made alone."""
         return False

@@ -49,6 +49,10 @@ class TaskParameters(Protocol):
         """Images that the job returns."""
 
     @property
+    def pixels(self) -> int:
+        """Pixels of all of these."""
+
+    @property
     def batchable(self) -> bool | None:
         """Whether its calls may be joined with those of other jobs; None: the worker's settings say."""
 

@@ -200,7 +200,7 @@ class JobCompleter:
         model, task, parameters = receipt.parameters.model, receipt.parameters.task, receipt.parameters
         self._counters.count("images", parameters.num_images, model=model)
         self._counters.count("pixels", parameters.pixels, model=model)
-        steps = parameters.num_inference_steps * parameters.num_images
+        steps = parameters.expected_steps * parameters.num_images
         self._counters.count("image_steps", steps, model=model)
         for stage, seconds in receipt.timings.items():
             self._counters.observe("stage_seconds", seconds, stage=stage, model=model, task=task)
