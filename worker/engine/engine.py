@@ -245,7 +245,7 @@ class Engine:
         self._note_memory([job])
 
     def _note_memory(self, jobs: Sequence[JobInFlight]) -> None:
-        peak_bytes = self._pool.take_peak(jobs[0].stage.model)
+        peak_bytes = self._pool.take_peak(jobs[0].model_id)
         for job in jobs:
             if peak_bytes is not None:
                 job.usage.peak_bytes = max(job.usage.peak_bytes or 0, peak_bytes)

@@ -148,6 +148,11 @@ class JobInFlight:
         self._stage = parameters
 
     @property
+    def model_id(self) -> str:
+        """Id of the row that it runs on now."""
+        return (self.job.parameters if self._stage is None else self._stage).model
+
+    @property
     def generation(self) -> JobParameters:
         """What its pipeline of the pool is called with.
 

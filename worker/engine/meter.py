@@ -63,7 +63,7 @@ class CallMeter:
             jobs=tuple(group),
             rows=tuple(call.rows for call in calls),
             entry=first.entry,
-            model=group[0].stage.model,
+            model=group[0].model_id,
             kind=kind_of(group[0], first),
             is_denoiser=self._residency.is_denoiser(first.module),
         )
@@ -110,4 +110,4 @@ def kind_of(job: JobInFlight, wait: Call | Turn | None) -> Hashable:
     """What the seconds of a call are learned for."""
     if isinstance(wait, Call):
         return (id(wait.module), wait.entry, wait.shape)
-    return (job.stage.model, wait.stage if wait is not None else "")
+    return (job.model_id, wait.stage if wait is not None else "")
