@@ -36,7 +36,7 @@ DELIVERY = frozenset(
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "controls.mode",
      "prompt_syntax", "long_prompt",
-     "textual_inversions", "vae", "refiner"}
+     "textual_inversions", "vae"}
 )  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length
 #: that cuts the prompt changes their images. Those of controls, images and schedulers are below.
@@ -76,7 +76,7 @@ _CONTROL_OTHER: dict[str, Any] = {
 }
 #: Every field that is varied here.
 VARIED = frozenset(
-    {*_OTHER, *(f"controls.{name}" for name in _CONTROL_OTHER), "loras", "ip_adapters", "scheduler"}
+    {*_OTHER, *(f"controls.{name}" for name in _CONTROL_OTHER), "loras", "ip_adapters", "refiner", "scheduler"}
 )
 #: Name -> fields of the request from which one is varied.
 BASES: dict[str, dict[str, Any]] = {
