@@ -22,6 +22,8 @@ from worker.families.z_image import complete_controlnet
 _NOT_OPTIONS = {
     "_class_name", "_diffusers_version", "architectures", "model_type", "dtype", "transformers_version",
 }  # fmt: skip
+#: Language models whose heads no pipeline uses.
+_HEADLESS = frozenset({"Mistral3ForConditionalGeneration"})
 _CLIP_TOKENS = 77
 #: Width of the prompts of the published Z-Image, whose ControlNets' configurations do not say it.
 _Z_IMAGE_CAPTION = 2560
@@ -41,7 +43,10 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
                     complete_controlnet(module, diffusers.ZImageTransformer2DModel(**layers).to(dtype))
                 return torch.nn.Module.to(module, dtype)  # buffers, too
             own = transformers.AutoConfig.for_model(config["model_type"], **options)
-            return getattr(transformers, class_of(config))(own)
+            module = getattr(transformers, class_of(config))(own)
+            if class_of(config) in _HEADLESS:
+                module.lm_head = torch.nn.Identity()  # as the family takes it away
+            return module
     finally:
         torch.set_default_dtype(before)
 
@@ -61,6 +66,9 @@ class Inputs:
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
             "Qwen3Model": self._language_model,
+            "Mistral3ForConditionalGeneration": self._language_model,
+            "Flux2Transformer2DModel": self._flux2,
+            "AutoencoderKLFlux2": lambda: {"z": self._latents(self.config["latent_channels"])},
             "Qwen2_5_VLForConditionalGeneration": self._vision_model,
             "AutoencoderKLQwenImage": lambda: {"z": self._frames(self.config["z_dim"])},
             "QwenImageTransformer2DModel": self._qwen,
@@ -116,6 +124,14 @@ class Inputs:
             "img_ids": torch.empty(self.shape.pixels // 256, 3, device="meta", dtype=self.dtype),
             "txt_ids": torch.empty(self.shape.text_tokens, 3, device="meta", dtype=self.dtype),
         }
+
+    def _flux2(self) -> dict[str, Any]:
+        flux = {"pooled_projection_dim": 0, **self.config}
+        arguments = replace(self, config=flux)._flux()
+        arguments.pop("pooled_projections")
+        for name in ("img_ids", "txt_ids"):
+            arguments[name] = torch.empty(len(arguments[name]), 4, device="meta", dtype=self.dtype)
+        return arguments
 
     def _pixart(self) -> dict[str, Any]:
         return {

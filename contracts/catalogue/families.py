@@ -22,6 +22,7 @@ from contracts.catalogue.family import (
     modes_of,
     task_of,
 )
+from contracts.catalogue.flux2_families import FLUX2
 from contracts.catalogue.llm_families import QWEN_IMAGE, Z_IMAGE
 from contracts.catalogue.mode_fields import (
     CONTROL_IMAGE,
@@ -216,7 +217,7 @@ _FLUX = replace(
 
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE)}
+    {row.id: row for row in (SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2)}
 )
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(

@@ -115,12 +115,20 @@ class References:
         meaning: what they are for, in one sentence, for clients.
         scaled_pixels: area in pixels that the pipelines scale each to; None: it is read at its own size.
         seen_pixels: area in pixels at which the text encoder sees each; 0: it reads texts only.
+        max_pixels: of one that is not scaled; None: as many as an image may have.
+        max_aspect: of the longer side to the shorter; None: any.
+        max_with_mask: how many a request with a mask may have; None: as others.
+        beside_image: whether, in a request with a mask, the image itself is a further reference.
     """
 
     max_count: int
     meaning: str
     scaled_pixels: int | None = None
     seen_pixels: int = 0
+    max_pixels: int | None = None
+    max_aspect: int | None = None
+    max_with_mask: int | None = None
+    beside_image: bool = False
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Return the size that the pipelines scale a reference to; its own where they do not."""
@@ -168,6 +176,7 @@ class Family:
         guidance_off: a `guidance_scale` up to this guides nothing: one pass a step, and no negative prompt.
         guidance_kinds: other guidance than plain classifier-free guidance that it can follow, in the modes that
             have the field `guidance`.
+        guides_in_turn: whether the passes with and without the prompt are calls of their own.
         single_file: whether diffusers reads its checkpoints from one file.
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
@@ -215,6 +224,7 @@ class Family:
     max_sequence_length: int | None = None
     negative_needs_true_cfg: bool = False
     guidance_off: float = 1.0
+    guides_in_turn: bool = False
     guidance_kinds: tuple[GuidanceKind, ...] = ()
     single_file: bool = True
     refuses: tuple[str, ...] = ()
@@ -244,6 +254,11 @@ class Family:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of checkpoint that it has, the usual one first."""
         return (self.kind, *self.more_kinds)
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether guidance is an input of its denoiser, which distilled checkpoints lack; else it makes passes."""
+        return self.negative_needs_true_cfg
 
     @property
     def chunks_prompts(self) -> bool:

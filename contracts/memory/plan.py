@@ -159,8 +159,9 @@ def workload_of(
         extras: the ControlNets and adapters that the job names.
     """
     row = ALL_FAMILIES[family]
-    is_reference = row.reads_image_as_reference and job.mode is Mode.INPAINT
     known = row.references or References(0, "")
+    modes = (Mode.INPAINT, Mode.EDIT_INPAINT) if known.beside_image else (Mode.INPAINT,)
+    is_reference = row.reads_image_as_reference and job.mode in modes
     tokens = [known.tokens_of(one.width, one.height) for one in job.references]
     if is_reference:
         tokens = [known.tokens_of(job.width, job.height, as_it_is=True)]
@@ -174,7 +175,7 @@ def workload_of(
         started=job.image is not None,
         masked=job.mask_image is not None,
         controls=len(job.controls) + (job.control_image is not None),
-        reference_pixels=job.width * job.height if is_reference else job.reference_pixels,
+        reference_pixels=job.reference_pixels + job.width * job.height * is_reference,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)
 
@@ -209,7 +210,8 @@ def _prompt_bytes(job: JobParameters) -> int:
 
 def _is_guided(family: Family, scale: float | None) -> bool:
     """Whether one step denoises each image with and without the prompt at once; true CFG does it in turn."""
-    return not family.negative_needs_true_cfg and scale is not None and scale > family.guidance_off
+    in_turn = family.negative_needs_true_cfg or family.guides_in_turn
+    return not in_turn and scale is not None and scale > family.guidance_off
 
 
 def _guidance_scale(model: ModelSpec) -> float | None:

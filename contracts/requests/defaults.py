@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.catalogue.catalogue import ModelSpec
-from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
+from contracts.catalogue.families import MODE_FIELDS, Mode, References, mode_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
 from contracts.requests.guidance import with_defaults
 from contracts.requests.images.fit import Area, Fit, Size, place
 from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
 from contracts.requests.images.input_use import InputUse
-from contracts.requests.images.output_size import SizeRules, output_size
+from contracts.requests.images.output_size import SizeRules, output_size, reference_size
 from contracts.requests.images.preprocessing import output_resolution, resolve_options
 from contracts.requests.parameters import (
     ControlParameters,
@@ -101,11 +101,9 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     known = model.family_spec.references
     is_scaled = known is not None and known.scaled_pixels is not None
     # A reference does not appear in the output, so it keeps its own size where the model can read that.
-    own_sizes = {
-        path: known.scaled(*image.size) if known and is_scaled else rules.follow(image.size)
-        for path, image in images.items()
-        if path.startswith(_REFERENCE)
-    }
+    references = {path: image.size for path, image in images.items() if path.startswith(_REFERENCE)}
+    own_sizes = {path: reference_size(rules, known, size) for path, size in references.items() if known}
+    _check_aspects(known, own_sizes)
     return JobParameters(
         **{
             **fields,
@@ -216,6 +214,20 @@ def _controls(
             fields |= {"image": key, "source": image.key, "preprocess_options": options}
         controls.append(ControlParameters(**fields))
     return tuple(controls)
+
+
+def _check_aspects(known: References | None, sizes: Mapping[str, Size]) -> None:
+    """Refuse references that are too narrow for the model."""
+    most = None if known is None else known.max_aspect
+    problems = [
+        FieldProblem(
+            path, f"is too narrow: its sides may be as 1 to {most}, got {width} × {height}; crop it", most
+        )
+        for path, (width, height) in sizes.items()
+        if most is not None and max(width, height) > most * min(width, height)
+    ]
+    if problems:
+        raise InvalidRequest(problems)
 
 
 def _is_batchable(request: JobRequest) -> bool | None:

@@ -123,14 +123,15 @@ def _where_instead(mode: Mode, catalogue: Catalogue) -> str:
 def _reference_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield a problem if the model cannot read so many reference images."""
     known = model.family_spec.references
-    if (
-        not isinstance(request, ReferenceEditRequest)
-        or known is None
-        or len(request.references) <= known.max_count
-    ):
+    if not isinstance(request, ReferenceEditRequest) or known is None:
         return
-    most = f"{known.max_count} {'entry' if known.max_count == 1 else 'entries'}"
-    message = f"may have at most {most} for {model.id}, got {len(request.references)}; send fewer"
+    count, beside = known.max_count, ""
+    if request.mask_image is not None and known.max_with_mask is not None:
+        count, beside = known.max_with_mask, " beside mask_image"
+    if len(request.references) <= count:
+        return
+    most = f"{count} {'entry' if count == 1 else 'entries'}"
+    message = f"may have at most {most} for {model.id}{beside}, got {len(request.references)}; send fewer"
     yield FieldProblem("references", message, most)
 
 

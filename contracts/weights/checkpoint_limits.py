@@ -20,6 +20,8 @@ from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
 
+#: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.
+_DISTILLED_STEPS = 4
 #: Of a Z-Image ControlNet that reads an image's latents and nothing else.
 _IMAGE_CHANNELS = 16
 #: A denoiser's first layer in the original layout, with and without the prefix of a whole checkpoint, and in
@@ -135,8 +137,12 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
             limits["defaults"] = {"guidance_scale": LCM_GUIDANCE, **row.defaults}
         if tasks:
             limits["only_tasks"] = tasks
-    if _ignores_guidance(folder, keys):
+    family = row.family_spec.of_checkpoint(pipeline)
+    if family.embeds_guidance and _ignores_guidance(folder, keys):
         limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "guidance_scale"]))
+    if folder is not None and read_config(folder, "model_index.json").get("is_distilled") is True:
+        limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "guidance_scale", "negative_prompt"]))
+        limits["defaults"] = {"num_inference_steps": _DISTILLED_STEPS, **row.defaults}
     return limits
 
 

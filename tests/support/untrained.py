@@ -18,6 +18,7 @@ from tokenizers import pre_tokenizers
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import qwen_image, qwen_image_controlnet, z_image, z_image_controlnet
 from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
 from tests.support.weights import random_adapter
@@ -162,7 +163,14 @@ def chroma() -> Any:
 
 
 UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {"sd15": sd15, "pixart": pixart, "chroma": chroma, "z-image": z_image, "qwen-image": qwen_image}
+    {
+        "sd15": sd15,
+        "pixart": pixart,
+        "chroma": chroma,
+        "z-image": z_image,
+        "qwen-image": qwen_image,
+        "flux2": flux2,
+    }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"sd15": _unet_controlnet, "z-image": z_image_controlnet, "qwen-image": qwen_image_controlnet}

@@ -24,7 +24,11 @@ from worker.families import DiffusersFamily
 #: Files of which a tokenizer has at least one.
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model")
 #: Classes that may stand in for the one that a pipeline names.
-_ALIKE = {"AutoencoderKL": ("AutoencoderTiny",), "CLIPTokenizer": ("CLIPTokenizerFast",)}
+_ALIKE = {
+    "AutoencoderKL": ("AutoencoderTiny",),
+    "CLIPTokenizer": ("CLIPTokenizerFast",),
+    "AutoProcessor": ("PixtralProcessor",),
+}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
 #: Names that a message lists.

@@ -5,6 +5,9 @@ what several share has a file of its own.
 
 chroma.py          Chroma
 deterministic_vae.py a VAE for pipelines that draw from the global generator
+flux2.py           FLUX.2 dev
+flux2_klein.py     FLUX.2 klein
+flux2_parts.py     what these two share
 flux.py            FLUX.1 dev and schnell
 flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill

@@ -98,6 +98,8 @@ class LoadedModel:
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
+        base_class: Any = type(self.base)
+        self.base.__class__ = computing_on(self.device, base_class)
         # Kept, since diffusers' `components` reads a signature each time it is asked.
         self.denoiser: Any = self.base.components[self.family.denoiser]
         if plan.fp8:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 
+from worker.runtime.async_copies import rebound
+
+#: Function of diffusers (0.42) that says where a module's inputs must be, by where its weights are.
+_ASKING = "get_module_execution_device"
 #: Returns what takes a module's place in a pipeline: (module, names of the entries that are called).
 View = Callable[[Any, tuple[str, ...]], Any]
 
@@ -37,4 +42,12 @@ def computing_on(device: torch.device, pipeline_class: Any) -> Any:
     diffusers' `DiffusionPipeline._execution_device` (0.42) asks the components, which may all be in host memory at
     that moment. `test_pipelines_compute_where_the_worker_says` fails when that changes.
     """
-    return type(pipeline_class.__name__, (pipeline_class,), {"_execution_device": device})
+    members: dict[str, Any] = {"_execution_device": device}
+    for name in dir(pipeline_class):
+        member = inspect.getattr_static(pipeline_class, name)
+        function = inspect.unwrap(member) if callable(member) else member
+        if isinstance(function, types.FunctionType) and _ASKING in function.__code__.co_names:
+            own = rebound(function, **{_ASKING: lambda _module: device})
+            static = isinstance(member, staticmethod)
+            members[name] = staticmethod(own) if static else own if member is function else torch.no_grad()(own)
+    return type(pipeline_class.__name__, (pipeline_class,), members)

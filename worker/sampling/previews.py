@@ -86,7 +86,9 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     finally:
         if upcast:
             vae.to(dtype)
-    scaled: torch.Tensor = (latents - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    # FLUX.2's has neither: its pipelines take the mean and deviation of its batch norm, and give them back here.
+    shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor", 1.0)
+    scaled: torch.Tensor = (latents - shift) * scale
     return scaled
 
 

@@ -6,9 +6,10 @@ Knows sizes only; how an image then fills the output is `fit.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.family import References
 from contracts.requests.fields import MAX_SIDE, MIN_SIDE
 from contracts.requests.images.fit import Fit, Size, contained
 
@@ -54,6 +55,18 @@ class SizeRules:
         least = math.ceil(MIN_SIDE / self.multiple)
         most = min(MAX_SIDE, self.max_pixels // (least * self.multiple)) // self.multiple
         return min(max(round(side / self.multiple), least), most) * self.multiple
+
+
+def reference_size(rules: SizeRules, known: References, image: Size) -> Size:
+    """Return the width and height at which the model reads a reference, which does not appear in the output.
+
+    It is the image's own, rounded down, where the model can read that.
+    """
+    if known.scaled_pixels is not None:
+        return known.scaled(*image)
+    most = rules.max_pixels if known.max_pixels is None else min(rules.max_pixels, known.max_pixels)
+    own = rules.own if math.prod(rules.own) <= most else (math.isqrt(most), math.isqrt(most))
+    return replace(rules, max_pixels=most, own=own).follow(image)
 
 
 def output_size(

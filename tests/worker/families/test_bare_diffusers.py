@@ -81,6 +81,12 @@ def _qwen(mode: Mode, name: str, scheduler: str, call: Any = MappingProxyType({}
     return Case("qwen-image", mode, pipeline, {**SIZE, **call, **both}, {**fields, **both}, scheduler, 3)
 
 
+def _flux2(mode: Mode, **call: Any) -> Case:
+    both = {"guidance_scale": 3.0, "max_sequence_length": 96}
+    fields = {**both, **SIZE, "negative_prompt": None}
+    return Case("flux2", mode, "Flux2Pipeline", {**SIZE, **call, **both}, fields, "flow_euler", 2)
+
+
 #: Sizes and captions as they are given.
 _EXACT = {"use_resolution_binning": False, "clean_caption": False}
 
@@ -118,6 +124,8 @@ CASES = [
         Mode.CONTROLNET_INPAINT, "ControlNetInpaint", "flow_euler",
         {"control_image": CONTROL, "image": IMAGE, "mask_image": MASK}, mask_blur=0,
     ),
+    _flux2(Mode.TXT2IMG),
+    _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),
     _qwen(Mode.TXT2IMG, "", "flow_euler", both={"true_cfg_scale": 1.0, "negative_prompt": None}),
     _qwen(Mode.IMG2IMG, "Img2Img", "flow_euler", START, strength=0.8),
@@ -155,6 +163,7 @@ def test_an_image_equals_that_of_bare_diffusers(
     case: Case, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     fields: dict[str, Any] = {**TEXTS, **case.fields}
+    fields = {name: value for name, value in fields.items() if name != "negative_prompt" or case.family != "flux2"}
     controlnet = None
     if "controlnet" in case.mode:
         row = catalogue.controlnet(f"{case.family}-{'mask' if 'control_mask' in case.call else 'hint'}")
@@ -169,7 +178,8 @@ def test_an_image_equals_that_of_bare_diffusers(
     theirs = paint(
         Path(catalogue.model(model_of(catalogue, case.family)).source),
         case.pipeline,
-        {**TEXTS, "num_inference_steps": case.steps, **case.call},
+        {**{name: text for name, text in TEXTS.items() if name in fields}, "num_inference_steps": case.steps}
+        | case.call,
         scheduler=case.scheduler,
         seed=7,
         controlnet=controlnet,

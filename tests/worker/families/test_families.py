@@ -146,6 +146,7 @@ _PREFIXES = {
     "chroma": "Chroma",
     "z-image": "ZImage",
     "qwen-image": "QwenImage",
+    "flux2": "Flux2",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),
