@@ -111,6 +111,7 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shaping(config: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of a configuration that shape activations; None for those that it lacks."""
+    config = {**config.get("text_config", {}), **config}  # of a model that reads images, too
     depthless = _DEPTHS if _is_transformer(config) else ()
     return {key: config.get(key) for key in _SHAPING if key not in depthless}
 

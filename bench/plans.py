@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, ten published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, thirteen published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -31,6 +31,9 @@ MODELS = (
     "chroma1-hd",
     "z-image",
     "qwen-image",
+    "flux.2-dev",
+    "flux.2-klein-4b",
+    "flux.2-klein-9b",
 )
 
 

@@ -50,5 +50,5 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "lineart"])
     assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart"]
     assert schedulers["edm_euler"]["families"] == ["sdxl"]
-    assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma", "z-image", "qwen-image"]
+    assert schedulers["flow_euler"]["families"] == ["sd3", "flux", "chroma", "z-image", "qwen-image", "flux2"]
     assert (lineart["id"], lineart["controlnets"]) == ("lineart", ["edges", "outlines"])

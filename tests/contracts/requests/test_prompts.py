@@ -131,6 +131,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "chroma": "truncate",
         "z-image": "truncate",
         "qwen-image": "truncate",
+        "flux2": "truncate",
     }
 
 

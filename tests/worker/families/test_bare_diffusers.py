@@ -179,7 +179,7 @@ def test_an_image_equals_that_of_bare_diffusers(
         Path(catalogue.model(model_of(catalogue, case.family)).source),
         case.pipeline,
         {**{name: text for name, text in TEXTS.items() if name in fields}, "num_inference_steps": case.steps}
-        | case.call,
+        | dict(case.call),
         scheduler=case.scheduler,
         seed=7,
         controlnet=controlnet,
