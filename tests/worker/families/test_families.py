@@ -166,8 +166,9 @@ def test_every_pipeline_that_diffusers_has_for_a_mode_is_used(family: str) -> No
         for suffix in suffixes
         if hasattr(diffusers, name := _PREFIXES[family] + suffix)
     }
-    assert get_family(family).pipelines == there
-    assert set(FAMILIES[family].modes) == set(there)
+    used = {mode: name for mode, name in get_family(family).pipelines.items() if mode in _SUFFIXES}
+    assert used == there
+    assert set(FAMILIES[family].modes) & set(_SUFFIXES) == set(there)
 
 
 def test_every_row_of_the_catalogue_has_a_family_file(catalogue: Catalogue) -> None:
