@@ -1,4 +1,4 @@
-"""Rows of `families.py` for FLUX.2: dev, whose guidance is an input, and klein, which is guided by second passes."""
+"""Rows of `families.py` for FLUX.2: dev, whose guidance is an input, and klein, guided by second passes."""
 
 from __future__ import annotations
 
