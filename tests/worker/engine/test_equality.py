@@ -33,6 +33,8 @@ from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
 FAMILY_IDS = [*FAMILIES, "flux-kontext", "qwen-image-edit-plus"]
+#: Of families whose usual draw of jobs shares no call.
+_SEEDS = {"flux2": 22}
 #: Of 255, in float32 on the CPU.
 TOLERANCE_LEVELS = 1
 
@@ -102,7 +104,7 @@ def test_a_job_in_random_company_equals_itself_alone(
     family: str, flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
     catalogue, pool = flux_tools, tools_pool
-    seed = 20
+    seed = _SEEDS.get(family, 20)
     rng = random.Random(f"{family} {seed}")
     jobs = [_random_job(catalogue, family, rng) for _ in range(8)]
     cancelled, failing = jobs[0], jobs[1].model_copy(update={"image": "inputs/gone.png"})
