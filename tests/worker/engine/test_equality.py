@@ -17,6 +17,7 @@ from contracts.catalogue.schedulers import names_for
 from contracts.errors import InvalidRequest
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support import combinations
 from tests.support.jobs import (
     Pixels,
     RecordingWatch,
@@ -32,7 +33,7 @@ from worker.engine.engine import Engine
 from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
-FAMILY_IDS = [*FAMILIES, "flux-kontext", "qwen-image-edit-plus"]
+FAMILY_IDS = [*FAMILIES, "flux-kontext", *(["qwen-image-edit-plus", "flux2-klein"] if combinations.ALL else [])]
 #: Of families whose usual draw of jobs shares no call.
 _SEEDS = {"flux2": 22}
 #: Of 255, in float32 on the CPU.
