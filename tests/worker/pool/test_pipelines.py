@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import diffusers
 import pytest
 import torch
@@ -27,7 +29,7 @@ def test_a_pipeline_that_asks_where_a_module_is_hears_where_the_worker_computes(
 
     ours = getattr(computing_on(device, stock), entry)
 
-    def told(function: object) -> torch.device:
+    def told(function: Any) -> torch.device:
         asked = getattr(function, "__wrapped__", function)
         found: torch.device = asked.__globals__["get_module_execution_device"](module)
         return found
