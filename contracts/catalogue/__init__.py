@@ -14,7 +14,7 @@ cached.py       rows whose files are in the cache of a hub
 families.py     what each model family supports: modes, fields, sizes, defaults
 family.py       what such a row says; tasks and modes
 llm_families.py rows whose prompts a language model reads
-flux2_families.py  its rows of FLUX.2
+flux2_families.py  rows of FLUX.2
 sdxl_families.py  rows of Stable Diffusion XL and its refiner
 t5_families.py  rows whose prompts T5 alone reads
 preprocessors.py  preprocessors of control images, and their options
