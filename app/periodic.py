@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi.concurrency import run_in_threadpool
 from redis.exceptions import RedisError
@@ -47,8 +48,13 @@ async def _work(work: Callable[[], object]) -> object:
     try:
         return await run_in_threadpool(work)
     except (Unavailable, RedisError) as error:
-        log.warning("%s failed, and will be tried again: %s", work.__qualname__, error)
+        log.warning("%s failed, and will be tried again: %s", _name_of(work), error)
     except Exception:
         # An unexpected error must not end all later rounds.
-        log.exception("%s failed", work.__qualname__)
+        log.exception("%s failed", _name_of(work))
     return None
+
+
+def _name_of(work: Callable[[], object]) -> str:
+    called = work.func if isinstance(work, partial) else work
+    return str(getattr(called, "__qualname__", called))

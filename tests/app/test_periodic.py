@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
+import pytest
+
+from app.periodic import repeating
+from contracts.errors import Unavailable
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
@@ -83,3 +90,23 @@ def test_sweeping_continues_after_redis_closes_the_connections(settings: SharedS
         queue.connection.zadd("darkroom:expiry", {id: 1})
 
         wait_until(lambda: queue.connection.hget(f"darkroom:job:{id}", "gone") == "expired")
+
+
+def test_work_that_fails_is_named_in_the_log_and_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    """Bound arguments are part of no name, and they could be keys."""
+    rounds: list[str] = []
+
+    def fail(text: str) -> None:
+        rounds.append(text)
+        raise Unavailable("the storage does not answer") if len(rounds) == 1 else ValueError("a bug")
+
+    async def run() -> None:
+        async with repeating(partial(fail, "secret"), 0.0):
+            while len(rounds) < 3:
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert any(
+        "fail failed, and will be tried again: the storage does not answer" in text for text in caplog.messages
+    )
+    assert "secret" not in caplog.text.partition("Traceback")[0]
