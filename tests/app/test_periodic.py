@@ -98,14 +98,18 @@ def test_work_that_fails_is_named_in_the_log_and_repeated(caplog: pytest.LogCapt
 
     def fail(text: str) -> None:
         rounds.append(text)
+        if len(rounds) == 3:
+            loop.call_soon_threadsafe(enough.set)
         raise Unavailable("the storage does not answer") if len(rounds) == 1 else ValueError("a bug")
 
     async def run() -> None:
         async with repeating(partial(fail, "secret"), 0.0):
-            while len(rounds) < 3:
-                await asyncio.sleep(0)
+            await enough.wait()
 
-    asyncio.run(run())
+    enough = asyncio.Event()
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        runner.run(run())
     assert any(
         "fail failed, and will be tried again: the storage does not answer" in text for text in caplog.messages
     )
