@@ -82,9 +82,17 @@ class Engine:
 
     @property
     def blocked_seconds(self) -> float:
-        """The longest that any job has waited for others to end so that its model can be placed."""
+        """The longest that any job has waited for others to end so that its model can be placed.
+
+        Those in the background wait without keeping others from being begun.
+        """
         now = time.monotonic()
         return max((now - since for since in self._blocked.values()), default=0.0)
+
+    @property
+    def has_blocked_jobs(self) -> bool:
+        """Whether jobs, other than those in the background, wait for others to end."""
+        return bool(self._blocked)
 
     def mark_alive(self) -> None:
         """Count the thread as not idle: it waits for something that has a timeout of its own."""
@@ -159,7 +167,7 @@ class Engine:
         by_id = {job.job.id: job for job in self._jobs if not job.coroutine.dead}
         blocked = {id for id, job in by_id.items() if self.residency.must_wait(job)}
         now = time.monotonic()
-        self._blocked = {id: self._blocked.get(id, now) for id in blocked}
+        self._blocked = {id: self._blocked.get(id, now) for id in blocked if not by_id[id].job.is_background}
         can_run = [job for id, job in by_id.items() if id not in blocked]
         # A job whose prompts another thread encodes lets others go first; alone, it waits for that thread.
         can_run = [job for job in can_run if not self._is_helped(job)] or can_run

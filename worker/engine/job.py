@@ -13,6 +13,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import TaskParameters
 from worker.adapters.cache import AdapterSet
 from worker.engine.coroutine import Coroutine
+from worker.engine.policy import BACKGROUND_TIER
 from worker.pool.model import LoadedModel
 
 
@@ -21,7 +22,7 @@ class Job:
     """A job as its worker has claimed it.
 
     Attributes:
-        tier: 0 for `high`, 1 for `normal`, 2 for `low`.
+        tier: 0 for `high`, 1 for `normal`, 2 for `low`, 3 for what runs in the background.
         exact: whether its calls are made alone, so that its images have the bytes of a fresh process.
         accepted_at, deadline_at: seconds of `time.monotonic`.
     """
@@ -39,6 +40,11 @@ class Job:
     def generation(self) -> JobParameters | None:
         """What its pipeline of the pool is called with; None for a job that loads no model of the pool."""
         return self.parameters if isinstance(self.parameters, JobParameters) else None
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it leaves the device where others need its room."""
+        return self.tier >= BACKGROUND_TIER
 
 
 @dataclass(eq=False)

@@ -11,6 +11,8 @@ from worker.engine.accounts import OwnerAccounts
 from worker.engine.costs import CallCosts
 from worker.engine.turns import Turns
 
+#: Tier of trainings: below all images, for which they give way.
+BACKGROUND_TIER = 3
 #: How many times the seconds of loading or encoding a job must be saved by sharing calls with it afterwards.
 _OPENING_GAIN = 2.0
 
@@ -21,7 +23,7 @@ class Waiting:
 
     Attributes:
         job_id: of the job; each job has one call at most.
-        tier: 0 for `high`, 1 for `normal`, 2 for `low`.
+        tier: as of a `Job`.
         owner: of the job.
         remaining_seconds: predicted seconds of worker time until the job has ended, served alone.
         age_seconds: since the job was accepted.
@@ -83,8 +85,15 @@ class FifoPolicy:
         max_rows: int,  # noqa: ARG002
         buckets: Sequence[int] | None = None,  # noqa: ARG002
     ) -> list[Waiting]:
-        """The call of the job that has begun; before one has, of the oldest in the highest tier."""
-        return sorted(waiting, key=lambda call: (call.last_served == 0, call.tier, -call.age_seconds))[:1]
+        """The call of the job that has begun; before one has, of the oldest in the highest tier.
+
+        One in the background is left for any other.
+        """
+
+        def place(call: Waiting) -> tuple[bool, bool, int, float]:
+            return call.tier >= BACKGROUND_TIER, call.last_served == 0, call.tier, -call.age_seconds
+
+        return sorted(waiting, key=place)[:1]
 
     def served(self, calls: Sequence[Waiting], seconds: float) -> None:
         """Nothing to remember."""

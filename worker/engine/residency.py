@@ -83,8 +83,11 @@ class Residency:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more job can keep what it needs between its calls on the device."""
-        plans = [job.placed.plan for job in self._jobs if job.placed is not None]
+        """Whether one more job can keep what it needs between its calls on the device.
+
+        Jobs in the background do not count: they leave where it gets too narrow.
+        """
+        plans = [job.placed.plan for job in self._jobs if job.placed is not None and not job.job.is_background]
         return all(self._pool.has_room_beside(plan) for plan in plans)
 
     def turn_of(self, job: JobInFlight) -> Hashable:

@@ -73,6 +73,11 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Return latents, scaled as the denoiser has them, without drawing from any generator."""
     if "latents_mean" in vae.config and "z_dim" in vae.config:
         return _encode_frame(vae, pixels)
+    return encode_distribution(vae, pixels)[0]
+
+
+def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of the latents of an image VAE, scaled as the denoiser has them."""
     dtype = vae.dtype
     # SDXL's VAE overflows in float16; diffusers' pipelines convert it for the time that it runs, too.
     upcast = dtype == torch.float16 and vae.config.force_upcast
@@ -81,15 +86,16 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     try:
         device = next(vae.parameters()).device
         encoded = vae.encode(pixels.to(device, vae.dtype))
-        # A tiny VAE (TAESD) gives the latents themselves.
-        latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mode()
+        if "latents" in encoded:  # a tiny VAE (TAESD) gives the latents themselves
+            mean, spread = encoded.latents, torch.zeros_like(encoded.latents)
+        else:
+            mean, spread = encoded.latent_dist.mode(), encoded.latent_dist.std
+        # FLUX.2's has neither: its pipelines take the mean and deviation of its batch norm, and give them back here.
+        shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor", 1.0)
+        return (mean - shift) * scale, spread * scale
     finally:
         if upcast:
             vae.to(dtype)
-    # FLUX.2's has neither: its pipelines take the mean and deviation of its batch norm, and give them back here.
-    shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor", 1.0)
-    scaled: torch.Tensor = (latents - shift) * scale
-    return scaled
 
 
 def _encode_frame(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -219,6 +225,13 @@ class PreviewEmitter:
                 self._emit(Preview(index=index, step=step, steps=steps, width=width, height=height, url=url))
         except Exception:  # noqa: BLE001  # nothing reads what this thread raises
             _log.exception("no preview after step %d", step)
+
+
+def preview_of(image: Image.Image, index: int, step: int, steps: int) -> Preview:
+    """Return the preview that shows a finished image."""
+    width, height = size = _fit_within(image.size, MAX_SIDE)
+    url = _data_url(image.resize(size, Image.Resampling.BICUBIC))
+    return Preview(index=index, step=step, steps=steps, width=width, height=height, url=url)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -1,0 +1,39 @@
+"""What a training takes of the device beside its model: the LoRA with its optimizer, and what a step needs.
+
+An estimate, on the safe side. Knows no layers: the width of a denoiser's layers is assumed.
+"""
+
+from __future__ import annotations
+
+from contracts.memory.components import Role
+from contracts.memory.plan import Placement, Plan, gib
+from contracts.requests.training.parameters import TrainingParameters
+
+#: Bytes of each value that is trained: weight, gradient, two averages of AdamW, all in float32.
+_VALUE_BYTES = 16
+#: A LoRA has `2 * rank / width` values for each value of the layers that it changes. Widths are 320 to 3072; the
+#: values of a denoiser are mostly in its wider layers.
+_ASSUMED_WIDTH = 640
+#: What a step needs, in activations of an image: recomputed for one block at a time, with their gradients.
+_BACKWARD = 3.0
+
+
+def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> int:
+    """The LoRA, its gradients and its optimizer."""
+    values = sum(part.bytes for part in plan.components if part.role is Role.DENOISER) // value_bytes
+    return int(values * min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH) * _VALUE_BYTES)
+
+
+def activation_bytes(plan: Plan, training: TrainingParameters) -> int:
+    """What a step takes beyond the activations of one image, which the plan has."""
+    return int(plan.activation_bytes * (_BACKWARD * training.settings.batch_size - 1))
+
+
+def refusal(plan: Plan, training: TrainingParameters, value_bytes: int) -> str | None:
+    """Why a worker with this plan for one image cannot train; None: it can."""
+    is_whole = all(part.placement is Placement.DEVICE for part in plan.components if part.role is Role.DENOISER)
+    needed = plan.peak_bytes + state_bytes(plan, training, value_bytes) + activation_bytes(plan, training)
+    if is_whole and not plan.fp8 and needed <= plan.budget_bytes:
+        return None
+    where = "" if is_whole else ", and the denoiser does not fit as a whole"
+    return f"needs {gib(needed)} of {gib(plan.budget_bytes)}{where}"

@@ -1,0 +1,33 @@
+"""How a LoRA is trained, whatever its images. Knows no queue."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from contracts.requests.fields import StrictModel
+
+#: Layers that a LoRA changes: the projections of the attentions, or also the feed-forward layers.
+Targets = Literal["attention", "attention_and_feed_forward"]
+#: How the learning rate goes after its warm-up.
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class LoraSettings(StrictModel):
+    """How a LoRA is trained, whatever its images."""
+
+    model_config = ConfigDict(extra="ignore")  # fields that another release has added
+
+    rank: int = Field(description="Rank of each changed layer.")
+    alpha: float = Field(description="The LoRA's strength is `alpha` / `rank`.")
+    targets: Targets = Field("attention", description="Layers of the denoiser that are changed.")
+    steps: int = Field(description="Steps of the optimizer.")
+    batch_size: int = Field(1, description="Images that each step learns from, beside as many of the class.")
+    learning_rate: float = Field(1e-4, description="Learning rate of AdamW after the warm-up.")
+    schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
+    warmup_steps: int = Field(0, description="Steps in which the learning rate rises from 0.")
+    snr_gamma: float | None = Field(None, description="Gamma of min-SNR weighting; null: none.")
+    prior_loss_weight: float = Field(1.0, description="Weight of the loss on class images.")
+    resolution: int = Field(description="Images are read with at most the pixels of a square of this side.")
+    seed: int = Field(description="Seed of everything that is drawn.")

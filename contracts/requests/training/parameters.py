@@ -1,0 +1,165 @@
+"""The parameters of a training job, as they travel through the queue. Ids, JSON and storage keys only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from contracts.requests.fields import StrictModel
+from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.task_parameters import JobTask
+from contracts.requests.training.lora_settings import LoraSettings
+
+#: Seeds of class images follow the training's own, and those of samples are its own.
+_CLASS_SEEDS = 1
+
+#: Fields that another release has added are ignored.
+_STORED = ConfigDict(extra="ignore")
+
+
+class TrainingImage(StrictModel):
+    """One image to learn from."""
+
+    model_config = _STORED
+
+    image: str = Field(description="Storage key of the image.")
+    caption: str = Field(description="What the model is told that the image shows.")
+
+
+class TrainingParameters(StrictModel):
+    """Everything that shapes a trained LoRA.
+
+    Attributes:
+        image: how class images and samples are made, whatever their prompts.
+    """
+
+    model_config = _STORED
+
+    task: Literal[JobTask.TRAINING] = Field(description="Task of the request.")
+    model: str = Field(description="Id of the model that is trained on.")
+    name: str = Field(description="Id of the LoRA in later requests.")
+    settings: LoraSettings = Field(description="How it is trained.")
+    images: tuple[TrainingImage, ...] = Field(description="The images to learn from.")
+    class_prompt: str | None = Field(
+        None, description="What the subject is one of; null without prior preservation."
+    )
+    class_images: int = Field(0, description="Images of the class that the model makes of itself beforehand.")
+    sample_prompts: tuple[str, ...] = Field((), description="Prompts of the sample images.")
+    snapshot_every_steps: int = Field(description="Steps between two snapshots of the LoRA with samples.")
+    checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
+    image: JobParameters = Field(description="How images of the class and samples are made.")
+
+    def caption_parameters(self, caption: str) -> JobParameters:
+        """Of an image with this prompt, which encodes the caption."""
+        return self.image.model_copy(update={"prompt": caption})
+
+    def class_parameters(self, number: int) -> JobParameters:
+        """Of one image of the class."""
+        seed = self.settings.seed + _CLASS_SEEDS + number
+        return self.image.model_copy(update={"prompt": self.class_prompt, "seed": seed})
+
+    def sample_parameters(self, index: int, lora: LoraParameters) -> JobParameters:
+        """Of a sample image with a LoRA; the seed is the same at each snapshot."""
+        return self.image.model_copy(update={"prompt": self.sample_prompts[index], "loras": (lora,)})
+
+    def fingerprint(self, model_sha256: str) -> str:
+        """A hash that is equal only for trainings of which one's checkpoints continue the other."""
+        learned = self.model_dump(mode="json", include={"settings", "class_prompt", "class_images"})
+        # Of each image its content, which is in its key: the same one may be stored again under another.
+        learned["images"] = [(one.image.split(".")[0], one.caption) for one in self.images]
+        text = json.dumps([model_sha256, learned], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def facts(self, model_sha256: str, step: int) -> dict[str, str]:
+        """What the file says of its training: no caption and no prompt."""
+        settings = self.settings.model_dump(mode="json")
+        facts = {
+            "base_model": self.model,
+            "base_model_sha256": model_sha256,
+            "steps_done": step,
+            "images": len(self.images),
+            "class_images": self.class_images,
+            **settings,
+        }
+        return {"darkroom_training": json.dumps(facts, sort_keys=True)}
+
+    # -- as in `TaskParameters` -----------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        """The training's."""
+        return self.settings.seed
+
+    @property
+    def seeds(self) -> Sequence[int | None]:
+        """Of the last sample images."""
+        return [self.image.seed] * len(self.sample_prompts)
+
+    @property
+    def num_images(self) -> int:
+        """Sample images of the finished LoRA."""
+        return len(self.sample_prompts)
+
+    @property
+    def batchable(self) -> bool | None:
+        """Its class images and samples are made alone, so that they are the same each time."""
+        return False
+
+    @property
+    def expected_steps(self) -> int:
+        """Of the optimizer."""
+        return self.settings.steps
+
+    @property
+    def needs(self) -> list[str]:
+        """The model."""
+        return [self.model]
+
+    @property
+    def inputs(self) -> list[str]:
+        """The images to learn from."""
+        return list(dict.fromkeys(one.image for one in self.images))
+
+    @property
+    def max_result_bytes(self) -> int:
+        """Class images and samples; LoRAs are counted when they are registered."""
+        return self.image.pixels * 3 * (self.num_images + self.class_images) + (self.num_images + 1) * 2**16
+
+    @property
+    def record_version(self) -> int:
+        """Earlier releases know no trainings."""
+        return 3
+
+    @property
+    def step_kind(self) -> tuple[object, ...]:
+        """As in `TaskParameters`."""
+        return ("train", self.model, self.settings.resolution, self.settings.batch_size, self.class_images > 0)
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """As in `TaskParameters`; under names of its own, since a step of training takes longer than one of images."""
+        settings = self.settings
+        rows = settings.batch_size * (1 + (self.class_images > 0))
+        return {
+            "pace": f"training {self.model} {settings.resolution} {rows}",
+            "model": f"training {self.model}",
+            "image_steps": settings.steps * rows,
+            "megapixel_steps": settings.steps * rows * settings.resolution**2 / 1e6,
+            "images": 1,
+            "joins": "",
+        }
+
+    def for_log(self) -> dict[str, str | int]:
+        """As in `TaskParameters`."""
+        settings = self.settings
+        return {
+            "model": self.model,
+            "task": self.task.value,
+            "images": len(self.images),
+            "steps": settings.steps,
+            "rank": settings.rank,
+        }

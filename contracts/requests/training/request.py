@@ -1,0 +1,129 @@
+"""The request that trains a LoRA: types, ranges and defaults. What a model allows is checked elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from contracts.requests.fields import MAX_DRAWN_SEED, Prompt, StrictModel
+from contracts.requests.images.image_fields import SourceRef
+from contracts.requests.schema import DeliveryFields
+from contracts.requests.task_parameters import JobTask
+from contracts.requests.training.lora_settings import Schedule, Targets
+
+#: Families whose models can be trained on here.
+TRAINABLE_FAMILIES = ("sd15", "sdxl", "sd3", "flux")
+MAX_IMAGES = 200
+MAX_CLASS_IMAGES = 200
+MAX_STEPS = 20_000
+MAX_SAMPLE_PROMPTS = 4
+#: Snapshots of one training: each is a LoRA of the owner's.
+MAX_SNAPSHOTS = 20
+_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,47}$"
+
+
+class TrainingExample(StrictModel):
+    """One image to learn from."""
+
+    image: SourceRef
+    caption: Prompt | None = Field(
+        None, description="What the image shows, for the model. Default: `instance_prompt`."
+    )
+
+
+Caption = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class TrainingRequest(DeliveryFields):
+    """A LoRA, trained on images of a subject or of a style."""
+
+    task: Literal[JobTask.TRAINING] = Field(JobTask.TRAINING, description="Selects this kind of request.")
+    model: str | None = Field(
+        None,
+        description="Id from `/v1/models` of the model to train on. Default: the first of the list, if it is of a "
+        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES)}.",
+    )
+    name: str = Field(
+        pattern=_NAME_PATTERN,
+        description="Id that requests use the LoRA by; snapshots are called the same with `-stepN` behind it. "
+        "1–48 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit.",
+    )
+    images: tuple[TrainingExample, ...] = Field(
+        (),
+        max_length=MAX_IMAGES,
+        description="Images to learn from, with captions. Leave it out where a zip file is sent.",
+    )
+    instance_prompt: Prompt | None = Field(
+        None,
+        description="Caption of each image that has none of its own, such as `a photo of sks dog`: a rare word "
+        "and what the subject is one of.",
+    )
+    class_prompt: Prompt | None = Field(
+        None,
+        description="What the subject is one of, such as `a photo of a dog`, for prior preservation: before it "
+        "learns, the model makes `class_images` images of it, which it must not forget. Default: none.",
+    )
+    class_images: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CLASS_IMAGES,
+        description="Number of class images. Default: 50 with `class_prompt`, else 0.",
+    )
+    prior_loss_weight: float = Field(1.0, gt=0, le=10, description="Weight of the class images in the loss.")
+    rank: int = Field(
+        16, ge=1, le=128, description="Rank of the LoRA: how much it can learn, and how large it is."
+    )
+    alpha: float | None = Field(
+        None, gt=0, le=1024, description="The LoRA's strength is `alpha` / `rank`. Default: `rank`."
+    )
+    targets: Targets = Field("attention", description="Layers that the LoRA changes.")
+    steps: int = Field(500, ge=1, le=MAX_STEPS, description="Steps of the optimizer (AdamW).")
+    batch_size: int = Field(
+        1, ge=1, le=16, description="Images that each step learns from; with `class_prompt` as many of the class."
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Learning rate after the warm-up.")
+    schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
+    warmup_steps: int = Field(
+        0, ge=0, le=MAX_STEPS, description="Steps in which the learning rate rises from 0; less than `steps`."
+    )
+    snr_gamma: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Gamma of min-SNR weighting, usually 5, for models that predict noise or velocity. "
+        "Default: none.",
+    )
+    resolution: int | None = Field(
+        None,
+        ge=64,
+        le=2048,
+        description="Images are read with about the pixels of a square of this side, in their own aspect up to "
+        "2:1. Default: the model's.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_DRAWN_SEED - MAX_CLASS_IMAGES,
+        description="Seed of everything that is drawn: the same seed, images and settings give the same LoRA on "
+        "the same kind of worker. Default: drawn, and part of the receipt.",
+    )
+    sample_prompts: tuple[Caption, ...] = Field(
+        (),
+        max_length=MAX_SAMPLE_PROMPTS,
+        description="Prompts of images that show what has been learnt, at each snapshot and at the end, when they "
+        "become the job's images. Default: none.",
+    )
+    snapshot_every_steps: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description=f"Steps between two snapshots, each a LoRA of its own; at most {MAX_SNAPSHOTS}. "
+        "Default: none but the finished LoRA.",
+    )
+    checkpoint_every_steps: int = Field(
+        50,
+        ge=1,
+        le=MAX_STEPS,
+        description="Steps between two checkpoints: at most so many are lost with a worker that dies.",
+    )

@@ -1,0 +1,42 @@
+"""What each family learns, on its own small checkpoint: a step that the denoiser takes, and learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from contracts.requests.training.lora_settings import LoraSettings
+from worker.families import get_family
+from worker.pool.pool import Pool
+from worker.training.examples import Example, Examples
+from worker.training.objectives import OBJECTIVES
+from worker.training.run import TrainingRun
+
+
+def example(model: Any, family: str) -> Example:
+    config = model.denoiser.config
+    channels = model.base.vae.config.latent_channels
+    mean = torch.zeros(1, channels, 8, 8)
+    wide = {"sdxl": "cross_attention_dim", "sd3": "joint_attention_dim", "flux": "joint_attention_dim"}[family]
+    pooled = 32 if family == "sdxl" else config.pooled_projection_dim
+    if family == "sdxl":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    embeddings: Mapping[str, torch.Tensor] = {
+        "prompt_embeds": torch.ones(1, 5, getattr(config, wide)),
+        "pooled_prompt_embeds": torch.ones(1, pooled),
+    }
+    return Example(mean, torch.ones_like(mean), embeddings, (64, 64), (64, 64), (0, 0))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_a_step_learns(pool: Pool, family: str) -> None:
+    model = pool.model(f"shapes-{family}")
+    settings = LoraSettings(rank=2, alpha=2, steps=2, learning_rate=1e-3, resolution=64, seed=1)
+    objective = OBJECTIVES[family](model.base.scheduler.config, None)
+    run = TrainingRun(model.denoiser, objective, Examples([example(model, family)]), settings)
+    before = run.result(get_family(family).denoiser, {})
+    assert run.learn() > 0
+    assert run.result(get_family(family).denoiser, {}) != before

@@ -1,0 +1,349 @@
+"""A training as a job: prepares its examples, makes one step after another, and gives the device back in between.
+
+Each step is a turn of the engine, in a tier below all images. Where images need room that the training takes, it
+writes a checkpoint and goes back to the queue. Knows no claims: the caller watches the job.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.jobs.events import Preview
+from contracts.jobs.receipt import Receipt, TrainedLora, TrainingReceipt
+from contracts.jobs.records import JobError, Measured
+from contracts.memory.components import Role
+from contracts.memory.plan import Placement
+from contracts.memory.training import activation_bytes
+from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.training.parameters import TrainingParameters
+from contracts.storage import Storage
+from worker.adapters.cache import AdapterSet
+from worker.checkpoints.places import NotPrepared
+from worker.engine.engine import Engine
+from worker.engine.job import JobInFlight, Placed
+from worker.families import GenerationInputs
+from worker.generation.alone import Unwatched
+from worker.generation.generate import JobGeneration
+from worker.generation.inputs import decode_image_prompt
+from worker.generation.outputs import JobResult
+from worker.generation.receipts import library_versions
+from worker.generation.step_listener import StageTimer
+from worker.pool.model import LoadedModel
+from worker.pool.pool import Pool
+from worker.runtime.device import describe_device, free_memory
+from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
+from worker.sampling.previews import encode_distribution, preview_of
+from worker.training.checkpoints import Checkpoints
+from worker.training.examples import Embeddings, Example, Examples, make_examples, read_pixels
+from worker.training.objectives import OBJECTIVES
+from worker.training.run import CheckpointUnusable, TrainingRun
+
+_log = logging.getLogger(__name__)
+
+#: Losses of so many of the last steps are on the receipt: one alone says little.
+_LOSS_STEPS = 20
+
+
+class GivesWay(BaseException):
+    """The training goes back to the queue, since images need its room; its checkpoint is written."""
+
+
+class TrainingWatch(Protocol):
+    """Observer of a training."""
+
+    @property
+    def verdict(self) -> object | None:
+        """Why the job does not go on; None where it may go on elsewhere."""
+
+    def train_step(self, step: int, steps: int, loss: float | None) -> None:
+        """Called after each step, counted from 1, and where a training goes on from a checkpoint, without a loss."""
+
+    def preview(self, preview: Preview) -> None:
+        """Called for each sample image."""
+
+
+#: Registers a LoRA under a name for the job's owner: (name, file) -> what an image job names it by.
+Register = Callable[[str, bytes], LoraParameters]
+
+
+class LoraTraining:
+    """The training of one job's LoRA, for the engine's coroutine of this job: nothing happens before `run`."""
+
+    def __init__(
+        self,
+        flight: JobInFlight,
+        training: TrainingParameters,
+        engine: Engine,
+        pool: Pool,
+        storage: Storage,
+        watch: TrainingWatch,
+        register: Register,
+        worker_name: str = "",
+        on_stage: Callable[[str, float], object] | None = None,
+    ) -> None:
+        """`on_stage`: told each stage and its seconds at its end."""
+        self._flight, self._training, self._engine, self._pool = flight, training, engine, pool
+        self._storage, self._watch, self._register = storage, watch, register
+        self._worker_name = worker_name
+        self._timer = StageTimer(pool.device, on_stage)
+        self._checkpoints = Checkpoints(storage, flight.job.id)
+        self._losses: list[float] = []
+        self._trained: list[TrainedLora] = []
+
+    def run(self) -> JobResult:
+        """Train, from the last checkpoint on if there is one.
+
+        Returns:
+            A `generated` result with the last sample images, `failed`, or `released`.
+
+        Raises:
+            DeviceFailed: the device no longer works in this process.
+            Unavailable: the storage does not answer while an input is read.
+            NotPrepared: files that the job needs must be downloaded first.
+            BaseException: what is thrown into the coroutine.
+        """
+        try:
+            return self._train()
+        except GivesWay:
+            return JobResult("released")
+        except Exception as error:
+            if isinstance(error, Unavailable | NotPrepared):
+                raise
+            _log.exception("training %s failed", self._flight.job.id)
+            raise_if_device_failed(error, self._pool.device)
+            failure = _error_for_client(error)
+        finally:
+            self._checkpoints.close()
+        free_memory()
+        return JobResult("failed", error=failure)
+
+    def _train(self) -> JobResult:
+        flight, training = self._flight, self._training
+        flight.steps = training.settings.steps
+        prior = [self._class_image(number) for number in range(training.class_images)]
+        self._timer.end_stage("class_images")
+        model = self._place()
+        self._timer.end_stage("load")
+        run = self._prepare(model, prior)
+        self._timer.end_stage("encode_inputs")
+        images: list[Image.Image] = []
+        with self._saved_when_interrupted(run):
+            self._restore(run)
+            while not run.is_done:
+                self._take_step(run)
+                if run.is_done or run.step % training.snapshot_every_steps == 0:
+                    images = self._snapshot(run, model)
+                elif run.step % training.checkpoint_every_steps == 0:
+                    self._write_checkpoint(run)
+            if not images:  # it was interrupted after its last step
+                images = self._snapshot(run, model)
+        self._timer.end_stage("train")
+        return JobResult("generated", images=images, receipt=self._receipt(model), measured=_measured(flight))
+
+    # -- before the first step ------------------------------------------------------------------------
+
+    def _class_image(self, number: int) -> Image.Image:
+        """The image of the class with this number: made by the model as it is, once for all attempts."""
+        key = f"images/{self._flight.job.id}/class/{number}.png"
+        try:
+            return decode_image_prompt(self._storage.read(key))
+        except NotFound:
+            pass
+        self._give_way_if_needed()
+        image = self._generate(self._training.class_parameters(number))
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        self._storage.write(key, file.getvalue())
+        return image
+
+    def _place(self) -> LoadedModel:
+        """Load the model, with room on the device for a step."""
+        flight = self._flight
+        flight.coroutine.take_turn("load")
+        model = self._engine.residency.place(flight)
+        placed = flight.placed
+        if placed is None or any(
+            part.role is Role.DENOISER and part.placement is not Placement.DEVICE
+            for part in placed.plan.components
+        ):
+            raise JobFailed(
+                FailureCode.OUT_OF_MEMORY,
+                "the worker's memory has no room for the whole denoiser, which training needs; "
+                "use a smaller model, or a worker with more memory",
+            )
+        step_bytes = activation_bytes(placed.plan, self._training)
+        # The engine makes room for this plan before each step, and counts it as the same set-up of the device.
+        plan = placed.plan.model_copy(update={"peak_bytes": placed.plan.peak_bytes + step_bytes})
+        flight.placed = Placed(placed.model, plan)
+        return model
+
+    def _prepare(self, model: LoadedModel, prior: list[Image.Image]) -> TrainingRun:
+        training, flight = self._training, self._flight
+        flight.coroutine.take_turn("encode_prompt")
+        subject = [(self._read(one.image), one.caption) for one in training.images]
+        keeps = [(image, training.class_prompt or "") for image in prior]
+        examples = Examples(self._encode(model, subject), self._encode(model, keeps))
+        self._engine.residency.end_stage()
+        objective = OBJECTIVES[model.spec.family](model.base.scheduler.config, training.settings.snr_gamma)
+        model.adapters.rest()
+        with torch.inference_mode(mode=False), torch.no_grad():
+            run = TrainingRun(
+                model.denoiser,
+                objective,
+                examples,
+                training.settings,
+                training.fingerprint(model.weights.sha256),
+            )
+        self._engine.residency.keep(flight, run.state_bytes)
+        return run
+
+    def _read(self, key: str) -> Image.Image:
+        try:
+            return decode_image_prompt(self._storage.read(key))
+        except NotFound as error:
+            message = "an image to learn from is no longer stored; send the training again"
+            raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+
+    def _encode(self, model: LoadedModel, images: list[tuple[Image.Image, str]]) -> list[Example]:
+        encoder = model.encoder(AdapterSet(), self._flight.job.owner)
+
+        def encode_text(caption: str) -> Embeddings:
+            found = encoder.encode(GenerationInputs(self._training.caption_parameters(caption)))
+            return {name: value for name, value in found.items() if not name.startswith("negative_")}
+
+        resolution = self._training.settings.resolution
+        pixels = ((read_pixels(image, resolution), caption) for image, caption in images)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return make_examples(pixels, partial(encode_distribution, model.base.vae), encode_text)
+
+    def _restore(self, run: TrainingRun) -> None:
+        data = self._checkpoints.read()
+        if data is None:
+            return
+        try:
+            notes = TrainingReceipt.model_validate_json(run.restore(data))
+        except CheckpointUnusable as error:
+            _log.warning("training %s begins again: %s", self._flight.job.id, error)
+            return
+        self._trained, self._losses = list(notes.loras), list(notes.losses)
+        self._flight.steps_done = run.step
+        self._watch.train_step(run.step, self._training.settings.steps, None)
+
+    # -- steps ----------------------------------------------------------------------------------------
+
+    def _take_step(self, run: TrainingRun) -> None:
+        flight = self._flight
+        self._give_way_if_needed()
+        flight.coroutine.take_turn("train")
+        if flight.placed is not None:
+            flight.placed.model.adapters.rest()
+        try:
+            loss = run.learn()
+        except Exception as error:
+            if is_out_of_memory(error) and len(self._engine.jobs) > 1:
+                _log.warning("training %s goes back to the queue: no memory beside other jobs", flight.job.id)
+                raise GivesWay from None
+            raise
+        self._losses = [*self._losses, loss][-_LOSS_STEPS:]
+        flight.steps_done = run.step
+        flight.usage.calls += 1
+        self._watch.train_step(run.step, self._training.settings.steps, loss)
+
+    def _give_way_if_needed(self) -> None:
+        """Go back to the queue where images wait for room that the training takes."""
+        if self._engine.has_blocked_jobs:
+            _log.info("training %s goes back to the queue: images need its room", self._flight.job.id)
+            raise GivesWay
+
+    @contextmanager
+    def _saved_when_interrupted(self, run: TrainingRun) -> Iterator[None]:
+        """Write a checkpoint where the training goes on elsewhere."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if self._watch.verdict is None:  # it was neither cancelled nor lost
+                self._write_checkpoint(run)
+            raise
+
+    def _write_checkpoint(self, run: TrainingRun) -> None:
+        notes = TrainingReceipt(loras=self._trained, losses=self._losses)
+        self._checkpoints.write(run.checkpoint(notes.model_dump_json()))
+
+    def _snapshot(self, run: TrainingRun, model: LoadedModel) -> list[Image.Image]:
+        """Register the LoRA as it is now, and show what it makes."""
+        training = self._training
+        name = training.name if run.is_done else f"{training.name}-step{run.step}"
+        lora = self._register(
+            name, run.result(model.family.denoiser, training.facts(model.weights.sha256, run.step))
+        )
+        trained = TrainedLora(id=lora.name, sha256=lora.sha256 or "", step=run.step)
+        self._trained = [*(one for one in self._trained if one.step != run.step), trained]
+        self._write_checkpoint(run)
+        images = []
+        for index, _ in enumerate(training.sample_prompts):
+            images.append(self._generate(training.sample_parameters(index, lora)))
+            self._watch.preview(preview_of(images[-1], index, run.step, training.settings.steps))
+        if not run.is_done:
+            self._place()
+        return images
+
+    def _generate(self, parameters: JobParameters) -> Image.Image:
+        """Make an image as any job would, in this job's coroutine and tier."""
+        flight = self._flight
+        job, steps, done, kept = flight.job, flight.steps, flight.steps_done, flight.kept_bytes
+        flight.job = replace(job, parameters=parameters)
+        try:
+            result = JobGeneration(flight, self._engine, self._pool, self._storage, Unwatched()).run()
+        finally:
+            flight.job, flight.steps, flight.steps_done, flight.adapters = job, steps, done, AdapterSet()
+            self._engine.residency.keep(flight, kept)
+        if result.error is not None:
+            raise JobFailed(result.error.code, f"an image could not be made: {result.error.message}")
+        return result.images[0]
+
+    # -- after the last step --------------------------------------------------------------------------
+
+    def _receipt(self, model: LoadedModel) -> Receipt:
+        training = self._training
+        return Receipt(
+            parameters=training,
+            seeds=training.seeds,
+            model=model.weights,
+            placement=model.locations(),
+            device=describe_device(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            versions=dict(library_versions()),
+            timings={"queue": round(self._flight.job.queue_seconds, 4), **self._timer.seconds},
+            worker=self._worker_name,
+            training=TrainingReceipt(loras=self._trained, losses=self._losses),
+        )
+
+
+def _measured(flight: JobInFlight) -> Measured:
+    return Measured(flight.coroutine.used_seconds, flight.usage.load_seconds)
+
+
+def _error_for_client(error: Exception) -> JobError:
+    if isinstance(error, JobFailed):
+        return JobError.of(error.code, error.message)
+    if is_out_of_memory(error):
+        message = (
+            "the worker's memory is too small for this training; try a smaller resolution, batch_size or rank"
+        )
+        return JobError.of(FailureCode.OUT_OF_MEMORY, message)
+    if isinstance(error, FloatingPointError):
+        return JobError.of(FailureCode.INTERNAL, str(error))
+    message = f"the worker failed unexpectedly ({type(error).__name__}); its log has the details"
+    return JobError.of(FailureCode.INTERNAL, message)
