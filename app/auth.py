@@ -21,7 +21,7 @@ from contracts.auth.api_keys import ApiKeyStore, DailyFigure, Key, Scope
 from contracts.auth.key_requirement import KeyRequirement
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.queue.limits import Quota
-from contracts.requests.schema import DeliveryFields, Priority
+from contracts.requests.schema import CHOSEN_PRIORITIES, DeliveryFields, Priority
 
 #: A new first key or a revocation takes effect within this time.
 _CACHE_SECONDS = 1.0
@@ -82,7 +82,7 @@ class Principal:
             return request.priority
         if "priority" in request.model_fields_set:
             message = f"this API key allows priorities up to {self.highest_priority}, got {request.priority}"
-            raise InvalidRequest([FieldProblem("priority", message, [priority.value for priority in allowed])])
+            raise InvalidRequest([FieldProblem("priority", message, [one.value for one in allowed if one in CHOSEN_PRIORITIES])])
         return self.highest_priority
 
     def require(self, scope: Scope) -> None:

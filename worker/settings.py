@@ -84,6 +84,11 @@ class WorkerSettings(Settings):
         description="maximum jobs of one priority and those above it that this worker has begun and not ended; "
         "others wait in the queue, where another worker may take them",
     )
+    training: Literal["also", "never", "only"] = Field(
+        "also",
+        description="whether this worker trains LoRAs. also: one at a time, while no images are asked for, and a "
+        "small share of the time otherwise; never: others do; only: it makes no images but those of trainings",
+    )
     scheduling: Literal["steps", "fifo"] = Field(
         "steps",
         description="steps: jobs share the denoiser step by step, and urgent and short ones go first; "

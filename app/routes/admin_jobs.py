@@ -17,7 +17,7 @@ from contracts.errors import NotFound
 from contracts.job_view import JobView, Links, ListedJob, ListView, view_job
 from contracts.jobs.records import JobRecord
 from contracts.queue import listing
-from contracts.requests.schema import Priority
+from contracts.requests.schema import ChosenPriority, Priority
 from contracts.safety.checks import flagged_key
 
 router = APIRouter(
@@ -131,7 +131,7 @@ def requeue_job(id: _JobId, services: ServicesDep, principal: PrincipalDep, link
 @router.post("/jobs/{id}/priority", responses=problems(409, 410, 422))
 def change_priority(
     id: _JobId,
-    priority: Annotated[Priority, Query(description="The new priority.")],
+    priority: Annotated[ChosenPriority, Query(description="The new priority.")],
     services: ServicesDep,
     principal: PrincipalDep,
     links: LinksDep,

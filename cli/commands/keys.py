@@ -12,7 +12,7 @@ from typing import get_args
 
 from cli.redis_access import add_data_argument, open_redis
 from contracts.auth.api_keys import ApiKeyStore, DailyFigure, Key, Scope
-from contracts.requests.schema import Priority
+from contracts.requests.schema import CHOSEN_PRIORITIES, Priority
 from contracts.settings import KeySettings
 
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument(
         "--highest-priority",
-        choices=[tier.value for tier in Priority],
+        choices=[tier.value for tier in CHOSEN_PRIORITIES],
         default=Priority.NORMAL.value,
         help="highest priority that its jobs may ask for (default: %(default)s)",
     )

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.forecast.costs import JobCost, Measurements, read_object
 
 #: Names of the tiers, the highest first, as the queue's scripts spell them.
-TIERS = ("high", "normal", "low")
+TIERS = ("high", "normal", "low", "training")
 #: States of workers that claim jobs.
 _CLAIMING = frozenset({"starting", "idle", "busy"})
 #: What a worker is taken to have where an older release reports nothing of it.

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contracts.jobs.records import JobRecord
-from contracts.requests.schema import Priority
+from contracts.requests.schema import CHOSEN_PRIORITIES
 
-#: Room for one job of each tier.
-ROOM_FOR_ONE: Mapping[str, int] = dict.fromkeys(map(str, Priority), 1)
+#: Room for one job of each tier but that of trainings, which not every worker takes.
+ROOM_FOR_ONE: Mapping[str, int] = dict.fromkeys(map(str, CHOSEN_PRIORITIES), 1)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ fields that shape the image are in `fields.py`.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -30,11 +30,17 @@ _MAX_METADATA_BYTES = 2048
 
 
 class Priority(StrEnum):
-    """Priority of a job; jobs of a higher one are always served first."""
+    """Priority of a job; jobs of a higher one are always served first. That of trainings is nobody's choice."""
 
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+    TRAINING = "training"
+
+
+#: Priorities that clients and operators choose, the highest first.
+ChosenPriority = Literal[Priority.HIGH, Priority.NORMAL, Priority.LOW]
+CHOSEN_PRIORITIES: tuple[Priority, ...] = get_args(ChosenPriority)
 
 
 class WebhookEvent(StrEnum):
@@ -71,7 +77,7 @@ class DeliveryFields(StrictModel):
         description="How finished images are returned; `b64_json` adds the files in base64 to the job, beside "
         "their URLs.",
     )
-    priority: Priority = Field(
+    priority: ChosenPriority = Field(
         Priority.NORMAL, description="Priority among waiting jobs; an API key may have a highest one."
     )
     deadline_seconds: int | None = Field(

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 from contracts.leases.criteria import ClaimCriteria
 
 #: Tiers of priority, the highest first.
-TIERS = ("high", "normal", "low")
+TIERS = ("high", "normal", "low", "training")
+_TRAINING = TIERS.index("training")
+#: Whether a worker trains: `also` beside images, `never`, or `only`.
+Training = Literal["also", "never", "only"]
 
 
 class ClaimPolicy:
@@ -23,9 +27,10 @@ class ClaimPolicy:
         max_jobs: in flight of one tier and those above it: a high job finds room beside many low ones.
     """
 
-    def __init__(self, minimum_seconds: float, max_jobs: int) -> None:
+    def __init__(self, minimum_seconds: float, max_jobs: int, training: Training = "also") -> None:
         self.minimum_seconds = minimum_seconds
         self.max_jobs = max_jobs
+        self._training = training
         self._model: str | None = None
         self._since = 0.0
 
@@ -40,10 +45,18 @@ class ClaimPolicy:
         return self._model is None or time.monotonic() - self._since >= self.minimum_seconds
 
     def room(self, tiers: Sequence[int]) -> dict[str, int]:
-        """Tier -> how many more of its jobs may be claimed beside those of these tiers (0: high)."""
-        return {
-            name: max(0, self.max_jobs - sum(other <= tier for other in tiers)) for tier, name in enumerate(TIERS)
+        """Tier -> how many more of its jobs may be claimed beside those of these tiers (0: high).
+
+        One training at a time: a second one would take memory, and make neither faster.
+        """
+        room = {
+            name: 0
+            if self._training == "only"
+            else max(0, self.max_jobs - sum(other <= tier for other in tiers))
+            for tier, name in enumerate(TIERS[:_TRAINING])
         }
+        may_train = self._training != "never" and _TRAINING not in tiers
+        return {**room, TIERS[_TRAINING]: int(may_train)}
 
     def criteria(
         self,

@@ -70,7 +70,7 @@ class Consumer:
         self._completer = self._build_completer()
         self._heartbeat = self._build_heartbeat()
 
-        self._policy = ClaimPolicy(settings.residency_seconds, settings.jobs_in_flight)
+        self._policy = ClaimPolicy(settings.residency_seconds, settings.jobs_in_flight, settings.training)
         self._claimer = self._build_claimer()
         self._lookahead = Lookahead(pool, self._claimer.peek, self._claimer.prepare)
 

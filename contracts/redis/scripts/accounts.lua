@@ -5,7 +5,7 @@
 -- a tier starts at least at its floor, the smallest account of an active owner at the last claim: time without jobs earns
 -- nothing. A larger account stays until the others have caught up: an owner cannot lose it by pausing.
 
-local TIERS = { 'high', 'normal', 'low' }
+local TIERS = { 'high', 'normal', 'low', 'training' }
 -- The share of the seconds that a tier gets while a higher one always has jobs; claims write what the settings say.
 local DEFAULT_LOWER_TIER_SHARE = 0.1
 -- The same for the age from which a job may have its model loaded though others wait whose models are warm.

@@ -1,6 +1,6 @@
 -- Requeues jobs whose leases have expired, and fails queued jobs whose deadline has passed. Returns the number of
 -- requeued jobs and the ids of those that ended instead: cancelled, past the deadline, or without another attempt.
--- A requeued job runs alone from then on: it may be what killed its worker.
+-- A requeued job runs alone from then on, unless it is a training: it may be what killed its worker.
 -- Without `leases`, leases are left alone: their holders may not have had a chance to extend them.
 write_even_if_full()
 local time, requeued, ended = now(), 0, {}
@@ -23,7 +23,8 @@ for _, id in ipairs(expired) do
         arguments.ttl_seconds)
       ended[#ended + 1] = id
     else
-      redis.call('HSET', job_key(id), 'solo', '1')
+      -- A training, which takes hours, would keep all others from its worker.
+      if redis.call('HGET', job_key(id), 'priority') ~= 'training' then redis.call('HSET', job_key(id), 'solo', '1') end
       requeue(id, queue)
       emit(id, 'queued', { reason = 'worker lost', attempts = attempts })
       requeued = requeued + 1

@@ -10,7 +10,7 @@ local queue = queue_of(id)
 release_lease(id, queue, arguments.execution, arguments.used_seconds)
 if end_interrupted(id, queue, 'before the job could run', arguments.ttl_seconds) then return 1 end
 if arguments.max_device_failures > 0 then
-  redis.call('HSET', key, 'solo', '1')
+  if redis.call('HGET', key, 'priority') ~= 'training' then redis.call('HSET', key, 'solo', '1') end
   if redis.call('HINCRBY', key, 'device_failures', 1) >= arguments.max_device_failures then
     finish(id, queue, 'failed',
       failure('worker_lost', 'the GPU of every worker that took this job failed while running it', true),

@@ -1,7 +1,7 @@
 -- Returns the number of jobs by state, model and task; the tier, model, length and age in seconds of each queue; and
 -- the number of webhook messages that are waiting, being delivered, or to be retried.
 local time, queues = now(), {}
-for _, tier in ipairs({ 'high', 'normal', 'low' }) do
+for _, tier in ipairs(TIERS) do
   for _, queue in ipairs(redis.call('SMEMBERS', KEY.waiting .. tier)) do
     local first = redis.call('LINDEX', KEY.rq_queue .. queue, 0)
     local job = first and redis.call('HMGET', job_key(first), 'model', 'created_at')
