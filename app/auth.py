@@ -82,7 +82,9 @@ class Principal:
             return request.priority
         if "priority" in request.model_fields_set:
             message = f"this API key allows priorities up to {self.highest_priority}, got {request.priority}"
-            raise InvalidRequest([FieldProblem("priority", message, [one.value for one in allowed if one in CHOSEN_PRIORITIES])])
+            raise InvalidRequest(
+                [FieldProblem("priority", message, [one.value for one in allowed if one in CHOSEN_PRIORITIES])]
+            )
         return self.highest_priority
 
     def require(self, scope: Scope) -> None:

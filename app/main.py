@@ -55,6 +55,7 @@ from app.routes import (
     replicate_models,
     tasks,
     textual_inversions,
+    trainings,
     uploads,
     usage,
     webhook_secrets,
@@ -132,7 +133,7 @@ def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
     for module in (health, metrics, provenance):
         router.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
-    native = (*making, jobs, uploads, loras, textual_inversions, ip_adapters, models, catalogue)
+    native = (*making, trainings, jobs, uploads, loras, textual_inversions, ip_adapters, models, catalogue)
     operations = (workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)

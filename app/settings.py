@@ -152,6 +152,12 @@ class ApiSettings(Settings):
     lora_timeout_seconds: float = Field(
         600.0, gt=0, description="timeout of receiving a LoRA or a file of requests (/v1/files); then 408"
     )
+    max_training_bytes: int = Field(
+        256 * _MIB, ge=1024, description="maximum size of a zip file of images to train on; more gets 413"
+    )
+    max_training_seconds: float = Field(
+        86_400.0, gt=0, description="maximum worker time of a training; then it fails with duration_exceeded"
+    )
     max_jsonl_bytes: int = Field(
         200 * _MIB, ge=1024, description="maximum size of a file of requests (/v1/files); more gets 413"
     )

@@ -192,7 +192,8 @@ class Links:
     def of(self, record: JobRecord) -> dict[str, str]:
         """The links of a job in its present state."""
         links = {"self": self.job(record.id), "events": self.events(record.id)}
-        links["rerun"] = f"{links['self']}/rerun"
+        if record.parameters.task != JobTask.TRAINING:
+            links["rerun"] = f"{links['self']}/rerun"
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"
         return links

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
@@ -90,6 +92,23 @@ async def _lora_file(request: Request, response: Response) -> AsyncGenerator[Spo
         yield file
 
 
+async def _training_body(request: Request, response: Response) -> AsyncGenerator[TrainingBody, None]:
+    if media_type(request) == "multipart/form-data":
+        await require_generate(request, response)
+        async with _spooled(request, services_of(request).settings.max_training_bytes) as file:
+            unknown = sorted(file.fields.keys() - {"request"})
+            if unknown:
+                raise InvalidRequest(
+                    [FieldProblem(name, "unknown field", ["file", "request"]) for name in unknown]
+                )
+            yield TrainingBody(file.fields.get("request", "{}").encode(), file.path)
+        return
+    async with _received(request, response) as body:
+        if body.raw and not _is_json(media_type(request)):
+            raise _wrong_type(request, "JSON, or a form with the fields `file` and `request`")
+        yield TrainingBody(as_utf8(body.raw))
+
+
 async def _json_lines_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
     await require_generate(request, response)
     if media_type(request) != "multipart/form-data":
@@ -144,6 +163,21 @@ def _is_json(media_type: str) -> bool:
     return media_type == "application/json" or media_type.endswith("+json")
 
 
+@dataclass(frozen=True)
+class TrainingBody:
+    """A request for a training.
+
+    Attributes:
+        request: JSON.
+        archive: zip file with images, on the disk; None where the request names them.
+    """
+
+    request: bytes
+    archive: Path | None = None
+
+
+#: a training as JSON, or in a form with a zip file
+TrainingBodyDep = Annotated[TrainingBody, Depends(_training_body)]
 JsonBodyDep = Annotated[ReceivedBody, Depends(_json_body)]
 #: of a call of Hugging Face's clients
 InferenceBodyDep = Annotated[ReceivedBody, Depends(_inference_body)]

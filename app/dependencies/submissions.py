@@ -42,6 +42,10 @@ async def _idempotent_call(request: Request, idempotency_key: _IdempotencyKey = 
     return _call_of(request, idempotency_key)
 
 
+async def _submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
+    return _submission_of(request, idempotency_key, None)
+
+
 async def _held_submission(request: Request, idempotency_key: _IdempotencyKey = None) -> Submission:
     return _submission_of(request, idempotency_key, None, is_held=True)
 
@@ -98,6 +102,8 @@ def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
 
 
 IdempotentCallDep = Annotated[IdempotentCall, Depends(_idempotent_call)]
+#: for a call that is answered at once
+SubmissionDep = Annotated[Submission, Depends(_submission)]
 #: for a call that is answered when its job has ended, whatever the client prefers
 HeldSubmissionDep = Annotated[Submission, Depends(_held_submission)]
 WaitingSubmissionDep = Annotated[Submission, Depends(_waiting_submission)]

@@ -292,6 +292,8 @@ def _fields_of(request: DeliveryFields) -> Iterator[tuple[str, str]]:
             yield f"controls.{index}.image", control.image
     for index, text in enumerate(getattr(request, "references", ())):
         yield f"{_REFERENCE}{index}", text
+    for index, example in enumerate(getattr(request, "images", ())):
+        yield f"images.{index}.image", example.image
     for number, adapter in enumerate(getattr(request, "ip_adapters", ())):
         for index, image in enumerate(adapter.images):
             yield f"ip_adapters.{number}.images.{index}", image

@@ -13,10 +13,12 @@ from redis import Redis
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, ModelUnavailable
 from contracts.memory.plan import Plan, gib
+from contracts.memory.training import refusal
 from contracts.processes.workers import WorkerReport, read_workers, refusal_of
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import TaskParameters
+from contracts.requests.training.parameters import TrainingParameters
 
 #: Workers report every few seconds, so their reports are not read for every request.
 _CACHE_SECONDS = 1.0
@@ -75,6 +77,24 @@ class Admission:
             best = max(plans, key=lambda plan: plan.budget_bytes - plan.peak_bytes)
             raise InvalidRequest([explain(best, job)])
 
+    def require_trainer(self, model: ModelSpec, training: TrainingParameters) -> None:
+        """Refuse a training that no live worker can run, as `require`.
+
+        Raises:
+            InvalidRequest: none trains, or none has the memory.
+            Unavailable: Redis does not answer.
+        """
+        workers = self.assess(model, training.sample)
+        trainers = [one for one in workers if one.worker.trains]
+        if workers and not trainers:
+            message = "no worker here trains (DARKROOM_WORKER_TRAINING is never); ask the operator for one"
+            raise InvalidRequest([FieldProblem("model", message)])
+        reasons = [_training_refusal(one, training) for one in trainers]
+        if reasons and None not in reasons:
+            message = f"no worker has enough memory to train: {reasons[0]}"
+            remedy = "use a smaller resolution, batch_size or rank, or another model"
+            raise InvalidRequest([FieldProblem("resolution", f"{message}; {remedy}")])
+
     def require_usable(self, job: TaskParameters) -> None:
         """Refuse a job that would fail at once, since every worker has failed to load what it needs.
 
@@ -106,6 +126,13 @@ class Admission:
         return reports
 
 
+def _training_refusal(worker: Feasibility, training: TrainingParameters) -> str | None:
+    """Why a worker has too little memory for a training; None: it has enough, as far as is known."""
+    if worker.plan is None or worker.worker.capacity is None:
+        return None
+    return refusal(worker.plan, training, worker.worker.capacity.models[training.model].value_bytes)
+
+
 def too_long(job: TaskParameters, run_seconds: float | None, max_seconds: float) -> FieldProblem | None:
     """Why a job may not take as long as predicted: the field that asks for too much, and the most that would fit.
 
@@ -115,6 +142,9 @@ def too_long(job: TaskParameters, run_seconds: float | None, max_seconds: float)
     if run_seconds is None or run_seconds <= max_seconds:
         return None
     message = f"the job is predicted to take {run_seconds:.0f} s, and a job may take {max_seconds:.0f} s here"
+    if isinstance(job, TrainingParameters):
+        steps = int(max_seconds / run_seconds * job.settings.steps)
+        return FieldProblem("steps", f"{message}; ask for fewer steps", f"1–{max(1, steps)}")
     if not isinstance(job, JobParameters):
         return FieldProblem("image", f"{message}; send a smaller image")
     images = int(max_seconds / run_seconds * job.num_images)

@@ -36,6 +36,7 @@ Document = dict[str, Any]
 #: The groups of operations, in the order in which they are shown.
 TAGS: list[Document] = [
     {"name": "jobs", "description": "Create jobs, follow them, and download their images."},
+    {"name": "trainings", "description": "Train LoRAs on your own images."},
     {"name": "uploads", "description": "Send images ahead of the requests that use them."},
     {
         "name": "catalogue",
@@ -109,6 +110,26 @@ def request_body(kind: type[BaseModel]) -> Document:
     """`openapi_extra` of a route that takes this request as JSON, or of a webhook that sends this view."""
     schema = {"$ref": REFERENCE.format(model=kind.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def training_body(kind: type[BaseModel]) -> Document:
+    """`openapi_extra` of the route that takes this request as JSON, or in a form with a zip file of images."""
+    schema: Document = {"$ref": REFERENCE.format(model=kind.__name__)}
+    text = {
+        "type": "string",
+        "description": "The request as JSON, without `images`.",
+        "examples": ['{"name": "my-dog", "instance_prompt": "a photo of sks dog"}'],
+    }
+    zip_file = {**_BYTES, "description": "A zip file of images; a caption is a text file `NAME.txt` beside one."}
+    form = {
+        "type": "object",
+        "required": ["file", "request"],
+        "description": "A form with one file.",
+        "properties": {"file": zip_file, "request": text},
+        "additionalProperties": False,
+    }
+    content = {"application/json": {"schema": schema}, _FORM: {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def plan_body(more: Iterable[type[BaseModel]] = ()) -> Document:

@@ -1,6 +1,7 @@
 """The routes, one module for each subject; `app/main.py` includes them.
 
 tasks.py       create a job of each task; run a job again
+trainings.py   train a LoRA
 plan.py        check a request without queueing it
 jobs.py        list, show, cancel and delete jobs
 images.py      download a job's images

@@ -28,7 +28,7 @@ from contracts.requests.prompt_counts import PromptCounts
 from contracts.requests.prompts import read_prompts
 from contracts.requests.refining import with_refiner
 from contracts.requests.schema import DeliveryFields, JobRequest, Priority
-from contracts.requests.task_parameters import TaskParameters
+from contracts.requests.task_parameters import JobTask, TaskParameters
 from contracts.requests.validation import check
 from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
 
@@ -192,7 +192,10 @@ class RequestChecks:
 
     def predict_overtime(self, job: TaskParameters) -> FieldProblem | None:
         """Why the job would take too long, as far as its time can be predicted."""
-        return too_long(job, self.services.queue.eta.run_seconds(job), self.services.settings.max_job_seconds)
+        settings = self.services.settings
+        is_training = job.task == JobTask.TRAINING
+        max_seconds = settings.max_training_seconds if is_training else settings.max_job_seconds
+        return too_long(job, self.services.queue.eta.run_seconds(job), max_seconds)
 
     @property
     def inputs(self) -> InputReader:

@@ -24,6 +24,7 @@ from contracts.requests.defaults import StoredImage
 from contracts.requests.fields import IpAdapter
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS, DeliveryFields
+from contracts.requests.task_parameters import JobTask
 from contracts.storage import Storage
 
 #: Placeholder in the request for an image that the first job has stored.
@@ -42,6 +43,10 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
     """
     if isinstance(record, UnreadableJob):
         raise Conflict(f"job {record.id} cannot be run again: its record cannot be read; send the request itself")
+    if record.parameters.task == JobTask.TRAINING:
+        raise Conflict(
+            f"job {record.id} is a training; send POST /v1/trainings again: the same seed gives the same LoRA"
+        )
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}

@@ -28,6 +28,7 @@ from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
 from contracts.requests.schema import DeliveryFields
+from contracts.requests.task_parameters import JobTask
 from contracts.tracing.trace_context import TraceContext
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class Submission:
             metadata=request.metadata,
             webhook=job.delivery.webhook,
             idempotency=hold,
-            max_run_seconds=_RUN_FACTOR * services.settings.max_job_seconds,
+            max_run_seconds=self._max_run_seconds(job),
             limits=SubmitLimits(
                 services.settings.max_waiting,
                 services.settings.max_waiting_per_owner,
@@ -178,6 +179,13 @@ class Submission:
             counts=job.counts,
             cancel_on_disconnect=self._ends_with_client(request),
         )
+
+    def _max_run_seconds(self, job: Checked) -> float:
+        """Maximum worker time of a job; that of a training is counted exactly, since nothing predicts it."""
+        settings = self.services.settings
+        if job.parameters.task == JobTask.TRAINING:
+            return settings.max_training_seconds
+        return _RUN_FACTOR * settings.max_job_seconds
 
     def _ends_with_client(self, request: DeliveryFields) -> bool:
         """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""

@@ -63,6 +63,21 @@ class MemoryUse(RecordPart):
     )
 
 
+class TrainedLora(RecordPart):
+    """A LoRA that a training has registered."""
+
+    id: str = Field(description="Name of the LoRA in requests.")
+    sha256: str = Field(description="SHA-256 of its file, in hexadecimal.")
+    step: int = Field(description="Steps after which it was taken.")
+
+
+class TrainingReceipt(RecordPart):
+    """What a training has made."""
+
+    loras: list[TrainedLora] = Field(description="The LoRAs, snapshots first.")
+    losses: list[float] = Field(description="Losses of the last steps, without the class images' part.")
+
+
 class Receipt(RecordPart):
     """Generation metadata: all that is needed to generate the same image again, and the resources it took."""
 
@@ -170,3 +185,8 @@ class Receipt(RecordPart):
         "…) -> seconds.",
     )
     worker: str = Field("", description="Id of the worker that ran the job.")
+    training: TrainingReceipt | None = Field(
+        None,
+        exclude_if=lambda training: training is None,
+        description="What was trained; left out for jobs of other tasks.",
+    )

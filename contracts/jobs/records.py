@@ -49,6 +49,11 @@ class Progress(RecordPart):
     step: int = Field(0, description="Denoising steps that are done; 0 before the first one.")
     steps: int = Field(0, description="Denoising steps in all; 0 until the job has started.")
     fraction: float = Field(0.0, description="Share of the job's work that is done, 0 to 1.")
+    loss: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Of a training: loss of the last step, without the class images' part.",
+    )
     eta_seconds: float | None = Field(
         None,
         description="Estimated seconds until the job ends, including its time in the queue; null while "

@@ -92,6 +92,7 @@ class WorkerReport(BaseModel):
         description="Whether it joins calls of jobs with a seed that a request named and no `batchable`, as set "
         "by `DARKROOM_WORKER_SEEDS`.",
     )
+    trains: bool = Field(True, description="Whether it runs trainings, as set by `DARKROOM_WORKER_TRAINING`.")
     budget_bytes: int | None = Field(
         None, description="Device memory in bytes for weights and activations; null if it is not limited."
     )

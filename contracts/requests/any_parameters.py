@@ -13,6 +13,7 @@ from pydantic import Discriminator, Tag
 from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import JobTask
+from contracts.requests.training.parameters import TrainingParameters
 from contracts.requests.upscaling import UpscaleParameters
 
 #: The kind of all tasks that run on diffusion models; unknown ones too, whose error then names the task.
@@ -21,13 +22,14 @@ _DIFFUSION = "diffusion"
 
 def _kind_of(value: object) -> str:
     task = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
-    return str(task) if task in (JobTask.UPSCALE, JobTask.ERASE) else _DIFFUSION
+    return str(task) if task in (JobTask.UPSCALE, JobTask.ERASE, JobTask.TRAINING) else _DIFFUSION
 
 
 AnyParameters = Annotated[
     Annotated[JobParameters, Tag(_DIFFUSION)]
     | Annotated[UpscaleParameters, Tag(JobTask.UPSCALE.value)]
-    | Annotated[EraseParameters, Tag(JobTask.ERASE.value)],
+    | Annotated[EraseParameters, Tag(JobTask.ERASE.value)]
+    | Annotated[TrainingParameters, Tag(JobTask.TRAINING.value)],
     Discriminator(_kind_of),
 ]
 

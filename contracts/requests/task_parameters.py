@@ -20,6 +20,7 @@ class JobTask(StrEnum):
     EDIT = "edit"
     UPSCALE = "upscale"
     ERASE = "erase"
+    TRAINING = "training"
 
 
 class TaskParameters(Protocol):

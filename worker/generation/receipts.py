@@ -172,6 +172,7 @@ def file_metadata(receipt: Receipt, seed: int | None) -> Mapping[str, str]:
     reproducible["parameters"] = {
         name: value for name, value in reproducible["parameters"].items() if name not in _PER_RUN_PARAMETERS
     }
+    reproducible["parameters"].pop("images", None)  # of a training: they are not in the image, nor are captions
     if seed is None:
         return {"darkroom": json.dumps(reproducible, sort_keys=True)}
     return {

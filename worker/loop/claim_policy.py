@@ -50,9 +50,7 @@ class ClaimPolicy:
         One training at a time: a second one would take memory, and make neither faster.
         """
         room = {
-            name: 0
-            if self._training == "only"
-            else max(0, self.max_jobs - sum(other <= tier for other in tiers))
+            name: 0 if self._training == "only" else max(0, self.max_jobs - sum(other <= tier for other in tiers))
             for tier, name in enumerate(TIERS[:_TRAINING])
         }
         may_train = self._training != "never" and _TRAINING not in tiers

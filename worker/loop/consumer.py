@@ -272,6 +272,7 @@ class Consumer:
             "max_jobs": self._policy.max_jobs,
             "max_rows": self._settings.max_rows,
             "joins_seeds": self._settings.may_join(None),
+            "trains": self._settings.training != "never",
             "stage_seconds": self._completer.stage_seconds,
             "preparing": [*self._prefetcher.preparations, *self._warm_list.failures],
             **self._pool.report(),

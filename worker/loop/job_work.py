@@ -78,6 +78,7 @@ class JobWork:
                 flight, self._engine, pool, storage, watch, name, watch.stages.note,
                 hashes_steps=self._resources.receipt_signer is not None,
                 may_show=None if safety is None else safety.may_show(flight.job.parameters.model),
+                connection=self._resources.claims.connection,
             )  # fmt: skip
             try:
                 return run_task(attempt)

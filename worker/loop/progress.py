@@ -82,6 +82,13 @@ class JobWatch:
         self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4))
         self._reporter.note_news()
 
+    def train_step(self, step: int, steps: int, loss: float | None) -> None:
+        """Called after each step of a training, as `step`; where it goes on from a checkpoint, without a loss."""
+        self.stages.steps = step
+        shown = None if loss is None else round(loss, 6)
+        self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4), loss=shown)
+        self._reporter.note_news()
+
     def preview(self, preview: Preview) -> None:
         """Publish a preview; in any thread. A preview that cannot be written is dropped."""
         if self.verdict is not None or time.monotonic() < self._no_preview_before:

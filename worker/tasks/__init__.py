@@ -4,6 +4,7 @@ runs.py       what runs a job, by the class of its parameters: a new task is a l
 attempt.py    one attempt at a job, and what it may use
 plain_task.py a job that computes beside the pool's models: turns, progress, memory, errors
 tiles.py      an image in overlapping tiles, so that a network needs bounded memory
+train.py      a LoRA
 upscale.py    an upscaled image
 erase.py      an image from which something is erased
 """

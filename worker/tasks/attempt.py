@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
+from redis import Redis
 
 from contracts.storage import Storage
 from worker.engine.engine import Engine
@@ -27,6 +28,7 @@ class Attempt:
         on_stage: is told each stage and its seconds at its end.
         hashes_steps: whether the latents of each step are hashed, for signed receipts.
         may_show: asked of each preview; None: all may be shown.
+        connection: to Redis, where what a job makes for later ones is registered; None: nothing is.
     """
 
     flight: JobInFlight
@@ -38,3 +40,4 @@ class Attempt:
     on_stage: Callable[[str, float], object] = _ignore
     hashes_steps: bool = False
     may_show: Callable[[Image.Image], bool] | None = None
+    connection: Redis | None = None

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 
 from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
+from contracts.requests.training.parameters import TrainingParameters
 from contracts.requests.upscaling import UpscaleParameters
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt
 from worker.tasks.erase import erase
+from worker.tasks.train import train
 from worker.tasks.upscale import upscale
 
 #: Runs one attempt at a job and returns a `generated` or `failed` result; raises as `JobGeneration.run`.
@@ -31,7 +33,12 @@ def _generate(attempt: Attempt) -> JobResult:
     ).run()
 
 
-_RUNS: Mapping[type, Run] = {JobParameters: _generate, UpscaleParameters: upscale, EraseParameters: erase}
+_RUNS: Mapping[type, Run] = {
+    JobParameters: _generate,
+    UpscaleParameters: upscale,
+    EraseParameters: erase,
+    TrainingParameters: train,
+}
 
 
 def run_task(attempt: Attempt) -> JobResult:

@@ -120,5 +120,5 @@ def _find_places(denoiser: torch.nn.Module) -> Iterator[_Place]:
     for name, module in denoiser.named_modules():
         if isinstance(module, LoraLayer) and isinstance(module, torch.nn.Module):
             parent, _, attribute = name.rpartition(".")
-            base: Any = module.get_base_layer()
-            yield _Place(denoiser.get_submodule(parent), attribute, base, module)
+            found: Any = module
+            yield _Place(denoiser.get_submodule(parent), attribute, found.get_base_layer(), module)

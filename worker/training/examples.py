@@ -7,7 +7,6 @@ training that was interrupted goes on as if it had not been.
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-#: Sides of prepared images are multiples of this: UNets halve latents, an eighth of the side, three times.
-SIDE_MULTIPLE = 64
-#: Longest side, as a multiple of the other.
-_MAX_RATIO = 2.0
+from contracts.requests.training.buckets import bucket
 
 #: Argument of the denoiser, as `PromptEncoder.encode` names it -> tensor (1, …).
 Embeddings = Mapping[str, torch.Tensor]
@@ -73,20 +69,6 @@ class Examples:
 
     subject: Sequence[Example]
     prior: Sequence[Example] = ()
-
-
-def bucket(width: int, height: int, resolution: int, multiple: int = SIDE_MULTIPLE) -> tuple[int, int]:
-    """Return the width and height at which an image is read: near its ratio, at most a square's pixels.
-
-    Args:
-        resolution: side of a square with as many pixels.
-        multiple: of the sides; smaller resolutions than this are read with multiples of 8.
-    """
-    multiple = multiple if resolution >= 4 * multiple else 8
-    ratio = min(_MAX_RATIO, max(1 / _MAX_RATIO, width / height))
-    wide = max(multiple, round(resolution * math.sqrt(ratio) / multiple) * multiple)
-    high = max(multiple, resolution * resolution // wide // multiple * multiple)
-    return wide, high
 
 
 def read_pixels(image: Image.Image, resolution: int) -> Pixels:

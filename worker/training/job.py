@@ -66,7 +66,7 @@ class TrainingWatch(Protocol):
         """Why the job does not go on; None where it may go on elsewhere."""
 
     def train_step(self, step: int, steps: int, loss: float | None) -> None:
-        """Called after each step, counted from 1, and where a training goes on from a checkpoint, without a loss."""
+        """Called after each step, counted from 1; without a loss where a training goes on from a checkpoint."""
 
     def preview(self, preview: Preview) -> None:
         """Called for each sample image."""
@@ -112,6 +112,9 @@ class LoraTraining:
             NotPrepared: files that the job needs must be downloaded first.
             BaseException: what is thrown into the coroutine.
         """
+        job = self._flight.job
+        # The device is set up as for one of the images that it makes meanwhile.
+        self._flight.job = replace(job, parameters=self._training.sample)
         try:
             return self._train()
         except GivesWay:
@@ -123,6 +126,7 @@ class LoraTraining:
             raise_if_device_failed(error, self._pool.device)
             failure = _error_for_client(error)
         finally:
+            self._flight.job = job
             self._checkpoints.close()
         free_memory()
         return JobResult("failed", error=failure)

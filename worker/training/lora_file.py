@@ -20,7 +20,7 @@ _ALIGNMENT_BYTES = 8
 
 def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return the file; equal tensors and metadata give equal bytes."""
-    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
+    data: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())})
     end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
     header = json.loads(data[_LENGTH_BYTES:end])
     text = json.dumps({"__metadata__": dict(metadata), **header}, sort_keys=True, separators=(",", ":")).encode()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts.requests.fields import StrictModel
+from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat, StrictModel
 from contracts.requests.parameters import JobParameters, LoraParameters
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.lora_settings import LoraSettings
@@ -34,7 +34,7 @@ class TrainingParameters(StrictModel):
     """Everything that shapes a trained LoRA.
 
     Attributes:
-        image: how class images and samples are made, whatever their prompts.
+        sample: how class images and samples are made, whatever their prompts.
     """
 
     model_config = _STORED
@@ -51,20 +51,20 @@ class TrainingParameters(StrictModel):
     sample_prompts: tuple[str, ...] = Field((), description="Prompts of the sample images.")
     snapshot_every_steps: int = Field(description="Steps between two snapshots of the LoRA with samples.")
     checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
-    image: JobParameters = Field(description="How images of the class and samples are made.")
+    sample: JobParameters = Field(description="How images of the class and samples are made.")
 
     def caption_parameters(self, caption: str) -> JobParameters:
         """Of an image with this prompt, which encodes the caption."""
-        return self.image.model_copy(update={"prompt": caption})
+        return self.sample.model_copy(update={"prompt": caption})
 
     def class_parameters(self, number: int) -> JobParameters:
         """Of one image of the class."""
         seed = self.settings.seed + _CLASS_SEEDS + number
-        return self.image.model_copy(update={"prompt": self.class_prompt, "seed": seed})
+        return self.sample.model_copy(update={"prompt": self.class_prompt, "seed": seed})
 
     def sample_parameters(self, index: int, lora: LoraParameters) -> JobParameters:
         """Of a sample image with a LoRA; the seed is the same at each snapshot."""
-        return self.image.model_copy(update={"prompt": self.sample_prompts[index], "loras": (lora,)})
+        return self.sample.model_copy(update={"prompt": self.sample_prompts[index], "loras": (lora,)})
 
     def fingerprint(self, model_sha256: str) -> str:
         """A hash that is equal only for trainings of which one's checkpoints continue the other."""
@@ -96,8 +96,8 @@ class TrainingParameters(StrictModel):
 
     @property
     def seeds(self) -> Sequence[int | None]:
-        """Of the last sample images."""
-        return [self.image.seed] * len(self.sample_prompts)
+        """Of the sample images: they come from the LoRA as well, so that no seed alone makes them again."""
+        return [None] * len(self.sample_prompts)
 
     @property
     def num_images(self) -> int:
@@ -127,7 +127,7 @@ class TrainingParameters(StrictModel):
     @property
     def max_result_bytes(self) -> int:
         """Class images and samples; LoRAs are counted when they are registered."""
-        return self.image.pixels * 3 * (self.num_images + self.class_images) + (self.num_images + 1) * 2**16
+        return self.sample.pixels * 3 * (self.num_images + self.class_images) + (self.num_images + 1) * 2**16
 
     @property
     def record_version(self) -> int:
@@ -141,7 +141,7 @@ class TrainingParameters(StrictModel):
 
     @property
     def work(self) -> dict[str, Any]:
-        """As in `TaskParameters`; under names of its own, since a step of training takes longer than one of images."""
+        """As in `TaskParameters`; under names of its own, since a step takes longer than one of images."""
         settings = self.settings
         rows = settings.batch_size * (1 + (self.class_images > 0))
         return {
@@ -152,6 +152,37 @@ class TrainingParameters(StrictModel):
             "images": 1,
             "joins": "",
         }
+
+    @property
+    def private_texts(self) -> list[str]:
+        """Captions and prompts."""
+        texts = [one.caption for one in self.images] + [self.class_prompt or "", *self.sample_prompts]
+        return list(dict.fromkeys(text for text in texts if text))
+
+    @property
+    def width(self) -> int:
+        """Of the sample images, in pixels."""
+        return self.sample.width
+
+    @property
+    def height(self) -> int:
+        """Of the sample images, in pixels."""
+        return self.sample.height
+
+    @property
+    def image(self) -> None:
+        """Its sample images are made from no image."""
+        return None
+
+    @property
+    def output_format(self) -> OutputFormat:
+        """Of the sample images."""
+        return "png"
+
+    @property
+    def output_quality(self) -> int:
+        """Of the sample images; PNG has none."""
+        return DEFAULT_OUTPUT_QUALITY
 
     def for_log(self) -> dict[str, str | int]:
         """As in `TaskParameters`."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from contracts.requests.fields import MAX_DRAWN_SEED, Prompt, StrictModel
 from contracts.requests.images.image_fields import SourceRef
-from contracts.requests.schema import DeliveryFields
+from contracts.requests.schema import DeliveryFields, Priority
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.lora_settings import Schedule, Targets
 
@@ -20,7 +20,7 @@ MAX_STEPS = 20_000
 MAX_SAMPLE_PROMPTS = 4
 #: Snapshots of one training: each is a LoRA of the owner's.
 MAX_SNAPSHOTS = 20
-_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,47}$"
+_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,43}$"
 
 
 class TrainingExample(StrictModel):
@@ -38,6 +38,10 @@ Caption = Annotated[str, Field(min_length=1, max_length=1000)]
 class TrainingRequest(DeliveryFields):
     """A LoRA, trained on images of a subject or of a style."""
 
+    priority: Literal[Priority.TRAINING] = Field(  # type: ignore[assignment]
+        Priority.TRAINING, description="Trainings come after all images; they have no other priority."
+    )
+
     task: Literal[JobTask.TRAINING] = Field(JobTask.TRAINING, description="Selects this kind of request.")
     model: str | None = Field(
         None,
@@ -47,7 +51,7 @@ class TrainingRequest(DeliveryFields):
     name: str = Field(
         pattern=_NAME_PATTERN,
         description="Id that requests use the LoRA by; snapshots are called the same with `-stepN` behind it. "
-        "1–48 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit.",
+        "1–44 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit.",
     )
     images: tuple[TrainingExample, ...] = Field(
         (),

@@ -1,0 +1,47 @@
+"""The route that trains a LoRA. What it creates is a job, which the routes of jobs show, follow and cancel."""
+
+from __future__ import annotations
+
+import hashlib
+
+from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.dependencies.bodies import TrainingBody, TrainingBodyDep
+from app.dependencies.submissions import SubmissionDep
+from app.openapi.routes import MAKING, accepted, problems, training_body
+from app.submission.training import TrainingDraft
+from contracts.job_view import JobView
+from contracts.requests.training.request import TrainingRequest
+
+router = APIRouter(prefix="/v1", tags=["trainings"])
+
+
+@router.post(
+    "/trainings",
+    status_code=202,
+    openapi_extra=training_body(TrainingRequest),
+    responses={**accepted(JobView), **problems(*MAKING)},
+)
+async def create_training(body: TrainingBodyDep, submission: SubmissionDep, response: Response) -> JobView:
+    """Train a LoRA on your images, while the workers have nothing else to do.
+
+    Send JSON with `images`; or a form with a zip file of images in the field `file`, and the other fields as JSON
+    in the field `request`. The answer is a job. Its events have the loss of each step and sample images; once it
+    is `completed`, its receipt names the LoRA, which your next request can use.
+    """
+    max_image_bytes = submission.services.settings.max_image_bytes
+
+    def view() -> JobView:
+        draft = lambda: TrainingDraft.of(body.request, body.archive, max_image_bytes)  # noqa: E731
+        return submission.view(submission.accept(_identity_of(body), draft, response))
+
+    return await run_in_threadpool(view)
+
+
+def _identity_of(body: TrainingBody) -> bytes:
+    """What must be equal for a call to be the same."""
+    if body.archive is None:
+        return body.request
+    with body.archive.open("rb") as file:
+        return body.request + hashlib.file_digest(file, "sha256").digest()
