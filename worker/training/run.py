@@ -117,8 +117,8 @@ class TrainingRun:
         Raises:
             CheckpointUnusable: nothing has changed.
         """
-        step, notes, tensors = self._read(data)
         with torch.inference_mode(mode=False), torch.no_grad():
+            step, notes, tensors = self._read(data)
             for name, parameter in self._adapter.parameters.items():
                 parameter.copy_(tensors[f"weight:{name}"])
                 if step:
