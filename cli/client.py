@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,12 @@ class Client:
                 return self._call("POST", "/v1/loras", files=upload, data=fields, timeout=_UPLOAD_SECONDS)
         except OSError as error:
             raise ServiceError(f"{file}: {error.strerror}") from error
+
+    def train(self, archive: Path, body: Json) -> Json:
+        """Begin a training on a zip file of images; returns its job."""
+        with archive.open("rb") as file:
+            files = {"file": (archive.name, file, "application/zip")}
+            return self._call("POST", "/v1/trainings", files=files, data={"request": json.dumps(body)})
 
     def remove_lora(self, name: str) -> None:
         """Remove an uploaded LoRA."""

@@ -3,6 +3,7 @@
 up.py          the whole service on this machine
 check.py       what `up` would refuse
 generate.py    one job, with a progress bar
+train.py       a LoRA, with a progress bar
 preprocess.py  a control image of a photo
 upscale.py     a larger image
 erase.py       an image without something

@@ -228,7 +228,8 @@ def follow(client: Client, job: Json, timeout_seconds: float = _TIMEOUT_SECONDS)
         def show(current: Json) -> None:
             progress: dict[str, Any] = current.get("progress") or {}
             preparing = current.get("preparing")
-            bar.set_postfix_str(Preparation.model_validate(preparing).describe() if preparing else "")
+            loss = "" if progress.get("loss") is None else f"loss {progress['loss']:.4f}"
+            bar.set_postfix_str(Preparation.model_validate(preparing).describe() if preparing else loss)
             if progress.get("steps"):
                 bar.total = progress["steps"]
                 bar.update(progress["step"] - bar.n)

@@ -149,6 +149,7 @@ class Consumer:
             self._completer,
             self._settings,
             must_release=lambda: self._shutdown.overdue,
+            stopping=lambda: self._shutdown.requested,
             note_load_failure=self._warm_list.note_job_failure,
         )
 

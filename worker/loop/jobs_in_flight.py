@@ -12,6 +12,7 @@ from functools import partial
 
 from contracts.errors import FailureCode
 from contracts.leases.claim import Claim
+from contracts.requests.schema import Priority
 from worker.engine.coroutine import Stopped, Turn
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
@@ -43,25 +44,28 @@ class JobsInFlight:
         completer: JobCompleter,
         settings: WorkerSettings,
         must_release: Callable[[], bool],
+        stopping: Callable[[], bool],
         note_load_failure: Callable[[str, str], object],
     ) -> None:
         """Take no job yet.
 
         Args:
             must_release: asked before each call: whether all jobs go back to their queues.
+            stopping: whether the process was asked to stop: trainings, which take hours, go back at once.
             note_load_failure: told the model of a job that failed since something could not be loaded, and why.
         """
         self._note_load_failure = note_load_failure
         self._engine, self._work, self._lookahead = engine, work, lookahead
         self._reporter, self._heartbeat, self._completer = reporter, heartbeat, completer
-        self._settings, self._must_release = settings, must_release
+        self._settings, self._must_release, self._stopping = settings, must_release, stopping
         self._clock = QueueClock()
         self._watches: dict[str, JobWatch] = {}
         self._completions: list[Future[None]] = []
 
     def start(self, claim: Claim) -> None:
         """Keep the lease of a job until it is completed, and start it."""
-        watch = JobWatch(self._reporter, claim, self._must_release)
+        is_training = claim.job.priority is Priority.TRAINING
+        watch = JobWatch(self._reporter, claim, self._stopping if is_training else self._must_release)
         self._reporter.add(watch)
         self._heartbeat.hold(watch)
         self._watches[claim.job.id] = watch

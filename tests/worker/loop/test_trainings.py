@@ -1,0 +1,163 @@
+"""Trainings on the queue: beside images, interrupted, continued elsewhere, and what becomes of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from contracts.jobs.events import read_events
+from contracts.jobs.records import JobRecord, JobState
+from contracts.queue.client import JobQueue
+from contracts.redis.connection import connect
+from contracts.requests.parameters import LoraParameters
+from contracts.requests.schema import Priority
+from contracts.requests.task_parameters import JobTask
+from contracts.requests.training.lora_settings import LoraSettings
+from contracts.requests.training.parameters import TrainingImage, TrainingParameters
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+from contracts.uploads.adapters import LORAS, UploadRegistry
+from contracts.uploads.retention import Retention
+from tests.support.parameters import parameters
+from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from worker.loop.progress import JobWatch
+from worker.pool.pool import Pool
+
+STEPS = 4
+
+
+def train(queue: JobQueue, storage: Storage, name: str, **changes: Any) -> JobRecord:
+    """A training of this name, which waits."""
+    for key, colour in (("inputs/a.png", "red"), ("inputs/b.png", "blue")):
+        file = io.BytesIO()
+        Image.new("RGB", (64, 64), colour).save(file, "PNG")
+        storage.write(key, file.getvalue())
+    fields: dict[str, Any] = {
+        "images": (
+            TrainingImage(image="inputs/a.png", caption="a red thing"),
+            TrainingImage(image="inputs/b.png", caption="a blue thing"),
+        ),
+        "snapshot_every_steps": STEPS,
+        "checkpoint_every_steps": 1,
+        **changes,
+    }
+    training = TrainingParameters(
+        task=JobTask.TRAINING,
+        model="shapes-sdxl",
+        name=name,
+        settings=LoraSettings(rank=2, alpha=2, steps=STEPS, learning_rate=1e-3, resolution=64, seed=5),
+        sample=parameters(num_inference_steps=1, batchable=False),
+        **fields,
+    )
+    return queue.submit(training, priority=Priority.TRAINING, owner="ann")
+
+
+@contextmanager
+def after_training_steps(act: Callable[[str, int], object]) -> Iterator[None]:
+    """While the block runs, do something in the worker's thread after each step of each training."""
+    report = JobWatch.train_step
+
+    def step_and_act(watch: JobWatch, step: int, steps: int, loss: float | None) -> None:
+        report(watch, step, steps, loss)
+        act(watch.claim.job.id, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobWatch, "train_step", step_and_act)
+        yield
+
+
+def lora_of(record: JobRecord) -> str:
+    """The hash of the LoRA that a training has made."""
+    assert record.state is JobState.COMPLETED, record.error
+    assert record.receipt is not None
+    assert record.receipt.training is not None
+    return record.receipt.training.loras[-1].sha256
+
+
+@pytest.fixture
+def registry(settings: SharedSettings, storage: Storage) -> Iterator[UploadRegistry]:
+    connection = connect(settings.redis_url, timeout_seconds=5, retries=0)
+    yield UploadRegistry(connection, storage, Retention(connection, storage, gone_seconds=60))
+    connection.close()
+
+
+def test_a_training_makes_way_for_images_and_goes_on_from_its_checkpoint_bit_for_bit(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, registry: UploadRegistry
+) -> None:
+    more = {"class_prompt": "a thing", "class_images": 1, "sample_prompts": ("a red thing",)}
+    first = train(queue, storage, "whole", snapshot_every_steps=2, **more)
+    images: list[str] = []
+
+    def ask_for_an_image(id: str, step: int) -> None:
+        if id == first.id and step == 1:
+            images.append(queue.submit(parameters(num_inference_steps=2, seed=1)).id)
+
+    consumer = make_consumer(settings, pool, storage, poll_seconds=0.001)
+    with after_training_steps(ask_for_an_image):
+        (whole,) = work_until_ended(consumer, queue, first.id)
+    (image,) = (queue.fetch(id) for id in images)
+    assert image.finished_at is not None
+    assert whole.finished_at is not None
+    assert image.finished_at < whole.finished_at
+    assert len(whole.images) == 1
+    rows = {row.id: row for row in registry.find_all(LORAS, "ann")}
+    assert sorted(rows) == ["whole", "whole-step2"]
+    assert rows["whole"].sha256 == lora_of(whole)
+    assert registry.find_all(LORAS, "bob") == []
+    kinds = [event.kind for event in read_events(registry._connection, first.id)]
+    assert kinds.count("preview") == 2
+
+    again = train(queue, storage, "again", snapshot_every_steps=2, **more)
+    with after_training_steps(lambda _, step: send_sigterm() if step == 3 else None):
+        make_consumer(settings, pool, storage).start([])
+    waiting = queue.fetch(again.id)
+    assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
+    steps: list[int] = []
+    with after_training_steps(lambda _, step: steps.append(step)):
+        (rest,) = work_until_ended(make_consumer(settings, pool, storage), queue, again.id)
+    assert steps == [3, 4]  # where it goes on, and what was left
+    assert lora_of(rest) == lora_of(whole)
+
+    lora = LoraParameters(name="whole", key=rows["whole"].source, sha256=rows["whole"].sha256, values=1)
+    use = queue.submit(parameters(num_inference_steps=1, loras=(lora,)), owner="ann")
+    (used,) = work_until_ended(make_consumer(settings, pool, storage), queue, use.id)
+    assert used.receipt is not None
+    assert [weights.sha256 for weights in used.receipt.loras] == [lora_of(whole)]
+
+
+def test_a_cancelled_training_leaves_no_lora(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, registry: UploadRegistry
+) -> None:
+    record = train(queue, storage, "unwanted")
+    with after_training_steps(lambda id, step: queue.cancel(id) if step == 1 else None):
+        consumer = make_consumer(settings, pool, storage, report_seconds=0)
+        (ended,) = work_until_ended(consumer, queue, record.id)
+    assert ended.state is JobState.CANCELLED
+    assert registry.find_all(LORAS, "ann") == []
+
+
+def test_a_training_whose_image_is_gone_fails_and_says_so(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    record = train(queue, storage, "incomplete")
+    storage.delete("inputs/b.png")
+    (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, record.id)
+    assert ended.error is not None
+    assert "no longer stored" in ended.error.message
+
+
+@pytest.mark.parametrize(("training", "claims_image"), [("never", True), ("only", False)])
+def test_a_worker_trains_as_its_setting_says(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, training: str, *, claims_image: bool
+) -> None:
+    image = queue.submit(parameters(num_inference_steps=1))
+    record = train(queue, storage, "perhaps")
+    consumer = make_consumer(settings, pool, storage, training=training)
+    work_until_ended(consumer, queue, image.id if claims_image else record.id)
+    assert (queue.fetch(image.id).state is JobState.COMPLETED) == claims_image
+    assert (queue.fetch(record.id).state is JobState.COMPLETED) != claims_image
