@@ -12,6 +12,7 @@ engine/          which job's call is served next, and which jobs share it
 pool/            loaded models, which one is evicted, which memory plan is taken
 encoding/        prompts to embeddings
 adapters/        LoRA
+training/        a LoRA learns, step by step
 checkpoints/     models read from files
 offload/         components placed and moved by the memory plan
 families/        one file per family of models

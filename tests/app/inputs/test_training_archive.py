@@ -39,7 +39,13 @@ def refusal(path: Path, max_images: int = 5) -> str:
 
 
 def test_captions_are_the_text_files_beside_images(tmp_path: Path) -> None:
-    entries: dict[str, bytes | str] = {"set/b.png": b"b", "set/a.jpg": b"a", "set/a.txt": " a dog\n", "__MACOSX/x": b"", "set/.DS_Store": b""}
+    entries: dict[str, bytes | str] = {
+        "set/b.png": b"b",
+        "set/a.jpg": b"a",
+        "set/a.txt": " a dog\n",
+        "__MACOSX/x": b"",
+        "set/.DS_Store": b"",
+    }
     assert read(packed(tmp_path, entries)) == [("set/a.jpg", "a dog", b"a"), ("set/b.png", None, b"b")]
 
 

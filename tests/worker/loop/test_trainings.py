@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from contracts.catalogue.catalogue import Catalogue
 from contracts.jobs.events import read_events
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
@@ -25,6 +27,7 @@ from contracts.uploads.adapters import LORAS, UploadRegistry
 from contracts.uploads.retention import Retention
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from worker.adapters.files import LoraFiles
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
@@ -87,8 +90,14 @@ def registry(settings: SharedSettings, storage: Storage) -> Iterator[UploadRegis
 
 
 def test_a_training_makes_way_for_images_and_goes_on_from_its_checkpoint_bit_for_bit(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, registry: UploadRegistry
+    settings: SharedSettings,
+    queue: JobQueue,
+    catalogue: Catalogue,
+    storage: Storage,
+    registry: UploadRegistry,
+    tmp_path: Path,
 ) -> None:
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
     more = {"class_prompt": "a thing", "class_images": 1, "sample_prompts": ("a red thing",)}
     first = train(queue, storage, "whole", snapshot_every_steps=2, **more)
     images: list[str] = []

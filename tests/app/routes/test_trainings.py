@@ -1,0 +1,170 @@
+"""Trainings over HTTP: what is accepted, and what is refused before anything is queued; no worker runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.main import create_app
+from app.settings import ApiSettings
+from contracts.processes.workers import WorkerReport, publish
+from contracts.queue.client import JobQueue
+from contracts.requests.training.parameters import TrainingParameters
+from contracts.settings import SharedSettings
+from contracts.storage import Storage
+
+FIELDS: dict[str, Any] = {"name": "mine", "model": "shapes-sdxl", "instance_prompt": "a red thing"}
+
+
+def png(colour: str = "red") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def archive(entries: Mapping[str, bytes | str]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        for name, data in entries.items():
+            packed.writestr(name, data)
+    return file.getvalue()
+
+
+def send(client: TestClient, entries: Mapping[str, bytes | str], **fields: Any) -> Any:
+    """A training on a zip file of these entries; None leaves a field out."""
+    request = {name: value for name, value in {**FIELDS, **fields}.items() if value is not None}
+    files = {"file": ("images.zip", archive(entries), "application/zip")}
+    return client.post("/v1/trainings", files=files, data={"request": json.dumps(request)})
+
+
+def refusal(response: Any) -> dict[str, str]:
+    """Field -> message of a refused request."""
+    assert response.status_code == 422, response.text
+    return {error["field"]: error["message"] for error in response.json()["errors"]}
+
+
+def parameters_of(queue: JobQueue, response: Any) -> TrainingParameters:
+    assert response.status_code == 202, response.text
+    found = queue.fetch(response.json()["id"]).parameters
+    assert isinstance(found, TrainingParameters)
+    return found
+
+
+def test_a_zip_file_becomes_a_training_below_all_images(
+    client: TestClient, queue: JobQueue, storage: Storage
+) -> None:
+    response = send(
+        client, {"a.png": png(), "b.png": png("blue"), "b.txt": "a blue thing"}, class_prompt="a thing"
+    )
+    training = parameters_of(queue, response)
+    record = queue.fetch(response.json()["id"])
+    assert (record.priority, record.queue) == ("training", "training:shapes-sdxl:local")
+    assert record.max_run_seconds == 86_400
+    assert [one.caption for one in training.images] == ["a red thing", "a blue thing"]
+    assert all(storage.exists(one.image) for one in training.images)
+    assert (training.settings.resolution, training.settings.rank, training.settings.alpha) == (64, 16, 16)
+    assert (training.class_images, training.snapshot_every_steps) == (50, 500)
+    links = response.json()["links"]
+    assert "cancel" in links
+    assert "rerun" not in links
+    assert client.post(f"{links['self']}/rerun", json={}).status_code == 409
+    assert client.post(links["cancel"]).json()["status"] == "cancelled"
+
+
+def test_images_may_be_named_in_json(client: TestClient, queue: JobQueue) -> None:
+    upload = client.post("/v1/uploads", content=png(), headers={"Content-Type": "image/png"}).json()["id"]
+    body = {**FIELDS, "images": [{"image": f"upload:{upload}"}, {"image": f"upload:{upload}", "caption": "again"}]}
+    training = parameters_of(queue, client.post("/v1/trainings", json=body))
+    assert [one.caption for one in training.images] == ["a red thing", "again"]
+
+
+def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) -> None:
+    data, headers = archive({"a.png": png()}), {"Idempotency-Key": "once"}
+
+    def call(content: bytes) -> Any:
+        form = {"request": json.dumps(FIELDS)}
+        return client.post("/v1/trainings", files={"file": ("a.zip", content)}, data=form, headers=headers)
+
+    first, second = call(data), call(data)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.json()["id"] == first.json()["id"]
+    assert call(archive({"a.png": png("blue")})).status_code == 422  # the key was used for another call
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"name": None}, "name", "is required"),
+        ({"name": "Not a name"}, "name", ""),
+        ({"name": "shapes-sdxl-tint"}, "name", "already"),
+        ({"model": "nothing"}, "model", "is no model here"),
+        ({"rank": 0}, "rank", "at least 1"),
+        ({"rank": 129}, "rank", "at most 128"),
+        ({"steps": 10, "warmup_steps": 10}, "warmup_steps", "less than steps"),
+        ({"class_images": 5}, "class_prompt", "needed with class_images"),
+        ({"steps": 1000, "snapshot_every_steps": 1}, "snapshot_every_steps", "20 are allowed"),
+        ({"model": "shapes-flux", "snr_gamma": 5}, "snr_gamma", "no meaning"),
+        ({"resolution": 63}, "resolution", "at least 64"),
+        ({"priority": "high"}, "priority", "training"),
+        ({"instance_prompt": None}, "images.0.caption", "instance_prompt"),
+        ({"images": [{"image": "x"}]}, "images", "leave the field out"),
+        ({"unknown": 1}, "unknown", ""),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(
+    client: TestClient, storage: Storage, fields: dict[str, Any], field: str, words: str
+) -> None:
+    found = refusal(send(client, {"a.png": png()}, **fields))
+    assert words in found[field]
+    assert storage.find("inputs/") == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "field", "words"),
+    [
+        ({}, "file", "no images"),
+        ({"a.png": png(), "b.png": b"broken"}, "file", "'b.png': is not an image"),
+        ({"a.png": png()[:60]}, "file", "'a.png'"),
+        ({"a.png": png(), "run.sh": "x"}, "file", "'run.sh'"),
+    ],
+)
+def test_bad_data_is_refused_by_name(
+    client: TestClient, storage: Storage, entries: Mapping[str, bytes | str], field: str, words: str
+) -> None:
+    assert words in refusal(send(client, entries))[field]
+    assert storage.find("inputs/") == []
+
+
+def test_a_training_without_images_is_refused(client: TestClient) -> None:
+    assert "1 to 200 images" in refusal(client.post("/v1/trainings", json=FIELDS))["images"]
+
+
+def test_a_zip_file_over_the_limit_is_413(settings: SharedSettings) -> None:
+    with TestClient(create_app(ApiSettings(shared=settings, max_training_bytes=2000))) as client:
+        assert send(client, {"a.png": bytes(100_000)}).status_code == 413
+
+
+@pytest.mark.parametrize("report", [{"trains": False}, {"trains": True}])
+def test_a_training_is_refused_where_every_worker_says_that_it_never_trains(
+    client: TestClient, queue: JobQueue, report: dict[str, bool]
+) -> None:
+    publish(queue.connection, WorkerReport(id="w", state="idle", **report), 30)  # type: ignore[arg-type]
+    response = send(client, {"a.png": png()})
+    if report["trains"]:
+        assert response.status_code == 202
+    else:
+        assert "DARKROOM_WORKER_TRAINING" in refusal(response)["model"]
+
+
+def test_no_other_request_may_choose_the_priority_of_trainings(client: TestClient) -> None:
+    response = client.post("/v1/txt2img", json={"prompt": "x", "priority": "training"})
+    assert "priority" in refusal(response)
+    training = send(client, {"a.png": png()}).json()["id"]
+    assert client.post(f"/v1/admin/jobs/{training}/priority", params={"priority": "high"}).status_code == 409
