@@ -155,7 +155,7 @@ def test_a_zip_file_over_the_limit_is_413(settings: SharedSettings) -> None:
 def test_a_training_is_refused_where_every_worker_says_that_it_never_trains(
     client: TestClient, queue: JobQueue, report: dict[str, bool]
 ) -> None:
-    publish(queue.connection, WorkerReport(id="w", state="idle", **report), 30)  # type: ignore[arg-type]
+    publish(queue.connection, WorkerReport(id="w", state="idle", **report), 30)
     response = send(client, {"a.png": png()})
     if report["trains"]:
         assert response.status_code == 202
