@@ -57,6 +57,10 @@ Inputs = Mapping[str, Input]
 GivenImage = bytes | InputImage | StoredImage
 
 
+#: Beginning of the path of an image to learn from, and what all of those of a request may take in memory.
+_EXAMPLE, _MAX_EXAMPLE_BYTES = "images.", 256 * 2**20
+
+
 class ReferenceRoom:
     """Shared limit of a request's references: together they may take as much as a single image."""
 
@@ -119,7 +123,7 @@ class InputReader:
         keys: dict[str, str] = {}
         images: dict[str, Input] = {}
         errors: list[InvalidRequest | ImageTooLarge | NotAnImage] = []
-        room = ReferenceRoom(self._decoder)
+        room, example_bytes = ReferenceRoom(self._decoder), 0
         for field, text in _fields_of(request):
             try:
                 images[field] = self._read(field, given.get(field, text), keys)
@@ -127,6 +131,14 @@ class InputReader:
                     room.take(field, images[field])
             except (InvalidRequest, ImageTooLarge, NotAnImage) as error:
                 errors.append(error)
+                continue
+            decoded = images[field].decoded
+            example_bytes += len(decoded.data) if field.startswith(_EXAMPLE) and decoded is not None else 0
+            if example_bytes > _MAX_EXAMPLE_BYTES:
+                message = (
+                    f"bring the images up to {example_bytes} bytes once decoded; scale them down, or send fewer"
+                )
+                raise ImageTooLarge("images", message, f"up to {_MAX_EXAMPLE_BYTES} bytes in all images")
         if len(errors) == 1:
             raise errors[0]
         if errors:

@@ -45,14 +45,14 @@ class ArchivedImage:
 class TrainingArchive:
     """An open zip file of images and captions. A context manager."""
 
-    def __init__(self, path: Path, max_images: int, max_image_bytes: int) -> None:
-        """Open it, and check its list of entries.
+    def __init__(self, path: Path, max_images: int, max_image_bytes: int, max_bytes: int) -> None:
+        """Open it, and check its list of entries; `max_bytes` is what all images may have, unpacked.
 
         Raises:
             InvalidRequest: it is no zip file, damaged, encrypted, too large, or has entries that are neither
                 images nor captions.
         """
-        self._max_images, self._max_image_bytes = max_images, max_image_bytes
+        self._max_images, self._max_image_bytes, self._max_bytes = max_images, max_image_bytes, max_bytes
         _check_directory(path, 2 * max_images)
         try:
             self._zip = zipfile.ZipFile(path)
@@ -120,6 +120,10 @@ class TrainingArchive:
                 message = f"has the image {entry.filename!r:.100} of {entry.file_size} bytes"
                 raise _refused(message, f"up to {self._max_image_bytes} bytes an image")
 
+        total = sum(entry.file_size for entry in (*images.values(), *captions.values()))
+        if total > self._max_bytes:
+            raise _refused(f"has {total} bytes unpacked", f"up to {self._max_bytes} bytes")
+
     def _read_caption(self, entry: zipfile.ZipInfo) -> str:
         data = self._read(entry, _MAX_CAPTION_BYTES)
         try:
@@ -131,7 +135,7 @@ class TrainingArchive:
         return text
 
     def _read(self, entry: zipfile.ZipInfo, max_bytes: int) -> bytes:
-        """The bytes of an entry; no more are unpacked than it may have, whatever the list of entries says."""
+        """The bytes of an entry; no more are unpacked than it may have, nor than the list of entries says."""
         try:
             with self._zip.open(entry) as stream:
                 data = stream.read(max_bytes + 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 from fastapi import APIRouter, Response
-from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import TrainingBody, TrainingBodyDep
 from app.dependencies.submissions import SubmissionDep
@@ -30,13 +29,16 @@ async def create_training(body: TrainingBodyDep, submission: SubmissionDep, resp
     in the field `request`. The answer is a job. Its events have the loss of each step and sample images; once it
     is `completed`, its receipt names the LoRA, which your next request can use.
     """
-    max_image_bytes = submission.services.settings.max_image_bytes
+    services = submission.services
 
-    def view() -> JobView:
-        draft = lambda: TrainingDraft.of(body.request, body.archive, max_image_bytes)  # noqa: E731
+    def draft() -> TrainingDraft:
+        return TrainingDraft.of(body.request, body.archive, services.settings)
+
+    def create() -> JobView:
         return submission.view(submission.accept(_identity_of(body), draft, response))
 
-    return await run_in_threadpool(view)
+    # One at a time: it has all of its images in memory.
+    return await services.file_checks.run(submission.principal.owner, create)
 
 
 def _identity_of(body: TrainingBody) -> bytes:

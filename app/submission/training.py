@@ -17,6 +17,7 @@ from app.inputs.training_archive import TrainingArchive
 from app.limits.admission import Admission
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import Reading, read
+from app.settings import ApiSettings
 from app.submission.checks import Delivery, RequestChecks
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
@@ -73,7 +74,7 @@ class TrainingDraft:
     names: Mapping[str, str]
 
     @classmethod
-    def of(cls, raw: bytes, archive: Path | None, max_image_bytes: int) -> TrainingDraft:
+    def of(cls, raw: bytes, archive: Path | None, settings: ApiSettings) -> TrainingDraft:
         """Read a request, and the zip file beside it if there is one.
 
         Raises:
@@ -84,7 +85,7 @@ class TrainingDraft:
         images: dict[str, GivenImage] = {}
         names: dict[str, str] = {}
         examples: list[dict[str, str]] = []
-        with TrainingArchive(archive, MAX_IMAGES, max_image_bytes) as file:
+        with TrainingArchive(archive, MAX_IMAGES, settings.max_image_bytes, settings.max_training_bytes) as file:
             for index, image in enumerate(file.images):
                 images[f"images.{index}.image"] = image.read()
                 names[f"images.{index}"] = image.name

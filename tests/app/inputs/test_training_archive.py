@@ -26,7 +26,7 @@ def packed(folder: Path, entries: Mapping[str, bytes | str], method: int = zipfi
 
 
 def read(path: Path, max_images: int = 5) -> list[tuple[str, str | None, bytes]]:
-    with TrainingArchive(path, max_images, _LIMIT_BYTES) as archive:
+    with TrainingArchive(path, max_images, _LIMIT_BYTES, 2 * _LIMIT_BYTES) as archive:
         return [(image.name, image.caption, image.read()) for image in archive.images]
 
 
@@ -64,6 +64,7 @@ def test_captions_are_the_text_files_beside_images(tmp_path: Path) -> None:
         ({"a.png": b"x", "a.txt": "  \n"}, "is empty"),
         ({"a.png": b"x", "a.txt": "long " * 1000}, "more than 4000 bytes"),
         ({"a.png": bytes(_LIMIT_BYTES + 1)}, "of 10001 bytes"),
+        ({f"{number}.png": bytes(_LIMIT_BYTES) for number in range(3)}, "30000 bytes unpacked"),
     ],
 )
 def test_what_is_wrong_with_an_archive_is_said_by_name(

@@ -1,0 +1,49 @@
+"""`darkroom train`: a folder of images becomes a training; no worker runs it here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cli.commands.train import compose
+from cli.main import build_parser, main
+from contracts.queue.client import JobQueue
+from contracts.requests.training.parameters import TrainingParameters
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.new("RGB", (64, 64), "red").save(folder / name)
+    (folder / "b.txt").write_text("a red square", encoding="utf-8")
+    (folder / "notes.md").write_text("not for the service", encoding="utf-8")
+    return folder
+
+
+def test_a_folder_is_sent_with_its_captions(
+    server: str, photos: Path, queue: JobQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(photos), "--name", "mine", "--instance-prompt", "a thing", "--rank", "4"]
+    main([*words, "--sample-prompt", "a red thing", "--detach", "--server", server])
+    training = queue.fetch(capsys.readouterr().out.strip()).parameters
+    assert isinstance(training, TrainingParameters)
+    assert [one.caption for one in training.images] == ["a thing", "a red square"]
+    assert (training.settings.rank, training.sample_prompts) == (4, ("a red thing",))
+
+
+def test_only_the_given_options_are_sent(photos: Path) -> None:
+    arguments = build_parser().parse_args(["train", str(photos), "--name", "mine", "--learning-rate", "0.001"])
+    assert compose(arguments) == {"name": "mine", "learning_rate": 0.001}
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path), "--name", "mine"])
+    assert "no images in this folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path / "missing.zip"), "--name", "mine"])
+    assert "missing.zip" in capsys.readouterr().err
