@@ -12,5 +12,6 @@ seconds.py            how long weights take to move
 card.py               what a card of some size gives plans
 stages.py             one plan over all stages of a job
 moves.py              what a plan costs in moves over a sequence of calls
+training.py           what a training takes beside its model
 planner.py            the best plan for a workload within a budget, and a worker's capacity
 """

@@ -21,6 +21,7 @@ plain_images.py       what upscaled images and their like have in common
 plain_requests.py     the requests of these tasks
 upscaling.py          the request of an upscaled image, and its parameters
 erasing.py            the request of an image from which something is erased, and its parameters
+training/             trainings of LoRAs: their request, and their parameters
 any_parameters.py     the parameters of any task, read by the task that they name
 task_parameters.py    what code asks of them that does not know the task
 """

@@ -65,7 +65,7 @@ def test_a_zip_file_becomes_a_training_below_all_images(
     )
     training = parameters_of(queue, response)
     record = queue.fetch(response.json()["id"])
-    assert (record.priority, record.queue) == ("training", "training:shapes-sdxl:local")
+    assert (record.priority, record.queue) == ("training", "darkroom:training:shapes-sdxl:local")
     assert record.max_run_seconds == 86_400
     assert [one.caption for one in training.images] == ["a red thing", "a blue thing"]
     assert all(storage.exists(one.image) for one in training.images)
@@ -80,7 +80,7 @@ def test_a_zip_file_becomes_a_training_below_all_images(
 
 def test_images_may_be_named_in_json(client: TestClient, queue: JobQueue) -> None:
     upload = client.post("/v1/uploads", content=png(), headers={"Content-Type": "image/png"}).json()["id"]
-    body = {**FIELDS, "images": [{"image": f"upload:{upload}"}, {"image": f"upload:{upload}", "caption": "again"}]}
+    body = {**FIELDS, "images": [{"image": upload}, {"image": upload, "caption": "again"}]}
     training = parameters_of(queue, client.post("/v1/trainings", json=body))
     assert [one.caption for one in training.images] == ["a red thing", "again"]
 
@@ -113,7 +113,7 @@ def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) ->
         ({"model": "shapes-flux", "snr_gamma": 5}, "snr_gamma", "no meaning"),
         ({"resolution": 63}, "resolution", "at least 64"),
         ({"priority": "high"}, "priority", "training"),
-        ({"instance_prompt": None}, "images.0.caption", "instance_prompt"),
+        ({"instance_prompt": None}, "file", "instance_prompt"),
         ({"images": [{"image": "x"}]}, "images", "leave the field out"),
         ({"unknown": 1}, "unknown", ""),
     ],
