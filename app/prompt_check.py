@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from app.settings import ApiSettings
 from contracts.errors import FieldProblem, SettingsError, Unavailable
@@ -36,8 +36,13 @@ class PromptGuard:
             if name == _UNCHECKED:
                 continue
             texts = {text, joined(read.chunks[name])} if name in read.chunks else {text}
-            if any(self._score(one) >= self._threshold for one in texts):
-                yield FieldProblem(name, "was refused by the safety check of prompts; describe something else")
+            yield from self.text_problems((name, one) for one in sorted(texts))
+
+    def text_problems(self, texts: Iterable[tuple[str, str]]) -> Iterator[FieldProblem]:
+        """Yield a problem for each field, by its path, of which a text is refused; raises as `problems`."""
+        refused = dict.fromkeys(field for field, text in texts if self._score(text) >= self._threshold)
+        for field in refused:
+            yield FieldProblem(field, "was refused by the safety check of prompts; describe something else")
 
     def _score(self, text: str) -> float:
         try:

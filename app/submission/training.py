@@ -99,7 +99,7 @@ class TrainingDraft:
         catalogue = checks.services.catalogue
         rules = _Rules(checks, catalogue)
         for request in self.reading.requests:
-            logs.hide(*_texts_of(request))
+            logs.hide(*(text for _, text in _texts_of(request)))
         with _named(self.names):
             delivery = checks.check_delivery(self.reading, self.images, rules.check)
         request = self.reading.require()
@@ -116,6 +116,9 @@ class _Rules:
     def check(self, request: TrainingRequest) -> None:
         """Raises InvalidRequest with all that is wrong."""
         problems = [*_problems_of(request), *self._name_problems(request)]
+        guard = self._checks.services.prompt_guard
+        if guard is not None:
+            problems += guard.text_problems(_texts_of(request))
         try:
             model = self.model_of(request)
         except InvalidRequest as error:
@@ -200,7 +203,7 @@ def _image_request(request: TrainingRequest, model: ModelSpec) -> Txt2ImgRequest
     """The request of an image of the class, or of a sample."""
     resolution = _resolution_of(request, model)
     width, height = bucket(1, 1, resolution)
-    prompt = request.class_prompt or next(iter(_texts_of(request)), "an image")
+    prompt = request.class_prompt or next((text for _, text in _texts_of(request)), "an image")
     return Txt2ImgRequest(prompt=prompt, model=model.id, width=width, height=height, seed=request.seed or 0)
 
 
@@ -242,10 +245,12 @@ def _parameters(request: TrainingRequest, model: ModelSpec, delivery: Delivery) 
     )
 
 
-def _texts_of(request: TrainingRequest) -> list[str]:
-    texts = [request.instance_prompt, request.class_prompt, *request.sample_prompts]
-    texts += [example.caption for example in request.images]
-    return [text for text in texts if text is not None]
+def _texts_of(request: TrainingRequest) -> list[tuple[str, str]]:
+    """All texts that the model is given, with the paths of their fields."""
+    texts = [("instance_prompt", request.instance_prompt), ("class_prompt", request.class_prompt)]
+    texts += [(f"sample_prompts.{index}", text) for index, text in enumerate(request.sample_prompts)]
+    texts += [(f"images.{index}.caption", example.caption) for index, example in enumerate(request.images)]
+    return [(field, text) for field, text in texts if text is not None]
 
 
 def _with_images(raw: bytes, examples: list[dict[str, str]]) -> bytes:

@@ -31,4 +31,5 @@ def train(attempt: Attempt) -> JobResult:
         registration.register,
         attempt.worker_name,
         attempt.on_stage,
+        attempt.may_show,
     ).run()

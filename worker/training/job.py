@@ -90,11 +90,17 @@ class LoraTraining:
         register: Register,
         worker_name: str = "",
         on_stage: Callable[[str, float], object] | None = None,
+        may_show: Callable[[Image.Image], bool] | None = None,
     ) -> None:
-        """`on_stage`: told each stage and its seconds at its end."""
+        """Build it.
+
+        Args:
+            on_stage: told each stage and its seconds at its end.
+            may_show: asked of each sample before the last ones; None: all may be shown.
+        """
         self._flight, self._training, self._engine, self._pool = flight, training, engine, pool
         self._storage, self._watch, self._register = storage, watch, register
-        self._worker_name = worker_name
+        self._worker_name, self._may_show = worker_name, may_show
         self._timer = StageTimer(pool.device, on_stage)
         self._checkpoints = Checkpoints(storage, flight.job.id)
         self._losses: list[float] = []
@@ -298,7 +304,8 @@ class LoraTraining:
         images = []
         for index, _ in enumerate(training.sample_prompts):
             images.append(self._generate(training.sample_parameters(index, lora)))
-            self._watch.preview(preview_of(images[-1], index, run.step, training.settings.steps))
+            if self._may_show is None or self._may_show(images[-1]):
+                self._watch.preview(preview_of(images[-1], index, run.step, training.settings.steps))
         if not run.is_done:
             self._place()
         return images

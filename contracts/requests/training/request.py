@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts.requests.fields import MAX_DRAWN_SEED, Prompt, StrictModel
+from contracts.requests.fields import MAX_DRAWN_SEED, Prompt
 from contracts.requests.images.image_fields import SourceRef
 from contracts.requests.schema import DeliveryFields, Priority
+from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.lora_settings import Schedule, Targets
 

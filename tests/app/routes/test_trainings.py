@@ -151,6 +151,14 @@ def test_a_zip_file_over_the_limit_is_413(settings: SharedSettings) -> None:
         assert send(client, {"a.png": bytes(100_000)}).status_code == 413
 
 
+def test_the_operators_check_of_prompts_reads_captions_and_sample_prompts(settings: SharedSettings) -> None:
+    checked = ApiSettings(shared=settings, prompt_check="words", prompt_check_words=["star"])
+    with TestClient(create_app(checked)) as client:
+        found = refusal(send(client, {"a.png": png(), "a.txt": "a Star"}, sample_prompts=["stars", "a star!"]))
+    assert list(found) == ["sample_prompts.1", "file"]
+    assert "'a.png'" in found["file"]
+
+
 @pytest.mark.parametrize("report", [{"trains": False}, {"trains": True}])
 def test_a_training_is_refused_where_every_worker_says_that_it_never_trains(
     client: TestClient, queue: JobQueue, report: dict[str, bool]
