@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from contracts.requests.strict_model import StrictModel
+
 #: Layers that a LoRA changes: the projections of the attentions, or also the feed-forward layers.
 Targets = Literal["attention", "attention_and_feed_forward"]
 #: How the learning rate goes after its warm-up.
