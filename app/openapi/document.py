@@ -32,6 +32,7 @@ from contracts.errors import FieldProblem
 from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.plain_requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, JobRequest
+from contracts.requests.training.request import TrainingRequest
 
 #: FastAPI's description of an answer.
 _UNDESCRIBED = "Successful Response"
@@ -44,7 +45,7 @@ _BEARER_SCHEME = {
 }
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest, VariationRequest)
 #: Bodies that name no model of the catalogue.
-_OTHER_KINDS: tuple[type[BaseModel], ...] = (*PLAIN_REQUESTS.values(), PreprocessRequest)
+_OTHER_KINDS: tuple[type[BaseModel], ...] = (*PLAIN_REQUESTS.values(), TrainingRequest, PreprocessRequest)
 
 
 class DocumentedApi(FastAPI):

@@ -34,7 +34,7 @@ from worker.engine.job import JobInFlight, Placed
 from worker.families import GenerationInputs
 from worker.generation.alone import Unwatched
 from worker.generation.generate import JobGeneration
-from worker.generation.inputs import decode_image_prompt
+from worker.generation.inputs import decode_whole
 from worker.generation.outputs import JobResult
 from worker.generation.receipts import library_versions
 from worker.generation.step_listener import StageTimer
@@ -166,7 +166,7 @@ class LoraTraining:
         """The image of the class with this number: made by the model as it is, once for all attempts."""
         key = f"images/{self._flight.job.id}/class/{number}.png"
         try:
-            return decode_image_prompt(self._storage.read(key))
+            return decode_whole(self._storage.read(key))
         except NotFound:
             pass
         self._give_way_if_needed()
@@ -219,7 +219,7 @@ class LoraTraining:
 
     def _read(self, key: str) -> Image.Image:
         try:
-            return decode_image_prompt(self._storage.read(key))
+            return decode_whole(self._storage.read(key))
         except NotFound as error:
             message = "an image to learn from is no longer stored; send the training again"
             raise JobFailed(FailureCode.INPUT_MISSING, message) from error
