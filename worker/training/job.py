@@ -121,6 +121,7 @@ class LoraTraining:
         job = self._flight.job
         # The device is set up as for one of the images that it makes meanwhile.
         self._flight.job = replace(job, parameters=self._training.sample)
+        self._flight.stage = self._training.sample
         try:
             return self._train()
         except GivesWay:
@@ -314,11 +315,12 @@ class LoraTraining:
         """Make an image as any job would, in this job's coroutine and tier."""
         flight = self._flight
         job, steps, done, kept = flight.job, flight.steps, flight.steps_done, flight.kept_bytes
-        flight.job = replace(job, parameters=parameters)
+        flight.job, flight.stage = replace(job, parameters=parameters), parameters
         try:
             result = JobGeneration(flight, self._engine, self._pool, self._storage, Unwatched()).run()
         finally:
-            flight.job, flight.steps, flight.steps_done, flight.adapters = job, steps, done, AdapterSet()
+            flight.job, flight.stage, flight.adapters = job, self._training.sample, AdapterSet()
+            flight.steps, flight.steps_done = steps, done
             self._engine.residency.keep(flight, kept)
         if result.error is not None:
             raise JobFailed(result.error.code, f"an image could not be made: {result.error.message}")
