@@ -171,6 +171,11 @@ class TrainingParameters(StrictModel):
         return self.sample.height
 
     @property
+    def pixels(self) -> int:
+        """Pixels of the sample images of the finished LoRA."""
+        return self.width * self.height * self.num_images
+
+    @property
     def image(self) -> None:
         """Its sample images are made from no image."""
         return None
