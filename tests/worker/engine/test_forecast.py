@@ -14,7 +14,7 @@ import pytest
 
 from contracts.forecast.costs import JobCost, Measurements
 from contracts.forecast.simulation import simulate
-from contracts.forecast.snapshot import QueuedJob, Snapshot, WaitingQueue, WorkerState
+from contracts.forecast.snapshot import TIERS, QueuedJob, Snapshot, WaitingQueue, WorkerState
 from contracts.memory.seconds import move_seconds
 from worker.engine.costs import CallCosts
 from worker.engine.policy import StepPolicy, Waiting
@@ -100,9 +100,17 @@ class Service:
         waiting = [job.queued(now) for job in alive if job.worker is None]
         queues = [WaitingQueue(job.tier, job.owner, 1, [job]) for job in waiting]
         workers = [WorkerState(str(n), max_jobs=self.max_jobs, warm="ab") for n in range(len(self.policies))]
-        counts = [sum(job.tier == tier for job in waiting) for tier in range(3)]
+        counts = [sum(job.tier == tier for job in waiting) for tier in range(len(TIERS))]
         return Snapshot(
-            now, NOTHING, workers, running, queues, [dict(self.accounts)] * 3, [0.0] * 3, [0.0] * 3, counts
+            now,
+            NOTHING,
+            workers,
+            running,
+            queues,
+            [dict(self.accounts)] * len(TIERS),
+            [0.0] * len(TIERS),
+            [0.0] * len(TIERS),
+            counts,
         )
 
     def send(self, job: SimulatedJob) -> float:
@@ -234,8 +242,10 @@ def test_a_low_job_behind_four_of_100_steps_is_told_of_its_small_share() -> None
 def _snapshot_of(running: Sequence[QueuedJob], waiting: Sequence[QueuedJob], **worker: Any) -> Snapshot:
     states = [WorkerState("0", **{"warm": "ab", **worker})]
     queues = [WaitingQueue(job.tier, job.owner, 1, [job]) for job in waiting]
-    zeros = [0.0] * 3
-    return Snapshot(0.0, NOTHING, states, running, queues, [{}] * 3, zeros, zeros, [0, len(waiting), 0])
+    zeros = [0.0] * len(TIERS)
+    return Snapshot(
+        0.0, NOTHING, states, running, queues, [{}] * len(TIERS), zeros, zeros, [0, len(waiting), 0, 0]
+    )
 
 
 def test_a_job_that_must_run_alone_waits_for_all_that_its_worker_has_begun_and_nothing_joins_it() -> None:
