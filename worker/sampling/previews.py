@@ -90,7 +90,7 @@ def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, t
             mean, spread = encoded.latents, torch.zeros_like(encoded.latents)
         else:
             mean, spread = encoded.latent_dist.mode(), encoded.latent_dist.std
-        # FLUX.2's has neither: its pipelines take the mean and deviation of its batch norm, and give them back here.
+        # FLUX.2's has neither: its pipelines take mean and deviation of its batch norm, and give them back here.
         shift, scale = vae.config.get("shift_factor") or 0.0, vae.config.get("scaling_factor", 1.0)
         return (mean - shift) * scale, spread * scale
     finally:
