@@ -9,7 +9,7 @@ from app.settings import ApiSettings
 from contracts.errors import FieldProblem, SettingsError, Unavailable
 from contracts.prompts.syntax import joined
 from contracts.requests.fields import ImageFields
-from contracts.requests.prompts import read_prompts
+from contracts.requests.prompts.reading import read_prompts
 from contracts.safety.checks import PROMPT_CHECKS, PromptCheck, open_entry_point
 from contracts.safety.words import WordList
 

@@ -21,7 +21,7 @@ from contracts.errors import CatalogueError, InvalidRequest
 from contracts.hub_revisions import AgreedRows
 from contracts.prompts.tokens import Tokenize
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_counts import PromptCounts, count_tokens
+from contracts.requests.prompts.counts import PromptCounts, count_tokens
 
 _log = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ from contracts.queue.client import JobQueue
 from contracts.queue.idempotency import Idempotency
 from contracts.queue.operations import Operations
 from contracts.queue.retries import Retries
-from contracts.queue.usage_files import write_usage_files
+from contracts.queue.usage.files import write_usage_files
 from contracts.requests.catalogue_reload import RELOAD_SECONDS, CatalogueReload
 from contracts.storage import Storage, open_storage
 from contracts.tracing.tracing import Tracing

@@ -24,10 +24,10 @@ from contracts.catalogue.families import Task
 from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage

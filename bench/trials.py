@@ -13,10 +13,10 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check
 from contracts.storage import Storage
 from worker.engine.job import Job
 from worker.generation.alone import generate_alone

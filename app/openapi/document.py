@@ -30,7 +30,7 @@ from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
 from contracts.requests.images.preprocess_request import PreprocessRequest
-from contracts.requests.plain_requests import PLAIN_REQUESTS
+from contracts.requests.plain.requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, JobRequest
 from contracts.requests.training.request import TrainingRequest
 

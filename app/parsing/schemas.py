@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
-from contracts.requests.refining import refiners_of
+from contracts.requests.checks.refining import refiners_of
+from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.schema import REQUESTS, JobRequest
-from contracts.requests.vaes import vae_ids
 
 Schema = dict[str, Any]
 

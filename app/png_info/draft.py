@@ -13,8 +13,8 @@ from app.png_info.view import ImageParameters, NotReadView, Program
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
 from contracts.errors import MAX_PROBLEMS, FieldProblem, InvalidRequest
+from contracts.requests.checks.validation import check
 from contracts.requests.schema import REQUESTS, JobRequest
-from contracts.requests.validation import check
 
 #: Stands for an image while the rest is checked.
 PLACEHOLDER = "image"

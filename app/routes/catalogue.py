@@ -16,7 +16,7 @@ from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import is_ready, preparation_of
-from contracts.requests.vaes import vae_ids
+from contracts.requests.checks.vaes import vae_ids
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 

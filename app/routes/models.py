@@ -19,10 +19,10 @@ from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
+from contracts.requests.checks.refining import refiners_of
+from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.guidance import Guidance, with_defaults
-from contracts.requests.refining import refiners_of
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.vaes import vae_ids
 from contracts.weights.adapters.lycoris_layouts import KINDS
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))

@@ -16,7 +16,7 @@ from app.submission.checks import Draft, JobDraft
 from app.submission.plain_tasks import PLAIN_TASKS, PlainTask
 from app.submission.rerun import rerun_draft
 from contracts.job_view import JobView
-from contracts.requests.plain_requests import PLAIN_REQUESTS
+from contracts.requests.plain.requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, DeliveryFields, JobRequest
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

@@ -15,7 +15,7 @@ from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.job_view import ListView
-from contracts.queue.usage import KEPT_DAYS, read_usage, today
+from contracts.queue.usage.counts import KEPT_DAYS, read_usage, today
 
 router = APIRouter(prefix="/v1", dependencies=[LIST_LIMITED], responses=problems(403, 422, 429, 503))
 #: Days that are shown where the first one is not named, the last one included.

@@ -20,16 +20,16 @@ from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.requests.any_parameters import AnyParameters
+from contracts.requests.checks.refining import with_refiner
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.fields import ImageFields
-from contracts.requests.inversions import names_any, with_inversions
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_counts import PromptCounts
-from contracts.requests.prompts import read_prompts
-from contracts.requests.refining import with_refiner
+from contracts.requests.prompts.counts import PromptCounts
+from contracts.requests.prompts.inversions import names_any, with_inversions
+from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import DeliveryFields, JobRequest, Priority
 from contracts.requests.task_parameters import JobTask, TaskParameters
-from contracts.requests.validation import check
 from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
 
 AnyRequest = TypeVar("AnyRequest", bound=DeliveryFields)

@@ -12,7 +12,7 @@ from app.submission.checks import Delivery, RequestChecks
 from app.submission.networks import find_network, use_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.defaults import StoredImage
-from contracts.requests.erasing import EraseParameters, EraseRequest
+from contracts.requests.plain.erasing import EraseParameters, EraseRequest
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from app.submission.checks import Draft
 from app.submission.erasing import EraseDraft
 from app.submission.upscaling import UpscaleDraft
 from contracts.requests.any_parameters import AnyParameters
-from contracts.requests.erasing import EraseParameters
-from contracts.requests.plain_requests import PLAIN_REQUESTS
+from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.requests import PLAIN_REQUESTS
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.schema import DeliveryFields
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.upscaling import UpscaleParameters
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from contracts.errors import Gone, InvalidRequest, NotFound
 from contracts.job_view import JobView, Links
 from contracts.jobs.records import JobRecord, JobState
 from contracts.jobs.spans import submitting
-from contracts.queue.daily_limits import require_within
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.retries import RepeatableCall
+from contracts.queue.usage.daily_limits import require_within
 from contracts.requests.schema import DeliveryFields
 from contracts.requests.task_parameters import JobTask
 from contracts.tracing.trace_context import TraceContext

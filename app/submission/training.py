@@ -23,6 +23,7 @@ from contracts import logs
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.families import Task
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Txt2ImgRequest
@@ -36,7 +37,6 @@ from contracts.requests.training.request import (
     TRAINABLE_FAMILIES,
     TrainingRequest,
 )
-from contracts.requests.validation import check
 from contracts.uploads.adapters import LORAS
 
 #: Largest seed that is drawn: those of class images follow it.

@@ -14,7 +14,7 @@ from app.submission.networks import find_network, use_of
 from contracts.catalogue.catalogue import UpscalerSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.defaults import StoredImage
-from contracts.requests.upscaling import UpscaleParameters, UpscaleRequest
+from contracts.requests.plain.upscaling import UpscaleParameters, UpscaleRequest
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from contracts.catalogue.families import Task
 from contracts.requests.schema import REQUESTS
 
 if TYPE_CHECKING:
-    from contracts.provenance.receipt_verification import ReceiptVerification
+    from contracts.provenance.receipts.verification import ReceiptVerification
     from contracts.provenance.verification import Verification
 
 _SENTENCES = {
@@ -70,7 +70,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     if again is None and arguments.steps is not None:
         again = os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000")
     try:
-        from contracts.provenance.receipt_verification import verify_receipt
+        from contracts.provenance.receipts.verification import verify_receipt
         from contracts.provenance.verification import verify
     except ImportError:
         raise ServiceError("`darkroom verify` needs more packages: pip install 'darkroom[credentials]'") from None
@@ -141,7 +141,7 @@ class _Differences:
     @property
     def reasons(self) -> list[str]:
         """Why an honest image may have other bytes here."""
-        from contracts.provenance.step_comparison import differing
+        from contracts.provenance.receipts.step_comparison import differing
 
         claims = self.signed.claims
         placed = {"placement": claims["placement"]} if "placement" in claims else {}
@@ -153,7 +153,7 @@ def _explain(path: Path, file: bytes, differences: _Differences) -> str:
     """Say that the bytes differ by rounding alone, where they may; raises ServiceError where they may not."""
     from PIL import Image
 
-    from contracts.provenance.step_comparison import WITHIN_ERROR, is_within_error
+    from contracts.provenance.receipts.step_comparison import WITHIN_ERROR, is_within_error
 
     receipt, made, reasons = differences.receipt, differences.made, differences.reasons
     weights = [name for name in ("model", "loras", "controlnets") if made.get(name) != receipt.get(name)]
@@ -170,8 +170,8 @@ def _explain(path: Path, file: bytes, differences: _Differences) -> str:
 
 def _differing_step(which: str, claimed: Sequence[str], file: bytes) -> int | None:
     """The first step whose latents differ; raises ServiceError where the service that made it again names none."""
-    from contracts.provenance.receipt_verification import verify_receipt_of
-    from contracts.provenance.step_comparison import first_difference
+    from contracts.provenance.receipts.step_comparison import first_difference
+    from contracts.provenance.receipts.verification import verify_receipt_of
 
     made = verify_receipt_of(file, []).steps
     if not made:
@@ -185,7 +185,7 @@ def _differing_step(which: str, claimed: Sequence[str], file: bytes) -> int | No
 
 
 def _same_steps(which: str, count: int) -> str:
-    from contracts.provenance.step_comparison import SAME_BYTES
+    from contracts.provenance.receipts.step_comparison import SAME_BYTES
 
     return f"{SAME_BYTES}, {'after each' if which == 'all' else 'after one'} of {count} steps"
 

@@ -9,14 +9,10 @@ networks.py     rows of networks that run by themselves: upscalers and erasers
 rows.py         what rows of all kinds have: where their weights come from
 guidance.py     kinds of guidance: their options and defaults
 lines.py        the line of a catalogue file that a problem is on
-mode_fields.py  sets of request fields for the rows
 cached.py       rows whose files are in the cache of a hub
 families.py     what each model family supports: modes, fields, sizes, defaults
 family.py       what such a row says; tasks and modes
-llm_families.py rows whose prompts a language model reads
-flux2_families.py  rows of FLUX.2
-sdxl_families.py  rows of Stable Diffusion XL and its refiner
-t5_families.py  rows whose prompts T5 alone reads
 preprocessors.py  preprocessors of control images, and their options
 schedulers.py   schedulers by public name
+family_rows/    the rows of families, by what reads their prompts
 """

@@ -22,9 +22,9 @@ from contracts.catalogue.family import (
     modes_of,
     task_of,
 )
-from contracts.catalogue.flux2_families import FLUX2
-from contracts.catalogue.llm_families import QWEN_IMAGE, Z_IMAGE
-from contracts.catalogue.mode_fields import (
+from contracts.catalogue.family_rows.flux2 import FLUX2
+from contracts.catalogue.family_rows.language_models import QWEN_IMAGE, Z_IMAGE
+from contracts.catalogue.family_rows.mode_fields import (
     CONTROL_IMAGE,
     CONTROLS,
     GUIDANCE,
@@ -36,8 +36,8 @@ from contracts.catalogue.mode_fields import (
     RESCALE,
     TRUE_CFG,
 )
-from contracts.catalogue.sdxl_families import SDXL
-from contracts.catalogue.t5_families import CHROMA, FLUX_LAYERS, PIXART
+from contracts.catalogue.family_rows.sdxl import SDXL
+from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, PIXART
 
 __all__ = [
     "ALL_FAMILIES",

@@ -8,11 +8,6 @@ pixels.py       the hash of an image's pixels
 opening.py      opens the signer as the settings say
 credentials.py  signs image files
 verification.py reads and checks the credentials of a file
-receipt_keys.py the key that signs receipts, and its public half
-claims.py       what a signed receipt claims
-signed_receipts.py signs the claims of a receipt, and checks signatures
-receipt_verification.py reads and checks the signed receipt of a file
-merkle.py       hashes of the latents of each step, and their root
 image_data.py   the hash of a JPEG's or WebP's image without its metadata
-step_comparison.py whether an image that was made again is the same, and from which step on it is not
+receipts/       signed receipts
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from contracts.provenance.credentials import ContentCredentials
     from contracts.provenance.identity import Identity
-    from contracts.provenance.signed_receipts import ReceiptSigner
+    from contracts.provenance.receipts.signatures import ReceiptSigner
 
 #: A process that dies while it makes a development identity holds up the others for that long.
 _LOCK_SECONDS = 30.0
@@ -87,8 +87,8 @@ def open_receipt_signer(settings: SharedSettings, storage: Storage, connection: 
     given = check_receipt_key(settings)
     if settings.receipts == "plain":
         return None
-    from contracts.provenance.receipt_keys import publish_receipt_key
-    from contracts.provenance.signed_receipts import ReceiptSigner
+    from contracts.provenance.receipts.keys import publish_receipt_key
+    from contracts.provenance.receipts.signatures import ReceiptSigner
 
     def open_key() -> Ed25519PrivateKey:
         with redis_errors_are_unavailable():
@@ -106,7 +106,7 @@ def check_receipt_key(settings: SharedSettings) -> Ed25519PrivateKey | None:
     if settings.receipts == "plain":
         return None
     try:
-        from contracts.provenance.receipt_keys import read_receipt_key
+        from contracts.provenance.receipts.keys import read_receipt_key
     except ImportError:
         raise SettingsError(
             "DARKROOM_RECEIPTS=signed needs the package cryptography: pip install 'darkroom[credentials]'"

@@ -7,13 +7,11 @@ eta.py               positions in the queue, and estimated times
 listing.py           an owner's jobs, or all, in pages
 operations.py        what operators do with all owners' jobs: requeue, change priority, purge, pause, drain
 waiting_queues.py    the queues in which jobs wait, by priority, model and owner
-daily_limits.py      limits on what the jobs of an API key use in a day
-usage.py             what the jobs of each API key have used, by day and model
-usage_files.py       what was used on past days, written to the storage as JSONL
 running.py           an owner's running jobs
 stats.py             jobs by state, queue depths
 listener.py          waits for news of jobs
 attendance.py        jobs that end when nobody waits for them any more
 idempotency.py       one call made once, however often it is sent
 retries.py           calls that client libraries send again by themselves
+usage/               what the jobs of API keys use
 """

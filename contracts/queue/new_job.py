@@ -10,7 +10,7 @@ from rq.job import JobStatus
 
 from contracts.jobs.records import JobRecord, JobState, WebhookRecord
 from contracts.requests.any_parameters import AnyParameters
-from contracts.requests.prompt_counts import PromptCounts
+from contracts.requests.prompts.counts import PromptCounts
 from contracts.requests.schema import Priority
 from contracts.tracing.trace_context import TraceContext
 

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from pydantic import Discriminator, Tag
 
-from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
+from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.parameters import TrainingParameters
-from contracts.requests.upscaling import UpscaleParameters
 
 #: The kind of all tasks that run on diffusion models; unknown ones too, whose error then names the task.
 _DIFFUSION = "diffusion"

@@ -28,7 +28,7 @@ from contracts.requests.parameters import (
     ReferenceParameters,
     TextualInversionParameters,
 )
-from contracts.requests.prompts import read_prompts
+from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import JobRequest
 
 #: Defaults of fields that neither the request nor model and family set.
@@ -119,7 +119,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,
             "batchable": _is_batchable(request),
             "loras": tuple(LoraParameters(**lora.model_dump()) for _, lora in prompts.loras),
-            # `contracts.requests.inversions` completes them from the catalogue.
+            # `contracts.requests.prompts.inversions` completes them from the catalogue.
             "textual_inversions": tuple(
                 TextualInversionParameters(name=one.name, words=()) for one in request.textual_inversions
             ),

@@ -15,9 +15,9 @@ from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, InvalidRequest
+from contracts.requests.checks.validation import check
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
-from contracts.requests.validation import check
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from contracts.weights.vae_files import with_vaes
 

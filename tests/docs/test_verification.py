@@ -15,10 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 from cli.main import main
 from contracts.provenance.credentials import ContentCredentials
 from contracts.provenance.identity import development_identity
-from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
-from contracts.provenance.receipt_verification import verify_receipt
-from contracts.provenance.signed_receipts import ReceiptSigner
+from contracts.provenance.receipts.merkle import merkle_root
+from contracts.provenance.receipts.signatures import ReceiptSigner
+from contracts.provenance.receipts.verification import verify_receipt
 from contracts.provenance.verification import verify
 from contracts.storage.local import LocalStorage
 from tests.support.running_service import RunningService

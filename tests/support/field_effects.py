@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode, task_of
 from contracts.errors import InvalidRequest
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.jobs import model_of

@@ -16,11 +16,11 @@ from contracts.catalogue.families import FAMILIES, Mode, Task, task_of
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
-from contracts.requests.inversions import with_inversions
 from contracts.requests.parameters import JobParameters
+from contracts.requests.prompts.inversions import with_inversions
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from contracts.storage import Storage
 from worker.engine.costs import CallCosts
 from worker.engine.engine import Engine

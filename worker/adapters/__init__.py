@@ -5,14 +5,11 @@ layouts.py    a LoRA file's tensors under the names of the model's layers
 reader.py     a LoRA file -> the weights of each layer, checked against the model
 cache.py      LoRAs loaded beside one model; evicts the least recently used
 row_hooks.py  forward hooks that make a LoRA act on its own jobs' rows of each layer
-image_encoders.py   what CLIP image encoders give of reference images
-ip_adapters.py      the IP-Adapters of a job, from the catalogue
-image_prompts.py    an IP-Adapter file and reference images -> keys and values of each layer
-attention_hooks.py  hooks that make reference images act on their own jobs' rows
 inversions.py  the textual inversions of a job, read and compared with the text encoders
 perturbations.py  layers that are disturbed for some rows of a call
 low_rank.py   the arithmetic of one layer: LoRA and PEFT's DoRA
 weight_differences.py  the arithmetic of one layer: LoHa, LoKr, full differences, OFT, IA3
 dora.py       the arithmetic of one layer: kohya's DoRA, beside any of these
 lycoris_reader.py      a file's tensors of these kinds -> what is changed in each layer
+references/   IP-Adapters: reference images that act on their own jobs' rows
 """

@@ -20,12 +20,12 @@ from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFail
 from contracts.jobs.receipt import Weights
 from contracts.requests.parameters import LoraParameters
 from worker.adapters import reader
-from worker.adapters.attention_hooks import Span, reference_images_act
 from worker.adapters.files import LoraFiles
-from worker.adapters.image_prompts import ImagePrompt
 from worker.adapters.inversions import LoadedInversion
 from worker.adapters.low_rank import Layer, LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
+from worker.adapters.references.attention_hooks import Span, reference_images_act
+from worker.adapters.references.image_prompts import ImagePrompt
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
 from worker.families import DiffusersFamily
 from worker.runtime.out_of_memory import is_out_of_memory

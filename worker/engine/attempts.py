@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from worker.adapters.attention_hooks import Span
+from worker.adapters.references.attention_hooks import Span
 from worker.engine import calls as joined
 from worker.engine.calls import Call
 from worker.engine.job import JobInFlight

@@ -15,8 +15,8 @@ from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
 from contracts.requests.parameters import JobParameters
-from worker.adapters.attention_hooks import Span
 from worker.adapters.cache import AdapterSet
+from worker.adapters.references.attention_hooks import Span
 from worker.engine.job import JobInFlight, Placed
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool

@@ -20,18 +20,18 @@ from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured
-from contracts.provenance.claims import SIGNATURE, make_claims
 from contracts.provenance.image_data import hash_image_data
 from contracts.provenance.manifest import iptc_xmp
-from contracts.provenance.merkle import merkle_root
 from contracts.provenance.pixels import hash_pixels
+from contracts.provenance.receipts.claims import SIGNATURE, make_claims
+from contracts.provenance.receipts.merkle import merkle_root
 from worker.generation import receipts
 from worker.generation.inputs import flatten
 from worker.runtime.out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
-    from contracts.provenance.signed_receipts import ReceiptSigner
+    from contracts.provenance.receipts.signatures import ReceiptSigner
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000

@@ -8,7 +8,7 @@ from contracts.catalogue.families import Family
 from contracts.errors import FailureCode, JobFailed
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.parameters import JobParameters
-from contracts.requests.prompt_counts import count_tokens
+from contracts.requests.prompts.counts import count_tokens
 from worker.encoding.windows import tokenizers_of
 
 

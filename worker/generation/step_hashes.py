@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from contracts.provenance.merkle import hash_leaf
+from contracts.provenance.receipts.merkle import hash_leaf
 
 
 class StepHashes:

@@ -15,10 +15,10 @@ from PIL import Image
 from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import Mode, Task
 from contracts.errors import JobFailed
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from contracts.storage.local import LocalStorage
 from worker.engine.job import Job
 from worker.generation.alone import generate_alone

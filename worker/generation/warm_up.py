@@ -6,9 +6,9 @@ Knows no queue.
 from __future__ import annotations
 
 from contracts.errors import JobFailed
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check
 from contracts.storage import Storage
 from worker.engine.job import Job
 from worker.generation.alone import generate_alone

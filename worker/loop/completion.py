@@ -34,7 +34,7 @@ from worker.safety.stage import SafetyStage
 
 if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
-    from contracts.provenance.signed_receipts import ReceiptSigner
+    from contracts.provenance.receipts.signatures import ReceiptSigner
 
 _log = logging.getLogger(__name__)
 

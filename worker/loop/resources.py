@@ -17,7 +17,7 @@ from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:  # their packages are an extra
     from contracts.provenance.credentials import ContentCredentials
-    from contracts.provenance.signed_receipts import ReceiptSigner
+    from contracts.provenance.receipts.signatures import ReceiptSigner
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from contracts.weights.checkpoint_limits import tasks_of_channels
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import read_inversions
-from worker.adapters.ip_adapters import IpAdapters
+from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.files import ContentHasher

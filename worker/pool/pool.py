@@ -16,7 +16,7 @@ from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
-from worker.adapters.ip_adapters import IpAdapters
+from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints.places import PreparationWatch, Unwatched
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder

@@ -15,7 +15,7 @@ from PIL import Image
 
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
-from contracts.requests.erasing import EraseParameters
+from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
 from worker.checkpoints.networks import load_network
 from worker.generation.inputs import decode_mask

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from contracts.requests.erasing import EraseParameters
 from contracts.requests.parameters import JobParameters
+from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.training.parameters import TrainingParameters
-from contracts.requests.upscaling import UpscaleParameters
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt

@@ -11,7 +11,7 @@ from PIL import Image
 
 from contracts.errors import CatalogueError, FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
-from contracts.requests.upscaling import UpscaleParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.weights.networks import UpscalerFacts, read_upscaler
 from worker.checkpoints.networks import load_network
 from worker.generation.outputs import JobResult

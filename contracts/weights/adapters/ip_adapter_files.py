@@ -1,7 +1,7 @@
 """IP-Adapter files by their headers: kind, widths, and how many tokens an image becomes. Loads no weights.
 
 The layouts are those of the original releases (github.com/tencent-ailab/IP-Adapter). Refuses what no worker could
-use, with the reason; `worker/adapters/image_prompts.py` compares the file with the loaded model.
+use, with the reason; `worker/adapters/references/image_prompts.py` compares the file with the loaded model.
 """
 
 from __future__ import annotations

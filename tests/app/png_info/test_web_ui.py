@@ -12,11 +12,11 @@ from app.png_info.web_ui import read_parameters
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
 from contracts.catalogue.families import Task
 from contracts.jobs.receipt import Receipt, Weights
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from worker.generation.infotext import infotext
 
 #: Read as one text, and written as another.

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from contracts.queue.client import JobQueue
-from contracts.requests.erasing import EraseParameters
+from contracts.requests.plain.erasing import EraseParameters
 from contracts.settings import SharedSettings
 from tests.support.images import to_data_url
 

@@ -13,7 +13,7 @@ from PIL import Image
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
-from contracts.requests.upscaling import UpscaleParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.settings import SharedSettings
 from tests.support.images import encode_image, to_data_url
 

@@ -8,8 +8,8 @@ import pytest
 
 from cli.main import main
 from contracts.queue.client import JobQueue
-from contracts.requests.erasing import EraseParameters
-from contracts.requests.upscaling import UpscaleParameters
+from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from tests.support.images import draw_shape
 
 

@@ -15,8 +15,8 @@ from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.requests.any_parameters import require_diffusion
 from contracts.requests.parameters import JobParameters
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.upscaling import UpscaleParameters
 from tests.support.parameters import parameters
 
 UPSCALE = UpscaleParameters(

@@ -8,9 +8,9 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import InvalidRequest
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check
 
 CATALOGUE = Catalogue.model_validate(
     {

@@ -13,10 +13,10 @@ from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Task
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.memory.plan import workload_of
 from contracts.prompts.tokens import TokenUse
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
-from contracts.requests.prompt_counts import count_tokens
+from contracts.requests.prompts.counts import count_tokens
 from contracts.requests.schema import REQUESTS
-from contracts.requests.validation import check
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 
 CATALOGUE = Catalogue(

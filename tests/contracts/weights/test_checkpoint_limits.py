@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec
 from contracts.errors import InvalidRequest
+from contracts.requests.checks.validation import check
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 
 FLUX = (

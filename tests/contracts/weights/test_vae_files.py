@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
 from contracts.errors import CatalogueError
-from contracts.requests.vaes import vae_ids
+from contracts.requests.checks.vaes import vae_ids
 from contracts.weights.vae_files import WEIGHTS, check_vae_row, with_vaes
 
 KL: dict[str, Any] = {

@@ -11,9 +11,9 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
 from contracts.hub.selection import RepositoryFiles, weights_below
 from contracts.memory.components import read_components
 from contracts.memory.extras import size_adapter
+from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
-from contracts.requests.validation import check
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.weights.row_files import check_row_files

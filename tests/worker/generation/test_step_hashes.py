@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.provenance.merkle import hash_leaf
-from contracts.provenance.step_comparison import first_difference
+from contracts.provenance.receipts.merkle import hash_leaf
+from contracts.provenance.receipts.step_comparison import first_difference
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage

@@ -17,7 +17,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.requests.erasing import EraseParameters
+from contracts.requests.plain.erasing import EraseParameters
 from contracts.requests.task_parameters import JobTask
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage

@@ -14,8 +14,8 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
+from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.upscaling import UpscaleParameters
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.weights.networks import read_upscaler

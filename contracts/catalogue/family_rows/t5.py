@@ -1,0 +1,56 @@
+"""Rows of `families.py` whose prompts T5 alone reads. Pure."""
+
+from __future__ import annotations
+
+from contracts.catalogue.family import Family, Mode, TextEncoder
+from contracts.catalogue.family_rows.mode_fields import GUIDANCE, IMAGE, MASK, SEQUENCE_TEXT
+
+#: Beginnings of the names of the layers of FLUX.1's transformer, and of those that were made from it.
+FLUX_LAYERS = (
+    r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out"
+)
+
+PIXART = Family(
+    id="pixart",
+    kind="diffusion",
+    pipeline="PixArtSigmaPipeline",
+    controlnet="",
+    modes={Mode.TXT2IMG: SEQUENCE_TEXT},
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 20, "guidance_scale": 4.5,
+        "max_sequence_length": 300, "scheduler": "dpmpp_2m", "long_prompt": "truncate",
+    },
+    denoiser_layers="",
+    lora_text_encoders=frozenset(),
+    max_sequence_length=300,
+    single_file=False,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
+CHROMA = Family(
+    id="chroma",
+    kind="flow",
+    pipeline="ChromaPipeline",
+    controlnet="",
+    modes={
+        Mode.TXT2IMG: SEQUENCE_TEXT | GUIDANCE,
+        Mode.IMG2IMG: SEQUENCE_TEXT | GUIDANCE | IMAGE,
+        Mode.INPAINT: SEQUENCE_TEXT | GUIDANCE | MASK,
+    },
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 35, "guidance_scale": 5.0,
+        "max_sequence_length": 512, "scheduler": "flow_euler", "long_prompt": "truncate",
+    },
+    denoiser_layers=FLUX_LAYERS + "|distilled_guidance_layer_",
+    guidance_kinds=("apg", "cfg_zero"),
+    lora_text_encoders=frozenset(),
+    max_sequence_length=512,
+    single_file=False,
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip

@@ -1,0 +1,8 @@
+"""Checks of a request against the catalogue, before anything is queued.
+
+validation.py  all checks of a request
+effects.py     that no field is without effect beside the others
+step_rules.py  steps, scheduler and speed
+vaes.py        whether its VAE can take the place of the model's own
+refining.py    its refiner, and which models can be one
+"""

@@ -1,0 +1,303 @@
+"""Checks a request against the catalogue before anything is decoded, stored or queued; reports all problems.
+
+A message says what is required, what was received and what to do; `allowed` has the values for programs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
+from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.checks.effects import effect_problems
+from contracts.requests.checks.refining import refiner_problems
+from contracts.requests.checks.step_rules import StepRules
+from contracts.requests.checks.vaes import vae_problems
+from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.images.preprocessing import preprocess_problems
+from contracts.requests.prompts.inversions import inversion_problems
+from contracts.requests.prompts.reading import prompt_problems, read_prompts
+from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
+
+
+def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
+    """Check everything about a request that does not depend on the content of its images.
+
+    Returns:
+        The row of the model that will run it.
+
+    Raises:
+        InvalidRequest: with every problem found.
+    """
+    name = catalogue.default_model if request.model is None else request.model
+    try:
+        model = catalogue.model(name)
+    except NotFound:
+        ids = [row.id for row in catalogue.models]
+        raise InvalidRequest([FieldProblem("model", f"unknown model {name[:80]!r}", ids)]) from None
+    problems = [
+        *_text_problems(request),
+        *_reserved_word_problems(request, model),
+        *prompt_problems(request, model.family_spec, value_of(request, model, "long_prompt")),
+        *_mode_problems(request, model, catalogue),
+        *_reference_problems(request, model),
+        *_model_limit_problems(request, model),
+        *_size_problems(request, model),
+        *_seed_problems(request),
+        *_step_problems(request, model, catalogue),
+        *_lora_problems(request, model, catalogue),
+        *_ip_adapter_problems(request, model, catalogue),
+        *vae_problems(request, model, catalogue),
+        *inversion_problems(request, model, catalogue),
+        *_control_problems(request, model, catalogue),
+    ]
+    if problems:
+        raise InvalidRequest(problems)
+    return model
+
+
+def _text_problems(request: JobRequest) -> Iterator[FieldProblem]:
+    """Yield a problem if the prompts would take too much of the queue's memory."""
+    read = read_prompts(request)
+    sizes = {name: _json_bytes(text) for name, text in read.texts.items()}
+    sizes |= {name: sizes[name] + _json_bytes(chunks) for name, chunks in read.chunks.items()}
+    if sum(sizes.values()) > MAX_PROMPT_BYTES:
+        longest = max(sizes, key=lambda name: sizes[name])
+        message = (
+            f"is too long: all prompts together may have {MAX_PROMPT_BYTES} bytes as JSON in UTF-8, got "
+            f"{sum(sizes.values())}; shorten this one, which has {sizes[longest]}"
+        )
+        yield FieldProblem(longest, message, f"{MAX_PROMPT_BYTES} bytes for {', '.join(PROMPT_FIELDS)} together")
+
+
+def _reserved_word_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield prompts with words that a text encoder would take for images."""
+    for field, text in read_prompts(request).texts.items():
+        for word in model.family_spec.reserved_words:
+            if word in text:
+                message = f"has {word}, which stands for an image in the prompts of {model.id}; remove it"
+                yield FieldProblem(field, message)
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
+
+
+def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    """Yield a problem if the model cannot run the mode, and one for each field that the mode does not use."""
+    family, mode = model.family_spec, request_mode(request)
+    if mode in (Mode.CONTROLNET_INPAINT, Mode.EDIT_INPAINT) and getattr(request, "image", None) is None:
+        yield FieldProblem("image", "is required with mask_image")
+        return
+    if model.only_tasks and request.task not in model.only_tasks:  # type: ignore[attr-defined]
+        message = f"{model.id} runs only {', '.join(model.only_tasks)}: its weights are made for that"
+        yield FieldProblem("model", message, list(model.only_tasks))
+        return
+    if mode not in family.modes:
+        field = "image" if mode is Mode.CONTROLNET_IMG2IMG else "model"
+        message = f"{model.id} ({family.id}) does not support {mode}{_where_instead(mode, catalogue)}"
+        yield FieldProblem(field, message, [str(known) for known in family.modes])
+        return
+    if mode is Mode.EDIT and getattr(request, "image", None) is not None:
+        yield FieldProblem("image", "needs mask_image in an edit, which says what of it is regenerated; add one")
+        return
+    for field in sorted(family.required_fields):
+        if getattr(request, field, None) is None:
+            yield FieldProblem(field, f"is required: the weights of {model.id} are made for it")
+    used = family.modes[mode]
+    for field in sorted((MODE_FIELDS - used) & request.model_fields_set):
+        if getattr(request, field) not in (None, ()):
+            message = f"is not supported by {model.id} ({family.id}) in {mode}; remove it"
+            yield FieldProblem(field, message, sorted(used))
+
+
+def _where_instead(mode: Mode, catalogue: Catalogue) -> str:
+    """The end of a sentence: which models can run a mode that one cannot."""
+    able = [row.id for row in catalogue.models if mode in row.family_spec.modes and row.can_run(task_of(mode))]
+    return f"; models here that do: {', '.join(able)}" if able else "; no model here does"
+
+
+def _reference_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a problem if the model cannot read so many reference images."""
+    known = model.family_spec.references
+    if not isinstance(request, ReferenceEditRequest) or known is None:
+        return
+    count, beside = known.max_count, ""
+    if request.mask_image is not None and known.max_with_mask is not None:
+        count, beside = known.max_with_mask, " beside mask_image"
+    if len(request.references) <= count:
+        return
+    most = f"{count} {'entry' if count == 1 else 'entries'}"
+    message = f"may have at most {most} for {model.id}{beside}, got {len(request.references)}; send fewer"
+    yield FieldProblem("references", message, most)
+
+
+def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
+    used = model.family_spec.modes.get(request_mode(request), frozenset())
+    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+    for field in sorted(model.refused & given):
+        yield FieldProblem(field, f"has no effect on {model.id}; remove it")
+    skipped, limit = request.clip_skip, model.max_clip_skip
+    if skipped is not None and skipped > limit and "clip_skip" in used:
+        message = f"must be at most {limit} for {model.id}, whose text encoder has few layers, got {skipped}"
+        yield FieldProblem("clip_skip", message, f"1–{limit}")
+    length, longest = request.max_sequence_length, model.family_spec.max_sequence_length
+    if length is not None and longest is not None and length > longest:
+        message = f"must be at most {longest} for {model.family} models, got {length}"
+        yield FieldProblem("max_sequence_length", message, f"1–{longest}")
+
+
+def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    multiple = model.family_spec.size_multiple
+    for field in ("width", "height"):
+        side = getattr(request, field)
+        if side is not None and side % multiple:
+            nearest = [side - side % multiple, side - side % multiple + multiple]
+            message = f"must be a multiple of {multiple}, got {side} (nearest: {nearest[0]}, {nearest[1]})"
+            yield FieldProblem(field, message, nearest)
+    width, height = value_of(request, model, "width"), value_of(request, model, "height")
+    if any(getattr(request, field, None) for field in ("image", "control_image", "controls", "references")):
+        # A single side is enough, and the other follows an image; at the least it is this.
+        width = MIN_SIDE if request.width is None and request.height is not None else width
+        height = MIN_SIDE if request.height is None and request.width is not None else height
+    if isinstance(width, int) and isinstance(height, int) and width * height > model.pixel_cap:
+        field = "width" if request.width is not None and width >= height else "height"
+        message = (
+            f"is too large: width × height must be at most {model.pixel_cap} pixels for {model.id}, "
+            f"got {width} × {height} = {width * height}"
+        )
+        yield FieldProblem(field, message, f"width × height ≤ {model.pixel_cap}")
+
+
+def _seed_problems(request: JobRequest) -> Iterator[FieldProblem]:
+    """Yield a problem if an image would get a seed that no request could name to make it again."""
+    last = 0 if request.seed is None else request.seed + request.num_images - 1
+    if last > MAX_SEED:
+        message = (
+            f"is too large for {request.num_images} images: image i uses seed + i, so the last would use {last}, "
+            f"and seeds go up to {MAX_SEED}"
+        )
+        yield FieldProblem("seed", message, f"0–{MAX_SEED - request.num_images + 1}")
+
+
+def _step_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    has_strength = "strength" in model.family_spec.modes.get(request_mode(request), ())
+    rules = StepRules(
+        steps=int(str(value_of(request, model, "num_inference_steps"))),
+        strength=float(str(value_of(request, model, "strength"))) if has_strength else 1.0,
+        scheduler=str(value_of(request, model, "scheduler")),
+        speed=request.speed,
+    )
+    yield from rules.problems(model)
+    yield from effect_problems(request, model, rules.steps_run)
+    yield from refiner_problems(request, model, catalogue, rules)
+
+
+def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    names = [row.id for row in catalogue.loras if row.suits(model)]
+    seen: set[str] = set()
+    for field, lora in read_prompts(request).loras:
+        try:
+            row = catalogue.lora(lora.name)
+        except NotFound:
+            yield FieldProblem(field, f"unknown LoRA {lora.name[:80]!r}", names)
+            continue
+        if (message := row.misfit(model)) is not None:
+            yield FieldProblem(field, message, names)
+        if row.id in seen:
+            yield FieldProblem(field, f"repeats {row.id}; name it once, with the sum of the scales")
+        seen.add(row.id)
+
+
+def _ip_adapter_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    names = [row.id for row in catalogue.ip_adapters if row.suits(model)]
+    seen: set[str] = set()
+    for index, adapter in enumerate(request.ip_adapters):
+        field = f"ip_adapters.{index}.name"
+        try:
+            row = catalogue.ip_adapter(adapter.name)
+        except NotFound:
+            yield FieldProblem(field, f"unknown IP-Adapter {adapter.name[:64]!r}", names)
+            continue
+        if (message := row.misfit(model)) is not None:
+            yield FieldProblem(field, message, names)
+        if row.id in seen and adapter.mask is None:
+            yield FieldProblem(field, f"repeats {row.id}; name it once, with all images, or give it a mask")
+        seen.add(row.id)
+
+
+def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
+    if not isinstance(request, ControlNetRequest):
+        return
+    names = [row.id for row in catalogue.controlnets if row.family == model.family]
+    needs_inpaint = model.family_spec.inpaint_control_only and request.mask_image is not None
+    for index, control in enumerate(request.controls):
+        path = f"controls.{index}"
+        try:
+            row = catalogue.controlnet(control.controlnet)
+        except NotFound:
+            yield FieldProblem(f"{path}.controlnet", f"unknown ControlNet {control.controlnet[:80]!r}", names)
+            continue
+        if row.family != model.family:
+            message = f"{row.id} works with {row.family} models, and {model.id} is of family {model.family}"
+            yield FieldProblem(f"{path}.controlnet", message, names)
+        if needs_inpaint != (row.kind == "inpaint"):
+            use = "together with image and mask_image" if row.kind == "inpaint" else "without mask_image"
+            yield FieldProblem(f"{path}.controlnet", f"{row.id} can be used on {model.family} only {use}")
+        elif request.mask_image is not None and not row.reads_masks:
+            message = f"{row.id} has no channels for a mask; remove mask_image, or take another ControlNet"
+            yield FieldProblem(f"{path}.controlnet", message, [one for one in names if one != row.id])
+        else:
+            yield from _control_image_problems(path, control, row)
+        yield from _control_mode_problems(path, control, row)
+        yield from _control_option_problems(path, control, row)
+        yield from _control_range_problems(path, control, row)
+    most = 1 if needs_inpaint else model.family_spec.max_controls
+    if len(request.controls) > most:
+        verb = "inpaints" if needs_inpaint else "generates"
+        message = f"{model.family} {verb} with one ControlNet at a time, got {len(request.controls)}"
+        yield FieldProblem("controls", message, "1 entry")
+
+
+def _control_image_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    if row.kind == "inpaint" and control.image is not None:
+        yield FieldProblem(
+            f"{path}.image", f"is not used: {row.id} reads the job's image and mask_image; remove it"
+        )
+    if row.kind == "hint" and control.image is None:
+        yield FieldProblem(f"{path}.image", f"is required: {row.id} needs a control image")
+
+
+def _control_mode_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    numbers = [f"{number} ({name})" for number, name in enumerate(row.modes)]
+    if row.modes and control.mode is None:
+        yield FieldProblem(f"{path}.mode", f"is required: {row.id} is a union of {len(numbers)} kinds", numbers)
+    elif control.mode is not None and not row.modes:
+        yield FieldProblem(f"{path}.mode", f"is not used: {row.id} has one kind of control; remove it")
+    elif control.mode is not None and control.mode >= len(row.modes):
+        yield FieldProblem(f"{path}.mode", f"must be a kind of {row.id}, got {control.mode}", numbers)
+
+
+def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    if control.preprocess is not None and row.kind == "inpaint":
+        message = f"is not used: {row.id} reads the job's image and mask_image; remove it"
+        yield FieldProblem(f"{path}.preprocess", message)
+    else:
+        yield from preprocess_problems(f"{path}.", control.preprocess, control.preprocess_options or {})
+    if control.guidance_start >= control.guidance_end and row.family_spec.control_ranges:
+        message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
+        yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")
+
+
+def _control_range_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+    """Yield bounds of the steps at which a ControlNet acts, where it always acts at all of them."""
+    if row.family_spec.control_ranges:
+        return
+    for field, whole in (("guidance_start", 0.0), ("guidance_end", 1.0)):
+        if getattr(control, field) != whole:
+            message = f"is not supported by {row.family}, whose ControlNets act at every step; remove it"
+            yield FieldProblem(f"{path}.{field}", message, whole)
