@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError
-from cli.commands.generate import compose, require_completed, save
+from cli.commands.generate import compose
+from cli.job_run import require_completed, save
 from cli.main import build_parser
 
 FOLDER = Path("demo")

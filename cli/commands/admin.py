@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.commands.generate import add_service_arguments
 from cli.commands.listing import add_list_arguments, created_at, print_rows, table
+from cli.job_run import add_service_arguments
 
 _PRIORITIES = ("high", "normal", "low")
 

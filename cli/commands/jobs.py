@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.commands.generate import (
+from cli.commands.listing import add_list_arguments, created_at, print_rows
+from cli.job_run import (
     add_output_arguments,
     add_service_arguments,
     add_timeout_argument,
@@ -16,7 +17,6 @@ from cli.commands.generate import (
     require_completed,
     save,
 )
-from cli.commands.listing import add_list_arguments, created_at, print_rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cli.client import Client, Json
-from cli.commands.generate import add_service_arguments
+from cli.job_run import add_service_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import base64
 from pathlib import Path
 
 from cli.client import Client, ServiceError, encode_image
-from cli.commands.generate import add_service_arguments, refuse_to_overwrite
+from cli.job_run import add_service_arguments, refuse_to_overwrite
 from cli.options.preprocessor_option import METAVAR, read_preprocessor
 
 

@@ -6,13 +6,8 @@ import argparse
 from pathlib import Path
 
 from cli.client import Json, encode_image
-from cli.commands.generate import (
-    add_output_arguments,
-    add_service_arguments,
-    add_waiting_arguments,
-    run_job,
-    with_format,
-)
+from cli.commands.generate import add_waiting_arguments
+from cli.job_run import add_output_arguments, add_service_arguments, run_job, with_format
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
