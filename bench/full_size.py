@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.component_calls import build
-from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
 from worker.families import get_family

@@ -24,7 +24,7 @@ import torch
 from bench.full_size import add_lora, write_catalogue, write_checkpoint
 from bench.report import options, print_table, report
 from bench.trials import PROMPT, Trial, busy_seconds, make, opened, parameters
-from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt

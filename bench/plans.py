@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from bench.report import to_table
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.memory.components import read_components
 from contracts.memory.plan import Plan, Policy, default_workload, gib
 from contracts.memory.planner import plan

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from PIL import Image
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
 from contracts.requests.checks.validation import check

@@ -15,7 +15,8 @@ from typing import TypeVar, cast
 
 from redis import Redis
 
-from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import Unavailable
 from contracts.hub.cache import RepositoryCache
 from contracts.hub.client import HubClient, is_commit

@@ -11,7 +11,8 @@ from app.dialects.native_fields import read_fields
 from app.dialects.replicate_models import find_version
 from app.dialects.replicate_schema import ModelPredictionRequest, PredictionRequest
 from app.parsing.requests import Reading
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.schema import JobRequest, WebhookEvent
 

@@ -14,7 +14,7 @@ from app.inputs.base64_text import is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher
 from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
-from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import (
     FieldProblem,
     ImageTooLarge,

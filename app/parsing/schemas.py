@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
+from contracts.catalogue.models import ModelSpec
 from contracts.requests.checks.refining import refiners_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.schema import REQUESTS, JobRequest

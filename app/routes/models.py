@@ -13,9 +13,10 @@ from app.dependencies.access import LIST_LIMITED, PrincipalDep, VisibleCatalogue
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, inversion_ids, ip_adapter_ids, lora_ids, schemas_for
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.guidance import GUIDANCE_KINDS
+from contracts.catalogue.models import ModelSpec
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of

@@ -14,7 +14,8 @@ from app.limits.admission import Admission, too_long
 from app.parsing.requests import Reading
 from app.services import Services
 from contracts import logs
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, InvalidRequest
 from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord

@@ -21,7 +21,7 @@ from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.defaults import StoredImage
-from contracts.requests.fields import IpAdapter
+from contracts.requests.entries import IpAdapter
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS, DeliveryFields
 from contracts.requests.task_parameters import JobTask

@@ -20,8 +20,9 @@ from app.parsing.requests import Reading, read
 from app.settings import ApiSettings
 from app.submission.checks import Delivery, RequestChecks
 from contracts import logs
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

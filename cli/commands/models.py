@@ -17,8 +17,9 @@ from cli.client import Client, Json
 from cli.commands.listing import table
 from cli.job_run import add_service_arguments
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub import snapshot

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from cli.catalogue.sizes import Sizes
 from contracts.byte_sizes import read_size
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import DarkroomError, InvalidRequest, NotFound
 from contracts.memory.card import Card, describe_card
 from contracts.memory.components import ModelComponents

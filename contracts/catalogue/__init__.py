@@ -1,7 +1,8 @@
 """What the service offers: checkpoints and adapters, model families, schedulers.
 
 adapters.py     rows of LoRAs, IP-Adapters and textual inversions
-catalogue.py    models, ControlNets, and all rows together
+models.py       rows of models
+catalogue.py    all rows together
 controlnets.py  rows of ControlNets
 vaes.py         rows of VAEs that take the place of models' own
 reader.py       reads them from a TOML file

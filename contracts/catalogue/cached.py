@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, ModelSpec, NetworkSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import Family
+from contracts.catalogue.models import ModelSpec
 from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import HubSource

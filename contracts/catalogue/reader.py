@@ -16,12 +16,12 @@ from contracts.catalogue.catalogue import (
     EraserSpec,
     IpAdapterSpec,
     LoraSpec,
-    ModelSpec,
     TextualInversionSpec,
     UpscalerSpec,
     VaeSpec,
 )
 from contracts.catalogue.lines import find_line
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.rows import SourceRow
 from contracts.errors import CatalogueError
 

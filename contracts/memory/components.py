@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.catalogue.cached import find_cached, optional_t5
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations

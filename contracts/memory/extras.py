@@ -17,7 +17,7 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.selection import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
-from contracts.requests.parameters import IpAdapterParameters, LoraParameters
+from contracts.requests.entry_parameters import IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.lora_files import describe, read_lora

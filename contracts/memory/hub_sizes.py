@@ -12,14 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import (
-    Catalogue,
-    ControlNetSpec,
-    IpAdapterSpec,
-    LoraSpec,
-    ModelSpec,
-    TextualInversionSpec,
-)
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
 from contracts.hub.source import HubSource

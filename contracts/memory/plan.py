@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import ALL_FAMILIES, Family, Mode, References
+from contracts.catalogue.models import ModelSpec
 from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.requests.fields import PROMPT_FIELDS

@@ -16,8 +16,9 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
+from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import ALL_FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.rows import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces

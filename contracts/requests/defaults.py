@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, References, mode_of
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
+from contracts.requests.entry_parameters import (
+    ControlParameters,
+    IpAdapterParameters,
+    LoraParameters,
+    ReferenceParameters,
+    TextualInversionParameters,
+)
 from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
 from contracts.requests.guidance import with_defaults
 from contracts.requests.images.fit import Area, Fit, Size, place
@@ -20,14 +27,7 @@ from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLU
 from contracts.requests.images.input_use import InputUse
 from contracts.requests.images.output_size import SizeRules, output_size, reference_size
 from contracts.requests.images.preprocessing import output_resolution, resolve_options
-from contracts.requests.parameters import (
-    ControlParameters,
-    IpAdapterParameters,
-    JobParameters,
-    LoraParameters,
-    ReferenceParameters,
-    TextualInversionParameters,
-)
+from contracts.requests.parameters import JobParameters
 from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import JobRequest
 

@@ -11,12 +11,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from contracts.catalogue.families import LongPrompt
+from contracts.requests.entries import MAX_STEPS, IpAdapter, Lora, Refiner, TextualInversion
 from contracts.requests.guidance import Guidance
 from contracts.requests.images.image_fields import (
     ControlRef,
     FitField,
-    ImagePromptMaskRef,
-    ImagePromptRef,
     ImageRef,
     MaskBlur,
     MaskCrop,
@@ -29,7 +28,6 @@ from contracts.requests.strict_model import StrictModel
 MAX_DRAWN_SEED = 2**32 - 1
 MAX_SEED = MAX_DRAWN_SEED + 7
 MIN_SIDE, MAX_SIDE = 64, 2048
-MAX_STEPS = 200
 DEFAULT_OUTPUT_QUALITY = 95
 PROMPT_FIELDS = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
 #: All prompts of a job together, as they are stored: in a1111 syntax the text, and its weighted parts. A single
@@ -47,107 +45,6 @@ Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: Non
 Speed = Literal["exact", "fast"]
 PromptSyntax = Literal["plain", "a1111"]
 OutputFormat = Literal["png", "jpeg", "webp"]
-
-
-class Lora(StrictModel):
-    """A LoRA and its weight."""
-
-    name: str = Field(description="Id from `/v1/loras`; it must have been made for the model's family.")
-    scale: float = Field(
-        1.0, ge=-4, le=4, description="Weight of the LoRA; 0 turns it off, a negative weight inverts it."
-    )
-
-
-class IpAdapter(StrictModel):
-    """An IP-Adapter and the images that it shows the model beside the prompt."""
-
-    name: str = Field(description="Id from `/v1/ip-adapters`; it must have been made for the model's family.")
-    images: tuple[ImagePromptRef, ...] = Field(
-        min_length=1, max_length=4, description="Reference images; what they have in common is followed."
-    )
-    scale: float = Field(
-        1.0, ge=0, le=2, description="Weight of the reference images beside the prompt; 0 turns them off."
-    )
-    mask: ImagePromptMaskRef | None = Field(
-        None, description="Where in the output the references act. Default: everywhere."
-    )
-
-
-class TextualInversion(StrictModel):
-    """A textual inversion, whose vectors its word in a prompt stands for."""
-
-    name: str = Field(
-        description="Id from `/v1/textual-inversions`; it must have been made for the model's family. The id, or "
-        "the `trigger` of that list, must stand in a prompt."
-    )
-
-
-class Refiner(StrictModel):
-    """A model that takes over the last denoising steps of another one's images."""
-
-    model: str = Field(description="Id from `/v1/models` of a refiner for the request's model.")
-    switch_at: float = Field(
-        0.8,
-        ge=0.01,
-        le=0.99,
-        description="Share of the noise schedule after which the refiner takes over: with 0.8 the request's model "
-        "removes the first 80 % of it.",
-    )
-    steps: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_STEPS,
-        description="Steps of the schedule of which it runs the end. Default: `num_inference_steps`.",
-    )
-    aesthetic_score: float = Field(
-        6.0, ge=0, le=10, description="Rating of the images by people, 0 to 10, that the refiner aims at."
-    )
-    negative_aesthetic_score: float = Field(
-        2.5, ge=0, le=10, description="Rating that the refiner keeps away from, by `guidance_scale` above 1."
-    )
-
-
-class Control(StrictModel):
-    """A ControlNet and its control image."""
-
-    controlnet: str = Field(
-        description="Id from `/v1/controlnets`; it must have been made for the model's family."
-    )
-    image: ImageRef | None = Field(
-        None,
-        description="Control image, given in the same ways as the image of an img2img job. Leave it out for a "
-        "ControlNet of kind `inpaint`, which reads the job's own image.",
-    )
-    mode: int | None = Field(
-        None,
-        ge=0,
-        le=63,
-        exclude_if=lambda value: value is None,
-        description="Kind of control, for a ControlNet that is a union of several: its position in `modes` of "
-        "`/v1/controlnets`, from 0.",
-    )
-    preprocess: str | None = Field(
-        None,
-        description="Name from `/v1/preprocessors` of what makes the control image from `image`, such as a photo. "
-        "`POST /v1/preprocess` shows what it makes. Default: `image` is the control image itself.",
-    )
-    preprocess_options: dict[str, float] | None = Field(
-        None,
-        max_length=16,
-        exclude_if=lambda value: value is None,
-        description="Options of the preprocessor by their names in `/v1/preprocessors`: numbers such as "
-        '`{"low_threshold": 50}`. Default: the preprocessor\'s own.',
-    )
-    conditioning_scale: float = Field(1.0, ge=0, le=2, description="Weight of the ControlNet; 0 turns it off.")
-    guidance_start: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share of the steps after which the ControlNet starts to act; less than `guidance_end`.",
-    )
-    guidance_end: float = Field(
-        1.0, ge=0, le=1, description="Share of the steps after which the ControlNet stops acting."
-    )
 
 
 class ImageFields(StrictModel):

@@ -9,16 +9,12 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.guidance import GUIDANCE_KINDS, SKIPPED_LAYERS, GuidanceKind
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem
-from contracts.requests.strict_model import StrictModel
+from contracts.requests.strict_model import StrictModel, is_none
 
 _MAX_LAYERS = 64
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class Guidance(StrictModel):
@@ -32,14 +28,14 @@ class Guidance(StrictModel):
     )
     scale: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         gt=0,
         le=10,
         description="`pag`, `slg`: weight of the third pass. Default: 3, 2.8.",
     )
     layers: tuple[int, ...] | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         min_length=1,
         max_length=_MAX_LAYERS,
         description="`pag`, `slg`: numbers of the layers that are disturbed, or left out, from 0: of the "
@@ -48,7 +44,7 @@ class Guidance(StrictModel):
     )
     start: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=0,
         le=1,
         description="Share of the steps at which it starts: for `pag` and `slg` the third pass, which is never "
@@ -56,14 +52,14 @@ class Guidance(StrictModel):
     )
     stop: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=0,
         le=1,
         description="Share of the steps at which it stops; more than `start`. Default: 1; for `slg` 0.2.",
     )
     momentum: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=-1,
         le=1,
         description="`apg`: how much of earlier steps' guidance is added; a negative one pushes away from it, 0 "
@@ -71,7 +67,7 @@ class Guidance(StrictModel):
     )
     eta: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=0,
         le=1,
         description="`apg`: how much is left of the part of guidance that saturates colors; 1 leaves all of it. "
@@ -79,7 +75,7 @@ class Guidance(StrictModel):
     )
     norm_threshold: float | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=0,
         le=1000,
         description="`apg`: the longest that guidance may be, as the norm of a difference of two predictions; 0: "
@@ -87,7 +83,7 @@ class Guidance(StrictModel):
     )
     zero_steps: int | None = Field(
         None,
-        exclude_if=_is_none,
+        exclude_if=is_none,
         ge=0,
         le=20,
         description="`cfg_zero`: number of first steps in which nothing is predicted, and the noise stays. "

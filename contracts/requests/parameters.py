@@ -7,127 +7,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.prompts.syntax import Chunks, joined
 from contracts.prompts.tokens import max_windows, plain_chunks
-from contracts.requests.fields import (
-    PROMPT_FIELDS,
-    Control,
-    ControlImage,
-    ImageFields,
-    IpAdapter,
-    Lora,
-    OptionalImages,
-    TextualInversion,
+from contracts.requests.entry_parameters import (
+    ControlParameters,
+    IpAdapterParameters,
+    LoraParameters,
+    ReferenceParameters,
+    TextualInversionParameters,
 )
+from contracts.requests.fields import PROMPT_FIELDS, ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.input_use import InputUse
-from contracts.requests.strict_model import StrictModel
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-#: Fields that another release has added are ignored.
-_STORED = ConfigDict(extra="ignore")
-
-
-class ControlParameters(Control):
-    """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`.
-
-    With a preprocessor, `image` is what it made, and `preprocess_options` are all of its options.
-    """
-
-    model_config = _STORED
-
-    source: str | None = Field(
-        None,
-        description="Storage key of the image that the preprocessor made the control image from.",
-        exclude_if=_is_none,
-    )
-
-
-class ReferenceParameters(StrictModel):
-    """A reference image of a job."""
-
-    model_config = _STORED
-
-    image: str = Field(description="Storage key of the image.")
-    width: int = Field(description="Width in pixels at which the model reads it.")
-    height: int = Field(description="Height in pixels at which the model reads it.")
-    scaled_by_pipeline: bool = Field(
-        False,
-        description="Whether the pipeline itself brings it to this size; else it is given at it.",
-        exclude_if=lambda scaled: not scaled,
-    )
-
-
-class IpAdapterParameters(IpAdapter):
-    """An IP-Adapter of a job; `images` and `mask` are storage keys."""
-
-    model_config = _STORED
-
-    key: str | None = Field(
-        None,
-        description="Storage key of an uploaded file; absent for an IP-Adapter of the catalogue.",
-        exclude_if=_is_none,
-    )
-    sha256: str | None = Field(
-        None,
-        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
-        exclude_if=_is_none,
-    )
-    values: int | None = Field(
-        None,
-        description="Numbers that one image of an uploaded one takes on the device.",
-        exclude_if=_is_none,
-    )
-    image_encoder: str | None = Field(
-        None,
-        description="Name of the operator's image encoder that an uploaded one is used with.",
-        exclude_if=_is_none,
-    )
-
-
-class LoraParameters(Lora):
-    """A LoRA of a job."""
-
-    model_config = _STORED
-
-    key: str | None = Field(None, description="Storage key of an uploaded file; null for a LoRA of the catalogue.")
-    sha256: str | None = Field(
-        None,
-        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
-        "for a LoRA of the catalogue.",
-    )
-    values: int | None = Field(
-        None, description="Number of values in the uploaded file; null for a LoRA of the catalogue."
-    )
-
-
-class TextualInversionParameters(TextualInversion):
-    """A textual inversion of a job."""
-
-    model_config = _STORED
-
-    words: tuple[str, ...] = Field(description="Words in the prompts that stand for it.")
-    key: str | None = Field(None, description="Storage key of an uploaded file; null for one of the catalogue.")
-    sha256: str | None = Field(
-        None,
-        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
-        "for one of the catalogue.",
-    )
-    vectors: int | None = Field(
-        None, description="Tokens that its word takes; null where the file had yet to be downloaded."
-    )
+from contracts.requests.strict_model import STORED
 
 
 class JobParameters(ImageFields, OptionalImages, ControlImage):
     """Everything that shapes the images of a job. Null: family or mode does not use the field."""
 
-    model_config = _STORED
+    model_config = STORED
 
     task: Task = Field(description="Task of the request.")
     mode: Mode = Field(

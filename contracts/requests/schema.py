@@ -12,7 +12,8 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from contracts.catalogue.families import Task
-from contracts.requests.fields import Control, ControlImage, ImageFields, OptionalImages
+from contracts.requests.entries import Control
+from contracts.requests.fields import ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.image_fields import (
     DEFAULT_MASK_BLUR,
     DEFAULT_STRENGTH,

@@ -5,6 +5,14 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
 
+#: Of classes that are stored with a job: a newer release may have added fields.
+STORED = ConfigDict(extra="ignore")
+
+
+def is_none(value: object) -> bool:
+    """Whether a field is left out where it is null: it is absent from records of jobs that lack it."""
+    return value is None
+
 
 def _lift_descriptions(schema: JsonDict) -> None:
     """Move the description of `T | None` from the branch of T, where pydantic leaves it, to the field."""

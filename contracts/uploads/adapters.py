@@ -18,12 +18,8 @@ from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, LoraSpec, Te
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
-from contracts.requests.parameters import (
-    IpAdapterParameters,
-    JobParameters,
-    LoraParameters,
-    TextualInversionParameters,
-)
+from contracts.requests.entry_parameters import IpAdapterParameters, LoraParameters, TextualInversionParameters
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention

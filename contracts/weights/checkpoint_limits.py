@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Family, Task
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource

@@ -14,11 +14,11 @@ from contracts.catalogue.catalogue import (
     ControlNetSpec,
     IpAdapterSpec,
     LoraSpec,
-    ModelSpec,
     NetworkSpec,
     TextualInversionSpec,
 )
 from contracts.catalogue.families import FAMILIES, Family
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.vaes import LatentSpace, VaeSpec
 from contracts.errors import CatalogueError, NotFound
 from contracts.weights.header_text import NotSafetensors

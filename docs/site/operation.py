@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings
 
 from app.monitoring.prometheus import gauges
 from app.settings import ApiSettings
-from contracts.catalogue.catalogue import ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import ControlNetSpec, LoraSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.jobs.events import Event, Preview
 from contracts.metrics import ROWS
 from contracts.queue.stats import QueueStats

@@ -13,8 +13,9 @@ from transformers import AutoTokenizer
 
 from app.prompt_counter import PromptCounter, read_tokenizer
 from contracts.catalogue.cached import select_files
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.jobs import Pixels, generate_pixels, make_job
 from worker.adapters.cache import AdapterSet, LoraCache

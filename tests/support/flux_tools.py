@@ -12,7 +12,8 @@ from pathlib import Path
 import diffusers
 import torch
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 

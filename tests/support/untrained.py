@@ -15,8 +15,9 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import pre_tokenizers
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import qwen_image, qwen_image_controlnet, z_image, z_image_controlnet

@@ -18,7 +18,7 @@ from typing import Any
 
 from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFailed, first_line
 from contracts.jobs.receipt import Weights
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from worker.adapters import reader
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import LoadedInversion

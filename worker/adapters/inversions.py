@@ -17,7 +17,8 @@ from safetensors import safe_open
 from contracts.catalogue.families import Family
 from contracts.errors import AdapterRefused, FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
-from contracts.requests.parameters import JobParameters, TextualInversionParameters
+from contracts.requests.entry_parameters import TextualInversionParameters
+from contracts.requests.parameters import JobParameters
 from contracts.weights.adapters.inversion_files import read_inversion
 from worker.adapters.files import LoraFiles
 

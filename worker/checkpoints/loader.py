@@ -13,7 +13,8 @@ from typing import Any
 import diffusers
 import torch
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.weights.vae_files import latent_space, read_latent_space

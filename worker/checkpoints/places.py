@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, ModelSpec, NetworkSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, NetworkSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import DarkroomError, NotFound, Unavailable
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import Revisions, pin_row

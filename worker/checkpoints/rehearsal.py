@@ -15,7 +15,8 @@ import diffusers
 import torch
 import transformers
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
 from contracts.weights.controlnet_files import refuse_other_kinds

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from PIL import Image
 
-from contracts.catalogue.catalogue import ModelSpec
 from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve

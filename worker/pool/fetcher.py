@@ -16,7 +16,8 @@ from typing import TypeVar, cast
 from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, ModelSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import (
     AdapterRefused,
     CatalogueError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.weights.parameter_counts import ParameterCount
 

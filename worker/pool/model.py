@@ -17,8 +17,9 @@ from typing import Any
 import diffusers
 import torch
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents

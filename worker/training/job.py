@@ -24,7 +24,8 @@ from contracts.jobs.records import JobError, Measured
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.training import activation_bytes
-from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
+from contracts.requests.parameters import JobParameters
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet

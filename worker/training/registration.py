@@ -10,7 +10,7 @@ from redis import Redis
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Conflict, FailureCode, JobFailed
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.storage import Storage
 from contracts.uploads.adapters import LORAS, UploadedLora, UploadRegistry
 from contracts.uploads.owner_bytes import ByteLimit

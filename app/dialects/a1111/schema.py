@@ -12,7 +12,8 @@ from pydantic import Field
 from app.dialects.a1111.controlnet import A1111AlwaysonScripts
 from app.dialects.a1111.neutral import Off, Only, Text
 from app.dialects.a1111.options import A1111OptionsRequest
-from contracts.requests.fields import MAX_SEED, MAX_STEPS, Prompt, Side
+from contracts.requests.entries import MAX_STEPS
+from contracts.requests.fields import MAX_SEED, Prompt, Side
 from contracts.requests.images.image_fields import MaskBlur, MaskCrop
 from contracts.requests.strict_model import StrictModel
 

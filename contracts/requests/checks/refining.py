@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch
 from contracts.errors import FieldProblem, NotFound
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import Refiner
+from contracts.requests.entries import Refiner
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import JobRequest
 

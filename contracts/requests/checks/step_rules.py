@@ -9,10 +9,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch
 from contracts.errors import FieldProblem
-from contracts.requests.fields import MAX_STEPS, Speed
+from contracts.requests.entries import MAX_STEPS
+from contracts.requests.fields import Speed
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.refining import refiner_problems
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS, Control
+from contracts.requests.entries import Control
+from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS
 from contracts.requests.images.preprocessing import preprocess_problems
 from contracts.requests.prompts.inversions import inversion_problems
 from contracts.requests.prompts.reading import prompt_problems, read_prompts

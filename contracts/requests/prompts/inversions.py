@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, TextualInversionSpec
+from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, NotFound
 from contracts.prompts.syntax import joined
 from contracts.prompts.trigger_words import words_in
+from contracts.requests.entry_parameters import TextualInversionParameters
 from contracts.requests.fields import MAX_INVERSIONS, PROMPT_FIELDS, ImageFields
-from contracts.requests.parameters import JobParameters, TextualInversionParameters
+from contracts.requests.parameters import JobParameters
 from contracts.requests.prompts.reading import read_prompts
 from contracts.weights.adapters.inversion_models import find_inversion_facts
 

@@ -13,7 +13,8 @@ from contracts.catalogue.families import Family
 from contracts.errors import FieldProblem
 from contracts.prompts.syntax import Chunks, ParsedPrompt, is_weighted, joined, parse
 from contracts.prompts.tokens import plain_chunks
-from contracts.requests.fields import PROMPT_FIELDS, ImageFields, Lora
+from contracts.requests.entries import Lora
+from contracts.requests.fields import PROMPT_FIELDS, ImageFields
 
 _MAX_LORAS = 8
 

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
-from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.parameters import JobParameters
 from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.lora_settings import LoraSettings

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, TextualInversionSpec
+from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
 from contracts.catalogue.families import FAMILIES, Family
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts

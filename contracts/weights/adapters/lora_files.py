@@ -15,8 +15,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.cached import find_cached
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Family
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers

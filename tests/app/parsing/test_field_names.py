@@ -8,7 +8,7 @@ import pytest
 
 from app.dialects.openai_schema import GenerationRequest
 from app.parsing.field_names import _FOREIGN_NAMES, word_unknown_field
-from contracts.requests.fields import Control, Lora, Refiner
+from contracts.requests.entries import Control, Lora, Refiner
 from contracts.requests.schema import (
     ControlNetRequest,
     Img2ImgRequest,

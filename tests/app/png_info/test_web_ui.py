@@ -9,8 +9,9 @@ import pytest
 
 from app.png_info.view import ImageParameters
 from app.png_info.web_ui import read_parameters
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec
 from contracts.catalogue.families import Task
+from contracts.catalogue.models import ModelSpec
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve

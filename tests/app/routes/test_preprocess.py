@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
 from contracts.queue.client import JobQueue
-from contracts.requests.parameters import ControlParameters
+from contracts.requests.entry_parameters import ControlParameters
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.images import encode_image, open_png, to_data_url

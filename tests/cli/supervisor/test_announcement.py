@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.supervisor.announcement import Announcement
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity

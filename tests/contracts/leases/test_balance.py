@@ -11,7 +11,7 @@ from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NotReady
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, become_idle, shift_idle_times, take
 from tests.support.parameters import parameters

@@ -11,7 +11,7 @@ from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.queue.client import JobQueue
-from contracts.requests.parameters import ControlParameters, LoraParameters
+from contracts.requests.entry_parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
 from tests.support.claims import ANY_JOB, MakeClaims, take, take_all
 from tests.support.parameters import parameters

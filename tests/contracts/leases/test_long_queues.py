@@ -13,7 +13,7 @@ from contracts.processes.preparations import FETCHING, Preparation
 from contracts.queue.client import JobQueue
 from contracts.queue.listing import Filter, list_jobs
 from contracts.redis import keys
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters
 

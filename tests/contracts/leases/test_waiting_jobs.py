@@ -10,7 +10,7 @@ from contracts.jobs.records import JobError, JobState
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.queue.client import JobQueue
-from contracts.requests.parameters import ControlParameters, LoraParameters
+from contracts.requests.entry_parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority
 from tests.support.claims import MakeClaims, take
 from tests.support.parameters import parameters

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.cached import select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.hub.snapshot import fetch

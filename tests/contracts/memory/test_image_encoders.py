@@ -12,7 +12,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Placement, Plan, Policy
 from contracts.memory.planner import take_capacity
 from contracts.requests.defaults import resolve
-from contracts.requests.parameters import IpAdapterParameters
+from contracts.requests.entry_parameters import IpAdapterParameters
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.memory.components import ModelComponents, read_components
 from contracts.memory.moves import Neighbour, Situation, cheapest, gives_same_image, price_seconds
 from contracts.memory.plan import Placement, Plan, Policy, default_workload

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.memory.components import Component, ModelComponents, Role, read_components
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
 from contracts.requests.defaults import StoredImage, resolve
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.schema import ControlNetRequest, Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

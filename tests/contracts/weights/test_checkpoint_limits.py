@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.schema import Txt2ImgRequest

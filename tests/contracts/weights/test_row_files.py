@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.row_files import check_row_files
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec, VaeSpec
+from contracts.catalogue.catalogue import Catalogue, VaeSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.requests.checks.vaes import vae_ids
 from contracts.weights.vae_files import WEIGHTS, check_vae_row, with_vaes

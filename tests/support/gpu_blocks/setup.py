@@ -12,7 +12,7 @@ import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, busy_seconds, make
-from contracts.catalogue.catalogue import ModelSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.jobs.receipt import Receipt
 from contracts.settings import BUILT_IN_CATALOGUE

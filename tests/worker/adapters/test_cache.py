@@ -16,7 +16,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.metrics import Counters
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.storage import Storage
 from tests.support.adapters import active_loras, checkpoint_of, choose_sets, generate_with_lora
 from tests.support.combinations import covering

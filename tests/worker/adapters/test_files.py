@@ -11,7 +11,8 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode, JobFailed
-from contracts.requests.parameters import JobParameters, LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.weights import write_adapter

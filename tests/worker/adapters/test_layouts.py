@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.weights.adapters.lora_files import read_facts, read_lora
 from tests.support.adapters import active_loras
 from tests.support.weights import write_adapter

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from tests.support.adapters import active_loras
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter

@@ -13,8 +13,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.storage import Storage

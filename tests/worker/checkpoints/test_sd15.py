@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.memory.components import read_components
 from contracts.storage import Storage

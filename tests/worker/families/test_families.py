@@ -13,8 +13,9 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, MODE_FIELDS, Mode
-from contracts.requests.fields import Refiner
-from contracts.requests.parameters import ControlParameters, JobParameters
+from contracts.requests.entries import Refiner
+from contracts.requests.entry_parameters import ControlParameters
+from contracts.requests.parameters import JobParameters
 from tests.support.jobs import make_job, model_of
 from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.pool.pipelines import derive

@@ -9,7 +9,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.requests.fields import Control, ImageFields, OptionalImages
+from contracts.requests.entries import Control
+from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.storage import Storage
 from tests.support.field_effects import DELIVERY, ELSEWHERE, VARIED, FieldEffects
 from tests.support.jobs import generate_pixels

@@ -16,7 +16,7 @@ from contracts.jobs.events import read_events
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.schema import Priority
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.lora_settings import LoraSettings

@@ -13,7 +13,7 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFailed, NotFound, first_line
 from contracts.jobs.receipt import Weights
-from contracts.requests.parameters import IpAdapterParameters
+from contracts.requests.entry_parameters import IpAdapterParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from worker.adapters.files import LoraFiles

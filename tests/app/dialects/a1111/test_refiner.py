@@ -11,8 +11,9 @@ import pytest
 from app.dialects.a1111.requests import Translator, sent_name
 from app.dialects.a1111.schema import A1111Request
 from app.parsing.requests import read
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
-from contracts.requests.fields import Refiner
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
+from contracts.requests.entries import Refiner
 
 CATALOGUE = Catalogue(
     root=Path(),

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec
 from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve

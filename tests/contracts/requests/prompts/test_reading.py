@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from contracts.catalogue.catalogue import Catalogue, LoraSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.jobs.records import JobRecord
 from contracts.prompts.tokens import MAX_WINDOWS, TokenUse

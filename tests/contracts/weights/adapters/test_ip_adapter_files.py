@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, ModelSpec
+from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
+from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.memory.components import Role
 from contracts.memory.extras import size_ip_adapter

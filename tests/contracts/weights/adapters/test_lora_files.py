@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import save_file
 
-from contracts.catalogue.catalogue import Catalogue, ModelSpec
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE

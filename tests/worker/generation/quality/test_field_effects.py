@@ -8,7 +8,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode
-from contracts.requests.fields import Control, ImageFields, OptionalImages
+from contracts.requests.entries import Control
+from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.storage import Storage
 from tests.support.field_effects import BASES, DELIVERY, ELSEWHERE, FieldEffects
 from tests.support.ip_adapters import with_ip_adapters

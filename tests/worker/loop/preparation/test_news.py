@@ -15,7 +15,7 @@ from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.requests.parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters
 from contracts.settings import QueueSettings
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until

@@ -1,0 +1,98 @@
+"""The stored parameters of what lists of a request hold, with the keys of images and files in the storage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from contracts.requests.entries import Control, IpAdapter, Lora, TextualInversion
+from contracts.requests.strict_model import STORED, StrictModel, is_none
+
+
+class ControlParameters(Control):
+    """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`.
+
+    With a preprocessor, `image` is what it made, and `preprocess_options` are all of its options.
+    """
+
+    model_config = STORED
+
+    source: str | None = Field(
+        None,
+        description="Storage key of the image that the preprocessor made the control image from.",
+        exclude_if=is_none,
+    )
+
+
+class ReferenceParameters(StrictModel):
+    """A reference image of a job."""
+
+    model_config = STORED
+
+    image: str = Field(description="Storage key of the image.")
+    width: int = Field(description="Width in pixels at which the model reads it.")
+    height: int = Field(description="Height in pixels at which the model reads it.")
+    scaled_by_pipeline: bool = Field(
+        False,
+        description="Whether the pipeline itself brings it to this size; else it is given at it.",
+        exclude_if=lambda scaled: not scaled,
+    )
+
+
+class IpAdapterParameters(IpAdapter):
+    """An IP-Adapter of a job; `images` and `mask` are storage keys."""
+
+    model_config = STORED
+
+    key: str | None = Field(
+        None,
+        description="Storage key of an uploaded file; absent for an IP-Adapter of the catalogue.",
+        exclude_if=is_none,
+    )
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
+        exclude_if=is_none,
+    )
+    values: int | None = Field(
+        None,
+        description="Numbers that one image of an uploaded one takes on the device.",
+        exclude_if=is_none,
+    )
+    image_encoder: str | None = Field(
+        None,
+        description="Name of the operator's image encoder that an uploaded one is used with.",
+        exclude_if=is_none,
+    )
+
+
+class LoraParameters(Lora):
+    """A LoRA of a job."""
+
+    model_config = STORED
+
+    key: str | None = Field(None, description="Storage key of an uploaded file; null for a LoRA of the catalogue.")
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
+        "for a LoRA of the catalogue.",
+    )
+    values: int | None = Field(
+        None, description="Number of values in the uploaded file; null for a LoRA of the catalogue."
+    )
+
+
+class TextualInversionParameters(TextualInversion):
+    """A textual inversion of a job."""
+
+    model_config = STORED
+
+    words: tuple[str, ...] = Field(description="Words in the prompts that stand for it.")
+    key: str | None = Field(None, description="Storage key of an uploaded file; null for one of the catalogue.")
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again; null "
+        "for one of the catalogue.",
+    )
+    vectors: int | None = Field(
+        None, description="Tokens that its word takes; null where the file had yet to be downloaded."
+    )
