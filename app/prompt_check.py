@@ -56,7 +56,7 @@ def open_prompt_check(settings: ApiSettings) -> PromptGuard | None:
     """Return the check of prompts; None where they are not checked.
 
     Raises:
-        SettingsError: there is no such check, or it has no words.
+        SettingsError: no check has this name, or its list of words is empty.
     """
     name = settings.prompt_check
     if name == "off":

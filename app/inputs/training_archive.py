@@ -49,8 +49,8 @@ class TrainingArchive:
         """Open it, and check its list of entries; `max_bytes` is what all images may have, unpacked.
 
         Raises:
-            InvalidRequest: it is no zip file, damaged, encrypted, too large, or has entries that are neither
-                images nor captions.
+            InvalidRequest: it is not a zip file, it is damaged, encrypted or too large, or it has entries that are
+                neither images nor captions.
         """
         self._max_images, self._max_image_bytes, self._max_bytes = max_images, max_image_bytes, max_bytes
         _check_directory(path, 2 * max_images)

@@ -27,7 +27,7 @@ def find_network(noun: str, rows: Sequence[_AnyNetwork], id: str | None) -> _Any
         raise InvalidRequest([FieldProblem("model", message)])
     found = next((row for row in rows if row.id == (id or rows[0].id)), None)
     if found is None:
-        message = f"there is no {noun} {id!r} here; GET /v1/{noun}s lists them"
+        message = f"{id!r} is not one of this service's {noun}s; GET /v1/{noun}s lists them"
         raise InvalidRequest([FieldProblem("model", message, [row.id for row in rows])])
     return found
 

@@ -133,7 +133,7 @@ class _Rules:
         """The model to train on.
 
         Raises:
-            InvalidRequest: there is no such model, or it cannot be trained on.
+            InvalidRequest: the model is unknown, or cannot be trained on.
         """
         known = [
             model.id
@@ -144,7 +144,7 @@ class _Rules:
         if id in known:
             return self._catalogue.model(id)
         is_here = any(model.id == id for model in self._catalogue.models)
-        reason = "cannot be trained on" if is_here else "is no model here"
+        reason = "cannot be trained on" if is_here else "is not a model of this service"
         families = ", ".join(TRAINABLE_FAMILIES)
         message = f"{id!r:.80} {reason}; models that make images from prompts of these families can: {families}"
         raise InvalidRequest([FieldProblem("model", message, known)])
@@ -177,7 +177,7 @@ def _problems_of(request: TrainingRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("images", f"a training needs 1 to {MAX_IMAGES} images: name them, or send a zip file")
     lacking = [index for index, example in enumerate(request.images) if example.caption is None]
     if lacking and request.instance_prompt is None:
-        message = f"image {lacking[0]} has no caption, and there is no instance_prompt; give one of them"
+        message = f"image {lacking[0]} has no caption; give it one, or give an instance_prompt for all images"
         yield FieldProblem(f"images.{lacking[0]}.caption", message)
     if request.class_images is not None and request.class_prompt is None:
         yield FieldProblem("class_prompt", "is needed with class_images: it says what they show")

@@ -77,8 +77,11 @@ def size_hub_extra(
     if not isinstance(source, HubSource) or isinstance(row, IpAdapterSpec | TextualInversionSpec):
         return None  # what these put on the device is far less than their files, or nothing
     count, config = _read(source, row, class_name).only
-    kind, role = ("lora", Role.ADAPTER) if isinstance(row, LoraSpec) else ("controlnet", Role.CONTROLNET)
-    return replace(size_component(f"{kind}:{row.id}", role, count, value_bytes, config), origin="hub")
+    if isinstance(row, LoraSpec):  # not streamed, so that its layers do not matter
+        component = size_component(f"lora:{row.id}", Role.ADAPTER, ParameterCount(count.values), value_bytes)
+    else:
+        component = size_component(f"controlnet:{row.id}", Role.CONTROLNET, count, value_bytes, config)
+    return replace(component, origin="hub")
 
 
 def _read(source: HubSource, row: AnySpec, class_name: str | None) -> _Weights:

@@ -145,7 +145,7 @@ def _layer_problems(guidance: Guidance, model: ModelSpec) -> Iterator[FieldProbl
         if layer < 0 or (count is not None and layer >= count):
             here = f"; {model.id} has {count}, from 0" if count is not None else "; the first is 0"
             allowed = None if count is None else f"0–{count - 1}"
-            yield FieldProblem(field, f"there is no layer {layer}{here}", allowed)
+            yield FieldProblem(field, f"layer {layer} does not exist{here}", allowed)
         elif layer in seen:
             yield FieldProblem(field, f"repeats layer {layer}; name it once")
         seen.add(layer)

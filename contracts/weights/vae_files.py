@@ -41,7 +41,7 @@ def with_vaes(catalogue: Catalogue) -> Catalogue:
             reason = known.vae(model.vae).misfit(model.id, model.family, model.latents)
         except NotFound:
             names = ", ".join(row.id for row in vaes) or "none"
-            reason = f"there is no VAE {model.vae!r} in [[vaes]]; known: {names}"
+            reason = f"[[vaes]] has no row {model.vae!r}; its rows: {names}"
         if reason is not None:
             raise CatalogueError(f"models: {model.id}: vae: {reason}")
     return known

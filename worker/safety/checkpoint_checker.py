@@ -48,7 +48,7 @@ class CheckpointChecker:
     def _find(self, model: str) -> tuple[Any, Any] | None:
         try:
             return _load(self._locate(model))
-        except NotFound:  # an upscaler, which is no checkpoint
+        except NotFound:  # an upscaler's row, which names no checkpoint
             return None
 
 

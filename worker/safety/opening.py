@@ -18,7 +18,7 @@ def open_safety(settings: WorkerSettings, locate: Callable[[str], Path]) -> Safe
         locate: returns the folder of a model.
 
     Raises:
-        SettingsError: there is no such check, or it cannot be loaded.
+        SettingsError: no check has this name, or it cannot be loaded.
     """
     if settings.image_check == "off":
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import (
     compute_density_for_timestep_sampling,
     compute_loss_weighting_for_sd3,
@@ -142,6 +142,9 @@ class FluxObjective(FlowObjective):
 
     def predict(self, denoiser: Any, noised: Noised, rows: Sequence[Example]) -> torch.Tensor:
         """See `Objective`."""
+        # Imported here: it loads text encoders' classes, which log before a worker has set up their loggers.
+        from diffusers import FluxPipeline
+
         latents = noised.latents
         count, channels, height, width = latents.shape
         device, dtype = latents.device, latents.dtype

@@ -77,7 +77,7 @@ def test_an_image_is_sent_as_inputs_and_its_size_as_an_object(
         ({"target_size": {"width": 68, "height": 64}}, "parameters.target_size.width: must be a multiple of 8"),
         ({"target_size": {"width": 64}, "width": 72}, "parameters.target_size.width: contradicts width"),
         ({"target_size": {"depth": 64}}, "parameters.target_size: must have width and height"),
-        ({"guidance": 3}, "parameters.guidance: is not a field of this request; did you mean guidance_scale?"),
+        ({"cfg": 3}, "parameters.cfg: is not a field of this request; did you mean guidance_scale?"),
         ({"scheduler": "flow_euler"}, "parameters.scheduler: "),
         ({"loras": [{"name": "nobody"}]}, "parameters.loras.0.name: "),
         ({"references": [IMAGE]}, "model: shapes-sdxl (sdxl) does not support edit"),

@@ -104,7 +104,7 @@ def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) ->
         ({"name": None}, "name", "is required"),
         ({"name": "Not a name"}, "name", ""),
         ({"name": "shapes-sdxl-tint"}, "name", "already"),
-        ({"model": "nothing"}, "model", "is no model here"),
+        ({"model": "nothing"}, "model", "is not a model of this service"),
         ({"rank": 0}, "rank", "at least 1"),
         ({"rank": 129}, "rank", "at most 128"),
         ({"steps": 10, "warmup_steps": 10}, "warmup_steps", "less than steps"),

@@ -20,7 +20,7 @@ from rq.serializers import JSONSerializer
 from contracts.jobs.records import JobState
 from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
-from contracts.requests.schema import Priority
+from contracts.requests.schema import CHOSEN_PRIORITIES
 from contracts.settings import SharedSettings
 from tests.support.claims import MakeClaims, let_leases_expire, take, take_all
 from tests.support.parameters import parameters
@@ -58,7 +58,7 @@ def rq_queue(connection: Redis, name: str) -> Queue:
 def test_defect_a_a_worker_of_several_queues_that_is_killed_after_its_claim_loses_no_job(
     settings: SharedSettings, queue: JobQueue, make_claims: MakeClaims
 ) -> None:
-    ids = [queue.submit(parameters(), priority=tier).id for tier in Priority for _ in range(2)]
+    ids = [queue.submit(parameters(), priority=tier).id for tier in CHOSEN_PRIORITIES for _ in range(2)]
     assert kill_after_claim(settings) == 2
     let_leases_expire(queue)
     claims = make_claims()

@@ -133,7 +133,7 @@ def test_an_expired_job_leaves_a_tombstone_and_then_nothing(
     assert not isinstance(unknown.value, Gone)
     assert {key for key in keys_of(queue) if not key.startswith("rq:queues")} <= {
         "darkroom:image_pace", "darkroom:tiers", "darkroom:waiting:normal", "darkroom:census", "darkroom:totals",
-        "darkroom:job_sequence", *queue.connection.scan_iter("darkroom:usage:*"),
+        "darkroom:job_sequence", "darkroom:claimers", *queue.connection.scan_iter("darkroom:usage:*"),
     }  # fmt: skip
 
 

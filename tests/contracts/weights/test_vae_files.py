@@ -65,7 +65,7 @@ def test_a_row_that_names_no_vae_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "controlnet", {"_class_name": "ControlNetModel"})
     with pytest.raises(CatalogueError, match="it is a ControlNetModel; a VAE must be an AutoencoderKL or an Auto"):
         with_vaes(catalogue(tmp_path, "controlnet"))
-    with pytest.raises(CatalogueError, match="there is no VAE 'gone'"):
+    with pytest.raises(CatalogueError, match="has no row 'gone'"):
         with_vaes(catalogue(tmp_path, vae="gone"))
 
 
