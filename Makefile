@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Files go to the processes one by one, the slowest first; each process has a Redis of its own. One process more than
-# there are cores, because many tests wait for other processes.
-PYTEST := $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
+# there are cores, because many tests wait for other processes: workers, which have this priority, too.
+PYTEST := nice -n 5 $(BIN)/python -m pytest --numprocesses $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 # Empty is unset: tests start many processes, which must not compile the same modules again and again.
 export PYTHONDONTWRITEBYTECODE :=
 export PIP_CONSTRAINT := constraints.txt
