@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
@@ -22,6 +21,7 @@ from worker.generation.inputs import decode_mask
 from worker.generation.outputs import JobResult
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
+from worker.tasks.network_images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 
 #: The most pixels that the network is given, the best first; a larger part is scaled down for it.
@@ -30,13 +30,9 @@ _PIXELS = (1536**2, 1024**2, 768**2, 512**2, 256**2)
 _MIN_MARGIN, _MARGIN_SHARE = 64, 0.75
 #: Of which both sides of its input must be, as of LaMa's.
 _MULTIPLE = 8
-_VALUE_BYTES = 4
-#: What the libraries take beside the layers' values.
-SCRATCH_BYTES = 2**23
 _WHITE = 128
 
 Box = tuple[int, int, int, int]
-Pixels = npt.NDArray[np.uint8]
 
 
 def erase(attempt: Attempt) -> JobResult:
@@ -103,7 +99,7 @@ def surroundings(mask: npt.NDArray[np.bool_]) -> Box:
 def planned_bytes(facts: EraserFacts, pixels: int) -> int:
     """The most device memory that an eraser takes for so many pixels."""
     padded = (math.isqrt(pixels) + 2 * _MULTIPLE) ** 2
-    return facts.values * _VALUE_BYTES + padded * facts.pixel_values * _VALUE_BYTES + SCRATCH_BYTES
+    return facts.values * VALUE_BYTES + padded * facts.pixel_values * VALUE_BYTES + SCRATCH_BYTES
 
 
 def erase_pixels(
@@ -121,7 +117,7 @@ def erase_pixels(
     """
     left, upper, right, lower = box
     part, hole = pixels[upper:lower, left:right], mask[upper:lower, left:right]
-    given = torch.from_numpy(part.copy()).to(device).permute(2, 0, 1).unsqueeze(0).float().div_(255)
+    given = to_input(part, device)
     holes = torch.from_numpy(hole.copy()).to(device)[None, None].float()
     height, width = part.shape[:2]
     shrink = math.sqrt(max_pixels / (height * width))
@@ -132,8 +128,7 @@ def erase_pixels(
     made = _fill(network, given, holes)
     if shrink < 1:
         made = torch.nn.functional.interpolate(made, (height, width), mode="bicubic", antialias=False)
-    made = made[0].clamp(0, 1).mul(255).round_().to(torch.uint8).permute(1, 2, 0)
-    part[hole] = made.cpu().numpy()[hole]
+    part[hole] = to_pixels(made[0])[hole]
 
 
 def _fill(network: torch.nn.Module, given: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
@@ -149,9 +144,7 @@ def _fill(network: torch.nn.Module, given: torch.Tensor, holes: torch.Tensor) ->
     if any(more):
         given, holes = (torch.nn.functional.pad(one, more, mode="replicate") for one in (given, holes))
     made: torch.Tensor = network(given, holes)[..., :height, :width]
-    if not bool(torch.isfinite(made).all()):
-        message = "the eraser's output contains NaN or infinite values; its file may be damaged"
-        raise JobFailed(FailureCode.INTERNAL, message)
+    require_finite(made, "eraser")
     return made
 
 

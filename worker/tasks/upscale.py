@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
-from contracts.errors import CatalogueError, FailureCode, JobFailed
+from contracts.errors import CatalogueError
 from contracts.jobs.receipt import Weights
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.weights.networks import UpscalerFacts, read_upscaler
@@ -17,6 +16,7 @@ from worker.checkpoints.networks import load_network
 from worker.generation.outputs import JobResult
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
+from worker.tasks.network_images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 from worker.tasks.tiles import Tile, count_tiles, tiles_of
 
@@ -24,10 +24,6 @@ from worker.tasks.tiles import Tile, count_tiles, tiles_of
 _SIDES = {"cuda": (512, 256, 128, 64), "cpu": (128, 64)}
 #: Pixels around a tile: beyond them, what an ESRGAN sees hardly matters.
 _MAX_OVERLAP = 32
-_VALUE_BYTES = 4
-Pixels = npt.NDArray[np.uint8]
-#: What the libraries take beside the layers' values.
-SCRATCH_BYTES = 2**23
 
 
 def upscale(attempt: Attempt) -> JobResult:
@@ -85,7 +81,7 @@ def planned_bytes(facts: UpscalerFacts, size: tuple[int, int], side: int) -> int
     """The most device memory that an upscaler takes with tiles of this side: weights, and what a tile makes."""
     longest = side + 2 * _overlap_of(facts) + facts.multiple - 1
     pixels = min(size[0] + facts.multiple, longest) * min(size[1] + facts.multiple, longest)
-    return facts.values * _VALUE_BYTES + pixels * facts.pixel_values * _VALUE_BYTES + SCRATCH_BYTES
+    return facts.values * VALUE_BYTES + pixels * facts.pixel_values * VALUE_BYTES + SCRATCH_BYTES
 
 
 def upscale_pixels(
@@ -115,18 +111,14 @@ def _upscale_tile(
 ) -> None:
     """Write one tile of the result into its place on the canvas."""
     left, upper, right, lower = tile.taken
-    part = torch.from_numpy(pixels[upper:lower, left:right].copy()).to(device)
-    given = part.permute(2, 0, 1).unsqueeze(0).float().div_(255)
+    given = to_input(pixels[upper:lower, left:right], device)
     more_x, more_y = -(right - left) % facts.multiple, -(lower - upper) % facts.multiple
     if more_x or more_y:
         given = torch.nn.functional.pad(given, (0, more_x, 0, more_y), mode="replicate")
     made = network(given)
-    if not bool(torch.isfinite(made).all()):
-        message = "the upscaler's output contains NaN or infinite values; its file may be damaged"
-        raise JobFailed(FailureCode.INTERNAL, message)
+    require_finite(made, "upscaler")
     scale = facts.scale
     begin_x, begin_y = (tile.kept[0] - left) * scale, (tile.kept[1] - upper) * scale
     end_x, end_y = (tile.kept[2] - left) * scale, (tile.kept[3] - upper) * scale
-    part = made[0, :, begin_y:end_y, begin_x:end_x].clamp(0, 1).mul(255).round_().to(torch.uint8)
     x, y, to_x, to_y = (edge * scale for edge in tile.kept)
-    canvas[y:to_y, x:to_x] = part.permute(1, 2, 0).cpu().numpy()
+    canvas[y:to_y, x:to_x] = to_pixels(made[0, :, begin_y:end_y, begin_x:end_x])

@@ -288,14 +288,18 @@ local function leave_alone(others, job)
   return false
 end
 
+-- The most jobs that a claim leaves to others; each is looked up, and so are those before it in its queue.
+local MAX_LEFT = 32
+
 -- Whether others should take every job that this worker could take.
 local function are_enough(others)
-  local enough = true
+  local enough, left = true, 0
   for _, tier in ipairs(TIERS) do
     for _, queue in ipairs(has_room(tier) and queues_of(tier) or {}) do
       local job = enough and head(queue.queue)
       while job and enough do
-        enough, passed[job.id] = leave(others, job, tier), true
+        left = left + 1
+        enough, passed[job.id] = left <= MAX_LEFT and leave(others, job, tier), true
         job = head(queue.queue)
       end
     end

@@ -90,6 +90,18 @@ def test_a_busy_worker_leaves_nothing_to_one_that_would_have_to_load_the_model_o
     assert take(busy, warm_with(5)).job.id == job.id
 
 
+def test_a_claim_leaves_no_more_than_thirty_two_jobs_to_others(queue: JobQueue, make_claims: MakeClaims) -> None:
+    """Each is looked up, and those before it: with no limit, a deep queue would keep Redis busy."""
+    busy = make_claims("busy")
+    room = dict.fromkeys(("high", "normal", "low"), 100)
+    become_idle(queue, make_claims("idle"), ClaimCriteria(warm=[MODEL], room=room))
+    for _ in range(33):
+        queue.submit(parameters())
+    criteria = ClaimCriteria(warm=[MODEL], in_flight=99, room=room)
+    take(busy, criteria)
+    assert busy.claim(criteria) is None
+
+
 def test_a_worker_without_jobs_of_its_own_leaves_none_to_others(queue: JobQueue, make_claims: MakeClaims) -> None:
     become_idle(queue, make_claims("idle"))
     job = queue.submit(parameters())

@@ -28,7 +28,8 @@ from tests.support.workers import make_consumer, work_until_ended
 from worker.checkpoints.networks import load_network
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
-from worker.tasks.erase import SCRATCH_BYTES, erase_pixels, planned_bytes, surroundings
+from worker.tasks.erase import erase_pixels, planned_bytes, surroundings
+from worker.tasks.network_images import SCRATCH_BYTES
 
 CPU = torch.device("cpu")
 BUILT_IN = read_catalogue(BUILT_IN_CATALOGUE)

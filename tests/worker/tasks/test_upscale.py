@@ -30,8 +30,8 @@ from worker.generation.alone import Unwatched
 from worker.generation.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
-from worker.tasks import upscale
 from worker.tasks.attempt import Attempt
+from worker.tasks.network_images import SCRATCH_BYTES
 from worker.tasks.runs import run_task
 from worker.tasks.upscale import planned_bytes, upscale_pixels
 
@@ -101,7 +101,7 @@ def test_a_tile_takes_no_more_memory_than_was_planned(write: Any, options: Any, 
         network = load_network(file, CPU, (facts.architecture,))
         upscale_pixels(network, facts, np.asarray(pattern(96, 96)), 64, CPU)
     assert tracker.peak_bytes is not None
-    assert planned / 3 < tracker.peak_bytes + upscale.SCRATCH_BYTES < planned * 1.05
+    assert planned / 3 < tracker.peak_bytes + SCRATCH_BYTES < planned * 1.05
 
 
 def test_an_upscaled_image_keeps_its_transparency(
