@@ -7,6 +7,7 @@ erasing.py       the checks of an image from which something is erased
 networks.py      what the checks of tasks share that run a network of the catalogue
 upscaling.py     the checks of an upscaled image
 training.py      the checks of a training
+training_rules.py  what its fields, the catalogue and the owner's adapters allow together
 idempotency.py   calls that may be repeated and create something once
 uploads.py       an image that is sent ahead of its request
 retries.py       calls that client libraries send again by themselves

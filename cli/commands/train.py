@@ -1,4 +1,4 @@
-"""`darkroom train`: trains a LoRA on images, with a progress bar; prints the names of the LoRAs."""
+"""`darkroom train`: trains a LoRA or a textual inversion on images, with a progress bar; prints the names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _TYPES: dict[str, Any] = {"integer": int, "number": float}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command: those of the request, by the names of its fields."""
     parser.add_argument("images", type=Path, help="folder or zip file of images, with captions in NAME.txt files")
-    parser.add_argument("--name", required=True, help="name of the LoRA in later requests")
+    named = "name of the result in later requests, and the word of a textual inversion in prompts"
+    parser.add_argument("--name", required=True, help=named)
     for name, field in TrainingRequest.model_json_schema()["properties"].items():
         if name in _OTHERWISE:
             continue
@@ -82,8 +83,9 @@ def train(arguments: argparse.Namespace) -> None:
             client.cancel(job["id"])
             print(f"darkroom: the service was asked to cancel job {job['id']}", file=sys.stderr)
             raise
-        for lora in job["receipt"]["training"]["loras"]:
-            print(lora["id"])
+        made = job["receipt"]["training"]
+        for adapter in (*made["loras"], *made.get("textual_inversions", ())):
+            print(adapter["id"])
 
 
 def compose(arguments: argparse.Namespace) -> Json:

@@ -63,10 +63,10 @@ class MemoryUse(RecordPart):
     )
 
 
-class TrainedLora(RecordPart):
-    """A LoRA that a training has registered."""
+class TrainedAdapter(RecordPart):
+    """A LoRA or a textual inversion that a training has registered."""
 
-    id: str = Field(description="Name of the LoRA in requests.")
+    id: str = Field(description="Its name in requests.")
     sha256: str = Field(description="SHA-256 of its file, in hexadecimal.")
     step: int = Field(description="Steps after which it was taken.")
 
@@ -74,7 +74,14 @@ class TrainedLora(RecordPart):
 class TrainingReceipt(RecordPart):
     """What a training has made."""
 
-    loras: list[TrainedLora] = Field(description="The LoRAs, snapshots first.")
+    loras: list[TrainedAdapter] = Field(
+        default_factory=list, description="The LoRAs, snapshots first; empty where something else was trained."
+    )
+    textual_inversions: list[TrainedAdapter] = Field(
+        default_factory=list,
+        exclude_if=lambda inversions: not inversions,
+        description="The textual inversions, snapshots first.",
+    )
     losses: list[float] = Field(description="Losses of the last steps, without the class images' part.")
 
 

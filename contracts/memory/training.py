@@ -1,4 +1,4 @@
-"""What a training takes of the device beside its model: the LoRA with its optimizer, and what a step needs.
+"""What a training takes of the device beside its model: what is trained with its optimizer, and what a step needs.
 
 An estimate, on the safe side. Knows no layers: the width of a denoiser's layers is assumed.
 """
@@ -14,12 +14,25 @@ _VALUE_BYTES = 16
 #: A LoRA has `2 * rank / width` values for each value of the layers that it changes. Widths are 320 to 3072; the
 #: values of a denoiser are mostly in its wider layers.
 _ASSUMED_WIDTH = 640
+#: Of one vector of a textual inversion, for both encoders of SDXL.
+_VECTOR_VALUES = 2048
 #: What a step needs, in activations of an image: recomputed for one block at a time, with their gradients.
 _BACKWARD = 3.0
 
 
+def missing_role(plan: Plan, training: TrainingParameters) -> Role | None:
+    """The first role that gradients pass through and whose weights are not all on the device; None: all are."""
+    roles = {Role.DENOISER}
+    if training.settings.kind == "textual_inversion":
+        roles.add(Role.TEXT_ENCODER)
+    parts = (part for part in plan.components if part.role in roles)
+    return next((part.role for part in parts if part.placement is not Placement.DEVICE), None)
+
+
 def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> int:
-    """The LoRA, its gradients and its optimizer."""
+    """What is trained, its gradients and its optimizer."""
+    if training.settings.kind == "textual_inversion":
+        return (training.settings.vectors or 1) * _VECTOR_VALUES * _VALUE_BYTES
     values = sum(part.bytes for part in plan.components if part.role is Role.DENOISER) // value_bytes
     return int(values * min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH) * _VALUE_BYTES)
 
@@ -31,9 +44,9 @@ def activation_bytes(plan: Plan, training: TrainingParameters) -> int:
 
 def refusal(plan: Plan, training: TrainingParameters, value_bytes: int) -> str | None:
     """Why a worker with this plan for one image cannot train; None: it can."""
-    is_whole = all(part.placement is Placement.DEVICE for part in plan.components if part.role is Role.DENOISER)
+    missing = missing_role(plan, training)
     needed = plan.peak_bytes + state_bytes(plan, training, value_bytes) + activation_bytes(plan, training)
-    if is_whole and not plan.fp8 and needed <= plan.budget_bytes:
+    if missing is None and not plan.fp8 and needed <= plan.budget_bytes:
         return None
-    where = "" if is_whole else ", and the denoiser does not fit as a whole"
+    where = "" if missing is None else f", and the {missing.value.replace('_', ' ')} does not fit as a whole"
     return f"needs {gib(needed)} of {gib(plan.budget_bytes)}{where}"

@@ -81,6 +81,17 @@ class PromptEncoder:
                 arguments[f"{prefix}{name}"] = encoding.join([tensor.to(self.device)] * images)
         return arguments
 
+    def encode_uncached(self, inputs: GenerationInputs) -> dict[str, torch.Tensor]:
+        """Encode the prompt alone, past the cache, so that gradients reach the vectors of its words.
+
+        Returns:
+            As `encode`, one row, in host memory.
+        """
+        prompt = self.family.encoding.prompt_of(inputs)
+        adapters = self.adapters.for_text_encoders
+        with self.activate(adapters), self.words.written_in(self.pipeline):
+            return dict(self._compute(adapters, prompt).tensors)
+
     def is_cached(self, prompt: PromptArguments) -> bool:
         """Whether the plain prompt's embedding without adapters is cached; counts nothing."""
         return self.cache.peek(self._key(AdapterSet(), Prompt(prompt))) is not None
@@ -125,7 +136,7 @@ class PromptEncoder:
             self.hits += 1
             return cached
         self.misses += 1
-        with self.activate(adapters), self.words.written_in(self.pipeline):
+        with self.activate(adapters), self.words.written_in(self.pipeline), torch.no_grad():
             embedding = self._compute(adapters, prompt)
         self.cache.put(key, embedding)
         return embedding
@@ -142,7 +153,8 @@ class PromptEncoder:
         key = self._key(adapters, prompt.without_text)
         embedding = self.cache.peek(key)
         if embedding is None:
-            embedding = self._encode_plain(prompt.without_text)
+            with torch.no_grad():
+                embedding = self._encode_plain(prompt.without_text)
             self.cache.put(key, embedding)
         return embedding
 
@@ -151,24 +163,22 @@ class PromptEncoder:
         beginning = self._encode_plain(prompt)
         if windows.is_plain:
             return beginning
-        with torch.no_grad():
-            return encode_windows(
-                self.pipeline,
-                self._spec,
-                windows,
-                beginning=beginning,
-                empty=self._empty(adapters, prompt),
-                clip_skip=prompt.arguments.get("clip_skip"),
-                device=self.device,
-            )
+        return encode_windows(
+            self.pipeline,
+            self._spec,
+            windows,
+            beginning=beginning,
+            empty=self._empty(adapters, prompt),
+            clip_skip=prompt.arguments.get("clip_skip"),
+            device=self.device,
+        )
 
     def _encode_plain(self, prompt: Prompt) -> Embedding:
         """Have diffusers encode the text; of a long one, its beginning."""
         encoding = self.family.encoding
         arguments = {**_in_lists(prompt.arguments), **encoding.constants}
         arguments |= {"image": list(prompt.images)} if prompt.images else {}
-        with torch.no_grad():
-            results = self.pipeline.encode_prompt(**arguments, device=self.device)
+        results = self.pipeline.encode_prompt(**arguments, device=self.device)
         tensors = {name: self._kept(results[index]) for name, index in encoding.results.items()}
         found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         return Embedding(found, int(self._spec.chunks_prompts))

@@ -1,4 +1,4 @@
-"""A training: a LoRA for its owner's later requests."""
+"""A training: a LoRA or a textual inversion for its owner's later requests."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contracts.errors import FailureCode
 from contracts.requests.training.parameters import TrainingParameters
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt
-from worker.training.job import LoraTraining, TrainingWatch
-from worker.training.registration import LoraRegistration
+from worker.training.job import TrainingJob, TrainingWatch
+from worker.training.registration import TrainedRegistration
 
 
 def train(attempt: Attempt) -> JobResult:
-    """Train a LoRA and register it; returns and raises as `LoraTraining.run`."""
+    """Train and register the result; returns and raises as `TrainingJob.run`."""
     flight = attempt.flight
     training = flight.job.parameters
     if attempt.connection is None or not isinstance(training, TrainingParameters):
-        return JobResult.failed(FailureCode.INTERNAL, "this worker has no place to register LoRAs")
-    registration = LoraRegistration(
-        attempt.connection, attempt.storage, attempt.pool.catalogue, training.model, flight.job.owner
+        return JobResult.failed(FailureCode.INTERNAL, "this worker has no place to register what it trains")
+    registration = TrainedRegistration(
+        attempt.connection, attempt.storage, attempt.pool.catalogue, training, flight.job.owner
     )
-    return LoraTraining(
+    return TrainingJob(
         flight,
         training,
         attempt.engine,

@@ -1,11 +1,15 @@
-"""Trains a LoRA on a loaded model, one step after another; other jobs use the device in between.
+"""Trains LoRAs and textual inversions on a loaded model, step by step; other jobs use the device in between.
 
 run.py           one training: its steps, its checkpoint, its result
+trainee.py       what a training changes: values that learn, and the file that they become
 adapter.py       the LoRA's layers, which are in the model only during a step
+inversion.py     the vectors of a textual inversion, which the text encoders read in each step
 examples.py      images and captions as latents and embeddings, and which of them a step learns from
 objectives.py    what each family learns: noise, target, call of the denoiser
-job.py           a training as a job: its turns, checkpoints and samples
+job.py           a training as a job: its turns and checkpoints
+images.py        what it has the model make: images of the class, and samples
+preparation.py   from a loaded model and images to a training that can begin
 checkpoints.py   its checkpoint in the storage
-registration.py  its LoRA among those of the owner
-lora_file.py     safetensors files whose bytes depend on their contents alone
+registration.py  its result among the owner's uploads
+files.py         safetensors files whose bytes depend on their contents alone
 """

@@ -16,7 +16,9 @@ from diffusers.training_utils import cast_training_params
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
-from contracts.requests.training.lora_settings import LoraSettings, Targets
+from contracts.requests.training.settings import Targets, TrainingSettings
+from worker.training.files import lora_bytes
+from worker.training.trainee import Trainee
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
@@ -41,19 +43,23 @@ class _Place:
         self.parent._modules[self.attribute] = module
 
 
-class LoraAdapter:
+class LoraAdapter(Trainee):
     """A LoRA of a denoiser, in float32.
 
     Attributes:
         parameters: what is trained, by its name in the file: `LAYER.lora_A.weight`, `LAYER.lora_B.weight`.
     """
 
-    def __init__(self, denoiser: Any, settings: LoraSettings) -> None:
+    def __init__(self, denoiser: Any, component: str, settings: TrainingSettings) -> None:
         """Make the layers, which change nothing yet: `lora_B` is 0. The denoiser stays as it is.
+
+        Args:
+            component: the denoiser's name in the file, such as `unet`.
 
         Raises:
             ValueError: the denoiser has none of the layers.
         """
+        self._component = component
         self._scale = settings.alpha / settings.rank
         self._config = LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha, target_modules=list(_LAYERS[settings.targets])
@@ -83,16 +89,17 @@ class LoraAdapter:
             self._denoiser.disable_gradient_checkpointing()
             self._take_out()
 
-    def result(self) -> dict[str, torch.Tensor]:
-        """The tensors of the file, with the strength in `lora_B`: readers need no alpha."""
-        return {
+    def file(self, facts: Mapping[str, str]) -> bytes:
+        """See `Trainee`; in diffusers' layout, with the strength in `lora_B`: readers need no alpha."""
+        tensors = {
             name: parameter.detach() * (self._scale if ".lora_B." in name else 1.0)
             for name, parameter in self.parameters.items()
         }
+        return lora_bytes(tensors, self._component, self._peft_settings, facts)
 
     @property
-    def peft_settings(self) -> dict[str, object]:
-        """Peft's settings of the file that `result` goes into."""
+    def _peft_settings(self) -> dict[str, object]:
+        """Peft's settings of the file."""
         return {
             "peft_type": "LORA",
             "r": self._config.r,
@@ -104,7 +111,7 @@ class LoraAdapter:
         for place in self._places:
             place.put(place.own)
 
-    def _draw(self, settings: LoraSettings) -> None:
+    def _draw(self, settings: TrainingSettings) -> None:
         """Start as peft does with `gaussian`, from the training's own seed."""
         generator = torch.Generator().manual_seed(settings.seed)
         with torch.no_grad():

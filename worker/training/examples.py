@@ -44,6 +44,7 @@ class Example:
         mean, spread: of the VAE's distribution of latents, in the denoiser's scale: (1, channels, height, width).
         size: (height, width) in pixels, as it is read.
         original_size, crop: as in `Pixels`.
+        caption: what the embeddings are of.
     """
 
     mean: torch.Tensor
@@ -52,6 +53,7 @@ class Example:
     size: tuple[int, int]
     original_size: tuple[int, int]
     crop: tuple[int, int]
+    caption: str = ""
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """Draw latents from the VAE's distribution."""
@@ -101,7 +103,7 @@ def make_examples(
         mean, spread = encode_image(pixels.values)
         height, width = pixels.values.shape[-2:]
         size = (int(height), int(width))
-        examples.append(Example(mean, spread, known[caption], size, pixels.original_size, pixels.crop))
+        examples.append(Example(mean, spread, known[caption], size, pixels.original_size, pixels.crop, caption))
     return examples
 
 

@@ -6,36 +6,24 @@ writes a checkpoint and goes back to the queue. Knows no claims: the caller watc
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
-import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import FailureCode, JobFailed, Unavailable
 from contracts.jobs.events import Preview
-from contracts.jobs.receipt import Receipt, TrainedLora, TrainingReceipt
+from contracts.jobs.receipt import Receipt, TrainedAdapter, TrainingReceipt
 from contracts.jobs.records import JobError, Measured
-from contracts.memory.components import Role
-from contracts.memory.plan import Placement
 from contracts.memory.training import activation_bytes
-from contracts.requests.entry_parameters import LoraParameters
-from contracts.requests.parameters import JobParameters
-from contracts.requests.training.parameters import TrainingParameters
+from contracts.requests.training.parameters import TrainedParameters, TrainingParameters
 from contracts.storage import Storage
-from worker.adapters.cache import AdapterSet
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight, Placed
-from worker.families import GenerationInputs
-from worker.generation.alone import Unwatched
-from worker.generation.generate import JobGeneration
-from worker.generation.inputs import decode_whole
 from worker.generation.outputs import JobResult
 from worker.generation.receipts import library_versions
 from worker.generation.step_listener import StageTimer
@@ -43,10 +31,10 @@ from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import describe_device, free_memory
 from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
-from worker.sampling.previews import encode_distribution, preview_of
+from worker.sampling.previews import preview_of
 from worker.training.checkpoints import Checkpoints
-from worker.training.examples import Embeddings, Example, Examples, make_examples, read_pixels
-from worker.training.objectives import OBJECTIVES
+from worker.training.images import TrainingImages
+from worker.training.preparation import Preparation, require_room
 from worker.training.run import CheckpointUnusable, TrainingRun
 
 _log = logging.getLogger(__name__)
@@ -73,12 +61,12 @@ class TrainingWatch(Protocol):
         """Called for each sample image."""
 
 
-#: Registers a LoRA under a name for the job's owner: (name, file) -> what an image job names it by.
-Register = Callable[[str, bytes], LoraParameters]
+#: Registers a file under a name for the job's owner: (name, file) -> what an image job names it by.
+Register = Callable[[str, bytes], TrainedParameters]
 
 
-class LoraTraining:
-    """The training of one job's LoRA, for the engine's coroutine of this job: nothing happens before `run`."""
+class TrainingJob:
+    """The training of one job, for the engine's coroutine of this job: nothing happens before `run`."""
 
     def __init__(
         self,
@@ -103,9 +91,10 @@ class LoraTraining:
         self._storage, self._watch, self._register = storage, watch, register
         self._worker_name, self._may_show = worker_name, may_show
         self._timer = StageTimer(pool.device, on_stage)
+        self._images = TrainingImages(flight, training, engine, pool, storage)
         self._checkpoints = Checkpoints(storage, flight.job.id)
         self._losses: list[float] = []
-        self._trained: list[TrainedLora] = []
+        self._trained: list[TrainedAdapter] = []
 
     def run(self) -> JobResult:
         """Train, from the last checkpoint on if there is one.
@@ -146,7 +135,12 @@ class LoraTraining:
         self._timer.end_stage("class_images")
         model = self._place()
         self._timer.end_stage("load")
-        run = self._prepare(model, prior)
+        flight.coroutine.take_turn("encode_prompt")
+        preparation = Preparation(model, training, flight.job.owner)
+        examples = preparation.read_examples(self._storage, prior)
+        self._engine.residency.end_stage()
+        run = preparation.begin(examples)
+        self._engine.residency.keep(flight, run.state_bytes)
         self._timer.end_stage("encode_inputs")
         images: list[Image.Image] = []
         with self._saved_when_interrupted(run):
@@ -165,17 +159,11 @@ class LoraTraining:
     # -- before the first step ------------------------------------------------------------------------
 
     def _class_image(self, number: int) -> Image.Image:
-        """The image of the class with this number: made by the model as it is, once for all attempts."""
-        key = f"images/{self._flight.job.id}/class/{number}.png"
-        try:
-            return decode_whole(self._storage.read(key))
-        except NotFound:
-            pass
-        self._give_way_if_needed()
-        image = self._generate(self._training.class_parameters(number))
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        self._storage.write(key, file.getvalue())
+        """The image of the class with this number, made once for all attempts."""
+        image = self._images.find_class_image(number)
+        if image is None:
+            self._give_way_if_needed()
+            image = self._images.make_class_image(number)
         return image
 
     def _place(self) -> LoadedModel:
@@ -184,59 +172,14 @@ class LoraTraining:
         flight.coroutine.take_turn("load")
         model = self._engine.residency.place(flight)
         placed = flight.placed
-        if placed is None or any(
-            part.role is Role.DENOISER and part.placement is not Placement.DEVICE
-            for part in placed.plan.components
-        ):
-            raise JobFailed(
-                FailureCode.OUT_OF_MEMORY,
-                "the worker's memory has no room for the whole denoiser, which training needs; "
-                "use a smaller model, or a worker with more memory",
-            )
+        if placed is None:
+            raise RuntimeError("the model was placed without a plan")
+        require_room(placed.plan, self._training)
         step_bytes = activation_bytes(placed.plan, self._training)
         # The engine makes room for this plan before each step, and counts it as the same set-up of the device.
         plan = placed.plan.model_copy(update={"peak_bytes": placed.plan.peak_bytes + step_bytes})
         flight.placed = Placed(placed.model, plan)
         return model
-
-    def _prepare(self, model: LoadedModel, prior: list[Image.Image]) -> TrainingRun:
-        training, flight = self._training, self._flight
-        flight.coroutine.take_turn("encode_prompt")
-        subject = [(self._read(one.image), one.caption) for one in training.images]
-        keeps = [(image, training.class_prompt or "") for image in prior]
-        examples = Examples(self._encode(model, subject), self._encode(model, keeps))
-        self._engine.residency.end_stage()
-        objective = OBJECTIVES[model.spec.family](model.base.scheduler.config, training.settings.snr_gamma)
-        model.adapters.rest()
-        with torch.inference_mode(mode=False), torch.no_grad():
-            run = TrainingRun(
-                model.denoiser,
-                objective,
-                examples,
-                training.settings,
-                training.fingerprint(model.weights.sha256),
-            )
-        self._engine.residency.keep(flight, run.state_bytes)
-        return run
-
-    def _read(self, key: str) -> Image.Image:
-        try:
-            return decode_whole(self._storage.read(key))
-        except NotFound as error:
-            message = "an image to learn from is no longer stored; send the training again"
-            raise JobFailed(FailureCode.INPUT_MISSING, message) from error
-
-    def _encode(self, model: LoadedModel, images: list[tuple[Image.Image, str]]) -> list[Example]:
-        encoder = model.encoder(AdapterSet(), self._flight.job.owner)
-
-        def encode_text(caption: str) -> Embeddings:
-            found = encoder.encode(GenerationInputs(self._training.caption_parameters(caption)))
-            return {name: value for name, value in found.items() if not name.startswith("negative_")}
-
-        resolution = self._training.settings.resolution
-        pixels = ((read_pixels(image, resolution), caption) for image, caption in images)
-        with torch.inference_mode(mode=False), torch.no_grad():
-            return make_examples(pixels, partial(encode_distribution, model.base.vae), encode_text)
 
     def _restore(self, run: TrainingRun) -> None:
         data = self._checkpoints.read()
@@ -247,7 +190,8 @@ class LoraTraining:
         except CheckpointUnusable as error:
             _log.warning("training %s begins again: %s", self._flight.job.id, error)
             return
-        self._trained, self._losses = list(notes.loras), list(notes.losses)
+        self._trained = [*notes.loras, *notes.textual_inversions]
+        self._losses = list(notes.losses)
         self._flight.steps_done = run.step
         self._watch.train_step(run.step, self._training.settings.steps, None)
 
@@ -290,44 +234,32 @@ class LoraTraining:
             raise
 
     def _write_checkpoint(self, run: TrainingRun) -> None:
-        notes = TrainingReceipt(loras=self._trained, losses=self._losses)
+        notes = self._notes()
         self._checkpoints.write(run.checkpoint(notes.model_dump_json()))
 
     def _snapshot(self, run: TrainingRun, model: LoadedModel) -> list[Image.Image]:
-        """Register the LoRA as it is now, and show what it makes."""
+        """Register what is trained as it is now, and show what it makes."""
         training = self._training
         name = training.name if run.is_done else f"{training.name}-step{run.step}"
-        lora = self._register(
-            name, run.result(model.family.denoiser, training.facts(model.weights.sha256, run.step))
-        )
-        trained = TrainedLora(id=lora.name, sha256=lora.sha256 or "", step=run.step)
+        made = self._register(name, run.result(training.facts(model.weights.sha256, run.step)))
+        trained = TrainedAdapter(id=made.name, sha256=made.sha256 or "", step=run.step)
         self._trained = [*(one for one in self._trained if one.step != run.step), trained]
         self._write_checkpoint(run)
         images = []
         for index, _ in enumerate(training.sample_prompts):
-            images.append(self._generate(training.sample_parameters(index, lora)))
+            images.append(self._images.make(training.sample_parameters(index, made)))
             if self._may_show is None or self._may_show(images[-1]):
                 self._watch.preview(preview_of(images[-1], index, run.step, training.settings.steps))
         if not run.is_done:
             self._place()
         return images
 
-    def _generate(self, parameters: JobParameters) -> Image.Image:
-        """Make an image as any job would, in this job's coroutine and tier."""
-        flight = self._flight
-        job, steps, done, kept = flight.job, flight.steps, flight.steps_done, flight.kept_bytes
-        flight.job, flight.stage = replace(job, parameters=parameters), parameters
-        try:
-            result = JobGeneration(flight, self._engine, self._pool, self._storage, Unwatched()).run()
-        finally:
-            flight.job, flight.stage, flight.adapters = job, self._training.sample, AdapterSet()
-            flight.steps, flight.steps_done = steps, done
-            self._engine.residency.keep(flight, kept)
-        if result.error is not None:
-            raise JobFailed(result.error.code, f"an image could not be made: {result.error.message}")
-        return result.images[0]
-
     # -- after the last step --------------------------------------------------------------------------
+
+    def _notes(self) -> TrainingReceipt:
+        kind = self._training.settings.kind
+        loras, inversions = (self._trained, []) if kind == "lora" else ([], self._trained)
+        return TrainingReceipt(loras=loras, textual_inversions=inversions, losses=self._losses)
 
     def _receipt(self, model: LoadedModel) -> Receipt:
         training = self._training
@@ -341,7 +273,7 @@ class LoraTraining:
             versions=dict(library_versions()),
             timings={"queue": round(self._flight.job.queue_seconds, 4), **self._timer.seconds},
             worker=self._worker_name,
-            training=TrainingReceipt(loras=self._trained, losses=self._losses),
+            training=self._notes(),
         )
 
 

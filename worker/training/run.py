@@ -1,4 +1,4 @@
-"""One training of a LoRA: its steps, its checkpoints, its result. Knows no queue, no storage and no pipelines."""
+"""One training: its steps, its checkpoints, its result. Knows no queue, no storage and no pipelines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from diffusers.optimization import get_scheduler
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from contracts.requests.training.lora_settings import LoraSettings
-from worker.training.adapter import LoraAdapter
+from contracts.requests.training.settings import TrainingSettings
 from worker.training.examples import Example, Examples, pick, step_generator
-from worker.training.lora_file import lora_bytes, to_safetensors
+from worker.training.files import to_safetensors
 from worker.training.objectives import Objective
+from worker.training.trainee import Trainee
 
 _MAX_GRADIENT_NORM = 1.0
 #: State of AdamW that a checkpoint has for each parameter.
@@ -30,7 +30,7 @@ class CheckpointUnusable(Exception):
 
 
 class TrainingRun:
-    """A LoRA in training.
+    """A LoRA or a textual inversion in training.
 
     Attributes:
         step: steps that are done.
@@ -39,24 +39,22 @@ class TrainingRun:
     def __init__(
         self,
         denoiser: Any,
+        trainee: Trainee,
         objective: Objective,
         examples: Examples,
-        settings: LoraSettings,
+        settings: TrainingSettings,
         fingerprint: str = "",
     ) -> None:
         """Begin; the denoiser stays as it is between steps.
 
         Args:
             fingerprint: of everything that the training depends on; checkpoints of others are refused.
-
-        Raises:
-            ValueError: the denoiser has none of the layers.
         """
         self.step = 0
         self._denoiser, self._objective, self._examples = denoiser, objective, examples
         self._settings, self._fingerprint = settings, fingerprint
-        self._adapter = LoraAdapter(denoiser, settings)
-        self._parameters = list(self._adapter.parameters.values())
+        self._trainee = trainee
+        self._parameters = list(self._trainee.parameters.values())
         self._optimizer = torch.optim.AdamW(self._parameters, lr=settings.learning_rate)
         schedule: Any = get_scheduler(
             "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
@@ -87,7 +85,7 @@ class TrainingRun:
         generator = step_generator(settings.seed, step)
         subject = self._pick(self._examples.subject, "subject")
         prior = self._pick(self._examples.prior, "prior") if self._examples.prior else []
-        with torch.inference_mode(mode=False), torch.enable_grad(), self._adapter.in_place(), self._exactly():
+        with torch.inference_mode(mode=False), torch.enable_grad(), self._trainee.in_place(), self._exactly():
             self._optimizer.zero_grad(set_to_none=True)
             loss = self._learn_from(subject, generator, 1.0)
             if prior and settings.prior_loss_weight:
@@ -105,7 +103,7 @@ class TrainingRun:
     def checkpoint(self, notes: str = "") -> bytes:
         """Everything that the remaining steps depend on, as a safetensors file; with notes for who restores it."""
         tensors: dict[str, torch.Tensor] = {}
-        for name, parameter in self._adapter.parameters.items():
+        for name, parameter in self._trainee.parameters.items():
             tensors[f"weight:{name}"] = parameter
             for key in _STATE if self.step else ():
                 tensors[f"{key}:{name}"] = self._optimizer.state[parameter][key]
@@ -119,7 +117,7 @@ class TrainingRun:
         """
         with torch.inference_mode(mode=False), torch.no_grad():
             step, notes, tensors = self._read(data)
-            for name, parameter in self._adapter.parameters.items():
+            for name, parameter in self._trainee.parameters.items():
                 parameter.copy_(tensors[f"weight:{name}"])
                 if step:
                     state = {key: tensors[f"{key}:{name}"].to(parameter.device) for key in _STATE}
@@ -127,13 +125,9 @@ class TrainingRun:
         self.step = step
         return notes
 
-    def result(self, component: str, facts: Mapping[str, str]) -> bytes:
-        """The LoRA as it is now, as a file in diffusers' layout.
-
-        Raises:
-            ValueError: as `lora_bytes`.
-        """
-        return lora_bytes(self._adapter.result(), component, self._adapter.peft_settings, facts)
+    def result(self, facts: Mapping[str, str]) -> bytes:
+        """What is trained as it is now; arguments and errors as `Trainee.file`."""
+        return self._trainee.file(facts)
 
     def _pick(self, examples: Sequence[Example], kind: str) -> list[Example]:
         settings = self._settings
@@ -143,6 +137,8 @@ class TrainingRun:
     def _learn_from(self, rows: Sequence[Example], generator: torch.Generator, weight: float) -> float:
         """Add gradients; images of one size are one call. Returns the mean loss."""
         total = 0.0
+        with self._autocast():
+            rows = self._trainee.read(rows)
         for group in _by_size(rows):
             noised = self._objective.add_noise(torch.cat([row.draw(generator) for row in group]), generator)
             device, dtype = self._parameters[0].device, self._denoiser.dtype
@@ -193,7 +189,7 @@ class TrainingRun:
         if fingerprint != self._fingerprint:
             raise CheckpointUnusable("the checkpoint is of another training")
         keys = ("weight", *_STATE) if step else ("weight",)
-        for name, parameter in self._adapter.parameters.items():
+        for name, parameter in self._trainee.parameters.items():
             for key in keys:
                 found = tensors.get(f"{key}:{name}")
                 if found is None or found.shape != parameter.shape:

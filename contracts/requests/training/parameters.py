@@ -9,15 +9,18 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts.requests.entry_parameters import LoraParameters
+from contracts.requests.entry_parameters import LoraParameters, TextualInversionParameters
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.parameters import JobParameters
 from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.lora_settings import LoraSettings
+from contracts.requests.training.settings import TrainingSettings
 
 #: Seeds of class images follow the training's own, and those of samples are its own.
 _CLASS_SEEDS = 1
+
+#: What a training registers, as an image job names it.
+TrainedParameters = LoraParameters | TextualInversionParameters
 
 #: Fields that another release has added are ignored.
 _STORED = ConfigDict(extra="ignore")
@@ -33,7 +36,7 @@ class TrainingImage(StrictModel):
 
 
 class TrainingParameters(StrictModel):
-    """Everything that shapes a trained LoRA.
+    """Everything that shapes what is trained.
 
     Attributes:
         sample: how class images and samples are made, whatever their prompts.
@@ -43,15 +46,15 @@ class TrainingParameters(StrictModel):
 
     task: Literal[JobTask.TRAINING] = Field(description="Task of the request.")
     model: str = Field(description="Id of the model that is trained on.")
-    name: str = Field(description="Id of the LoRA in later requests.")
-    settings: LoraSettings = Field(description="How it is trained.")
+    name: str = Field(description="Id of the result in later requests.")
+    settings: TrainingSettings = Field(description="How it is trained.")
     images: tuple[TrainingImage, ...] = Field(description="The images to learn from.")
     class_prompt: str | None = Field(
         None, description="What the subject is one of; null without prior preservation."
     )
     class_images: int = Field(0, description="Images of the class that the model makes of itself beforehand.")
     sample_prompts: tuple[str, ...] = Field((), description="Prompts of the sample images.")
-    snapshot_every_steps: int = Field(description="Steps between two snapshots of the LoRA with samples.")
+    snapshot_every_steps: int = Field(description="Steps between two snapshots with samples.")
     checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
     sample: JobParameters = Field(description="How images of the class and samples are made.")
 
@@ -64,9 +67,10 @@ class TrainingParameters(StrictModel):
         seed = self.settings.seed + _CLASS_SEEDS + number
         return self.sample.model_copy(update={"prompt": self.class_prompt, "seed": seed})
 
-    def sample_parameters(self, index: int, lora: LoraParameters) -> JobParameters:
-        """Of a sample image with a LoRA; the seed is the same at each snapshot."""
-        return self.sample.model_copy(update={"prompt": self.sample_prompts[index], "loras": (lora,)})
+    def sample_parameters(self, index: int, adapter: TrainedParameters) -> JobParameters:
+        """Of a sample image with what was trained; the seed is the same at each snapshot."""
+        field = "loras" if isinstance(adapter, LoraParameters) else "textual_inversions"
+        return self.sample.model_copy(update={"prompt": self.sample_prompts[index], field: (adapter,)})
 
     def fingerprint(self, model_sha256: str) -> str:
         """A hash that is equal only for trainings of which one's checkpoints continue the other."""
@@ -78,7 +82,7 @@ class TrainingParameters(StrictModel):
 
     def facts(self, model_sha256: str, step: int) -> dict[str, str]:
         """What the file says of its training: no caption and no prompt."""
-        settings = self.settings.model_dump(mode="json")
+        settings = self.settings.model_dump(mode="json", exclude={"initial_text"})
         facts = {
             "base_model": self.model,
             "base_model_sha256": model_sha256,
@@ -98,12 +102,12 @@ class TrainingParameters(StrictModel):
 
     @property
     def seeds(self) -> Sequence[int | None]:
-        """Of the sample images: they come from the LoRA as well, so that no seed alone makes them again."""
+        """Of the sample images: they come from what was trained as well, so no seed alone makes them again."""
         return [None] * len(self.sample_prompts)
 
     @property
     def num_images(self) -> int:
-        """Sample images of the finished LoRA."""
+        """Sample images of the finished training."""
         return len(self.sample_prompts)
 
     @property
@@ -128,7 +132,7 @@ class TrainingParameters(StrictModel):
 
     @property
     def max_result_bytes(self) -> int:
-        """Class images and samples; LoRAs are counted when they are registered."""
+        """Class images and samples; trained files are counted when they are registered."""
         return self.sample.pixels * 3 * (self.num_images + self.class_images) + (self.num_images + 1) * 2**16
 
     @property
@@ -139,7 +143,14 @@ class TrainingParameters(StrictModel):
     @property
     def step_kind(self) -> tuple[object, ...]:
         """As in `TaskParameters`."""
-        return ("train", self.model, self.settings.resolution, self.settings.batch_size, self.class_images > 0)
+        return (
+            "train",
+            self.model,
+            self.settings.kind,
+            self.settings.resolution,
+            self.settings.batch_size,
+            self.class_images > 0,
+        )
 
     @property
     def work(self) -> dict[str, Any]:
@@ -159,6 +170,7 @@ class TrainingParameters(StrictModel):
     def private_texts(self) -> list[str]:
         """Captions and prompts."""
         texts = [one.caption for one in self.images] + [self.class_prompt or "", *self.sample_prompts]
+        texts.append(self.settings.initial_text or "")
         return list(dict.fromkeys(text for text in texts if text))
 
     @property
@@ -173,7 +185,7 @@ class TrainingParameters(StrictModel):
 
     @property
     def pixels(self) -> int:
-        """Pixels of the sample images of the finished LoRA."""
+        """Pixels of the sample images of the finished training."""
         return self.width * self.height * self.num_images
 
     @property
@@ -199,5 +211,6 @@ class TrainingParameters(StrictModel):
             "task": self.task.value,
             "images": len(self.images),
             "steps": settings.steps,
+            "kind": settings.kind,
             "rank": settings.rank,
         }

@@ -1,7 +1,9 @@
-"""The request that trains a LoRA: types, ranges and defaults. What a model allows is checked elsewhere."""
+"""The request for a training: types, ranges and defaults. What a model allows is checked elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -11,15 +13,26 @@ from contracts.requests.images.image_fields import SourceRef
 from contracts.requests.schema import DeliveryFields, Priority
 from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.lora_settings import Schedule, Targets
+from contracts.requests.training.settings import Kind, Schedule, Targets
 
-#: Families whose models can be trained on here.
-TRAINABLE_FAMILIES = ("sd15", "sdxl", "sd3", "flux")
+#: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
+#: denoiser by one pooled vector alone.
+TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
+    {"lora": ("sd15", "sdxl", "sd3", "flux"), "textual_inversion": ("sd15", "sdxl")}
+)
+#: Fields that mean something for one kind alone.
+KIND_FIELDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
+    {
+        "lora": frozenset({"rank", "alpha", "targets", "class_prompt", "class_images", "prior_loss_weight"}),
+        "textual_inversion": frozenset({"vectors", "initial_text"}),
+    }
+)
+MAX_VECTORS = 32
 MAX_IMAGES = 200
 MAX_CLASS_IMAGES = 200
 MAX_STEPS = 20_000
 MAX_SAMPLE_PROMPTS = 4
-#: Snapshots of one training: each is a LoRA of the owner's.
+#: Snapshots of one training: each is an adapter of the owner's.
 MAX_SNAPSHOTS = 20
 _NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,43}$"
 
@@ -37,21 +50,28 @@ Caption = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class TrainingRequest(DeliveryFields):
-    """A LoRA, trained on images of a subject or of a style."""
+    """A LoRA or a textual inversion, trained on images of a subject or of a style."""
 
     priority: Literal[Priority.TRAINING] = Field(  # type: ignore[assignment]
         Priority.TRAINING, description="Trainings come after all images; they have no other priority."
     )
 
     task: Literal[JobTask.TRAINING] = Field(JobTask.TRAINING, description="Selects this kind of request.")
+    kind: Kind = Field(
+        "lora",
+        description="What is trained: a LoRA, which changes the denoiser, or a textual inversion, which is "
+        "vectors that a word of the prompt stands for and changes nothing else.",
+    )
     model: str | None = Field(
         None,
         description="Id from `/v1/models` of the model to train on. Default: the first of the list, if it is of a "
-        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES)}.",
+        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES['lora'])}; for a textual inversion "
+        f"{', '.join(TRAINABLE_FAMILIES['textual_inversion'])}.",
     )
     name: str = Field(
         pattern=_NAME_PATTERN,
-        description="Id that requests use the LoRA by; snapshots are called the same with `-stepN` behind it. "
+        description="Id that requests use the result by, and the word of a textual inversion in prompts; "
+        "snapshots are called the same with `-stepN` behind it. "
         "1–44 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit.",
     )
     images: tuple[TrainingExample, ...] = Field(
@@ -83,11 +103,27 @@ class TrainingRequest(DeliveryFields):
         None, gt=0, le=1024, description="The LoRA's strength is `alpha` / `rank`. Default: `rank`."
     )
     targets: Targets = Field("attention", description="Layers that the LoRA changes.")
+    vectors: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_VECTORS,
+        description="Tokens that the word of a textual inversion takes: how much it can learn. Default: 1.",
+    )
+    initial_text: Annotated[str, Field(max_length=100, pattern=r"\w")] | None = Field(
+        None,
+        description="Text whose tokens a textual inversion begins with, such as `dog`, repeated or cut to "
+        "`vectors`. Default: the mean of all tokens.",
+    )
     steps: int = Field(500, ge=1, le=MAX_STEPS, description="Steps of the optimizer (AdamW).")
     batch_size: int = Field(
         1, ge=1, le=16, description="Images that each step learns from; with `class_prompt` as many of the class."
     )
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="Learning rate after the warm-up.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Learning rate after the warm-up. Default: 0.0001, and 0.001 for a textual inversion.",
+    )
     schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
     warmup_steps: int = Field(
         0, ge=0, le=MAX_STEPS, description="Steps in which the learning rate rises from 0; less than `steps`."
@@ -110,7 +146,7 @@ class TrainingRequest(DeliveryFields):
         None,
         ge=0,
         le=MAX_DRAWN_SEED - MAX_CLASS_IMAGES,
-        description="Seed of everything that is drawn: the same seed, images and settings give the same LoRA on "
+        description="Seed of everything that is drawn: the same seed, images and settings give the same file on "
         "the same kind of worker. Default: drawn, and part of the receipt.",
     )
     sample_prompts: tuple[Caption, ...] = Field(
@@ -123,8 +159,8 @@ class TrainingRequest(DeliveryFields):
         None,
         ge=1,
         le=MAX_STEPS,
-        description=f"Steps between two snapshots, each a LoRA of its own; at most {MAX_SNAPSHOTS}. "
-        "Default: none but the finished LoRA.",
+        description=f"Steps between two snapshots, each an adapter of its own; at most {MAX_SNAPSHOTS}. "
+        "Default: none but the finished one.",
     )
     checkpoint_every_steps: int = Field(
         50,

@@ -19,8 +19,8 @@ from contracts.redis.connection import connect
 from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.schema import Priority
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.lora_settings import LoraSettings
 from contracts.requests.training.parameters import TrainingImage, TrainingParameters
+from contracts.requests.training.settings import TrainingSettings
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.adapters import LORAS, UploadRegistry
@@ -53,7 +53,7 @@ def train(queue: JobQueue, storage: Storage, name: str, **changes: Any) -> JobRe
         task=JobTask.TRAINING,
         model="shapes-sdxl",
         name=name,
-        settings=LoraSettings(rank=2, alpha=2, steps=STEPS, learning_rate=1e-3, resolution=64, seed=5),
+        settings=TrainingSettings(rank=2, alpha=2, steps=STEPS, learning_rate=1e-3, resolution=64, seed=5),
         sample=parameters(num_inference_steps=1, batchable=False),
         **fields,
     )

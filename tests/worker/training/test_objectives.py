@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from contracts.requests.training.lora_settings import LoraSettings
+from contracts.requests.training.settings import TrainingSettings
 from worker.families import get_family
 from worker.pool.pool import Pool
+from worker.training.adapter import LoraAdapter
 from worker.training.examples import Example, Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
@@ -34,9 +35,10 @@ def example(model: Any, family: str) -> Example:
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
 def test_a_step_learns(pool: Pool, family: str) -> None:
     model = pool.model(f"shapes-{family}")
-    settings = LoraSettings(rank=2, alpha=2, steps=2, learning_rate=1e-3, resolution=64, seed=1)
+    settings = TrainingSettings(rank=2, alpha=2, steps=2, learning_rate=1e-3, resolution=64, seed=1)
     objective = OBJECTIVES[family](model.base.scheduler.config, None)
-    run = TrainingRun(model.denoiser, objective, Examples([example(model, family)]), settings)
-    before = run.result(get_family(family).denoiser, {})
+    adapter = LoraAdapter(model.denoiser, get_family(family).denoiser, settings)
+    run = TrainingRun(model.denoiser, adapter, objective, Examples([example(model, family)]), settings)
+    before = run.result({})
     assert run.learn() > 0
-    assert run.result(get_family(family).denoiser, {}) != before
+    assert run.result({}) != before

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from contracts.requests.training.lora_settings import LoraSettings
+from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.adapters.lora_files import describe, read_lora
+from worker.training.adapter import LoraAdapter
 from worker.training.examples import Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import CheckpointUnusable, TrainingRun
 
-SETTINGS = LoraSettings(
+SETTINGS = TrainingSettings(
     rank=4, alpha=8, steps=2, batch_size=1, learning_rate=1e-2, schedule="cosine", warmup_steps=1,
     snr_gamma=5.0, resolution=64, seed=7,
 )  # fmt: skip
@@ -23,7 +24,8 @@ SETTINGS = LoraSettings(
 def training(checkpoint: Any, examples: Examples, **changes: Any) -> TrainingRun:
     settings = SETTINGS.model_copy(update=changes)
     objective = OBJECTIVES["sd15"](checkpoint.scheduler.config, settings.snr_gamma)
-    return TrainingRun(checkpoint.unet, objective, examples, settings, "of these images")
+    adapter = LoraAdapter(checkpoint.unet, "unet", settings)
+    return TrainingRun(checkpoint.unet, adapter, objective, examples, settings, "of these images")
 
 
 def learned(run: TrainingRun, steps: int) -> TrainingRun:
@@ -41,7 +43,7 @@ def whole(checkpoint: Any, examples: Examples) -> TrainingRun:
 def test_the_same_training_gives_the_same_file(checkpoint: Any, examples: Examples, whole: TrainingRun) -> None:
     again = learned(training(checkpoint, examples), 2)
     assert again.is_done
-    assert again.result("unet", {"a": "1", "b": "2"}) == whole.result("unet", {"b": "2", "a": "1"})
+    assert again.result({"a": "1", "b": "2"}) == whole.result({"b": "2", "a": "1"})
 
 
 def test_a_training_goes_on_from_a_checkpoint_bit_for_bit(
@@ -57,12 +59,12 @@ def test_a_training_goes_on_from_a_checkpoint_bit_for_bit(
 
 def test_another_seed_gives_another_file(checkpoint: Any, examples: Examples, whole: TrainingRun) -> None:
     other = learned(training(checkpoint, examples, seed=8), 2)
-    assert other.result("unet", {}) != whole.result("unet", {})
+    assert other.result({}) != whole.result({})
 
 
 def test_class_images_change_what_is_learnt(checkpoint: Any, examples: Examples, whole: TrainingRun) -> None:
     without = learned(training(checkpoint, Examples(examples.subject)), 2)
-    assert without.result("unet", {}) != whole.result("unet", {})
+    assert without.result({}) != whole.result({})
 
 
 def test_the_model_is_untouched_between_steps(checkpoint: Any, examples: Examples) -> None:
@@ -81,7 +83,7 @@ def test_the_file_is_a_lora_for_darkroom_and_for_diffusers(
     checkpoint: Any, examples: Examples, whole: TrainingRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "lora.safetensors"
-    path.write_bytes(whole.result("unet", {}))
+    path.write_bytes(whole.result({}))
     lora = read_lora(path)
     assert describe(lora, "sd15").layout == "peft"
     assert describe(lora, "sd15").ranks == (4,)

@@ -1,4 +1,4 @@
-"""How a LoRA is trained, whatever its images. Knows no queue."""
+"""How something is trained, whatever its images. Knows no queue."""
 
 from __future__ import annotations
 
@@ -8,19 +8,32 @@ from pydantic import ConfigDict, Field
 
 from contracts.requests.strict_model import StrictModel
 
+#: What a training makes.
+Kind = Literal["lora", "textual_inversion"]
 #: Layers that a LoRA changes: the projections of the attentions, or also the feed-forward layers.
 Targets = Literal["attention", "attention_and_feed_forward"]
 #: How the learning rate goes after its warm-up.
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-class LoraSettings(StrictModel):
-    """How a LoRA is trained, whatever its images."""
+class TrainingSettings(StrictModel):
+    """How something is trained, whatever its images."""
 
     model_config = ConfigDict(extra="ignore")  # fields that another release has added
 
-    rank: int = Field(description="Rank of each changed layer.")
-    alpha: float = Field(description="The LoRA's strength is `alpha` / `rank`.")
+    kind: Kind = Field("lora", description="What is trained.", exclude_if=lambda kind: kind == "lora")
+    vectors: int | None = Field(
+        None,
+        description="Tokens that the word of a textual inversion takes.",
+        exclude_if=lambda count: count is None,
+    )
+    initial_text: str | None = Field(
+        None,
+        description="Text whose tokens a textual inversion begins with; null: the mean of all tokens.",
+        exclude_if=lambda text: text is None,
+    )
+    rank: int = Field(description="Rank of each changed layer of a LoRA.")
+    alpha: float = Field(description="A LoRA's strength is `alpha` / `rank`.")
     targets: Targets = Field("attention", description="Layers of the denoiser that are changed.")
     steps: int = Field(description="Steps of the optimizer.")
     batch_size: int = Field(1, description="Images that each step learns from, beside as many of the class.")

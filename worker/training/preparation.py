@@ -1,0 +1,120 @@
+"""From a loaded model and images to a training that can begin: examples, and what is to learn. Knows no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from PIL import Image
+
+from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.jobs.receipt import Weights
+from contracts.memory.plan import Plan
+from contracts.memory.training import missing_role
+from contracts.requests.training.parameters import TrainingParameters
+from contracts.storage import Storage
+from worker.adapters.cache import AdapterSet
+from worker.adapters.inversions import LoadedInversion
+from worker.families import GenerationInputs
+from worker.generation.inputs import decode_whole
+from worker.pool.model import LoadedModel
+from worker.sampling.previews import encode_distribution
+from worker.training.adapter import LoraAdapter
+from worker.training.examples import Embeddings, Example, Examples, make_examples, read_pixels
+from worker.training.inversion import InversionVectors, first_vectors
+from worker.training.objectives import OBJECTIVES
+from worker.training.run import TrainingRun
+from worker.training.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The preparation of one owner's training on a model that is on the device."""
+
+    model: LoadedModel
+    training: TrainingParameters
+    owner: str
+
+    def read_examples(self, storage: Storage, prior: Sequence[Image.Image]) -> Examples:
+        """Read the images, and encode them and their captions.
+
+        Args:
+            prior: images of the class.
+
+        Raises:
+            JobFailed: an image is no longer stored.
+            Unavailable: the storage does not answer.
+        """
+        training = self.training
+        subject = [(_read(storage, one.image), one.caption) for one in training.images]
+        keeps = [(image, training.class_prompt or "") for image in prior]
+        return Examples(self._encode(subject), self._encode(keeps))
+
+    def begin(self, examples: Examples) -> TrainingRun:
+        """Begin a training on examples.
+
+        Raises:
+            JobFailed: a textual inversion cannot begin with the text that was given.
+        """
+        model, training = self.model, self.training
+        objective = OBJECTIVES[model.spec.family](model.base.scheduler.config, training.settings.snr_gamma)
+        fingerprint = training.fingerprint(model.weights.sha256)
+        model.adapters.rest()
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return TrainingRun(
+                model.denoiser, self._trainee(), objective, examples, training.settings, fingerprint
+            )
+
+    def _trainee(self) -> Trainee:
+        model, settings = self.model, self.training.settings
+        if settings.kind == "lora":
+            return LoraAdapter(model.denoiser, model.family.denoiser, settings)
+        encoders, start = {}, {}
+        for name, part in model.spec.family_spec.inversion_encoders.items():
+            encoder = getattr(model.base, name)
+            tokenizer = getattr(model.base, name.replace("text_encoder", "tokenizer"))
+            encoders[name] = (part, encoder)
+            start[name] = first_vectors(encoder, tokenizer, settings.initial_text, settings.vectors or 1)
+        return InversionVectors(model.denoiser, encoders, self.training.name, start, self._encode_with)
+
+    def _encode_with(self, vectors: Mapping[str, torch.Tensor], caption: str) -> Embeddings:
+        """Encode a caption with vectors in the place of the training's word."""
+        weights = Weights(id=self.training.name, sha256="")
+        inversion = LoadedInversion(weights, (self.training.name,), vectors)
+        encoder = self.model.encoder(AdapterSet(inversions=(inversion,)), self.owner)
+        return encoder.encode_uncached(GenerationInputs(self.training.caption_parameters(caption)))
+
+    def _encode(self, images: Sequence[tuple[Image.Image, str]]) -> list[Example]:
+        encoder = self.model.encoder(AdapterSet(), self.owner)
+
+        def encode_text(caption: str) -> Embeddings:
+            if self.training.settings.kind == "textual_inversion":
+                return {}  # in each step, with the vectors of then
+            found = encoder.encode(GenerationInputs(self.training.caption_parameters(caption)))
+            return {name: value for name, value in found.items() if not name.startswith("negative_")}
+
+        resolution = self.training.settings.resolution
+        pixels = ((read_pixels(image, resolution), caption) for image, caption in images)
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return make_examples(pixels, partial(encode_distribution, self.model.base.vae), encode_text)
+
+
+def require_room(plan: Plan, training: TrainingParameters) -> None:
+    """Raise JobFailed where a plan does not have all on the device that gradients pass through."""
+    missing = missing_role(plan, training)
+    if missing is not None:
+        message = (
+            f"the worker's memory has no room for the whole {missing.value.replace('_', ' ')}, which training needs; "
+            "use a smaller model, or a worker with more memory"
+        )
+        raise JobFailed(FailureCode.OUT_OF_MEMORY, message)
+
+
+def _read(storage: Storage, key: str) -> Image.Image:
+    try:
+        return decode_whole(storage.read(key))
+    except NotFound as error:
+        message = "an image to learn from is no longer stored; send the training again"
+        raise JobFailed(FailureCode.INPUT_MISSING, message) from error

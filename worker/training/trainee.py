@@ -1,0 +1,40 @@
+"""What a training changes: the values that learn, how the model runs with them, and the file that they become."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+
+from worker.training.examples import Example
+
+
+class Trainee(ABC):
+    """Values that learn, in float32.
+
+    Attributes:
+        parameters: these, by their names in checkpoints.
+    """
+
+    parameters: Mapping[str, torch.nn.Parameter]
+
+    @abstractmethod
+    def in_place(self) -> AbstractContextManager[None]:
+        """Inside, the denoiser runs with them; after it, the model is what it was."""
+
+    def read(self, rows: Sequence[Example]) -> Sequence[Example]:
+        """Return examples with the embeddings that the denoiser is given in this step."""
+        return rows
+
+    @abstractmethod
+    def file(self, facts: Mapping[str, str]) -> bytes:
+        """The safetensors file that they are now.
+
+        Args:
+            facts: of the training, for its metadata.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
