@@ -36,7 +36,7 @@ Document = dict[str, Any]
 #: The groups of operations, in the order in which they are shown.
 TAGS: list[Document] = [
     {"name": "jobs", "description": "Create jobs, follow them, and download their images."},
-    {"name": "trainings", "description": "Train LoRAs on your own images."},
+    {"name": "trainings", "description": "Train LoRAs and textual inversions on your own images."},
     {"name": "uploads", "description": "Send images ahead of the requests that use them."},
     {
         "name": "catalogue",

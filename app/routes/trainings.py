@@ -1,4 +1,4 @@
-"""The route that trains a LoRA. What it creates is a job, which the routes of jobs show, follow and cancel."""
+"""The route of trainings. What it creates is a job, which the routes of jobs show, follow and cancel."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ router = APIRouter(prefix="/v1", tags=["trainings"])
     responses={**accepted(JobView), **problems(*MAKING)},
 )
 async def create_training(body: TrainingBodyDep, submission: SubmissionDep, response: Response) -> JobView:
-    """Train a LoRA on your images, while the workers have nothing else to do.
+    """Train a LoRA or a textual inversion on your images, while the workers have nothing else to do.
 
     Send JSON with `images`; or a form with a zip file of images in the field `file`, and the other fields as JSON
     in the field `request`. The answer is a job. Its events have the loss of each step and sample images; once it
-    is `completed`, its receipt names the LoRA, which your next request can use.
+    is `completed`, its receipt names the result, which your next request can use.
     """
     services = submission.services
 

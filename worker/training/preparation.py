@@ -106,8 +106,8 @@ def require_room(plan: Plan, training: TrainingParameters) -> None:
     missing = missing_role(plan, training)
     if missing is not None:
         message = (
-            f"the worker's memory has no room for the whole {missing.value.replace('_', ' ')}, which training needs; "
-            "use a smaller model, or a worker with more memory"
+            f"the worker's memory has no room for the whole {missing.value.replace('_', ' ')}, which training "
+            "needs; use a smaller model, or a worker with more memory"
         )
         raise JobFailed(FailureCode.OUT_OF_MEMORY, message)
 

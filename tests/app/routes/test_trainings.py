@@ -126,6 +126,34 @@ def test_a_wrong_field_is_refused_by_name(
     assert storage.find("inputs/") == []
 
 
+def test_a_textual_inversion_is_stored_with_its_own_defaults(client: TestClient, queue: JobQueue) -> None:
+    fields = {"kind": "textual_inversion", "instance_prompt": "a Mine thing", "initial_text": "red"}
+    settings = parameters_of(queue, send(client, {"a.png": png()}, **fields)).settings
+    assert (settings.vectors, settings.initial_text, settings.learning_rate) == (1, "red", 0.001)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"kind": "lora", "vectors": 2}, "vectors", "textual_inversion alone"),
+        ({"rank": 4}, "rank", "lora alone"),
+        ({"class_prompt": "a thing"}, "class_prompt", "lora alone"),
+        ({"vectors": 33}, "vectors", "at most 32"),
+        ({"initial_text": "?"}, "initial_text", ""),
+        ({"instance_prompt": "a red thing"}, "instance_prompt", "the word 'mine'"),
+        ({"sample_prompts": ["mine", "mine-2"]}, "sample_prompts.1", "the word 'mine'"),
+        ({"model": "shapes-flux"}, "model", "textual inversion is trained on"),
+    ],
+)
+def test_what_a_textual_inversion_cannot_use_is_refused_by_name(
+    client: TestClient, fields: dict[str, Any], field: str, words: str
+) -> None:
+    usual = {"kind": "textual_inversion", "instance_prompt": "a mine thing"}
+    found = refusal(send(client, {"a.png": png()}, **{**usual, **fields}))
+    assert words in found[field]
+    assert set(found) == {field}
+
+
 @pytest.mark.parametrize(
     ("entries", "field", "words"),
     [

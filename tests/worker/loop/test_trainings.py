@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from contracts.jobs.events import read_events
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
+from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import LoraParameters
-from contracts.requests.schema import Priority
+from contracts.requests.prompts.inversions import with_inversions
+from contracts.requests.schema import Priority, Txt2ImgRequest
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.parameters import TrainingImage, TrainingParameters
 from contracts.requests.training.settings import TrainingSettings
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from contracts.uploads.adapters import LORAS, UploadRegistry
+from contracts.uploads.adapters import INVERSIONS, LORAS, UploadRegistry, resolve_uploads
 from contracts.uploads.retention import Retention
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
@@ -31,10 +33,13 @@ from worker.adapters.files import LoraFiles
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
-STEPS = 4
+STEPS = 3
+SETTINGS = {"rank": 2, "alpha": 2, "steps": STEPS, "learning_rate": 1e-3, "resolution": 64, "seed": 5}
 
 
-def train(queue: JobQueue, storage: Storage, name: str, **changes: Any) -> JobRecord:
+def train(
+    queue: JobQueue, storage: Storage, name: str, settings: Mapping[str, Any] | None = None, **changes: Any
+) -> JobRecord:
     """A training of this name, which waits."""
     for key, colour in (("inputs/a.png", "red"), ("inputs/b.png", "blue")):
         file = io.BytesIO()
@@ -53,7 +58,7 @@ def train(queue: JobQueue, storage: Storage, name: str, **changes: Any) -> JobRe
         task=JobTask.TRAINING,
         model="shapes-sdxl",
         name=name,
-        settings=TrainingSettings(rank=2, alpha=2, steps=STEPS, learning_rate=1e-3, resolution=64, seed=5),
+        settings=TrainingSettings(**{**SETTINGS, **(settings or {})}),
         sample=parameters(num_inference_steps=1, batchable=False),
         **fields,
     )
@@ -98,8 +103,8 @@ def test_a_training_makes_way_for_images_and_goes_on_from_its_checkpoint_bit_for
     tmp_path: Path,
 ) -> None:
     pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
-    more = {"class_prompt": "a thing", "class_images": 1, "sample_prompts": ("a red thing",)}
-    first = train(queue, storage, "whole", snapshot_every_steps=2, **more)
+    more: dict[str, Any] = {"class_prompt": "a thing", "class_images": 1}
+    first = train(queue, storage, "whole", snapshot_every_steps=2, sample_prompts=("a red thing",), **more)
     images: list[str] = []
 
     def ask_for_an_image(id: str, step: int) -> None:
@@ -121,15 +126,15 @@ def test_a_training_makes_way_for_images_and_goes_on_from_its_checkpoint_bit_for
     kinds = [event.kind for event in read_events(registry._connection, first.id)]
     assert kinds.count("preview") == 2
 
-    again = train(queue, storage, "again", snapshot_every_steps=2, **more)
-    with after_training_steps(lambda _, step: send_sigterm() if step == 3 else None):
+    again = train(queue, storage, "again", **more)
+    with after_training_steps(lambda _, step: send_sigterm() if step == 2 else None):
         make_consumer(settings, pool, storage).start([])
     waiting = queue.fetch(again.id)
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
     steps: list[int] = []
     with after_training_steps(lambda _, step: steps.append(step)):
         (rest,) = work_until_ended(make_consumer(settings, pool, storage), queue, again.id)
-    assert steps == [3, 4]  # where it goes on, and what was left
+    assert steps == [2, 3]  # where it goes on, and what was left
     assert lora_of(rest) == lora_of(whole)
 
     lora = LoraParameters(name="whole", key=rows["whole"].source, sha256=rows["whole"].sha256, values=1)
@@ -137,6 +142,42 @@ def test_a_training_makes_way_for_images_and_goes_on_from_its_checkpoint_bit_for
     (used,) = work_until_ended(make_consumer(settings, pool, storage), queue, use.id)
     assert used.receipt is not None
     assert [weights.sha256 for weights in used.receipt.loras] == [lora_of(whole)]
+
+
+def test_a_textual_inversion_is_trained_and_used_by_its_word(
+    settings: SharedSettings,
+    queue: JobQueue,
+    catalogue: Catalogue,
+    storage: Storage,
+    registry: UploadRegistry,
+    tmp_path: Path,
+) -> None:
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "loras"))
+    image = TrainingImage(image="inputs/a.png", caption="a blob thing")
+    trained = {"kind": "textual_inversion", "vectors": 2, "initial_text": "red", "steps": 2}
+    record = train(
+        queue, storage, "blob", trained, images=(image,), sample_prompts=("a blob",), snapshot_every_steps=1
+    )
+    (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, record.id)
+    assert ended.state is JobState.COMPLETED, ended.error
+    assert len(ended.images) == 1
+    assert ended.receipt is not None
+    assert ended.receipt.training is not None
+    assert ended.receipt.training.loras == []
+    assert [one.id for one in ended.receipt.training.textual_inversions] == ["blob-step1", "blob"]
+    rows = {row.id: row for row in registry.find_all(INVERSIONS, "ann")}
+    assert rows["blob-step1"].words == ("blob-step1", "blob")
+    assert registry.find_all(LORAS, "ann") == []
+    assert registry.find_all(INVERSIONS, "bob") == []
+
+    extended = registry.extend(catalogue, "ann")
+    model = extended.model("shapes-sdxl")
+    request = Txt2ImgRequest(prompt="a blob", textual_inversions=[{"name": "blob"}], seed=1, num_inference_steps=1)
+    job = resolve_uploads(with_inversions(resolve(request, model, {}), model, extended), extended)
+    use = queue.submit(job, owner="ann")
+    (used,) = work_until_ended(make_consumer(settings, pool, storage), queue, use.id)
+    assert used.receipt is not None
+    assert [one.sha256 for one in used.receipt.textual_inversions] == [rows["blob"].sha256]
 
 
 def test_a_cancelled_training_leaves_no_lora(
