@@ -206,7 +206,7 @@ def test_a_worker_trains_as_its_setting_says(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, training: str, *, claims_image: bool
 ) -> None:
     image = queue.submit(parameters(num_inference_steps=1))
-    record = train(queue, storage, "perhaps")
+    record = train(queue, storage, "perhaps", {"steps": 1})
     consumer = make_consumer(settings, pool, storage, training=training)
     work_until_ended(consumer, queue, image.id if claims_image else record.id)
     assert (queue.fetch(image.id).state is JobState.COMPLETED) == claims_image
