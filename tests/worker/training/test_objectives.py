@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from contracts.requests.training.settings import TrainingSettings
+from contracts.weights.adapters.lora_files import read_facts, read_lora
 from worker.families import get_family
 from worker.pool.pool import Pool
 from worker.training.adapter import LoraAdapter
@@ -33,7 +35,7 @@ def example(model: Any, family: str) -> Example:
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_a_step_learns(pool: Pool, family: str) -> None:
+def test_a_step_learns_and_its_file_is_a_lora_for_the_model(pool: Pool, family: str, tmp_path: Path) -> None:
     model = pool.model(f"shapes-{family}")
     settings = TrainingSettings(rank=2, alpha=2, steps=2, learning_rate=1e-3, resolution=64, seed=1)
     objective = OBJECTIVES[family](model.base.scheduler.config, None)
@@ -41,4 +43,8 @@ def test_a_step_learns(pool: Pool, family: str) -> None:
     run = TrainingRun(model.denoiser, adapter, objective, Examples([example(model, family)]), settings)
     before = run.result({})
     assert run.learn() > 0
-    assert run.result({}) != before
+    after = run.result({})
+    assert after != before
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(after)
+    assert model.spec.id in read_facts(read_lora(path), pool.catalogue).models
