@@ -68,7 +68,7 @@ def test_a_killed_workers_training_goes_on_elsewhere_to_the_same_file(service: R
     def goes_on() -> bool:
         job = service.fetch(id)
         resumed.append(job["progress"]["step"] or 0)
-        return job["status"] == "completed"
+        return bool(job["status"] == "completed")
 
     wait_until(goes_on, 120)
     ended = service.fetch(id)
