@@ -54,6 +54,9 @@ ROWS = _rows(
     MetricSpec("pixels", "counter", "Pixels of completed images", ("model",)),
     MetricSpec("image_steps", "counter", "Denoising steps of completed images", ("model",)),
     MetricSpec("device_seconds", "counter", "Worker time of all attempts, failed ones included", ("model",)),
+    MetricSpec(
+        "energy_joules", "counter", "Energy of devices by source: measured, estimated", ("model", "source")
+    ),
     MetricSpec("job_failures", "counter", "Failed jobs by error code", ("code",)),
     MetricSpec(
         "leases_lost", "counter", "Leases that expired because a worker stopped sending heartbeats", ("model",)

@@ -37,6 +37,10 @@ class UsageView(BaseModel):
     device_seconds: float = Field(
         description="Seconds of workers' time, those of attempts that failed or were cancelled included."
     )
+    joules: float = Field(
+        description="Energy that devices drew in these seconds, in joules: 3.6 million are a kilowatt hour."
+    )
+    estimated_joules: float = Field(description="Those of them that are estimates: no counter could be read.")
 
 
 class UsageList(ListView[UsageView]):

@@ -170,7 +170,7 @@ def _workers(_: argparse.Namespace, client: Client) -> None:
 def _usage(arguments: argparse.Namespace, client: Client) -> None:
     query = {"from": arguments.first, "to": arguments.to, "key": arguments.of_key}
     rows = client.pages("/v1/admin/usage", arguments.limit, **query)
-    names = ("day", "api_key", "model", "jobs", "images", "image_steps", "pixels", "device_seconds")
+    names = ("day", "api_key", "model", "jobs", "images", "image_steps", "pixels", "device_seconds", "joules")
     print_rows(arguments, names, rows, lambda row: [row[name] for name in names])
 
 

@@ -42,7 +42,7 @@ class Scope(StrEnum):
 
 
 #: What is counted by day and can be limited.
-DailyFigure = Literal["images", "image_steps", "pixels", "device_seconds"]
+DailyFigure = Literal["images", "image_steps", "pixels", "device_seconds", "joules"]
 
 
 class Key(BaseModel):

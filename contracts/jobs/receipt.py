@@ -5,6 +5,8 @@ The worker writes it, and clients get it as it is. Knows neither Redis nor HTTP.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from contracts.prompts.tokens import TokenUse
@@ -60,6 +62,21 @@ class MemoryUse(RecordPart):
     )
     ran_out: list[str] = Field(
         default_factory=list, description="Names of larger plans with which this job ran out of memory before."
+    )
+
+
+class Energy(RecordPart):
+    """Energy that the device drew for a job."""
+
+    joules: float = Field(description="Joules of the device (3.6 million are a kilowatt hour), without its host.")
+    source: Literal["measured", "estimated"] = Field(
+        description="`measured`: by the card's counter, shared by device seconds with jobs that ran at the same "
+        "time; `estimated`: device seconds times `assumed_watts`."
+    )
+    assumed_watts: float | None = Field(
+        None,
+        exclude_if=lambda watts: watts is None,
+        description="Power that the estimate assumes of the device; left out where it was measured.",
     )
 
 
@@ -144,6 +161,12 @@ class Receipt(RecordPart):
     )
     memory: MemoryUse | None = Field(
         None, description="The memory plan, and the memory that was used; null in receipts of older releases."
+    )
+    energy: Energy | None = Field(
+        None,
+        exclude_if=lambda energy: energy is None,
+        description="Energy that the device drew for the attempt that completed; left out in receipts of older "
+        "releases.",
     )
     predicted_calls: int = Field(
         0, description="Calls of the denoiser that `speed: fast` predicted instead of computing; 0 with `exact`."

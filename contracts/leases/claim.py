@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.jobs.receipt import Energy
 from contracts.jobs.records import JobRecord, Progress
 
 #: Whether a job goes on, or why not: lease lost, cancelled, deadline passed, maximum worker time used up.
@@ -37,8 +38,10 @@ class Report:
     Attributes:
         progress: None where it has not changed.
         used_seconds: worker time that this execution has used so far, without that of jobs that ran in its place.
+        energy: that the device drew for it so far; None where that is unknown.
     """
 
     claim: Claim
     progress: Progress | None
     used_seconds: float
+    energy: Energy | None = None

@@ -17,7 +17,7 @@ from redis import Redis
 
 from contracts.errors import FailureCode
 from contracts.jobs.events import Preview
-from contracts.jobs.receipt import Receipt
+from contracts.jobs.receipt import Energy, Receipt
 from contracts.jobs.record_reader import UnreadableJob, read_record
 from contracts.jobs.records import ImageRecord, JobError, JobRecord, JobState, Measured, to_json
 from contracts.leases.claim import Claim, Report, Verdict
@@ -116,6 +116,8 @@ class Claims:
         written = []
         for report in reports:
             entry: dict[str, Any] = {**report.claim.reference(), "used_seconds": report.used_seconds}
+            if report.energy is not None:
+                entry["energy"] = report.energy.model_dump(mode="json")
             if report.progress is not None:
                 entry["progress"] = report.progress.model_dump()
             written.append(entry)
@@ -136,6 +138,7 @@ class Claims:
         *,
         measured: Measured | None = None,
         used_seconds: float | None = None,
+        energy: Energy | None = None,
     ) -> JobState | None:
         """Complete a job with its images; see `finish`.
 
@@ -147,6 +150,7 @@ class Claims:
             JobState.COMPLETED,
             measured=None if measured is None else measured.arguments(claim.job.parameters),
             used_seconds=used_seconds,
+            energy=energy,
             images=[image.model_dump(mode="json") for image in images],
             receipt=receipt.model_dump(mode="json", exclude={"parameters"}),  # the record has them
         )
@@ -158,6 +162,7 @@ class Claims:
         *,
         measured: object = None,
         used_seconds: float | None = None,
+        energy: Energy | None = None,
         **fields: Any,
     ) -> JobState | None:
         """End a job with JSON-serializable fields of its record.
@@ -165,21 +170,30 @@ class Claims:
         Args:
             measured: the job's `work` and the `seconds` that it was denoised, for predictions of later jobs.
             used_seconds: worker time that the execution used, which its owner pays; None: as it reported last.
+            energy: that the device drew for the execution; None: as it reported last.
 
         Returns:
             The state in which it ended: a cancel or a deadline that came before wins. None, without writing
             anything, if the lease was lost.
         """
         texts = {name: to_json(value) for name, value in fields.items()}
-        extras = _without_none(measured=measured, used_seconds=used_seconds)
+        extras = _without_none(measured=measured, used_seconds=used_seconds, energy=_dumped(energy))
         answer = self._scripts.run(
             "finish", **claim.reference(), **extras, state=state, fields=texts, ttl_seconds=self._ttl_seconds
         )
         return JobState(answer) if answer else None
 
-    def fail(self, claim: Claim, error: JobError, *, used_seconds: float | None = None) -> JobState | None:
+    def fail(
+        self,
+        claim: Claim,
+        error: JobError,
+        *,
+        used_seconds: float | None = None,
+        energy: Energy | None = None,
+    ) -> JobState | None:
         """End a job as failed; see `finish`."""
-        return self.finish(claim, JobState.FAILED, used_seconds=used_seconds, error=error.model_dump(mode="json"))
+        fields = {"error": error.model_dump(mode="json")}
+        return self.finish(claim, JobState.FAILED, used_seconds=used_seconds, energy=energy, **fields)
 
     def release(
         self,
@@ -188,6 +202,7 @@ class Claims:
         device_failed: bool = False,
         needs: Sequence[str] = (),
         used_seconds: float | None = None,
+        energy: Energy | None = None,
     ) -> bool:
         """Put a job back at the front of its queue without using up an attempt; False if the lease was lost.
 
@@ -195,10 +210,11 @@ class Claims:
             device_failed: the worker's device failed while the job ran, perhaps because of the job: it runs alone
                 from then on, and fails after `max_attempts` device failures.
             needs: what the job needs, where its record does not say so.
-            used_seconds: as for `finish`.
+            used_seconds, energy: as for `finish`.
         """
         limit = self._settings.max_attempts if device_failed else 0
-        extras = _without_none(needs=to_json(list(needs)) if needs else None, used_seconds=used_seconds)
+        known = {"used_seconds": used_seconds, "energy": _dumped(energy)}
+        extras = _without_none(needs=to_json(list(needs)) if needs else None, **known)
         answer = self._scripts.run(
             "release", **claim.reference(), **extras, max_device_failures=limit, ttl_seconds=self._ttl_seconds
         )
@@ -249,6 +265,10 @@ class Claims:
 
     def _read(self, id: str) -> JobRecord:
         return read_record({"id": id, **cast("dict[str, str]", self.connection.hgetall(keys.JOB + id))})
+
+
+def _dumped(energy: Energy | None) -> object:
+    return None if energy is None else energy.model_dump(mode="json")
 
 
 def _without_none(**arguments: object) -> dict[str, object]:

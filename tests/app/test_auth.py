@@ -15,6 +15,7 @@ from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.errors import FailureCode
+from contracts.jobs.receipt import Energy
 from contracts.jobs.records import JobError
 from contracts.queue.client import JobQueue
 from contracts.requests.schema import Priority
@@ -236,6 +237,17 @@ def test_seconds_that_are_used_up_stop_a_key_for_the_day(
     worker.claims.fail(worker.claim(), lost, used_seconds=2.5)  # a failure costs as well
     refused = client.post("/v1/txt2img", json=JOB, headers=call)
     assert "may use 2 device seconds a day, and has used 2.5;" in refused.json()["detail"]
+
+
+def test_energy_that_is_used_up_stops_a_key_for_the_day(
+    client: TestClient, keys: ApiKeyStore, worker: ScriptedWorker
+) -> None:
+    call = bearer(keys.create("a", per_day={"joules": 500})[1])
+    client.post("/v1/txt2img", json=JOB, headers=call)
+    energy = Energy(joules=500, source="measured")
+    worker.claims.fail(worker.claim(), JobError.of(FailureCode.WORKER_LOST, "lost"), energy=energy)
+    refused = client.post("/v1/txt2img", json=JOB, headers=call)
+    assert "may use 500 joules a day, and has used 500;" in refused.json()["detail"]
 
 
 def test_callers_without_a_key_share_limits(settings: SharedSettings) -> None:

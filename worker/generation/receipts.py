@@ -28,6 +28,7 @@ _LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft")
 _PER_RUN = frozenset(
     {
         "embeddings",
+        "energy",
         "joined",
         "latents_merkle_root",
         "mean_rows",

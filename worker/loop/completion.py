@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,8 @@ class JobCompleter:
             credentials = self._credentials
             if credentials is not None and not credentials.signs_for(claim.job.api_key):
                 credentials = None
+            if result.receipt is not None:
+                result = replace(result, receipt=result.receipt.model_copy(update={"energy": watch.energy}))
             if self._safety is not None:
                 result = self._safety.apply(result, claim.job.id, writer)
             return store(result, claim.job.id, claim.job.attempts, writer, credentials, self._receipt_signer)
@@ -158,7 +160,10 @@ class JobCompleter:
         final = _final(result, watch.verdict)
         status = self._close(claim, watch, final)
         if status != "lost":
-            self._counters.count("device_seconds", watch.used_seconds, model=claim.job.parameters.model)
+            model, energy = claim.job.parameters.model, watch.energy
+            self._counters.count("device_seconds", watch.used_seconds, model=model)
+            if energy is not None:
+                self._counters.count("energy_joules", energy.joules, model=model, source=energy.source)
         code = final.error.code.value if status == "failed" and final.error is not None else ""
         trace_attempt(self._tracing, Attempt(claim.job, watch.stages, status, code))
         details: dict[str, object] = {"status": status, "attempt": claim.job.attempts}
@@ -179,20 +184,23 @@ class JobCompleter:
 
         A cancel or a deadline that came while the images were decoded and stored wins over a completed result.
         """
-        used_seconds = watch.used_seconds
+        used_seconds, energy = watch.used_seconds, watch.energy
         if result.status == "completed" and result.receipt is not None:
             images, measured = list(result.stored), result.measured
             ended = self._claims.complete(
-                claim, images, result.receipt, used_seconds=used_seconds, measured=measured
+                claim, images, result.receipt, used_seconds=used_seconds, energy=energy, measured=measured
             )
             return ended or "lost"
         if result.status == "failed" and result.error is not None:
-            return self._claims.fail(claim, result.error, used_seconds=used_seconds) or "lost"
+            return self._claims.fail(claim, result.error, used_seconds=used_seconds, energy=energy) or "lost"
         if result.status == "cancelled":
-            return self._claims.finish(claim, JobState.CANCELLED, used_seconds=used_seconds) or "lost"
+            ended = self._claims.finish(claim, JobState.CANCELLED, used_seconds=used_seconds, energy=energy)
+            return ended or "lost"
         if result.status in ("released", "device_failed"):
             device_failed = result.status == "device_failed"
-            is_released = self._claims.release(claim, device_failed=device_failed, used_seconds=used_seconds)
+            is_released = self._claims.release(
+                claim, device_failed=device_failed, used_seconds=used_seconds, energy=energy
+            )
             return result.status if is_released else "lost"
         return "lost"
 

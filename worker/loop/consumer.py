@@ -35,6 +35,7 @@ from worker.loop.preparation.warm_list import WarmList
 from worker.loop.progress import ProgressReporter
 from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
+from worker.runtime.energy import EnergyMeter, default_watts, open_counter
 
 _log = logging.getLogger(__name__)
 
@@ -148,10 +149,17 @@ class Consumer:
             self._heartbeat,
             self._completer,
             self._settings,
+            self._build_energy_meter(),
             must_release=lambda: self._shutdown.overdue,
             stopping=lambda: self._shutdown.requested,
             note_load_failure=self._warm_list.note_job_failure,
         )
+
+    def _build_energy_meter(self) -> EnergyMeter:
+        device, settings = self._pool.device, self._settings
+        # A card that several workers share counts for all of them.
+        counter = open_counter(device) if settings.budget_bytes is None else None
+        return EnergyMeter(settings.watts or default_watts(device), counter)
 
     # -- life -----------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from worker.loop.heartbeat import Heartbeat
 from worker.loop.job_work import JobWork, QueueClock, to_job
 from worker.loop.lookahead import Lookahead
 from worker.loop.progress import JobWatch, ProgressReporter
+from worker.runtime.energy import EnergyMeter
 from worker.runtime.out_of_memory import DeviceFailed
 from worker.settings import WorkerSettings
 
@@ -43,6 +44,7 @@ class JobsInFlight:
         heartbeat: Heartbeat,
         completer: JobCompleter,
         settings: WorkerSettings,
+        energy: EnergyMeter,
         must_release: Callable[[], bool],
         stopping: Callable[[], bool],
         note_load_failure: Callable[[str, str], object],
@@ -50,6 +52,7 @@ class JobsInFlight:
         """Take no job yet.
 
         Args:
+            energy: of the device that the engine computes on.
             must_release: asked before each call: whether all jobs go back to their queues.
             stopping: whether the process was asked to stop: trainings, which take hours, go back at once.
             note_load_failure: told the model of a job that failed since something could not be loaded, and why.
@@ -57,7 +60,8 @@ class JobsInFlight:
         self._note_load_failure = note_load_failure
         self._engine, self._work, self._lookahead = engine, work, lookahead
         self._reporter, self._heartbeat, self._completer = reporter, heartbeat, completer
-        self._settings, self._must_release, self._stopping = settings, must_release, stopping
+        self._settings, self._energy = settings, energy
+        self._must_release, self._stopping = must_release, stopping
         self._clock = QueueClock()
         self._watches: dict[str, JobWatch] = {}
         self._completions: list[Future[None]] = []
@@ -66,6 +70,8 @@ class JobsInFlight:
         """Keep the lease of a job until it is completed, and start it."""
         is_training = claim.job.priority is Priority.TRAINING
         watch = JobWatch(self._reporter, claim, self._stopping if is_training else self._must_release)
+        if not self._watches:
+            self._energy.begin()
         self._reporter.add(watch)
         self._heartbeat.hold(watch)
         self._watches[claim.job.id] = watch
@@ -88,6 +94,7 @@ class JobsInFlight:
             ended = []
         for flight in self._engine.jobs:
             self._watches[flight.job.id].used_seconds = flight.coroutine.used_seconds
+        self._energy.share(self._watches.values())
         if self.device_failure is not None:
             ended = [*ended, *self._engine.close()]
         self._complete(ended)
@@ -121,9 +128,11 @@ class JobsInFlight:
 
         A few results wait at most: a slow storage slows generation down instead of filling the memory.
         """
-        watch = self._watches.pop(flight.job.id)
-        self._lookahead.forget(flight.job.id)
+        watch = self._watches[flight.job.id]
         watch.used_seconds = flight.coroutine.used_seconds
+        self._energy.share(self._watches.values(), now=True)
+        del self._watches[flight.job.id]
+        self._lookahead.forget(flight.job.id)
         watch.mark_alive()
         result = flight.result
         if result is None:

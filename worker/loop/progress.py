@@ -14,6 +14,7 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from contracts.jobs.events import Preview
+from contracts.jobs.receipt import Energy
 from contracts.jobs.records import Progress
 from contracts.jobs.spans import Stages
 from contracts.leases.claim import Claim, Report, Verdict
@@ -42,6 +43,8 @@ class JobWatch:
     Attributes:
         verdict: why it was dropped; None while it goes on.
         used_seconds: of worker time, by its execution so far.
+        metered_seconds: those of them whose energy is known.
+        energy: of these; None before the first.
         stages: those of its execution so far, for its trace.
     """
 
@@ -50,7 +53,8 @@ class JobWatch:
     ) -> None:
         """`must_release`: asked before each call: whether the job goes back to the queue."""
         self.verdict: Verdict | None = None
-        self.used_seconds = 0.0
+        self.used_seconds = self.metered_seconds = 0.0
+        self.energy: Energy | None = None
         self.stages = Stages()
         self.claim = claim
         self._reporter = reporter
@@ -107,7 +111,7 @@ class JobWatch:
     def take_report(self) -> Report:
         """What is new since the last report."""
         news, self._news = self._news, None
-        return Report(self.claim, news, self.used_seconds)
+        return Report(self.claim, news, self.used_seconds, self.energy)
 
 
 class ProgressReporter:

@@ -3,6 +3,7 @@
 host_environment.py   what libraries read from the environment when they are loaded
 device.py             which device, its usable memory, the dtype of a model on it
 out_of_memory.py      which errors mean that memory ran out, and which that the device failed
+energy.py             what the device has drawn, shared among jobs
 call_timer.py         how long calls take on the device, and how many may be queued there
 memory_tracker.py     peaks of device memory, and the budget that they must keep to
 kernel_options.py     the operator's options, without torch

@@ -27,6 +27,8 @@ class Usage:
         jobs: that ended on this day, in whichever state.
         images, image_steps, pixels: of those that completed.
         device_seconds: of workers' time, of all attempts that ended on this day.
+        joules: that devices drew in these attempts, as measured or estimated.
+        estimated_joules: those of them that are estimates.
     """
 
     day: date
@@ -37,6 +39,8 @@ class Usage:
     image_steps: int = 0
     pixels: int = 0
     device_seconds: float = 0.0
+    joules: float = 0.0
+    estimated_joules: float = 0.0
 
 
 def read_usage(connection: Redis, first: date, last: date, api_key: str | None = None) -> list[Usage]:
@@ -69,4 +73,5 @@ def today(connection: Redis) -> date:
 
 def _usage(day: date, api_key: str, model: str, figures: Mapping[str, float]) -> Usage:
     counts = {name: round(figures.get(name, 0)) for name in ("jobs", "images", "image_steps", "pixels")}
-    return Usage(day, api_key, model, **counts, device_seconds=round(figures.get("device_seconds", 0.0), 3))
+    sums = {name: round(figures.get(name, 0.0), 3) for name in ("device_seconds", "joules", "estimated_joules")}
+    return Usage(day, api_key, model, **counts, **sums)

@@ -162,16 +162,20 @@ end
 
 -- Replaces the predicted seconds of an execution by those that it used. Called together with the removal of its lease, so
 -- once for each execution, however it ends. Without `used_seconds`, as where a worker was lost, they are those of its
--- last report; before the first, the time since it began, up to what was predicted.
-function settle_account(id, used_seconds)
-  local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'used_seconds', 'started_at')
+-- last report; before the first, the time since it began, up to what was predicted. `energy`: that the device drew, as in
+-- receipts; without it, that of its last report.
+function settle_account(id, used_seconds, energy)
+  local job = redis.call('HMGET', job_key(id), 'owner', 'priority', 'charged', 'used_seconds', 'started_at', 'used_energy')
   local charged = tonumber(job[3] or nil)
-  redis.call('HDEL', job_key(id), 'charged', 'used_seconds', 'call_share')  -- the last is of releases before 0.4.0
+  redis.call('HDEL', job_key(id), 'charged', 'used_seconds', 'used_energy', 'call_share')  -- the last is of releases before 0.4.0
   if not charged then return end
   local passed = now() - (tonumber(job[5] or nil) or now())
   local used = used_seconds or tonumber(job[4] or nil) or math.min(passed, charged)
   charge(text(job[1]), text(job[2]), used - charged)
-  add_usage(id, { device_seconds = math.max(0, used) })
+  local drawn = energy or decode(job[6], {})
+  local joules = tonumber(drawn.joules) or 0
+  add_usage(id, { device_seconds = math.max(0, used), joules = joules,
+                  estimated_joules = drawn.source == 'estimated' and joules or 0 })
 end
 
 local function add_load(field, change)

@@ -11,6 +11,7 @@ for index, report in ipairs(arguments.reports) do
     verdicts[index] = 'lost'
   else
     redis.call('HSET', key, 'used_seconds', report.used_seconds)
+    if report.energy then redis.call('HSET', key, 'used_energy', cjson.encode(report.energy)) end
     if job[2] then
       verdicts[index] = 'cancel'
     elseif deadline and deadline <= now() then

@@ -7,7 +7,7 @@ local job = redis.call('HMGET', key, 'ended_by', 'state', 'cancel_requested')
 if job[1] == arguments.execution then return job[2] end
 if not holds_lease(id, arguments.execution) then return false end
 local queue = queue_of(id)
-release_lease(id, queue, arguments.execution, arguments.used_seconds)
+release_lease(id, queue, arguments.execution, arguments.used_seconds, arguments.energy)
 if arguments.measured then
   learn_pace(arguments.measured.work, arguments.measured.seconds)
   learn_costs(arguments.measured, arguments.used_seconds)

@@ -206,12 +206,12 @@ local function holds_lease(id, execution)
   return redis.call('HGET', job_key(id), 'lease') == execution
 end
 
--- `used_seconds`: worker time that the execution used; nil where nobody has told.
-local function release_lease(id, queue, execution, used_seconds)
+-- `used_seconds`: worker time that the execution used; nil where nobody has told. `energy`: the same.
+local function release_lease(id, queue, execution, used_seconds, energy)
   redis.call('HDEL', job_key(id), 'lease')
   redis.call('ZREM', KEY.leases, id)
   redis.call('ZREM', KEY.rq_started .. queue, id .. ':' .. execution)
-  settle_account(id, used_seconds)
+  settle_account(id, used_seconds, energy)
 end
 
 -- Puts a job at the front of its queue, so that jobs that were started first are served first.

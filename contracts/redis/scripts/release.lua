@@ -7,7 +7,7 @@ write_even_if_full()
 local id, key = arguments.id, job_key(arguments.id)
 if not holds_lease(id, arguments.execution) then return 0 end
 local queue = queue_of(id)
-release_lease(id, queue, arguments.execution, arguments.used_seconds)
+release_lease(id, queue, arguments.execution, arguments.used_seconds, arguments.energy)
 if end_interrupted(id, queue, 'before the job could run', arguments.ttl_seconds) then return 1 end
 if arguments.max_device_failures > 0 then
   if redis.call('HGET', key, 'priority') ~= 'training' then redis.call('HSET', key, 'solo', '1') end

@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 
 from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.errors import FailureCode
+from contracts.jobs.receipt import Energy
 from contracts.jobs.records import JobError
+from contracts.leases.claim import Report
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
@@ -257,7 +259,10 @@ def test_usage_is_counted_by_key_model_and_day(
     ann.submit(num_images=2, num_inference_steps=5)
     worker.complete(worker.claim(), denoise_seconds=2.0)
     bob.submit()
-    worker.claims.fail(worker.claim(), LOST, used_seconds=1.5)
+    energy = Energy(joules=97.5, source="estimated", assumed_watts=65)
+    claim = worker.claim()
+    worker.claims.advance([Report(claim, None, 1.5, energy)])
+    worker.claims.fail(claim, LOST)  # without figures of its own: those of its last report count
 
     rows = {row["api_key"]: row for row in data(admin.get("admin/usage"))}
 
@@ -265,6 +270,7 @@ def test_usage_is_counted_by_key_model_and_day(
     assert (mine["jobs"], mine["images"], mine["image_steps"], mine["pixels"]) == (1, 2, 10, 2 * 64 * 64)
     assert mine["model"] == theirs["model"] == "shapes-sdxl"
     assert (theirs["jobs"], theirs["images"], theirs["device_seconds"]) == (1, 0, 1.5)
+    assert (theirs["joules"], theirs["estimated_joules"], mine["joules"]) == (97.5, 97.5, 0)
     page = admin.get("admin/usage?limit=1").json()
     rest = data(admin.get(f"admin/usage?limit=1&cursor={page['next_cursor']}"))
     assert [*page["data"], *rest] == sorted(rows.values(), key=lambda row: row["api_key"])

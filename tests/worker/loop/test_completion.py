@@ -13,7 +13,7 @@ from PIL import Image
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.errors import FailureCode
-from contracts.jobs.receipt import Receipt, Weights
+from contracts.jobs.receipt import Energy, Receipt, Weights
 from contracts.jobs.records import JobState
 from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims
@@ -129,7 +129,7 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
     with closing(make_completer(worker.claims, storage, counters=counters)) as completer:
         for claim, mode in zip(running, ("F", "RGB"), strict=True):
             watch = watch_job(worker.claims, claim)
-            watch.used_seconds = 1.5
+            watch.used_seconds, watch.energy = 1.5, Energy(joules=450.0, source="estimated", assumed_watts=300.0)
             completer.complete(claim, watch, generated(claim, mode)).result()
 
     failed, completed = (queue.fetch(id) for id in ids)
@@ -148,6 +148,9 @@ def test_an_image_that_cannot_be_encoded_fails_its_own_job_and_neither_others_no
     }
     expected = (job.num_images, job.pixels, job.num_inference_steps * job.num_images, 3.0)
     assert tuple(used.values()) == expected
+    assert made[f'["energy_joules","","{job.model}","estimated"]'] == 900.0
+    assert completed.receipt is not None
+    assert completed.receipt.energy == watch.energy
 
 
 def test_images_of_a_job_that_was_cancelled_after_its_last_step_are_not_stored(

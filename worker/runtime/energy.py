@@ -1,0 +1,141 @@
+"""What a worker's device has drawn, shared among jobs: by the card's counter, else as an estimate that says so.
+
+The counter is NVML's, which comes with NVIDIA's driver; no Python package is needed. Knows no queue.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import torch
+
+from contracts.jobs.receipt import Energy
+from worker.runtime.device import card_identifier
+
+_log = logging.getLogger(__name__)
+
+#: Interval between two looks at the counter, which cards bring up to date about ten times a second.
+_READ_SECONDS = 0.25
+#: Power that estimates assume where the settings name none: a desktop's CPU, a data center's GPU.
+_CPU_WATTS, _GPU_WATTS = 65.0, 300.0
+
+
+class Metered(Protocol):
+    """A job in flight.
+
+    Attributes:
+        used_seconds: of the device, so far.
+        metered_seconds: those of them whose energy is known.
+        energy: of these; None before the first.
+    """
+
+    used_seconds: float
+    metered_seconds: float
+    energy: Energy | None
+
+
+class EnergyMeter:
+    """Shares the energy of one device among the jobs in flight, by the device seconds that each has used."""
+
+    def __init__(
+        self,
+        watts: float,
+        counter: Callable[[], float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Share nothing yet.
+
+        Args:
+            watts: assumed power of the device while it computes, above 0.
+            counter: joules that the device has drawn since some moment; raises OSError where it fails. None: all
+                energy is estimated from `watts`.
+            clock: seconds since some moment.
+        """
+        self._watts, self._counter, self._clock = watts, counter, clock
+        self._joules = self._read_at = 0.0
+
+    def begin(self) -> None:
+        """A job begins while none is in flight: what the device has drawn until now is nobody's."""
+        self._joules = self._read() or 0.0
+
+    def share(self, jobs: Collection[Metered], *, now: bool = False) -> None:
+        """Bring the energy of all jobs in flight up to date.
+
+        Args:
+            now: whether to read the counter at once, because a job has ended; else it is read at intervals.
+        """
+        if not now and self._clock() - self._read_at < _READ_SECONDS:
+            return
+        joules = self._read()
+        if joules is None:
+            for job in jobs:
+                job.metered_seconds = job.used_seconds
+                estimate = round(job.used_seconds * self._watts, 3)
+                job.energy = Energy(joules=estimate, source="estimated", assumed_watts=self._watts)
+            return
+        new_seconds = sum(job.used_seconds - job.metered_seconds for job in jobs)
+        if new_seconds <= 0:
+            return  # the device still computes what the next look shares
+        drawn, self._joules = joules - self._joules, joules
+        for job in jobs:
+            own = drawn * (job.used_seconds - job.metered_seconds) / new_seconds
+            before = 0.0 if job.energy is None else job.energy.joules
+            job.metered_seconds = job.used_seconds
+            job.energy = Energy(joules=round(before + own, 3), source="measured")
+
+    def _read(self) -> float | None:
+        """The counter's joules; None without one, and from its first failure on."""
+        self._read_at = self._clock()
+        if self._counter is None:
+            return None
+        try:
+            return self._counter()
+        except OSError as error:
+            _log.warning("energy is estimated from now on: %s", error)
+            self._counter = None
+            return None
+
+
+def default_watts(device: torch.device) -> float:
+    """The power that estimates assume of a device of this type where the settings name none."""
+    return _CPU_WATTS if device.type == "cpu" else _GPU_WATTS
+
+
+def open_counter(device: torch.device, library: str = "libnvidia-ml.so.1") -> Callable[[], float] | None:
+    """A function that reads how many joules an NVIDIA card has drawn since its driver was loaded.
+
+    It counts the whole card, other processes included.
+
+    Args:
+        library: NVML, as the dynamic linker finds it.
+
+    Returns:
+        None on other devices, on cards older than Volta, on a part of a card (MIG), and without NVML.
+    """
+    if device.type != "cuda" or torch.version.cuda is None:
+        return None
+    try:
+        nvml = ctypes.CDLL(library)
+    except OSError:
+        return None
+    handle = ctypes.c_void_p()
+    name = f"GPU-{card_identifier(device).removeprefix('GPU-')}".encode()
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(name, ctypes.byref(handle)):
+        return None
+
+    def read() -> float:
+        millijoules = ctypes.c_ulonglong()
+        code = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
+        if code:
+            raise OSError(f"NVML's energy counter answers with error {code}")
+        return millijoules.value / 1000
+
+    try:
+        read()
+    except OSError:
+        return None
+    return read
