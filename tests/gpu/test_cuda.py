@@ -18,6 +18,7 @@ from models.judge import judge
 from worker.offload.upload import uploader_of
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.pool import Pool
+from worker.runtime.energy import open_counter
 from worker.runtime.kernel_options import Compile, KernelOptions
 
 GIB = 2**30
@@ -33,6 +34,16 @@ def device() -> None:
 @pytest.fixture
 def trial() -> Trial:
     return Trial(read_catalogue(BUILT_IN_CATALOGUE), "cuda", side=64, steps=12)
+
+
+def test_the_cards_counter_grows_while_it_computes() -> None:
+    read = open_counter(torch.device("cuda:0"))
+    assert read is not None
+    before, matrix = read(), torch.randn(8192, 8192, device="cuda")
+    for _ in range(200):
+        matrix = torch.nn.functional.normalize(matrix @ matrix)
+    torch.cuda.synchronize()
+    assert read() > before
 
 
 @pytest.mark.parametrize("family", FAMILIES)

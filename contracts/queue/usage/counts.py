@@ -73,5 +73,16 @@ def today(connection: Redis) -> date:
 
 def _usage(day: date, api_key: str, model: str, figures: Mapping[str, float]) -> Usage:
     counts = {name: round(figures.get(name, 0)) for name in ("jobs", "images", "image_steps", "pixels")}
-    sums = {name: round(figures.get(name, 0.0), 3) for name in ("device_seconds", "joules", "estimated_joules")}
-    return Usage(day, api_key, model, **counts, **sums)
+
+    def rounded(name: str) -> float:
+        return round(figures.get(name, 0.0), 3)
+
+    return Usage(
+        day,
+        api_key,
+        model,
+        **counts,
+        device_seconds=rounded("device_seconds"),
+        joules=rounded("joules"),
+        estimated_joules=rounded("estimated_joules"),
+    )

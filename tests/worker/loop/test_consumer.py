@@ -23,6 +23,7 @@ from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import JobQueue
 from contracts.queue.new_job import FORMER_RUN_FUNCTIONS
+from contracts.queue.usage.counts import read_usage, today
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
@@ -63,6 +64,11 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
     for stage in ("queue", "load", "encode_prompt", "denoise", "decode", "write"):
         spent = sum(record.receipt.timings[stage] for record in ended if record.receipt)
         assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
+    drawn = [record.receipt.energy for record in ended if record.receipt and record.receipt.energy]
+    (used,) = read_usage(queue.connection, today(queue.connection), today(queue.connection))
+    assert {(one.source, one.assumed_watts) for one in drawn} == {("estimated", 65.0)}
+    assert used.estimated_joules == used.joules == pytest.approx(sum(one.joules for one in drawn), abs=1e-2)
+    assert used.joules == pytest.approx(65.0 * used.device_seconds, abs=0.1)
 
 
 def test_a_job_that_names_another_function_fails_and_is_logged(
