@@ -57,7 +57,7 @@ class Client:
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
 
     def preprocess(self, body: Json) -> Json:
-        """Have a control image made."""
+        """Have a control image made: it, or the job that makes it."""
         return self._call("POST", "/v1/preprocess", json=body)
 
     def call(self, method: str, path: str, **query: str | None) -> Json:

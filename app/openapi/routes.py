@@ -112,6 +112,13 @@ def request_body(kind: type[BaseModel]) -> Document:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def preprocess_body() -> Document:
+    """`openapi_extra` of the route that makes a control image at once, or in a job."""
+    kinds = ("PreprocessRequest", "ControlImageRequest")
+    schema = {"anyOf": [{"$ref": REFERENCE.format(model=name)} for name in kinds]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 def training_body(kind: type[BaseModel]) -> Document:
     """`openapi_extra` of the route that takes this request as JSON, or in a form with a zip file of images."""
     schema: Document = {"$ref": REFERENCE.format(model=kind.__name__)}

@@ -90,6 +90,14 @@ class PreprocessorView(BaseModel):
     controlnets: list[str] = Field(
         description="Ids of the ControlNets that are known to read its control images; others may as well."
     )
+    runs: Literal["request", "job"] = Field(
+        description="`request`: `POST /v1/preprocess` and controls make its images at once. `job`: it is a model, "
+        "and `POST /v1/preprocess` creates a job; a control takes the image of that."
+    )
+    ready: bool = Field(description="Whether its images can be made without a download.")
+    preparing: Preparation | None = Field(
+        description="How a worker's download of it goes on; null where none is needed or under way."
+    )
 
 
 class VaeView(BaseModel):
@@ -216,7 +224,7 @@ def list_schedulers() -> SchedulerList:
 @router.get("/preprocessors")
 def list_preprocessors(services: ServicesDep) -> PreprocessorList:
     """List the preprocessors, which make a control image from an ordinary image."""
-    controlnets = services.catalogue.controlnets
+    controlnets, workers = services.catalogue.controlnets, live_workers(services)
     return PreprocessorList(
         data=[
             PreprocessorView(
@@ -224,8 +232,23 @@ def list_preprocessors(services: ServicesDep) -> PreprocessorList:
                 title=preprocessor.title,
                 options=[_option(option) for option in preprocessor.options],
                 controlnets=[row.id for row in controlnets if name in row.preprocessors],
+                runs="request",
+                ready=True,
+                preparing=None,
             )
             for name, preprocessor in PREPROCESSORS.items()
+        ]
+        + [
+            PreprocessorView(
+                id=row.id,
+                title=row.preprocessor.title,
+                options=[_option(option) for option in row.preprocessor.options],
+                controlnets=[],
+                runs="job",
+                ready=is_ready(f"preprocessor:{row.id}", workers),
+                preparing=preparation_of(f"preprocessor:{row.id}", workers),
+            )
+            for row in services.catalogue.preprocessors
         ]
     )
 

@@ -1,19 +1,27 @@
-"""The route that makes a control image and shows it. It queues and stores nothing."""
+"""The route that makes a control image: at once and stored nowhere, or in a job where a model makes it."""
 
 from __future__ import annotations
 
 import base64
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import JsonBodyDep
-from app.dependencies.submissions import ChecksDep
-from app.openapi.routes import problems, request_body
-from app.parsing.requests import read
+from app.dependencies.submissions import ChecksDep, WaitingSubmissionDep
+from app.openapi.routes import MAKING, preprocess_body, problems
+from app.parsing.bodies import ReceivedBody
+from app.parsing.json_bodies import check_json
+from app.parsing.requests import from_json_or_none, read
+from app.submission.checks import RequestChecks
+from app.submission.preprocessing import ControlImageDraft
+from contracts.catalogue.catalogue import Catalogue
+from contracts.job_view import JobView
 from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.images.preprocessing import own_resolution, preprocess_problems, resolve_options
+from contracts.requests.plain.preprocessing import ControlImageRequest
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -37,11 +45,44 @@ class ControlImageView(BaseModel):
 @router.post(
     "/preprocess",
     name="create_control_image",
-    openapi_extra=request_body(PreprocessRequest),
-    responses=problems(400, 403, 408, 413, 415, 422, 429, 503),
+    openapi_extra=preprocess_body(),
+    responses={
+        200: {
+            "model": ControlImageView | JobView,
+            "description": "The control image, or its job",
+        },
+        202: {"model": JobView, "description": "The job of a preprocessor that is a model"},
+        **problems(*MAKING),
+    },
 )
-def preprocess(body: JsonBodyDep, checks: ChecksDep) -> ControlImageView:
-    """Make a control image of an ordinary one, as a control with the same `preprocess` and options does."""
+async def preprocess(
+    body: JsonBodyDep, checks: ChecksDep, submission: WaitingSubmissionDep, response: Response
+) -> ControlImageView | JobView:
+    """Make a control image of an ordinary one, as a control with the same `preprocess` and options does.
+
+    A preprocessor that is a model runs in a job: the answer is that of other routes that create jobs.
+    """
+    if await run_in_threadpool(_needs_job, body.raw, checks.services.catalogue):
+        return await submission.answer(
+            body, lambda: ControlImageDraft(read(ControlImageRequest, body.raw)), response
+        )
+    return await run_in_threadpool(_make, body, checks)
+
+
+def _draft(body: ReceivedBody) -> ControlImageDraft:
+    return ControlImageDraft(read(ControlImageRequest, body.raw))
+
+
+def _needs_job(raw: bytes, catalogue: Catalogue) -> bool:
+    """Whether a body names a preprocessor that is a model, or asks for a job by its task."""
+    check_json(raw)
+    given = from_json_or_none(raw)
+    if not isinstance(given, dict):
+        return False
+    return "task" in given or given.get("preprocess") in [row.id for row in catalogue.preprocessors]
+
+
+def _make(body: ReceivedBody, checks: RequestChecks) -> ControlImageView:
     reading = read(PreprocessRequest, body.raw).with_problems(
         lambda request: list(preprocess_problems("", request.preprocess, request.preprocess_options))
     )

@@ -42,7 +42,7 @@ def _submit_plain(task: PlainTask) -> Callable[..., Awaitable[JobView]]:
 
 _ROUTES: dict[str, tuple[type[DeliveryFields], Callable[..., Awaitable[JobView]]]] = {
     **{task: (kind, _submit(kind)) for task, kind in REQUESTS.items()},
-    **{name: (task.request, _submit_plain(task)) for name, task in PLAIN_TASKS.items()},
+    **{name: (task.request, _submit_plain(task)) for name, task in PLAIN_TASKS.items() if not task.has_own_route},
 }
 for _task, (_kind, _endpoint) in _ROUTES.items():
     router.add_api_route(

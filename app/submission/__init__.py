@@ -4,6 +4,7 @@ submit.py        from a draft to a queued job, and the answer when the client wa
 checks.py        everything about a request that can be known before its job is queued
 plain_tasks.py   tasks that run on no diffusion model: requests, parameters, checks
 erasing.py       the checks of an image from which something is erased
+preprocessing.py the checks of a control image that a model makes
 networks.py      what the checks of tasks share that run a network of the catalogue
 upscaling.py     the checks of an upscaled image
 training.py      the checks of a training

@@ -13,9 +13,11 @@ from app.inputs.reader import GivenImage
 from app.parsing.requests import Reading
 from app.submission.checks import Draft
 from app.submission.erasing import EraseDraft
+from app.submission.preprocessing import ControlImageDraft
 from app.submission.upscaling import UpscaleDraft
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.preprocessing import PreprocessParameters
 from contracts.requests.plain.requests import PLAIN_REQUESTS
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.schema import DeliveryFields
@@ -31,15 +33,24 @@ class PlainTask:
         parameters: what is stored with its jobs, whose fields have the names of those of the request.
         draft: makes its draft of a reading, and of images by field path.
         image_fields: those of its fields that name images, by storage keys in `parameters`.
+        has_own_route: whether the route at its name also answers other requests, and so is written by hand.
     """
 
     request: type[DeliveryFields]
     parameters: type[AnyParameters]
     draft: Callable[[Reading[Any], Mapping[str, GivenImage]], Draft]
     image_fields: tuple[str, ...]
+    has_own_route: bool = False
 
 
 PLAIN_TASKS: Mapping[str, PlainTask] = {
     JobTask.UPSCALE: PlainTask(PLAIN_REQUESTS[JobTask.UPSCALE], UpscaleParameters, UpscaleDraft, ("image",)),
     JobTask.ERASE: PlainTask(PLAIN_REQUESTS[JobTask.ERASE], EraseParameters, EraseDraft, ("image", "mask_image")),
+    JobTask.PREPROCESS: PlainTask(
+        PLAIN_REQUESTS[JobTask.PREPROCESS],
+        PreprocessParameters,
+        ControlImageDraft,
+        ("image",),
+        has_own_route=True,
+    ),
 }

@@ -7,7 +7,7 @@ import base64
 from pathlib import Path
 
 from cli.client import Client, ServiceError, encode_image
-from cli.job_run import add_service_arguments, refuse_to_overwrite
+from cli.job_run import add_service_arguments, follow, refuse_to_overwrite, save
 from cli.options.preprocessor_option import METAVAR, read_preprocessor
 
 
@@ -36,6 +36,9 @@ def preprocess(arguments: argparse.Namespace) -> None:
     body = {"image": encode_image(arguments.image), **read_preprocessor(arguments.preprocessor)}
     with Client(arguments.server, key=arguments.key) as client:
         made = client.preprocess(body)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_bytes(base64.b64decode(made["b64_json"]))
+        if made["object"] == "job":  # of a preprocessor that is a model
+            save(client, follow(client, made), output, force=arguments.force)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_bytes(base64.b64decode(made["b64_json"]))
     print(output)

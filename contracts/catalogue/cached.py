@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
+from contracts.catalogue.catalogue import (
+    AnySpec,
+    Catalogue,
+    ControlNetSpec,
+    LoraSpec,
+    NetworkSpec,
+    PreprocessorSpec,
+)
 from contracts.catalogue.families import Family
 from contracts.catalogue.models import ModelSpec
-from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file
+from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file, transformers_files
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import HubSource
 
@@ -25,6 +32,8 @@ def select_files(
         return lora_file(source.file, row.variant)
     if isinstance(row, ControlNetSpec):
         return controlnet_files(class_name, row.variant, source.file)
+    if isinstance(row, PreprocessorSpec):
+        return transformers_files()
     if isinstance(row, NetworkSpec):
         return lora_file(source.file, None)
     if source.file is not None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
 from contracts.catalogue.controlnets import ControlNetSpec
 from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.networks import EraserSpec, NetworkSpec, UpscalerSpec
+from contracts.catalogue.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
 from contracts.catalogue.rows import SOURCE_FORMS, SourceRow
 from contracts.catalogue.vaes import VaeSpec
 from contracts.errors import CatalogueError, NotFound
@@ -29,6 +29,7 @@ __all__ = [
     "LoraSpec",
     "ModelSpec",
     "NetworkSpec",
+    "PreprocessorSpec",
     "TextualInversionSpec",
     "UpscalerSpec",
     "VaeSpec",
@@ -37,6 +38,18 @@ __all__ = [
 
 #: A row of any kind that has files.
 AnySpec = ModelSpec | ControlNetSpec | LoraSpec | NetworkSpec
+#: What rows are, in the singular of their tables' names.
+_KINDS = (
+    "model",
+    "lora",
+    "controlnet",
+    "ip_adapter",
+    "textual_inversion",
+    "vae",
+    "upscaler",
+    "eraser",
+    "preprocessor",
+)
 
 
 class Catalogue(BaseModel):
@@ -60,11 +73,11 @@ class Catalogue(BaseModel):
     image_encoders: tuple[str, ...] = ()
     upscalers: tuple[UpscalerSpec, ...] = ()
     erasers: tuple[EraserSpec, ...] = ()
+    preprocessors: tuple[PreprocessorSpec, ...] = ()
 
     @model_validator(mode="after")
     def _ids_are_unique_and_present(self) -> Catalogue:
-        kinds = ("model", "lora", "controlnet", "ip_adapter", "textual_inversion", "vae", "upscaler", "eraser")
-        for kind in kinds:
+        for kind in _KINDS:
             ids = [row.id for row in getattr(self, f"{kind}s")]
             repeated = sorted({id for id in ids if ids.count(id) > 1})
             if repeated:
@@ -74,7 +87,8 @@ class Catalogue(BaseModel):
         shared = sorted({name for name in names if names.count(name) > 1})
         if shared:
             raise ValueError(
-                f"ids of models, upscalers and erasers, and aliases, must differ, got {', '.join(shared)} twice"
+                "ids of models, upscalers, erasers and preprocessors, and aliases, must differ, got "
+                f"{', '.join(shared)} twice"
             )
         if self.default_model not in {row.id for row in self.models}:
             models = ", ".join(row.id for row in self.models)
@@ -97,7 +111,7 @@ class Catalogue(BaseModel):
     @property
     def rows_by_need(self) -> dict[str, AnySpec]:
         """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`,
-        `textual_inversion:ID`, `upscaler:ID`, `eraser:ID`.
+        `textual_inversion:ID`, `upscaler:ID`, `eraser:ID`, `preprocessor:ID`.
         """
         kinds: tuple[tuple[str, Sequence[AnySpec]], ...] = (
             ("", self.models),
@@ -107,6 +121,7 @@ class Catalogue(BaseModel):
             ("textual_inversion:", self.textual_inversions),
             ("upscaler:", self.upscalers),
             ("eraser:", self.erasers),
+            ("preprocessor:", self.preprocessors),
         )
         return {f"{prefix}{row.id}": row for prefix, rows in kinds for row in rows}
 
@@ -147,7 +162,7 @@ class Catalogue(BaseModel):
     @property
     def networks(self) -> tuple[NetworkSpec, ...]:
         """Rows of networks that run by themselves, of all kinds."""
-        return (*self.upscalers, *self.erasers)
+        return (*self.upscalers, *self.erasers, *self.preprocessors)
 
     def upscaler(self, id: str) -> UpscalerSpec:
         """Return the row of an upscaler; raises NotFound."""
@@ -156,6 +171,10 @@ class Catalogue(BaseModel):
     def eraser(self, id: str) -> EraserSpec:
         """Return the row of an eraser; raises NotFound."""
         return _find("eraser", self.erasers, id)
+
+    def preprocessor(self, id: str) -> PreprocessorSpec:
+        """Return the row of a preprocessor that is a model; raises NotFound."""
+        return _find("preprocessor", self.preprocessors, id)
 
     def image_encoder(self, source: str) -> Path:
         """Return the folder of an image encoder; raises CatalogueError if this machine lacks it."""

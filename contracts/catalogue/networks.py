@@ -1,15 +1,20 @@
-"""Rows of networks that run by themselves, without prompt, scheduler and family: upscalers and erasers."""
+"""Rows of networks that run by themselves, without prompt and family: upscalers, erasers, preprocessors."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from contracts.catalogue.preprocessors import PREPROCESSORS, Preprocessor
 from contracts.catalogue.rows import SourceRow
 
 
 class NetworkSpec(SourceRow):
+    """A network that runs by itself."""
+
+
+class FileNetworkSpec(NetworkSpec):
     """A network in one `.safetensors` file; which architecture it is, its tensors say."""
 
     @model_validator(mode="after")
@@ -19,7 +24,7 @@ class NetworkSpec(SourceRow):
         return self
 
 
-class UpscalerSpec(NetworkSpec):
+class UpscalerSpec(FileNetworkSpec):
     """An upscaler: ESRGAN and its kin, or Compact.
 
     Attributes:
@@ -29,5 +34,31 @@ class UpscalerSpec(NetworkSpec):
     scale: Annotated[int, Field(ge=1, le=8)]
 
 
-class EraserSpec(NetworkSpec):
+class EraserSpec(FileNetworkSpec):
     """An eraser: LaMa."""
+
+
+class PreprocessorSpec(NetworkSpec):
+    """A preprocessor that is a model in transformers' layout: a folder, or a repository on a hub.
+
+    Attributes:
+        kind: what it makes of an image; `depth`: a map that is brighter where things are nearer.
+    """
+
+    kind: Literal["depth"]
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """What it makes, and its options."""
+        return Preprocessor(self.id, self.title or "Depth map: brighter where things are nearer")
+
+    @model_validator(mode="after")
+    def _is_a_folder_with_a_name_of_its_own(self) -> Self:
+        if self.source.endswith(".safetensors"):
+            raise ValueError(
+                f"source must be a folder or repository with config.json, preprocessor_config.json and weights, "
+                f"got the file {self.source!r}"
+            )
+        if self.id in PREPROCESSORS:
+            raise ValueError(f"{self.id} is the name of a preprocessor that needs no model; choose another id")
+        return self

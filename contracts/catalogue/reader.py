@@ -16,6 +16,7 @@ from contracts.catalogue.catalogue import (
     EraserSpec,
     IpAdapterSpec,
     LoraSpec,
+    PreprocessorSpec,
     TextualInversionSpec,
     UpscalerSpec,
     VaeSpec,
@@ -75,6 +76,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
         "vaes": VaeSpec,
         "upscalers": UpscalerSpec,
         "erasers": EraserSpec,
+        "preprocessors": PreprocessorSpec,
     }
     if len(location) > 2:
         return list(rows[location[0]].model_fields)

@@ -16,6 +16,9 @@ from typing import Any
 
 from contracts.hub.errors import HubRefused
 
+#: Beside the weights of a model that reads images, in transformers' layout.
+IMAGE_MODEL_CONFIGS = ("config.json", "preprocessor_config.json")
+
 
 @dataclass(frozen=True)
 class RepositoryFiles:
@@ -199,6 +202,21 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
             remedy = f"; set `variant` or `file`; its weights: {_listed(others)}" if others else _others(files, "")
             raise HubRefused(f"{files.repository} has no .safetensors weights {wanted}{remedy}")
         return [config, *weights]
+
+    return select
+
+
+def transformers_files() -> Select:
+    """Select a model that reads images, in transformers' layout: its configurations and weights."""
+
+    def select(files: RepositoryFiles) -> list[str]:
+        missing = [name for name in IMAGE_MODEL_CONFIGS if name not in files.names]
+        if missing:
+            raise HubRefused(f"{files.repository} has no {_listed(missing)}")
+        weights = component_weights(files, "", None)
+        if not weights:
+            raise HubRefused(f"{files.repository} has no .safetensors weights{_others(files, '')}")
+        return [*IMAGE_MODEL_CONFIGS, *weights]
 
     return select
 

@@ -33,6 +33,7 @@ _TABLES = {
     "textual_inversions": "textual_inversion:",
     "upscalers": "upscaler:",
     "erasers": "eraser:",
+    "preprocessors": "preprocessor:",
 }
 
 

@@ -20,6 +20,7 @@ class JobTask(StrEnum):
     EDIT = "edit"
     UPSCALE = "upscale"
     ERASE = "erase"
+    PREPROCESS = "preprocess"
     TRAINING = "training"
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.catalogue.networks import EraserSpec, NetworkSpec, UpscalerSpec
+from contracts.catalogue.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
 from contracts.errors import CatalogueError
+from contracts.weights.depth_models import read_depth_model
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Tensor, read_header
 
@@ -106,6 +107,8 @@ def check_network_row(row: NetworkSpec, file: Path) -> None:
     """
     if isinstance(row, EraserSpec):
         read_eraser(file)
+    if isinstance(row, PreprocessorSpec):
+        read_depth_model(file)
     if isinstance(row, UpscalerSpec):
         facts = read_upscaler(file)
         if facts.scale != row.scale:

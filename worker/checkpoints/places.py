@@ -215,6 +215,8 @@ class Places:
             return self._catalogue.upscaler(id)
         if kind == "eraser":
             return self._catalogue.eraser(id)
+        if kind == "preprocessor":
+            return self._catalogue.preprocessor(id)
         if kind == "textual_inversion":
             return self._catalogue.textual_inversion(id)
         return self._catalogue.lora(id) if kind == "lora" else self._catalogue.model(id)

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec
 from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.networks import FileNetworkSpec
 from contracts.errors import (
     AdapterRefused,
     CatalogueError,
@@ -178,7 +179,8 @@ class ModelFetcher:
         if isinstance(row, ModelSpec):
             rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
         elif isinstance(row, NetworkSpec):
-            require_spandrel()
+            if isinstance(row, FileNetworkSpec):
+                require_spandrel()
             check_network_row(row, path)
         elif isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(self._catalogue, row, path)
@@ -232,6 +234,7 @@ def _refusal(name: str, error: Exception) -> JobFailed:
         "textual_inversion": "textual inversion",
         "upscaler": "upscaler",
         "eraser": "eraser",
+        "preprocessor": "preprocessor",
     }
     shown = f"{nouns[kind]} {id}" if kind in nouns else id
     if isinstance(error, NotFound):

@@ -93,7 +93,7 @@ class PlanSelector:
             self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
             with self._lock:
                 self.capacity = self.capacity.knowing(extras=size_image_encoders(self._catalogue))
-        elif kind in ("textual_inversion", "upscaler", "eraser"):
+        elif kind in ("textual_inversion", "upscaler", "eraser", "preprocessor"):
             pass  # a few kilobytes in host memory; its job plans for itself
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))

@@ -8,4 +8,5 @@ tiles.py      an image in overlapping tiles, so that a network needs bounded mem
 train.py      a LoRA
 upscale.py    an upscaled image
 erase.py      an image from which something is erased
+depth.py      a control image of depths
 """

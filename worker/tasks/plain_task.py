@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from PIL import Image
 
@@ -137,12 +137,20 @@ class PlainTask:
             deviations=list(deviations),
             device=describe_device(attempt.pool.device),
             dtype="float32",
-            versions={**library_versions(), "spandrel": version("spandrel")},
+            versions={**library_versions(), **_network_versions()},
             timings={"queue": round(attempt.flight.job.queue_seconds, 4), **self.timer.seconds},
             worker=attempt.worker_name,
         )
         measured = Measured(self._computed_seconds, usage.load_seconds)
         return JobResult("generated", images=list(images), receipt=receipt, measured=measured)
+
+
+def _network_versions() -> dict[str, str]:
+    """The version of spandrel, which only upscalers and erasers need."""
+    try:
+        return {"spandrel": version("spandrel")}
+    except PackageNotFoundError:
+        return {}
 
 
 def to_rgb_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 
 from contracts.requests.parameters import JobParameters
 from contracts.requests.plain.erasing import EraseParameters
+from contracts.requests.plain.preprocessing import PreprocessParameters
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.training.parameters import TrainingParameters
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt
+from worker.tasks.depth import make_depth_map
 from worker.tasks.erase import erase
 from worker.tasks.train import train
 from worker.tasks.upscale import upscale
@@ -37,6 +39,7 @@ _RUNS: Mapping[type, Run] = {
     JobParameters: _generate,
     UpscaleParameters: upscale,
     EraseParameters: erase,
+    PreprocessParameters: make_depth_map,
     TrainingParameters: train,
 }
 

@@ -15,6 +15,7 @@ from contracts.catalogue.preprocessors import (
     MIN_RESOLUTION,
     PREPROCESSORS,
     RESOLUTION,
+    Preprocessor,
     PreprocessorOption,
 )
 from contracts.errors import FieldProblem
@@ -38,21 +39,17 @@ def preprocess_problems(path: str, name: str | None, options: Options) -> Iterat
         return
     row = PREPROCESSORS.get(name)
     if row is None:
-        yield FieldProblem(f"{path}preprocess", f"unknown preprocessor {name[:64]!r}", list(PREPROCESSORS))
+        message = (
+            f"{name[:64]!r} is not a preprocessor that runs here; if it is one that runs in a job "
+            "(GET /v1/preprocessors), call POST /v1/preprocess first, and use its image without preprocess"
+        )
+        yield FieldProblem(f"{path}preprocess", message, list(PREPROCESSORS))
         return
     wrong = False
-    for id, value in options.items():
-        field, option = f"{path}preprocess_options.{id[:64]}", row.option(id)
-        if option is None:
-            message = f"is not an option of {row.id}; remove it"
-            problem = FieldProblem(field, message, [known.id for known in row.options])
-        elif (reason := _misfit(option, value)) is not None:
-            problem = FieldProblem(field, reason, option.range)
-        else:
-            continue
+    for problem in option_problems(path, row, options):
         wrong = True
         yield problem
-    values = _values(name, options)
+    values = _values(row, options)
     if not wrong and values.get("low_threshold", 0) > values.get("high_threshold", math.inf):
         low, high = values["low_threshold"], values["high_threshold"]
         field = "low_threshold" if "low_threshold" in options else "high_threshold"
@@ -60,9 +57,20 @@ def preprocess_problems(path: str, name: str | None, options: Options) -> Iterat
         yield FieldProblem(f"{path}preprocess_options.{field}", message, "low_threshold ≤ high_threshold")
 
 
+def option_problems(path: str, row: Preprocessor, options: Options) -> Iterator[FieldProblem]:
+    """Yield what is wrong with each option of a preprocessor by itself; `path` as in `preprocess_problems`."""
+    for id, value in options.items():
+        field, option = f"{path}preprocess_options.{id[:64]}", row.option(id)
+        if option is None:
+            message = f"is not an option of {row.id}; remove it"
+            yield FieldProblem(field, message, [known.id for known in row.options])
+        elif (reason := _misfit(option, value)) is not None:
+            yield FieldProblem(field, reason, option.range)
+
+
 def resolve_options(name: str, options: Options, resolution: int) -> dict[str, float]:
     """Return the value of every option of a preprocessor; `resolution` is used where none is given."""
-    return _values(name, {RESOLUTION.id: resolution, **options})
+    return _values(PREPROCESSORS[name], {RESOLUTION.id: resolution, **options})
 
 
 def own_resolution(image: Size) -> int:
@@ -102,9 +110,8 @@ def _misfit(option: PreprocessorOption, value: float) -> str | None:
     return None
 
 
-def _values(name: str, options: Options) -> dict[str, float]:
+def _values(row: Preprocessor, options: Options) -> dict[str, float]:
     """Return the value of every option that has one, whole ones as integers."""
-    row = PREPROCESSORS[name]
     values = {option.id: options.get(option.id, option.default) for option in row.options}
     whole = {option.id for option in row.options if option.is_integer}
     return {id: int(value) if id in whole else value for id, value in values.items() if value is not None}

@@ -384,4 +384,4 @@ def test_a_job_of_any_task_can_be_waited_for_and_is_made_once(client: TestClient
 def test_a_job_without_a_known_task_is_refused_with_the_tasks(client: TestClient, body: dict[str, str]) -> None:
     error = client.post("/v1/jobs", json=body).json()["errors"][0]
 
-    assert (error["field"], error["allowed"]) == ("task", [*BODIES, "edit", "upscale", "erase"])
+    assert (error["field"], error["allowed"]) == ("task", [*BODIES, "edit", "upscale", "erase", "preprocess"])

@@ -1,0 +1,110 @@
+"""Control images that a model makes, over HTTP: a job, refused with the remedy, listed, and run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from contracts.catalogue.reader import read_catalogue
+from contracts.errors import CatalogueError
+from contracts.queue.client import JobQueue
+from contracts.requests.plain.preprocessing import PreprocessParameters
+from contracts.settings import SharedSettings
+from tests.support.images import to_data_url
+
+CATALOGUE = """default_model = "xl"
+[[models]]
+id = "xl"
+family = "sdxl"
+source = "org/xl"
+[[controlnets]]
+id = "nearness"
+family = "sdxl"
+source = "org/nearness"
+[[preprocessors]]
+id = "depth"
+source = "org/depth-model"
+kind = "depth"
+"""
+PHOTO = to_data_url(Image.new("RGB", (90, 60), "red"))
+BODY = {"image": PHOTO, "preprocess": "depth"}
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
+    (tmp_path / "catalogue.toml").write_text(CATALOGUE, encoding="utf-8")
+    return SharedSettings(redis_url=redis_url, data=tmp_path / "data", catalogue=tmp_path / "catalogue.toml")
+
+
+def test_a_preprocessor_that_is_a_model_runs_in_a_job_and_again_in_another_size(
+    client: TestClient, queue: JobQueue
+) -> None:
+    answer = client.post("/v1/preprocess", json=BODY, headers={"Idempotency-Key": "once"})
+    same = client.post("/v1/preprocess", json=BODY, headers={"Idempotency-Key": "once"})
+    job = answer.json()
+    assert (answer.status_code, job["task"], job["model"]) == (202, "preprocess", "depth")
+    assert same.json()["id"] == job["id"]
+    stored = queue.fetch(job["id"]).parameters
+    assert isinstance(stored, PreprocessParameters)
+    assert (stored.width, stored.height, stored.needs) == (96, 64, ["preprocessor:depth"])
+
+    again = client.post(f"/v1/jobs/{job['id']}/rerun", json={"preprocess_options": {"resolution": 120}}).json()
+    larger = queue.fetch(again["id"]).parameters
+    assert isinstance(larger, PreprocessParameters)
+    assert (larger.width, larger.height, larger.image) == (180, 120, stored.image)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        ({"image": None}, "image", "required"),
+        ({"preprocess_options": {"sigma": 2}}, "preprocess_options.sigma", "not an option of depth"),
+        ({"preprocess_options": {"resolution": 4096}}, "preprocess_options.resolution", "64–2048"),
+        ({"image": to_data_url(Image.new("RGB", (900, 100)))}, "image", "crop it"),
+        ({"task": "preprocess", "preprocess": "canny"}, "preprocess", "needs no job"),
+        ({"task": "preprocess", "preprocess": "nearness"}, "preprocess", "GET /v1/preprocessors"),
+        ({"steps": 4}, "steps", ""),
+    ],
+)
+def test_what_is_refused_names_the_field_and_the_remedy(
+    client: TestClient, changes: dict[str, Any], field: str, text: str
+) -> None:
+    answer = client.post("/v1/preprocess", json=BODY | changes)
+    assert answer.status_code == 422
+    problems = answer.json()["errors"]
+    assert field in [problem["field"] for problem in problems]
+    assert text in str(problems)
+
+
+def test_a_control_that_names_a_model_is_told_to_have_its_map_made_first(client: TestClient) -> None:
+    control = {"controlnet": "nearness", "image": PHOTO, "preprocess": "depth"}
+    answer = client.post("/v1/controlnet", json={"prompt": "a tree", "controls": [control]})
+    assert answer.status_code == 422
+    problem = next(one for one in answer.json()["errors"] if one["field"] == "controls.0.preprocess")
+    assert "call POST /v1/preprocess first" in problem["message"]
+
+
+def test_the_list_says_which_preprocessors_run_in_jobs(client: TestClient) -> None:
+    *others, depth = client.get("/v1/preprocessors").json()["data"]
+    assert {row["runs"] for row in others} == {"request"}
+    assert (depth["id"], depth["runs"], depth["ready"]) == ("depth", "job", False)
+    assert [option["id"] for option in depth["options"]] == ["resolution"]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [('source = "a.safetensors"', "must be a folder"), ('id = "canny"', "needs no model"), ('id = "xl"', "twice")],
+)
+def test_a_row_that_cannot_be_one_is_refused_by_the_reader(tmp_path: Path, line: str, text: str) -> None:
+
+    start, row = CATALOGUE.split("[[preprocessors]]")
+    name = line.split(" ")[0]
+    kept = [one for one in row.strip().splitlines() if not one.startswith(name)]
+    file = tmp_path / "other.toml"
+    file.write_text("\n".join([start, "[[preprocessors]]", *kept, line]), encoding="utf-8")
+    with pytest.raises(CatalogueError, match=text):
+        read_catalogue(file)
