@@ -116,7 +116,10 @@ def preprocess_body() -> Document:
     """`openapi_extra` of the route that makes a control image at once, or in a job."""
     kinds = ("PreprocessRequest", "ControlImageRequest")
     schema = {"anyOf": [{"$ref": REFERENCE.format(model=name)} for name in kinds]}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    example = {"image": "job:5f0c2b1e9d3a4c6f8b7a6d5e4c3b2a10/0", "preprocess": "canny"}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+    }
 
 
 def training_body(kind: type[BaseModel]) -> Document:

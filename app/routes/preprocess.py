@@ -6,7 +6,7 @@ import base64
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 from starlette.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import JsonBodyDep
@@ -42,15 +42,17 @@ class ControlImageView(BaseModel):
     b64_json: str = Field(description="The control image, a PNG file in base64.")
 
 
+class ControlImageAnswer(RootModel[ControlImageView | JobView]):
+    """A control image, or the job of a preprocessor that is a model."""
+
+
 @router.post(
     "/preprocess",
     name="create_control_image",
+    response_model=ControlImageAnswer,
     openapi_extra=preprocess_body(),
     responses={
-        200: {
-            "model": ControlImageView | JobView,
-            "description": "The control image, or its job",
-        },
+        200: {"description": "The control image; or its job, which has ended (with `Prefer: wait`)"},
         202: {"model": JobView, "description": "The job of a preprocessor that is a model"},
         **problems(*MAKING),
     },

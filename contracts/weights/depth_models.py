@@ -61,7 +61,7 @@ def read_depth_model(folder: Path) -> DepthFacts:
 
 
 def _pixel_values(config: Mapping[str, Any]) -> int:
-    """The head holds the fused features at 16 × 16 positions of each patch; the backbone, the states of all layers."""
+    """The head holds the fused features at 16 × 16 positions of each patch, the backbone all layers' states."""
     backbone = config.get("backbone_config") or config
     states, layers = _number(backbone, "hidden_size", _STATES), _number(backbone, "num_hidden_layers", _LAYERS)
     patch, fused = _number(backbone, "patch_size", _PATCH), _number(config, "fusion_hidden_size", _FUSION)
