@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import AutoImageProcessor, DepthEstimationPipeline
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.networks import PreprocessorSpec
 from contracts.errors import CatalogueError
+from contracts.hub.errors import HubRefused
+from contracts.hub.selection import RepositoryFiles, transformers_files
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.preprocessing import PreprocessParameters
@@ -118,6 +121,17 @@ def test_a_folder_that_lacks_a_file_is_refused_by_its_name(
     (folder / file).unlink()
     with pytest.raises(CatalogueError, match=text):
         read_depth_model(folder)
+
+
+def test_of_a_repository_its_configurations_and_weights_are_fetched_and_never_pickles(dpt: Path) -> None:
+    files = RepositoryFiles.in_folder(dpt)
+    names = {*files.names, "README.md", "model.bin"}
+    chosen = transformers_files()(replace(files, names=names))
+    assert chosen == ["config.json", "preprocessor_config.json", "model.safetensors"]
+    with pytest.raises(HubRefused, match="only pickles"):
+        transformers_files()(replace(files, names=names - {"model.safetensors"}))
+    with pytest.raises(HubRefused, match=r"has no preprocessor_config\.json"):
+        transformers_files()(replace(files, names=names - {"preprocessor_config.json"}))
 
 
 def test_another_kind_of_model_is_refused_by_its_class(dpt: Path, tmp_path: Path) -> None:
