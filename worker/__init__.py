@@ -7,7 +7,8 @@ healthcheck.py   `python -m worker.healthcheck`, for containers
 pulse.py         the healthcheck's former name, kept for one release
 loop/            claim, lease, heartbeat, completion
 generation/      a job on a diffusion model, from inputs to images
-tasks/           what runs each kind of job; networks beside the models
+tasks/           what runs each kind of job
+networks/        upscalers and other networks beside the models, on images
 engine/          which job's call is served next, and which jobs share it
 pool/            loaded models, which one is evicted, which memory plan is taken
 encoding/        prompts to embeddings

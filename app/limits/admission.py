@@ -115,6 +115,8 @@ class Admission:
                     "ip_adapter": "ip_adapters",
                     "textual_inversion": "textual_inversions",
                 }.get(kind, "model")
+                if kind == "upscaler" and isinstance(job, JobParameters):
+                    field = "hires.upscaler"
                 raise ModelUnavailable(field, reason, _RETRY_SECONDS)
 
     def _read(self) -> list[WorkerReport]:
@@ -163,6 +165,9 @@ def explain(refusal: Plan, job: JobParameters) -> FieldProblem:
     message = f"no worker has enough memory: {refusal.reason}"
     if refusal.images > 1 and refusal.batch_images > 0:
         return FieldProblem("num_images", f"{message}; ask for fewer images at once", f"1–{refusal.batch_images}")
+    if job.hires is not None and refusal.batch_pixels >= job.width * job.height:
+        allowed = f"width × height × scale² ≤ {refusal.batch_pixels}"
+        return FieldProblem("hires.scale", f"{message}; ask for a smaller scale", allowed)
     if refusal.batch_pixels >= _MIN_PIXELS:
         field = "width" if job.width >= job.height else "height"
         allowed = f"width × height ≤ {refusal.batch_pixels}"

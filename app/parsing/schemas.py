@@ -17,6 +17,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.catalogue.models import ModelSpec
+from contracts.requests.checks.hires import hires_upscalers
 from contracts.requests.checks.refining import refiners_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.schema import REQUESTS, JobRequest
@@ -151,7 +152,8 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
     _restrict_ids(schema, "textual_inversions", "name", inversion_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
-    _restrict_refiner(schema, [row.id for row in refiners_of(model, catalogue)])
+    _restrict_entry(schema, "refiner", "model", [row.id for row in refiners_of(model, catalogue)])
+    _restrict_entry(schema, "hires", "upscaler", hires_upscalers(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema
 
@@ -201,13 +203,14 @@ def _restrict_guidance(schema: Schema, model: ModelSpec) -> None:
         layers["items"] |= {"minimum": 0, "maximum": model.guidance_layers - 1}
 
 
-def _restrict_refiner(schema: Schema, ids: list[str]) -> None:
-    """Restrict the refiner to these models; without any, or in a task without one, remove the field."""
-    if ids and "refiner" in schema["properties"]:
-        schema["$defs"]["Refiner"]["properties"]["model"]["enum"] = ids
+def _restrict_entry(schema: Schema, field: str, name: str, ids: list[str]) -> None:
+    """Restrict an object's choice to these ids; without any, or in a task without the field, remove it."""
+    definition = field.capitalize()
+    if ids and field in schema["properties"]:
+        schema["$defs"][definition]["properties"][name]["enum"] = ids
         return
-    schema["properties"].pop("refiner", None)
-    schema["$defs"].pop("Refiner", None)
+    schema["properties"].pop(field, None)
+    schema["$defs"].pop(definition, None)
 
 
 def _used_fields(task: Task, model: ModelSpec) -> frozenset[str]:

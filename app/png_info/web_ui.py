@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.dialects.a1111.hires import upscaler_named
 from app.dialects.a1111.infotext import has_negative_prompt, read_infotext
 from app.dialects.a1111.options import model_named
 from app.dialects.a1111.samplers import UnknownSampler, scheduler_for
@@ -12,6 +13,7 @@ from app.png_info.json_texts import read_number
 from app.png_info.web_ui_images import CONTROLNET, IP_ADAPTER, REFERENCES, UNIT, read_images
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
+from contracts.catalogue.networks import PLAIN_UPSCALERS
 from contracts.errors import NotFound
 
 _PROMPT, _NEGATIVE = "Prompt", "Negative prompt"
@@ -50,6 +52,8 @@ _REFINER = {
     "aesthetic_score": "Refiner aesthetic score",
     "negative_aesthetic_score": "Refiner negative aesthetic score",
 }
+#: Fields of a second pass, which has a strength where its images' own has none.
+_HIRES, _HIRES_UPSCALER, _HIRES_STEPS = "Hires upscale", "Hires upscaler", "Hires steps"
 _NAMES = {
     "prompt": _PROMPT,
     "negative_prompt": _NEGATIVE,
@@ -59,6 +63,7 @@ _NAMES = {
     "controls": f"{CONTROLNET}0",
     "ip_adapters": f"{IP_ADAPTER}0",
     "refiner": "Refiner",
+    "hires": _HIRES,
     **_NUMBERS,
     **_TEXTS,
     **_PAIRS,
@@ -96,7 +101,9 @@ def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> 
     units = {name for name in found if UNIT.fullmatch(name)}
     pairs = {field: [found.pop(f"{name}-{n}", None) for n in (1, 2)] for field, name in _PAIRS.items()}
     draft.fields = {field: [int(str(side)) for side in pair] for field, pair in pairs.items() if None not in pair}
-    draft.leave(found.keys() - {*_NAMES.values(), *_REFINER.values()} - _SILENT - units)
+    draft.leave(
+        found.keys() - {*_NAMES.values(), *_REFINER.values(), _HIRES_UPSCALER, _HIRES_STEPS} - _SILENT - units
+    )
     draft.fields |= {field: found[name] for field, name in _TEXTS.items() if name in found}
     for field, name in _NUMBERS.items():
         if name in found:
@@ -110,7 +117,8 @@ def read_parameters(text: str | None, catalogue: Catalogue, *, surely: bool) -> 
         draft.fields["negative_prompt"] = found[_NEGATIVE]
     _count_from_zero(draft)
     _read_batch(draft, found)
-    _choose_task(draft, found)
+    _read_hires(draft, found, catalogue)
+    _choose_task(draft)
     _choose_model(draft, found, catalogue)
     _read_refiner(draft, found, catalogue)
     read_images(draft, found, catalogue)
@@ -139,10 +147,21 @@ def _read_batch(draft: Draft, found: dict[str, Any]) -> None:
         draft.leave(["Batch size"], "the file does not say which of the images it is")
 
 
-def _choose_task(draft: Draft, found: dict[str, Any]) -> None:
-    if any(name.startswith("Hires ") for name in found):
-        draft.fields.pop("strength", None)
-        draft.leave(["Denoising strength"] if "Denoising strength" in found else [], "of a second pass")
+def _read_hires(draft: Draft, found: dict[str, Any], catalogue: Catalogue) -> None:
+    """The second pass, whose strength is the only one; without its scale or its upscaler it is left out."""
+    if not any(name.startswith("Hires ") for name in found):
+        return
+    scale, steps = read_number(found.get(_HIRES)), read_number(found.get(_HIRES_STEPS))
+    upscaler, strength = upscaler_named(found.get(_HIRES_UPSCALER, "")), draft.fields.pop("strength", None)
+    if scale is not None and upscaler in {*PLAIN_UPSCALERS, *(row.id for row in catalogue.upscalers)}:
+        given = {"scale": scale, "upscaler": upscaler, "strength": strength, "steps": steps}
+        draft.fields["hires"] = {name: value for name, value in given.items() if value is not None}
+        return
+    names = (_HIRES, _HIRES_UPSCALER, _HIRES_STEPS, "Denoising strength")
+    draft.leave([name for name in names if name in found], "of a second pass that cannot be made here")
+
+
+def _choose_task(draft: Draft) -> None:
     if "mask_blur" in draft.fields:
         draft.task = Task.INPAINT
     elif "strength" in draft.fields:

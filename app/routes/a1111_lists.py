@@ -12,6 +12,7 @@ from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import ChecksDep
 from app.dialects.a1111 import lists
 from app.dialects.a1111.controlnet import A1111DetectRequest
+from app.dialects.a1111.hires import LATENT_NAME
 from app.dialects.a1111.preprocessors import MODULE_NAMES, module_details, preprocess_of
 from app.openapi.routes import problems, request_body
 from app.parsing.requests import parse
@@ -56,9 +57,9 @@ def list_loras(catalogue: VisibleCatalogueDep) -> list[lists.A1111Lora]:
 
 
 @_lists.get("/upscalers", name="list_a1111_upscalers")
-def list_upscalers() -> list[lists.A1111Upscaler]:
-    """List the upscalers: `None`, which does nothing."""
-    return [lists.A1111Upscaler(name="None")]
+def list_upscalers(services: ServicesDep) -> list[lists.A1111Upscaler]:
+    """List the upscalers: scaling without a network, and the networks."""
+    return lists.list_upscalers(services.catalogue)
 
 
 @_lists.get("/sd-vae", name="list_a1111_vaes")
@@ -69,8 +70,8 @@ def list_vaes() -> list[lists.A1111Named]:
 
 @_lists.get("/latent-upscale-modes", name="list_a1111_latent_upscalers")
 def list_latent_upscalers() -> list[lists.A1111Named]:
-    """List the ways to upscale latents: none."""
-    return []
+    """List the ways to upscale latents: one."""
+    return [lists.A1111Named(name=LATENT_NAME)]
 
 
 @_lists.get("/hypernetworks", name="list_a1111_hypernetworks")

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"textual_inversions", "guidance", "refiner", "response_format", "webhook", "metadata"}
+    | {"textual_inversions", "guidance", "refiner", "hires", "response_format", "webhook", "metadata"}
     | {"cancel_on_disconnect"}
 )
 #: Further names of options: short ones, and those of earlier releases.
@@ -57,6 +57,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL[:SWITCH_AT]",
         help="a second model that runs the last steps, from this share of the noise schedule on (0.8)",
     )
+    group.add_argument(
+        "--hires",
+        type=_read_hires,
+        metavar="SCALE[:UPSCALER]",
+        help="a second pass that makes the images so many times larger, by lanczos, latent or an upscaler",
+    )
     group.add_argument("--webhook", metavar="URL", help="https: address that the job's end is posted to")
     group.add_argument(
         "--metadata",
@@ -75,6 +81,8 @@ def read_request_options(arguments: argparse.Namespace) -> Json:
         body["guidance"] = arguments.guidance
     if arguments.refiner:
         body["refiner"] = arguments.refiner
+    if arguments.hires:
+        body["hires"] = arguments.hires
     if arguments.webhook:
         body["webhook"] = {"url": arguments.webhook}
     if arguments.metadata:
@@ -147,6 +155,16 @@ def _read_refiner(text: str) -> Json:
         return {"model": model, **({"switch_at": float(share)} if separator else {})}
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be MODEL or MODEL:SHARE, such as :0.8, got {text!r}") from None
+
+
+def _read_hires(text: str) -> Json:
+    scale, separator, upscaler = text.partition(":")
+    try:
+        return {"scale": float(scale), **({"upscaler": upscaler} if separator else {})}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be SCALE or SCALE:UPSCALER, such as 2:latent, got {text!r}"
+        ) from None
 
 
 def _read_boolean(text: str) -> bool:

@@ -28,6 +28,7 @@ from contracts.catalogue.family_rows.mode_fields import (
     CONTROL_IMAGE,
     CONTROLS,
     GUIDANCE,
+    HIRES,
     IMAGE,
     IMAGE_PROMPTS,
     INVERSIONS,
@@ -67,7 +68,7 @@ _SD15 = Family(
     more_pipelines=("LatentConsistencyModelPipeline",),
     controlnet="ControlNetModel",
     modes={
-        Mode.TXT2IMG: _SD15_TEXT | IMAGE_PROMPTS | RESCALE,
+        Mode.TXT2IMG: _SD15_TEXT | IMAGE_PROMPTS | RESCALE | HIRES,
         Mode.IMG2IMG: _SD15_TEXT | IMAGE_PROMPTS | IMAGE,
         Mode.INPAINT: _SD15_TEXT | IMAGE_PROMPTS | MASK,
         Mode.CONTROLNET: _SD15_TEXT | IMAGE_PROMPTS | CONTROLS,
@@ -94,7 +95,7 @@ _SD3 = Family(
     pipeline="StableDiffusion3Pipeline",
     controlnet="SD3ControlNetModel",
     modes={
-        Mode.TXT2IMG: _SD3_TEXT,
+        Mode.TXT2IMG: _SD3_TEXT | HIRES,
         Mode.IMG2IMG: _SD3_TEXT | IMAGE,
         Mode.INPAINT: _SD3_TEXT | MASK,
         Mode.CONTROLNET: _SD3_TEXT | CONTROLS,
@@ -127,7 +128,7 @@ _FLUX = Family(
     controlnet="FluxControlNetModel",
     control_modes=True,
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX,
+        Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX | HIRES,
         Mode.IMG2IMG: _FLUX_TEXT | _GUIDED_FLUX | IMAGE,
         Mode.INPAINT: _FLUX_TEXT | _GUIDED_FLUX | MASK,
         Mode.CONTROLNET: _FLUX_TEXT | _GUIDED_FLUX | CONTROLS,
@@ -192,13 +193,14 @@ _FLUX_CONTROL = replace(
     id="flux-control",
     pipeline="FluxControlPipeline",
     modes={
-        Mode.TXT2IMG: _FLUX_TEXT | CONTROL_IMAGE,
+        Mode.TXT2IMG: _FLUX_TEXT | CONTROL_IMAGE | HIRES,
         Mode.IMG2IMG: _FLUX_TEXT | CONTROL_IMAGE | IMAGE,
         Mode.INPAINT: _FLUX_TEXT | CONTROL_IMAGE | MASK,
     },
     # Canny's; Depth was published with a guidance of 10.
     defaults={**_FLUX_FILL.defaults, "strength": 0.6},
     required_fields=frozenset({"control_image"}),
+    starts_from_latents=False,
     denoiser_channels=128,
 )
 _FLUX = replace(

@@ -204,6 +204,7 @@ class Family:
             do not tell its checkpoints from others.
         index_entries: entries of `model_index.json` that its checkpoints have, where the class is not enough to
             tell them from others.
+        starts_from_latents: whether its img2img pipeline takes latents in place of an image.
         refiners: id of the row whose models can run the last steps of its images; empty where there are none.
     """
 
@@ -244,6 +245,7 @@ class Family:
     other_checkpoints: Mapping[str, Family] = field(default_factory=dict)
     denoiser_channels: int | None = None
     index_entries: Mapping[str, object] = field(default_factory=dict)
+    starts_from_latents: bool = True
     refiners: str = ""
 
     def of_checkpoint(self, pipeline: str | None) -> Family:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.catalogue.preprocessors import PREPROCESSORS, Preprocessor
 from contracts.catalogue.rows import SourceRow
+
+#: Ways of `hires` to enlarge an image, or its latents, that need no network.
+LANCZOS, LATENT = PLAIN_UPSCALERS = ("lanczos", "latent")
 
 
 class NetworkSpec(SourceRow):
@@ -32,6 +35,13 @@ class UpscalerSpec(FileNetworkSpec):
     """
 
     scale: Annotated[int, Field(ge=1, le=8)]
+
+    @field_validator("id")
+    @classmethod
+    def _is_no_other_way(cls, id: str) -> str:
+        if id in PLAIN_UPSCALERS:
+            raise ValueError(f"must differ from {', '.join(PLAIN_UPSCALERS)}, which `hires` has without a network")
+        return id
 
 
 class EraserSpec(FileNetworkSpec):

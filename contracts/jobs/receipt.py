@@ -117,6 +117,11 @@ class Receipt(RecordPart):
         exclude_if=lambda weights: weights is None,
         description="The model that ran the last steps; left out where the request has no `refiner`.",
     )
+    upscaler: Weights | None = Field(
+        None,
+        exclude_if=lambda weights: weights is None,
+        description="The network that enlarged the images between two passes; left out without one.",
+    )
     loras: list[Weights] = Field(
         default_factory=list, description="The LoRAs that were applied, in the order of the request."
     )
@@ -156,8 +161,8 @@ class Receipt(RecordPart):
     )
     placement: dict[str, str] = Field(
         default_factory=dict,
-        description="Component, of a refiner `refiner:NAME` -> where its weights were: a device such as `cuda:0` "
-        "or `cpu`, or `on_demand`, `streamed`, `skipped`.",
+        description="Component, of a refiner `refiner:NAME`, of a second pass `hires:NAME` -> where its weights "
+        "were: a device such as `cuda:0` or `cpu`, or `on_demand`, `streamed`, `skipped`.",
     )
     memory: MemoryUse | None = Field(
         None, description="The memory plan, and the memory that was used; null in receipts of older releases."

@@ -115,8 +115,8 @@ class Plan(BaseModel):
     )
     fp8: bool = Field(description="Whether the denoiser's weights are stored in 8 bits, which changes images.")
     stage_bytes: dict[str, int] = Field(
-        description="`encode`, `denoise`, `decode`, and of a refiner `refiner:encode`, … -> bytes on the "
-        "device, weights and activations."
+        description="`encode`, `denoise`, `decode`, of a refiner `refiner:encode`, … and of a second pass "
+        "`hires:encode`, … -> bytes on the device, weights and activations."
     )
     activation_bytes: int = Field(description="Bytes beyond the weights, in the stage that needs most of them.")
     peak_bytes: int = Field(description="Maximum of device memory over all stages, in bytes.")
@@ -172,7 +172,7 @@ def workload_of(
         guided=_is_guided(row, job.guidance_scale),
         text_tokens=(job.max_sequence_length or min(_fixed_tokens(row), _prompt_bytes(job))) + sum(tokens),
         windows=job.max_windows,
-        started=job.image is not None,
+        started=job.image is not None or (job.mode is Mode.IMG2IMG and job.refiner is None),
         masked=job.mask_image is not None,
         controls=len(job.controls) + (job.control_image is not None),
         reference_pixels=job.reference_pixels + job.width * job.height * is_reference,

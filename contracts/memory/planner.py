@@ -134,13 +134,14 @@ class Capacity(BaseModel):
     def plan(self, family: str, job: JobParameters) -> Plan | None:
         """The best plan for all stages of this job alone; None where one of its models is missing here."""
         plans = []
-        for stage, id in zip(job.stages, (family, ALL_FAMILIES[family].refiners), strict=False):
+        later_family = family if job.hires is not None else ALL_FAMILIES[family].refiners
+        for stage, id in zip(job.stages, (family, later_family), strict=False):
             model = self.models.get(stage.model)
             if model is None:
                 return None
             workload = self.workload(id, stage, model.value_bytes)
             plans.append(_plan(model, workload, self.budget_bytes, self.policy))
-        return join_stages(plans)
+        return join_stages(plans, job.later_stage)
 
     def workload(self, family: str, job: JobParameters, value_bytes: int, images: int | None = None) -> Workload:
         """The workload of a call that generates this job's images, with its ControlNets and adapters.

@@ -1,7 +1,7 @@
 """From a client's request to the parameters that a worker runs.
 
 fields.py             the fields that shape an image, each declared once
-entries.py            entries of lists in a request: LoRAs, IP-Adapters, textual inversions, ControlNets; a refiner
+entries.py            LoRAs, IP-Adapters, textual inversions, ControlNets; a refiner, a second pass
 entry_parameters.py   these entries as they are stored with a job
 guidance.py           other kinds of guidance, their options, and checks of them
 strict_model.py       the base of everything that clients send

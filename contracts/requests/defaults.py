@@ -15,6 +15,7 @@ from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.entry_parameters import (
     ControlParameters,
+    HiresParameters,
     IpAdapterParameters,
     LoraParameters,
     ReferenceParameters,
@@ -97,6 +98,9 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     fields = {name: value for name, value in fields.items() if value is not None}
     if request.guidance is not None and "guidance" in fields:
         fields["guidance"] = with_defaults(request.guidance, model)
+    if request.hires is not None and "hires" in fields:
+        larger = rules.enlarged((width, height), request.hires.scale)
+        fields["hires"] = HiresParameters(**request.hires.model_dump(), width=larger[0], height=larger[1])
     prompts = read_prompts(request)
     known = model.family_spec.references
     is_scaled = known is not None and known.scaled_pixels is not None

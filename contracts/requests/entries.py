@@ -1,4 +1,4 @@
-"""What lists of a request hold: LoRAs, IP-Adapters, textual inversions and ControlNets; and its refiner.
+"""What lists of a request hold: LoRAs, IP-Adapters, textual inversions and ControlNets; its second stages.
 
 Each entry is declared once, for the request and for the stored parameters.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from contracts.catalogue.networks import LANCZOS
 from contracts.requests.images.image_fields import (
     ImagePromptMaskRef,
     ImagePromptRef,
@@ -72,6 +73,37 @@ class Refiner(StrictModel):
     )
     negative_aesthetic_score: float = Field(
         2.5, ge=0, le=10, description="Rating that the refiner keeps away from, by `guidance_scale` above 1."
+    )
+
+
+class Hires(StrictModel):
+    """A second pass that makes larger images of the first ones: they are enlarged, and then generated from."""
+
+    scale: float = Field(
+        2.0,
+        gt=1,
+        le=4,
+        description="How many times as wide and high the images become; sides are rounded to what the model can "
+        "generate.",
+    )
+    upscaler: str = Field(
+        LANCZOS,
+        max_length=200,
+        description="What enlarges: `lanczos` the image; `latent` its latents, which needs a `strength` of about "
+        "0.5 or more; or an id from `/v1/upscalers`, whose image is then scaled to the size.",
+    )
+    strength: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="How far the second pass may depart from the enlarged image: the share of its steps that is "
+        "run.",
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_STEPS,
+        description="Steps of the second pass, of which `strength` is run. Default: `num_inference_steps`.",
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.requests.entries import Control, IpAdapter, Lora, TextualInversion
+from contracts.catalogue.networks import PLAIN_UPSCALERS
+from contracts.requests.entries import Control, Hires, IpAdapter, Lora, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
 
 
@@ -63,6 +64,20 @@ class IpAdapterParameters(IpAdapter):
         description="Name of the operator's image encoder that an uploaded one is used with.",
         exclude_if=is_none,
     )
+
+
+class HiresParameters(Hires):
+    """The second pass of a job."""
+
+    model_config = STORED
+
+    width: int = Field(description="Width of the images that it makes, in pixels.")
+    height: int = Field(description="Height of the images that it makes, in pixels.")
+
+    @property
+    def network(self) -> str | None:
+        """Id of the upscaler that enlarges; None where it needs none."""
+        return None if self.upscaler in PLAIN_UPSCALERS else self.upscaler
 
 
 class LoraParameters(Lora):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from contracts.catalogue.families import LongPrompt
-from contracts.requests.entries import MAX_STEPS, IpAdapter, Lora, Refiner, TextualInversion
+from contracts.requests.entries import MAX_STEPS, Hires, IpAdapter, Lora, Refiner, TextualInversion
 from contracts.requests.guidance import Guidance
 from contracts.requests.images.image_fields import (
     ControlRef,
@@ -188,6 +188,12 @@ class ImageFields(StrictModel):
         None,
         exclude_if=lambda value: value is None,
         description="A model that runs the last steps, as SDXL's refiner; adapters act before. Default: none.",
+    )
+    hires: Hires | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="A second pass in the same job: the images are enlarged and generated from once more, with "
+        "prompts and adapters as before. Default: none.",
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

@@ -14,6 +14,7 @@ from contracts.prompts.syntax import Chunks, joined
 from contracts.prompts.tokens import max_windows, plain_chunks
 from contracts.requests.entry_parameters import (
     ControlParameters,
+    HiresParameters,
     IpAdapterParameters,
     LoraParameters,
     ReferenceParameters,
@@ -55,6 +56,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     )
     textual_inversions: tuple[TextualInversionParameters, ...] = Field(
         (), description="The textual inversions in the prompts.", exclude_if=lambda inversions: not inversions
+    )
+    hires: HiresParameters | None = Field(
+        None, description="The second pass.", exclude_if=lambda hires: hires is None
     )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
@@ -102,10 +106,20 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def stages(self) -> tuple[JobParameters, ...]:
-        """The parameters of each of its stages, every one with a model of its own: the job's, and its refiner's.
+        """The parameters of each of its stages: the job's, and those of its refiner or of its second pass.
 
-        Adapters and `clip_skip` act in the first stage only.
+        A refiner has a model of its own, and adapters and `clip_skip` act before it only.
         """
+        if self.hires is not None:
+            second = {
+                "mode": Mode.IMG2IMG,
+                "width": self.hires.width,
+                "height": self.hires.height,
+                "strength": self.hires.strength,
+                "num_inference_steps": self.hires.steps or self.num_inference_steps,
+                "hires": None,
+            }
+            return self, self.model_copy(update=second)
         if self.refiner is None:
             return (self,)
         refined = {
@@ -121,17 +135,40 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return self, self.model_copy(update=refined)
 
     @property
+    def later_stage(self) -> str:
+        """What its second stage is called in plans and receipts."""
+        return "refiner" if self.hires is None else "hires"
+
+    @property
     def total_steps(self) -> int:
         """Denoising steps of all stages, from pure noise to the image."""
+        if self.hires is not None:
+            return self.num_inference_steps + self._hires_steps
         if self.refiner is None:
             return self.num_inference_steps
         switch_at, later = self.refiner.switch_at, self.stages[-1].num_inference_steps
         return round(self.num_inference_steps * switch_at + later * (1 - switch_at))
 
     @property
+    def _hires_steps(self) -> int:
+        """Steps that its second pass runs."""
+        second = self.stages[-1]
+        return 0 if self.hires is None else int(second.num_inference_steps * self.hires.strength)
+
+    @property
+    def _pixel_steps(self) -> int:
+        """Pixels times steps, of all stages and images."""
+        if self.hires is None:
+            return self.total_steps * (self.pixels + self.num_images * self.reference_pixels)
+        return (
+            self.num_inference_steps * self.width * self.height * self.num_images + self._hires_steps * self.pixels
+        )
+
+    @property
     def pixels(self) -> int:
-        """Pixels of all images."""
-        return self.width * self.height * self.num_images
+        """Pixels of all images that it makes."""
+        made = self.hires or self
+        return made.width * made.height * self.num_images
 
     @property
     def reference_pixels(self) -> int:
@@ -151,7 +188,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def record_version(self) -> int:
-        """Releases before version 2 would take prompts in a syntax as plain text."""
+        """Releases before version 2 would take prompts in a syntax as plain text; those before 3 make one pass."""
+        if self.hires is not None:
+            return 3
         return 2 if self.prompt_chunks else 1
 
     @property
@@ -168,7 +207,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
             "pace": self.pace_key,
             "model": self.model,
             "image_steps": self.total_steps * self.num_images,
-            "megapixel_steps": self.total_steps * (self.pixels + self.num_images * self.reference_pixels) / 1e6,
+            "megapixel_steps": self._pixel_steps / 1e6,
             "images": self.num_images,
             "joins": "" if self.batchable is False else f"{self.model} {sizes}",
             **({"seeded": True} if self.batchable is None else {}),
@@ -178,8 +217,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def pace_key(self) -> str:
         """The key of the measured seconds per image and step: equal where the steps take equally long."""
         fast = "" if self.speed == "exact" else f" {self.speed}"
-        models = "+".join(stage.model for stage in self.stages)
-        return f"{models} {self.mode} {self._sizes_of_step}{fast}"
+        models = "+".join(dict.fromkeys(stage.model for stage in self.stages))
+        second = f" hires {self.hires.width}x{self.hires.height} {self._hires_steps}" if self.hires else ""
+        return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}"
 
     @property
     def _sizes_of_step(self) -> str:
@@ -195,8 +235,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have prepared: its models' ids, `controlnet:ID` for each ControlNet, `ip_adapter:ID`
-        for each IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of these of the catalogue.
+        """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `controlnet:ID` for
+        each ControlNet, `ip_adapter:ID` for each IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of
+        these of the catalogue.
 
         Uploaded files come from the storage, like input images.
         """
@@ -205,7 +246,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
         models = (stage.model for stage in self.stages)
-        return list(dict.fromkeys((*models, *controlnets, *loras, *ip_adapters, *inversions)))
+        upscalers = () if self.hires is None or not self.hires.network else (f"upscaler:{self.hires.network}",)
+        return list(dict.fromkeys((*models, *upscalers, *controlnets, *loras, *ip_adapters, *inversions)))
 
     @property
     def inputs(self) -> list[str]:

@@ -76,7 +76,15 @@ _CONTROL_OTHER: dict[str, Any] = {
 }
 #: Every field that is varied here.
 VARIED = frozenset(
-    {*_OTHER, *(f"controls.{name}" for name in _CONTROL_OTHER), "loras", "ip_adapters", "refiner", "scheduler"}
+    {
+        *_OTHER,
+        *(f"controls.{name}" for name in _CONTROL_OTHER),
+        "loras",
+        "ip_adapters",
+        "refiner",
+        "hires",
+        "scheduler",
+    }
 )
 #: Name -> fields of the request from which one is varied.
 BASES: dict[str, dict[str, Any]] = {
@@ -163,6 +171,7 @@ class FieldEffects:
         yield "loras", "on", fields | {"loras": [{"name": f"{model.family}-lora"}]}
         yield from self._image_prompts(model.family, fields)
         yield "refiner", "on", fields | {"refiner": {"model": REFINER, "switch_at": 0.75}}
+        yield "hires", "on", fields | {"hires": {"scale": 1.5}}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
         for scheduler in model.schedulers if schedulers else ():

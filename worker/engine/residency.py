@@ -6,13 +6,15 @@ Around a denoiser's call it lets each job's adapters act on the job's rows. Does
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
 
+from contracts.errors import FailureCode, JobFailed
 from contracts.memory.components import Role
-from contracts.memory.plan import Placement
+from contracts.memory.plan import Placement, gib
 from contracts.memory.seconds import move_seconds
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet
@@ -20,6 +22,8 @@ from worker.adapters.references.attention_hooks import Span
 from worker.engine.job import JobInFlight, Placed
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
+
+_Plan = TypeVar("_Plan")
 
 #: Roles of the components that each step needs.
 _DENOISING = frozenset({Role.DENOISER, Role.CONTROLNET})
@@ -65,14 +69,31 @@ class Residency:
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
         """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
         job.kept_bytes = kept_bytes
-        self._pool.reserved_bytes = sum(other.kept_bytes for other in self._jobs if other.job.generation is None)
+        self._pool.reserved_bytes = sum(other.kept_bytes for other in self._jobs if other.placed is None)
         self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs) + self._adapter_bytes
 
-    def reserve(self, job: JobInFlight, needed_bytes: int) -> None:
-        """Make room beside the models in use for what a job without a model of the pool takes, until it ends."""
+    def reserve(self, job: JobInFlight, plans: Mapping[_Plan, int]) -> _Plan:
+        """Make room beside the models in use for what a job takes that holds none of the pool, until it says less.
+
+        Args:
+            plans: plan -> bytes; the best first, which takes the most.
+
+        Returns:
+            The first plan that fits.
+
+        Raises:
+            JobFailed: OUT_OF_MEMORY: none does.
+        """
+        unused = self._pool.unused_bytes
+        found = next(((plan, size) for plan, size in plans.items() if size <= unused), None)
+        if found is None:
+            needed = gib(min(plans.values()))
+            message = f"the job needs {needed} of the device's memory, and {gib(max(0, unused))} are left"
+            raise JobFailed(FailureCode.OUT_OF_MEMORY, f"{message}; send it again when the worker is less busy")
         with self._moving():
-            self._pool.evict_idle(needed_bytes)
-        self.keep(job, needed_bytes)
+            self._pool.evict_idle(found[1])
+        self.keep(job, found[1])
+        return found[0]
 
     @property
     def _adapter_bytes(self) -> int:

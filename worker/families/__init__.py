@@ -58,6 +58,7 @@ class GenerationInputs:
         image_prompts: of each IP-Adapter, its images as they came.
         image_prompt_masks: of each IP-Adapter, where it acts, of the output's size; None: everywhere.
         latents: that the stage before has made, in which this one goes on; None in the first stage.
+        starts: what each image starts from in place of `image`: images, or latents (n, channels, height, width).
     """
 
     job: JobParameters
@@ -68,6 +69,7 @@ class GenerationInputs:
     image_prompts: Sequence[Sequence[Image.Image]] = ()
     image_prompt_masks: Sequence[Image.Image | None] = ()
     latents: torch.Tensor | None = None
+    starts: Sequence[Image.Image] | torch.Tensor = ()
 
     @property
     def texts(self) -> dict[str, str]:
@@ -87,7 +89,8 @@ class GenerationInputs:
         The image is repeated for each generator: given once, some pipelines draw all noise from the first
         generator, and an image would depend on its position in the call.
         """
-        return {"image": [self.image] * self.job.num_images, "strength": self.job.strength}
+        images = self.starts if len(self.starts) else [self.image] * self.job.num_images
+        return {"image": images, "strength": self.job.strength}
 
     @property
     def inpaint_mask(self) -> dict[str, Any]:

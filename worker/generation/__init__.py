@@ -3,6 +3,7 @@
 generate.py      the algorithm: model, adapters, inputs, prompts, denoise and decode, restore, result
 alone.py         the same for a job that has the worker for itself
 guidance.py       other guidance than plain, by diffusers' guiders
+hires.py        between the two passes of `hires`: images or latents become larger
 inputs.py        reads and decodes the job's input images
 step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
 step_hashes.py   hashes of the latents after each step

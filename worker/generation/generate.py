@@ -29,6 +29,7 @@ from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.guidance import JobGuidance
+from worker.generation.hires import begin_second_pass, wants_latents
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult, failure_of
 from worker.generation.prompt_reading import token_counts
@@ -119,6 +120,9 @@ class JobGeneration:
         for stage in self._stages:
             if job.stage is not stage:
                 self._engine.residency.begin_stage(job, stage)
+                if self._parameters.hires is not None:
+                    begin_second_pass(done, job, self._engine, self._pool)
+                    self.timer.end_stage("upscale")
             self._run_stage(stage, done)
             if done.non_finite:
                 message = "the model's output contains NaN or infinite values"
@@ -156,7 +160,7 @@ class JobGeneration:
         if done.inputs is None:
             done.inputs = read_inputs(stage, self._storage)
             done.crop = inpainting.find_crop(done.inputs.mask, stage.padding_mask_crop)
-        inputs = replace(done.inputs, job=stage, latents=done.latents)
+        inputs = replace(done.inputs, job=stage, latents=done.latents, starts=done.starts)
         timer.end_stage("read_inputs")
 
         # Prompts to embeddings.
@@ -172,6 +176,9 @@ class JobGeneration:
         if stage is self._stages[-1]:
             # Outside the mask the result is the input image, pixel for pixel.
             done.images = inpainting.restore([to_pil(image) for image in result], inputs, done.crop)
+            timer.end_stage("decode")
+        elif self._parameters.hires is not None:
+            done.starts = result if wants_latents(self._parameters, stage) else [to_pil(image) for image in result]
             timer.end_stage("decode")
         else:
             done.latents = result
@@ -209,8 +216,8 @@ class JobGeneration:
         controlnets = [control.controlnet for control in stage.controls]
         pipeline = model.pipeline(stage.mode, stage.scheduler, controlnets, view, stage.vae)
         refuse_editing(type(pipeline))
-        later = later_steps(self._parameters, stage, pipeline.scheduler)
-        emitter = self._preview_emitter(pipeline, model)
+        later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
+        emitter = self._preview_emitter(pipeline, model, stage)
         step_cache = None
         if stage.speed == "fast":
             step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
@@ -228,7 +235,9 @@ class JobGeneration:
             # The pipeline's own would rescale what the guider has guided.
             inputs = replace(inputs, job=stage.model_copy(update={"guidance_rescale": 0.0}))
         job.coroutine.intercept = self._timed(make_call)
-        arguments = {"num_images_per_prompt": 1, "output_type": "pt", **model.family.arguments(inputs)}
+        as_latents = wants_latents(self._parameters, stage)
+        output = {"output_type": "latent" if as_latents else "pt"}
+        arguments = {"num_images_per_prompt": 1, **output, **model.family.arguments(inputs)}
         try:
             result = pipeline(**arguments, **embeddings, generator=list(done.generators))
         finally:
@@ -239,6 +248,8 @@ class JobGeneration:
         require_steps(self._parameters, stage, job.steps_done - steps_before)
         self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
         done.non_finite = bool(listener.non_finite_images)
+        if as_latents:
+            return _unpack(model, pipeline, (stage.width, stage.height), result.images)
         return result.images
 
     def _timed(self, make_call: Intercept) -> Intercept:
@@ -254,12 +265,12 @@ class JobGeneration:
 
         return intercept
 
-    def _preview_emitter(self, pipeline: Any, model: LoadedModel) -> PreviewEmitter | None:
+    def _preview_emitter(self, pipeline: Any, model: LoadedModel, stage: JobParameters) -> PreviewEmitter | None:
         """Return what makes the job's previews; None if it wants none."""
         parameters = self._parameters
         if not parameters.previews:
             return None
-        size = (parameters.width, parameters.height)
+        size = (stage.width, stage.height)
         return PreviewEmitter(
             PreviewRequest(parameters.previews, parameters.num_images),
             DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
@@ -275,6 +286,7 @@ class JobGeneration:
         return receipts.make_receipt(
             self._flight,
             done.uses,
+            upscaler=done.upscaler,
             embeddings=done.embeddings,
             budget_bytes=self._pool.plan_selector.size_bytes,
             predicted_calls=self._predicted_calls,

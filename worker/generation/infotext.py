@@ -43,7 +43,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Size": f"{job.width}x{job.height}",
         "Model hash": receipt.model.sha256[:10],
         "Model": job.model,
-        "Denoising strength": job.strength,
+        "Denoising strength": job.strength if job.hires is None else _number(job.hires.strength),
         "Mask blur": job.mask_blur,
         # The web UI's number is of the last layer that is read: 1 is the last one, so that none is skipped.
         "Clip skip": None if job.clip_skip is None else job.clip_skip + 1,
@@ -53,6 +53,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Guidance": _guidance(job),
         "Long prompt": job.long_prompt if _is_long(receipt, job) else None,
         **_refiner(job),
+        **_hires(job),
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
         **_images(job),
@@ -100,6 +101,14 @@ def _refiner(job: JobParameters) -> dict[str, object]:
     set_fields = refiner.model_dump(exclude_defaults=True, exclude={"model", "switch_at"})
     others = {f"Refiner {name.replace('_', ' ')}": _number(value) for name, value in set_fields.items()}
     return {"Refiner": refiner.model, "Refiner switch at": _number(refiner.switch_at), **others}
+
+
+def _hires(job: JobParameters) -> dict[str, object]:
+    """The web UI's fields of a second pass."""
+    hires = job.hires
+    if hires is None:
+        return {}
+    return {"Hires upscale": _number(hires.scale), "Hires steps": hires.steps, "Hires upscaler": hires.upscaler}
 
 
 def _prompt(job: JobParameters, name: str) -> str | None:

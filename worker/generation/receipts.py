@@ -104,27 +104,33 @@ def make_receipt(
     job: JobInFlight,
     stages: Sequence[StageUse],
     *,
+    upscaler: Weights | None,
     embeddings: CacheUse,
     budget_bytes: int,
     predicted_calls: int,
     timings: Mapping[str, float],
     worker: str,
 ) -> Receipt:
-    """Return the receipt of a job whose images have been generated; the seconds of writing are added later."""
+    """Return the receipt of a job whose images have been generated; the seconds of writing are added later.
+
+    Args:
+        upscaler: that enlarged images between two passes.
+    """
     parameters, usage, first = job.generation, job.usage, stages[0]
     plans = [stage.plan for stage in stages if stage.plan is not None]
-    plan = join_stages(plans) if plans else None
+    plan = join_stages(plans, parameters.later_stage) if plans else None
     return Receipt(
         parameters=parameters,
         seeds=parameters.seeds,
         model=first.model,
         refiner=stages[-1].model if parameters.refiner is not None else None,
+        upscaler=upscaler,
         **first.applied,
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,
         joined=usage.joined,
         placement={
-            f"{'refiner:' if number else ''}{name}": place
+            f"{f'{parameters.later_stage}:' if number else ''}{name}": place
             for number, stage in enumerate(stages)
             for name, place in stage.placement.items()
         },
@@ -152,7 +158,7 @@ def _deviations(plan: Plan | None, job: JobParameters) -> list[str]:
     deviations = [f"{part.name} skipped" for part in plan.components if part.placement is Placement.SKIPPED]
     if plan.fp8:
         deviations.append("denoiser in fp8")
-    if plan.tile_side is not None and max(job.width, job.height) > plan.tile_side:
+    if plan.tile_side is not None and max(job.stages[-1].width, job.stages[-1].height) > plan.tile_side:
         deviations.append(f"VAE in tiles of {plan.tile_side} pixels")
     return deviations
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from contracts.catalogue.schedulers import Kind
 from contracts.errors import FailureCode, JobFailed
-from contracts.jobs.receipt import CacheUse
+from contracts.jobs.receipt import CacheUse, Weights
 from contracts.requests.parameters import JobParameters
 from worker.families import GenerationInputs
 from worker.generation.inpainting import Box
@@ -37,6 +38,8 @@ class Progress:
         generators: one for each image, which all stages draw from.
         latents: that the last stage has made.
         latent_space: settings of the VAE whose latents they are.
+        starts: what a second pass starts from.
+        upscaler: that made it, if a network did.
         images: of the job, made by its last stage.
         non_finite: whether values of an image were not finite.
         uses: what each stage used.
@@ -49,6 +52,8 @@ class Progress:
     crop: Box | None = None
     latents: torch.Tensor | None = None
     latent_space: tuple[Any, ...] = ()
+    starts: Sequence[Image.Image] | torch.Tensor = ()
+    upscaler: Weights | None = None
     images: Sequence[Image.Image] = ()
     non_finite: bool = False
     uses: list[StageUse] = field(default_factory=list)
@@ -68,15 +73,20 @@ class Progress:
         self.latent_space = space
 
 
-def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any) -> int:
-    """Return the steps that the job's refiner will make after this stage, counted with this stage's scheduler.
+def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any, kind: Kind) -> int:
+    """Return the steps that the job will make after this stage, counted with this stage's scheduler.
 
-    As `StableDiffusionXLImg2ImgPipeline.get_timesteps` of diffusers counts them.
+    As `get_timesteps` of diffusers' img2img pipelines counts them, for a refiner that of SDXL.
+
+    Args:
+        kind: of the model.
 
     Raises:
         JobFailed: there would be none, which depends on how the scheduler spreads its steps.
     """
     refiner = job.refiner
+    if stage is job and job.hires is not None:
+        return _second_pass_steps(job.stages[-1], scheduler, kind)
     if refiner is None or stage is not job:
         return 0
     twin = copy.deepcopy(scheduler)
@@ -86,6 +96,14 @@ def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any) -> int
     if not count:
         raise _without_steps(refiner.model, job, "lower refiner.switch_at, or raise refiner.steps")
     return count + (twin.order == 2 and count % 2 == 0)
+
+
+def _second_pass_steps(second: JobParameters, scheduler: Any, kind: Kind) -> int:
+    """Pipelines of flow-matching models round the steps that are left out down, others those that are run."""
+    steps = second.num_inference_steps
+    wanted = steps * (1.0 if second.strength is None else second.strength)
+    count = steps - int(steps - wanted) if kind == "flow" else int(wanted)
+    return int(count * scheduler.order - (scheduler.order - 1))
 
 
 def require_steps(job: JobParameters, stage: JobParameters, steps: int) -> None:

@@ -50,7 +50,7 @@ class Pool:
         prompts_ahead: encodes prompts of waiting jobs where T5 is on the CPU.
         fetcher: prepares and measures files before they are loaded.
         kept_bytes: of the device, beside weights, that jobs in flight keep while others are served.
-        reserved_bytes: those of `kept_bytes` that jobs without a model of the pool keep until they end.
+        reserved_bytes: those of `kept_bytes` that jobs keep which hold no model of the pool.
     """
 
     def __init__(

@@ -3,8 +3,6 @@
 runs.py       what runs a job, by the class of its parameters: a new task is a line here
 attempt.py    one attempt at a job, and what it may use
 plain_task.py a job that computes beside the pool's models: turns, progress, memory, errors
-network_images.py  images as networks take and give them
-tiles.py      an image in overlapping tiles, so that a network needs bounded memory
 train.py      a LoRA
 upscale.py    an upscaled image
 erase.py      an image from which something is erased

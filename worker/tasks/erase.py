@@ -19,9 +19,9 @@ from contracts.weights.networks import EraserFacts, read_eraser
 from worker.checkpoints.networks import load_network
 from worker.generation.inputs import decode_mask
 from worker.generation.outputs import JobResult
+from worker.networks.images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
-from worker.tasks.network_images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 
 #: The most pixels that the network is given, the best first; a larger part is scaled down for it.

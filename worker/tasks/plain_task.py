@@ -15,7 +15,6 @@ from PIL import Image
 from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
 from contracts.jobs.receipt import MemoryUse, Receipt, Weights
 from contracts.jobs.records import Measured
-from contracts.memory.plan import gib
 from contracts.requests.any_parameters import AnyParameters
 from worker.checkpoints.places import NotPrepared
 from worker.generation.inputs import open_stored
@@ -89,17 +88,10 @@ class PlainTask:
         Raises:
             JobFailed: OUT_OF_MEMORY: none does.
         """
-        flight, pool = self.attempt.flight, self.attempt.pool
+        flight, sizes = self.attempt.flight, dict(plans)
         flight.coroutine.take_turn("load")
-        unused = pool.unused_bytes
-        name, needed = next(((name, size) for name, size in plans if size <= unused), (None, 0))
-        if name is None:
-            message = (
-                f"the job needs {gib(plans[-1][1])} of the device's memory, and {gib(max(0, unused))} are left"
-            )
-            raise JobFailed(FailureCode.OUT_OF_MEMORY, f"{message}; send it again when the worker is less busy")
-        self.attempt.engine.residency.reserve(flight, needed)
-        self._plan, self._planned_bytes = name, needed
+        name = self.attempt.engine.residency.reserve(flight, sizes)
+        self._plan, self._planned_bytes = name, sizes[name]
         return name
 
     def steps(self, count: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from app.dialects.a1111.hires import LANCZOS_NAME, NONE_NAME
 from app.dialects.a1111.samplers import AUTOMATIC, SAMPLERS, SCHEDULE_TYPES, names_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.uploads.adapters import UploadedInversion
@@ -56,17 +57,17 @@ class A1111Lora(BaseModel):
 
 
 class A1111Upscaler(BaseModel):
-    """An upscaler; the only one here does nothing."""
+    """An upscaler."""
 
-    name: str = Field(description="Always `None`.")
-    model_name: str | None = Field(None, description="Always null.")
-    model_path: str | None = Field(None, description="Always null.")
-    model_url: str | None = Field(None, description="Always null.")
-    scale: float = Field(1.0, description="Always 1.")
+    name: str = Field(description="Value of `hr_upscaler`: `None`, `Lanczos`, or an id from `/v1/upscalers`.")
+    model_name: str | None = Field(None, description="The id again; null for those without a network.")
+    model_path: str | None = Field(None, description="Always null: file locations are not disclosed.")
+    model_url: str | None = Field(None, description="Always null, as `model_path`.")
+    scale: float = Field(4.0, description="How many times as wide and high its images are by themselves.")
 
 
 class A1111Named(BaseModel):
-    """Something with a name; this list is always empty here."""
+    """Something with a name."""
 
     name: str = Field(description="Its name.")
 
@@ -192,3 +193,9 @@ def list_scripts(catalogue: Catalogue) -> A1111Scripts:
     """ControlNet, where there is one; `webuiapi` knows it by the name of a script that comes with it."""
     names = ["controlnet", "controlnet m2m"] if catalogue.controlnets else []
     return A1111Scripts(txt2img=names, img2img=names)
+
+
+def list_upscalers(catalogue: Catalogue) -> list[A1111Upscaler]:
+    """Return what can enlarge images: by scaling, and by networks."""
+    networks = [A1111Upscaler(name=row.id, model_name=row.id, scale=row.scale) for row in catalogue.upscalers]
+    return [A1111Upscaler(name=NONE_NAME), A1111Upscaler(name=LANCZOS_NAME), *networks]

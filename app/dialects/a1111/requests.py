@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from app.dialects.a1111.controlnet import CONTROLNET, A1111ControlNetUnit
+from app.dialects.a1111.hires import HIRES_NAMES, hires_fields, hires_problems
 from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, model_named, show_options
 from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
@@ -51,6 +52,7 @@ _NAMES = {
     "refiner": "refiner_checkpoint",
     "refiner.model": "refiner_checkpoint",
     "refiner.switch_at": "refiner_switch_at",
+    **HIRES_NAMES,
     "metadata": "force_task_id",
 }
 #: The same, as messages about other fields mention them.
@@ -102,6 +104,8 @@ class Translator:
             fields["clip_skip"] = options.CLIP_stop_at_last_layers - 1
         if request.refiner_checkpoint.strip().lower() not in NOTHING:
             fields["refiner"] = self._refiner(request)
+        if request.enable_hr:
+            fields["hires"] = hires_fields(request)
         if options.live_previews_enable:
             fields["previews"] = _PREVIEWS
         problems: list[FieldProblem] = []
@@ -201,6 +205,7 @@ def _contradictions(request: A1111Request) -> Iterator[FieldProblem]:
     if request.override_settings.model_fields_set and not request.override_settings_restore_afterwards:
         message = f"must be true: {_OVERRIDE} act on this call only; POST /sdapi/v1/options sets your defaults"
         yield FieldProblem(f"{_OVERRIDE}_restore_afterwards", message, [True])
+    yield from hires_problems(request)
     for number, unit in request.alwayson_scripts.units:
         if unit.image and unit.input_image:
             yield FieldProblem(f"{_UNITS}.{number}.input_image", "is another name for image; send one of them")

@@ -20,7 +20,6 @@ from contracts.requests.strict_model import StrictModel
 _Name = Annotated[str, Field(max_length=128)]
 _Count = Annotated[int, Field(ge=1, le=8)]
 _Number = Annotated[float, Field(ge=-(2**32), le=2**32)]
-_NO_HIRES = "a second pass in high resolution is not supported; set width and height to the size that you want"
 _NO_NOISE = "sampling noise is not changed here"
 _NO_SCRIPTS = "no scripts run here"
 
@@ -82,7 +81,10 @@ class A1111Request(StrictModel):
         description="Stored as `force_task_id` in the job's metadata, by which jobs can be found. Default: none.",
     )
     denoising_strength: float | None = Field(
-        None, ge=0, le=1, description="In img2img the share of the steps that is run; else unread. Default: 0.75."
+        None,
+        ge=0,
+        le=1,
+        description="In img2img, and in a second pass, the share of the steps that is run. Default: 0.75.",
     )
     eta: float | None = Field(
         None,
@@ -135,21 +137,27 @@ class A1111Request(StrictModel):
     infotext: Annotated[Any, Only("", why="fields are read from the request itself")] = Field(
         "", description="Only empty. Default: empty."
     )
-    enable_hr: Annotated[Any, Off(_NO_HIRES)] = Field(
-        False, description="Only false: no second pass. Default: false."
+    enable_hr: Annotated[Any, Only(True, False, 0, 1, why="it is a switch")] = Field(
+        False, description="In txt2img: make larger images of the images, in a second pass. Default: false."
     )
-    firstphase_width: _Number = Field(0, description="Read with `enable_hr` only. Default: 0.")
-    firstphase_height: _Number = Field(0, description="Read with `enable_hr` only. Default: 0.")
-    hr_scale: _Number = Field(2, description="Read with `enable_hr` only. Default: 2.")
-    hr_upscaler: Text = Field("", description="Read with `enable_hr` only. Default: none.")
-    hr_second_pass_steps: _Number = Field(0, description="Read with `enable_hr` only. Default: 0.")
-    hr_resize_x: _Number = Field(0, description="Read with `enable_hr` only. Default: 0.")
-    hr_resize_y: _Number = Field(0, description="Read with `enable_hr` only. Default: 0.")
-    hr_checkpoint_name: Text = Field("", description="Read with `enable_hr` only. Default: none.")
-    hr_sampler_name: Text = Field("", description="Read with `enable_hr` only. Default: none.")
-    hr_scheduler: Text = Field("", description="Read with `enable_hr` only. Default: none.")
-    hr_prompt: Text = Field("", description="Read with `enable_hr` only. Default: none.")
-    hr_negative_prompt: Text = Field("", description="Read with `enable_hr` only. Default: none.")
+    firstphase_width: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
+    firstphase_height: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
+    hr_scale: _Number = Field(2, description="How many times as wide and high they become. Default: 2.")
+    hr_upscaler: Text = Field("", description="`Latent`, or a name from `/sdapi/v1/upscalers`. Default: `Latent`.")
+    hr_second_pass_steps: int = Field(
+        0, ge=0, le=MAX_STEPS, description="Steps of the second pass; 0: as many as `steps`. Default: 0."
+    )
+    hr_resize_x: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
+    hr_resize_y: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
+    hr_checkpoint_name: Text = Field("", description="With `enable_hr` only as in the first pass. Default: that.")
+    hr_sampler_name: Text = Field("", description="With `enable_hr` only as in the first pass. Default: that.")
+    hr_scheduler: Text = Field("", description="With `enable_hr` only as in the first pass. Default: that.")
+    hr_prompt: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description="With `enable_hr` only as in the first pass. Default: that."
+    )
+    hr_negative_prompt: Annotated[str, Field(max_length=10_000)] = Field(
+        "", description="With `enable_hr` only as in the first pass. Default: that."
+    )
 
     @property
     def sampler(self) -> str:

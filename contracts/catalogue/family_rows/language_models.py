@@ -6,16 +6,17 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, References, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import CONTROLS, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
+from contracts.catalogue.family_rows.mode_fields import CONTROLS, HIRES, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
 
 #: Z-Image and Z-Image-Turbo. Its guidance scale is 1 less than elsewhere: 0 guides nothing.
 Z_IMAGE = Family(
     id="z-image",
     kind="flow",
+    starts_from_latents=False,
     pipeline="ZImagePipeline",
     controlnet="ZImageControlNetModel",
     modes={
-        Mode.TXT2IMG: SEQUENCE_TEXT,
+        Mode.TXT2IMG: SEQUENCE_TEXT | HIRES,
         Mode.IMG2IMG: SEQUENCE_TEXT | IMAGE,
         Mode.INPAINT: SEQUENCE_TEXT | MASK,
         Mode.CONTROLNET: SEQUENCE_TEXT | CONTROLS,
@@ -50,7 +51,7 @@ QWEN_IMAGE = Family(
     pipeline="QwenImagePipeline",
     controlnet="QwenImageControlNetModel",
     modes={
-        Mode.TXT2IMG: _QWEN_TEXT,
+        Mode.TXT2IMG: _QWEN_TEXT | HIRES,
         Mode.IMG2IMG: _QWEN_TEXT | IMAGE,
         Mode.INPAINT: _QWEN_TEXT | MASK,
         Mode.CONTROLNET: _QWEN_TEXT | CONTROLS,

@@ -9,6 +9,7 @@ from contracts.catalogue.family import Family, Mode, TextEncoder
 from contracts.catalogue.family_rows.mode_fields import (
     CONTROLS,
     GUIDANCE,
+    HIRES,
     IMAGE,
     IMAGE_PROMPTS,
     INVERSIONS,
@@ -28,7 +29,7 @@ _BASE = Family(
     pipeline="StableDiffusionXLPipeline",
     controlnet="ControlNetModel",
     modes={
-        Mode.TXT2IMG: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER,
+        Mode.TXT2IMG: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER | HIRES,
         Mode.IMG2IMG: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER | IMAGE,
         Mode.INPAINT: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER | MASK,
         Mode.CONTROLNET: _TEXT | IMAGE_PROMPTS | CONTROLS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import GUIDANCE, IMAGE, MASK, SEQUENCE_TEXT
+from contracts.catalogue.family_rows.mode_fields import GUIDANCE, HIRES, IMAGE, MASK, SEQUENCE_TEXT
 
 #: Beginnings of the names of the layers of FLUX.1's transformer, and of those that were made from it.
 FLUX_LAYERS = (
@@ -33,10 +33,11 @@ PIXART = Family(
 CHROMA = Family(
     id="chroma",
     kind="flow",
+    starts_from_latents=False,
     pipeline="ChromaPipeline",
     controlnet="",
     modes={
-        Mode.TXT2IMG: SEQUENCE_TEXT | GUIDANCE,
+        Mode.TXT2IMG: SEQUENCE_TEXT | GUIDANCE | HIRES,
         Mode.IMG2IMG: SEQUENCE_TEXT | GUIDANCE | IMAGE,
         Mode.INPAINT: SEQUENCE_TEXT | GUIDANCE | MASK,
     },

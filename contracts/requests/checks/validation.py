@@ -13,6 +13,7 @@ from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.checks.effects import effect_problems
+from contracts.requests.checks.hires import hires_problems
 from contracts.requests.checks.refining import refiner_problems
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
@@ -197,6 +198,7 @@ def _step_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
     yield from rules.problems(model)
     yield from effect_problems(request, model, rules.steps_run)
     yield from refiner_problems(request, model, catalogue, rules)
+    yield from hires_problems(request, model, catalogue, rules)
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:

@@ -45,6 +45,11 @@ class SizeRules:
         """Return the side that is `ratio` times as long, as nearly as the model can generate that."""
         return min(self._round(side * ratio), self.max_pixels // side // self.multiple * self.multiple)
 
+    def enlarged(self, size: Size, scale: float) -> Size:
+        """Return a size `scale` times as wide and high, with sides that the model has, as near as they are."""
+        width, height = (round(side * scale / self.multiple) * self.multiple for side in size)
+        return width, height
+
     def contain(self, image: Size, box: Size) -> Size:
         """Return the size with the image's aspect inside a box; the box itself is a size of the model."""
         inner = contained(image, box)

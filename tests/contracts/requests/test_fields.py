@@ -21,10 +21,10 @@ REQUIRED = {
     "mask_image": "AAAA",
     "controls": [{"controlnet": "c", "image": "AAAA"}],
 }
-#: Parameters that differ from the request's value: images become storage keys; adapters, guidance and refiners
-#: have their own tests.
+#: Parameters that differ from the request's value: images become storage keys; adapters, guidance and
+#: second stages have their own tests.
 TRANSLATED = {
-    "model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions", "guidance", "refiner",
+    "model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions", "guidance", "refiner", "hires",
 }  # fmt: skip
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",

@@ -26,10 +26,10 @@ from tests.support.images import encode_image
 from tests.support.upscalers import write_compact
 from tests.support.workers import make_consumer, work_until_ended
 from worker.checkpoints.networks import load_network
+from worker.networks.images import SCRATCH_BYTES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks.erase import erase_pixels, planned_bytes, surroundings
-from worker.tasks.network_images import SCRATCH_BYTES
 
 CPU = torch.device("cpu")
 BUILT_IN = read_catalogue(BUILT_IN_CATALOGUE)

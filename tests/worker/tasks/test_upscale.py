@@ -28,12 +28,12 @@ from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
 from worker.generation.outputs import JobResult
+from worker.networks.images import SCRATCH_BYTES
+from worker.networks.upscaler import planned_bytes, upscale_pixels
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks.attempt import Attempt
-from worker.tasks.network_images import SCRATCH_BYTES
 from worker.tasks.runs import run_task
-from worker.tasks.upscale import planned_bytes, upscale_pixels
 
 CPU = torch.device("cpu")
 
