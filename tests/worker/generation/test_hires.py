@@ -23,15 +23,16 @@ from worker.networks.upscaler import upscale_pixels
 from worker.pool.pool import Pool
 
 TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
+T5 = {"max_sequence_length": 64}
 #: Family -> begin and end of its pipelines' classes, what both calls have beside texts, its scheduler.
 RECIPES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "sd15": ("StableDiffusion", "Pipeline", {"guidance_scale": 3.0}, "euler"),
     "sdxl": ("StableDiffusionXL", "Pipeline", {"guidance_scale": 3.0}, "heun"),
-    "sd3": ("StableDiffusion3", "Pipeline", {"guidance_scale": 3.0}, "flow_euler"),
-    "flux": ("Flux", "Pipeline", {"guidance_scale": 3.0}, "flow_euler"),
-    "chroma": ("Chroma", "Pipeline", {"guidance_scale": 3.0}, "flow_euler"),
-    "z-image": ("ZImage", "Pipeline", {"guidance_scale": 3.0}, "flow_euler"),
-    "qwen-image": ("QwenImage", "Pipeline", {"true_cfg_scale": 3.0}, "flow_euler"),
+    "sd3": ("StableDiffusion3", "Pipeline", {"guidance_scale": 3.0, **T5}, "flow_euler"),
+    "flux": ("Flux", "Pipeline", {"guidance_scale": 3.0, **T5}, "flow_euler"),
+    "chroma": ("Chroma", "Pipeline", {"guidance_scale": 3.0, **T5}, "flow_euler"),
+    "z-image": ("ZImage", "Pipeline", {"guidance_scale": 3.0, **T5}, "flow_euler"),
+    "qwen-image": ("QwenImage", "Pipeline", {"true_cfg_scale": 3.0, **T5}, "flow_euler"),
 }
 SCHEDULERS = {
     "euler": diffusers.EulerDiscreteScheduler,
