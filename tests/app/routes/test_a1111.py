@@ -206,7 +206,7 @@ def test_an_inverted_mask_changes_what_is_black(
 REFUSED: list[tuple[dict[str, Any], str]] = [
         ({"restore_faces": True}, "restore_faces"),
         ({"tiling": True}, "tiling"),
-        ({"enable_hr": True}, "enable_hr"),
+        ({"enable_hr": True, "hr_upscaler": "SwinIR"}, "hr_upscaler"),
         ({"script_name": "x/y/z plot"}, "script_name"),
         ({"script_args": [1]}, "script_args"),
         ({"styles": ["film"]}, "styles"),
@@ -441,7 +441,7 @@ def test_every_list_of_the_client_answers(client: TestClient) -> None:
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
     assert api.util_get_scheduler_names() == ["automatic", "karras", "sgm_uniform", "uniform"]
     assert api.util_get_model_names() == ["shapes-flux", "shapes-sd3", "shapes-sdxl"]
-    assert [row["name"] for row in api.get_upscalers()] == ["None"]
+    assert [row["name"] for row in api.get_upscalers()][:2] == ["None", "Lanczos"]
     assert "shapes-sdxl-tint" in [row["name"] for row in api.get_loras()]
     assert "shapes-sdxl-canny" in api.controlnet_model_list()
     assert (api.controlnet_module_list()[:2], api.controlnet_version()) == (["none", "canny"], 2)
