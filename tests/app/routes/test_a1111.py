@@ -445,8 +445,9 @@ def test_every_list_of_the_client_answers(client: TestClient) -> None:
     assert "shapes-sdxl-tint" in [row["name"] for row in api.get_loras()]
     assert "shapes-sdxl-canny" in api.controlnet_model_list()
     assert (api.controlnet_module_list()[:2], api.controlnet_version()) == (["none", "canny"], 2)
-    empty = (api.get_sd_vae, api.get_latent_upscale_modes, api.get_hypernetworks, api.get_face_restorers)
-    assert [ask() for ask in (*empty, api.get_prompt_styles, api.get_realesrgan_models)] == [[]] * 6
+    assert api.get_latent_upscale_modes() == [{"name": "Latent"}]
+    empty = (api.get_sd_vae, api.get_hypernetworks, api.get_face_restorers)
+    assert [ask() for ask in (*empty, api.get_prompt_styles, api.get_realesrgan_models)] == [[]] * 5
     assert (api.get_embeddings(), api.refresh_checkpoints()) == ({"loaded": {}, "skipped": {}}, None)
     assert api.get_memory().keys() == {"ram", "cuda"}
     assert api.get_cmd_flags()["api"] is True
