@@ -15,9 +15,9 @@ from contracts.requests.plain.preprocessing import PreprocessParameters
 from contracts.weights.depth_models import DepthFacts, read_depth_model
 from worker.checkpoints.components import check_loaded
 from worker.generation.outputs import JobResult
+from worker.networks.images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
-from worker.tasks.network_images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite
 from worker.tasks.plain_task import PlainTask
 
 #: The first layer of the fusion has no earlier one to add: these exist and are not used, and files leave them out.

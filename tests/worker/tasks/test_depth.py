@@ -32,10 +32,10 @@ from contracts.weights.depth_models import read_depth_model
 from tests.support.depth_models import write_depth_anything, write_dpt
 from tests.support.images import encode_image
 from tests.support.workers import make_consumer, work_until_ended
+from worker.networks.images import SCRATCH_BYTES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks.depth import depth_of, load_model, load_processor, on_white, planned_bytes
-from worker.tasks.network_images import SCRATCH_BYTES
 
 CPU = torch.device("cpu")
 
