@@ -72,6 +72,8 @@ class Report:
         slowest = sorted(self.recovery_seconds.items(), key=lambda row: -row[1])
         print("slowest recovery: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in slowest))
         print("attacks: " + ", ".join(f"{name} × {count}" for name, count in sorted(self.attacks.items())))
+        calls = sorted(self._calls(self.phases[1]), key=lambda call: -call.seconds)
+        self._print_slowest(calls[:_SHOWN])
         for line in self.judge():
             print(f"BROKEN: {line}")
 
