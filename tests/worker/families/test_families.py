@@ -25,7 +25,7 @@ from worker.pool.pool import Pool
 COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 #: Fields that Darkroom applies itself; no pipeline takes them.
 HANDLED_FIELDS = frozenset(
-    {"mask_blur", "padding_mask_crop", "fit", "ip_adapters", "textual_inversions", "guidance"}
+    {"mask_blur", "padding_mask_crop", "fit", "ip_adapters", "textual_inversions", "guidance", "hires"}
 )
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
 
