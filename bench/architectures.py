@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.component_calls import Inputs, build, run_of
+from bench.component_calls import ONE_BY_ONE, Inputs, build, run_of
 from bench.live import LISTED_SHAPES, SHAPES, Follower, find_peaks
 from bench.report import options
 from contracts.memory import activation_tables
@@ -69,7 +69,7 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     if _is_transformer(config):
         config = {**config, **{key: min(config[key], _DEPTH) for key in _DEPTHS if key in config}}
     module = build(config)
-    shapes = LISTED_SHAPES if "x" in Inputs(config, SHAPES[0]).of(class_name) else SHAPES
+    shapes = LISTED_SHAPES if class_name in ONE_BY_ONE else SHAPES
     calls = [Inputs(config, shape) for shape in shapes]
     for call in calls:
         if "img_shapes" in call.of(class_name):

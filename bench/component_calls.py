@@ -25,6 +25,11 @@ _NOT_OPTIONS = {
 #: Language models whose heads no pipeline uses.
 _HEADLESS = frozenset({"Mistral3ForConditionalGeneration"})
 _CLIP_TOKENS = 77
+#: Classes that are counted for one number of images: their steps depend on it, as they work on images one by one,
+#: or, of Gemma 2, their attention makes a matrix of scores for each.
+ONE_BY_ONE = frozenset(
+    {"ZImageTransformer2DModel", "ZImageControlNetModel", "Lumina2Transformer2DModel", "Gemma2Model"}
+)
 #: Width of the prompts of the published Z-Image, whose ControlNets' configurations do not say it.
 _Z_IMAGE_CAPTION = 2560
 
@@ -51,6 +56,14 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
         torch.set_default_dtype(before)
 
 
+class _FullMask(torch.Tensor):
+    """Mask (rows, tokens) without padding, whose sum is known although it has no values."""
+
+    def sum(self, dim: int) -> torch.Tensor:  # type: ignore[override]
+        """Number of tokens of each row."""
+        return torch.full((self.shape[0],), self.shape[dim], device="cpu")
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Arguments that a pipeline passes to a component in a call of this shape."""
@@ -66,6 +79,7 @@ class Inputs:
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
             "Qwen3Model": self._language_model,
+            "Gemma2Model": self._language_model,
             "Mistral3ForConditionalGeneration": self._language_model,
             "Flux2Transformer2DModel": self._flux2,
             "AutoencoderKLFlux2": lambda: {"z": self._latents(self.config["latent_channels"])},
@@ -79,6 +93,7 @@ class Inputs:
             "FluxTransformer2DModel": self._flux,
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
+            "Lumina2Transformer2DModel": self._lumina2,
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
@@ -147,6 +162,15 @@ class Inputs:
         flux = {"pooled_projection_dim": 0, "guidance_embeds": False, **self.config}
         unlike = ("pooled_projections", "guidance")
         return {name: value for name, value in replace(self, config=flux)._flux().items() if name not in unlike}
+
+    def _lumina2(self) -> dict[str, Any]:
+        tokens = self.shape.text_tokens
+        return {
+            "hidden_states": self._latents(self.config["in_channels"]),
+            "encoder_hidden_states": self._empty(tokens, self.config["cap_feat_dim"]),
+            "timestep": self._empty(),
+            "encoder_attention_mask": torch.Tensor.as_subclass(self._empty(tokens), _FullMask),
+        }
 
     def _z_image(self) -> dict[str, Any]:
         width = self.config.get("cap_feat_dim", _Z_IMAGE_CAPTION)

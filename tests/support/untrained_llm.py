@@ -96,6 +96,35 @@ def z_image_controlnet(transformer: Any) -> Any:
     )  # fmt: skip
 
 
+def gemma_tokenizer() -> Any:
+    """Gemma's byte-pair encoding over printable ASCII, without merges."""
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n", *(chr(code) for code in range(33, 127))]
+    return transformers.GemmaTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
+
+
+def gemma_text(tokenizer: Any) -> Any:
+    """Gemma 2 with three layers."""
+    config = transformers.Gemma2Config(**decoder_options(tokenizer))
+    return seeded(lambda: transformers.Gemma2Model(config))
+
+
+def lumina2() -> Any:
+    """Lumina-Image 2.0 with two layers."""
+    tokenizer = gemma_tokenizer()
+    transformer = seeded(
+        lambda: diffusers.Lumina2Transformer2DModel(
+            sample_size=8, in_channels=16, hidden_size=48, num_layers=2, num_refiner_layers=1,
+            num_attention_heads=3, num_kv_heads=1, multiple_of=16, axes_dim_rope=(8, 4, 4),
+            axes_lens=(300, 64, 64), cap_feat_dim=WIDTH,
+        )
+    )  # fmt: skip
+    latent_vae = vae(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1)
+    return diffusers.Lumina2Pipeline(
+        tokenizer=tokenizer, text_encoder=gemma_text(tokenizer), vae=latent_vae, transformer=stirred(transformer),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )  # fmt: skip
+
+
 _QWEN_TRANSFORMER: dict[str, Any] = {
     "in_channels": 64, "out_channels": 16, "attention_head_dim": 16, "num_attention_heads": 2,
     "joint_attention_dim": WIDTH, "axes_dims_rope": (4, 6, 6),

@@ -28,6 +28,7 @@ _ALIKE = {
     "AutoencoderKL": ("AutoencoderTiny",),
     "CLIPTokenizer": ("CLIPTokenizerFast",),
     "AutoProcessor": ("PixtralProcessor",),
+    "Gemma2PreTrainedModel": ("Gemma2Model",),
 }
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")

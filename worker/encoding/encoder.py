@@ -121,7 +121,7 @@ class PromptEncoder:
         words = self.words.key(prompt.arguments.get(name) for name in PROMPT_FIELDS)
         arguments = tuple(sorted(prompt.arguments.items()))
         seen = (self.family.id, prompt.image_digests) if prompt.images else ()
-        return (self.state, adapters.key, arguments, more, long_prompt, words, seen)
+        return (self.state, adapters.key, arguments, more, long_prompt, words, seen, prompt.read_as_negative)
 
     def _is_long(self, prompt: Prompt) -> bool:
         """Whether it matters what is to happen to a long prompt."""
@@ -178,7 +178,7 @@ class PromptEncoder:
         encoding = self.family.encoding
         arguments = {**_in_lists(prompt.arguments), **encoding.constants}
         arguments |= {"image": list(prompt.images)} if prompt.images else {}
-        results = self.pipeline.encode_prompt(**arguments, device=self.device)
+        results = encoding.encode(self.pipeline, prompt, {**arguments, "device": self.device})
         tensors = {name: self._kept(results[index]) for name, index in encoding.results.items()}
         found = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         return Embedding(found, int(self._spec.chunks_prompts))

@@ -13,6 +13,7 @@ flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
 flux_parts.py      what these four share
+lumina2.py         Lumina-Image 2.0
 pixart.py          PixArt-Σ
 qwen_image.py      Qwen-Image
 qwen_image_edit.py Qwen-Image-Edit
@@ -139,18 +140,20 @@ class Prompt:
         chunks: the same names -> weighted spans where the encoders read more than the text.
         long_prompt: `chunk` if CLIP is to read all of it.
         images: what the encoder sees beside the text, at the sizes at which it sees them.
+        read_as_negative: whether it is a negative prompt of a family that encodes these differently.
     """
 
     arguments: PromptArguments
     chunks: Mapping[str, Chunks] = field(default_factory=dict)
     long_prompt: LongPrompt = "truncate"
     images: tuple[Image.Image, ...] = ()
+    read_as_negative: bool = False
 
     @property
     def without_text(self) -> Prompt:
         """The empty prompt with the same options."""
         texts = {name: "" if name == "prompt" else None for name in PROMPT_FIELDS if name in self.arguments}
-        return Prompt({**self.arguments, **texts}, images=self.images)
+        return Prompt({**self.arguments, **texts}, images=self.images, read_as_negative=self.read_as_negative)
 
     @cached_property
     def image_digests(self) -> tuple[tuple[object, ...], ...]:
@@ -171,7 +174,7 @@ def one_tensor(rows: Sequence[Any]) -> Any:
 class PromptEncoding:
     """Encoding of a family's prompts as embeddings: the arguments of `encode_prompt`, and its results.
 
-    A negative prompt is encoded like any other prompt, in a call of its own.
+    A negative prompt is encoded in a call of its own, like any other prompt unless `encode_negative` says how.
 
     Attributes:
         prompt_fields: fields of a job that are prompts of `encode_prompt`; None is passed for those it lacks.
@@ -184,6 +187,8 @@ class PromptEncoding:
         read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
         join: rows, (1, …) of each image -> that argument's value.
         images: what the encoder sees beside a text, the same for both prompts; None: it reads texts only.
+        encode_negative: (pipeline, arguments of `encode_prompt`) -> the values at the places of `results`, for a
+            negative prompt that the pipeline reads otherwise than a prompt, such as without an instruction.
     """
 
     prompt_fields: tuple[str, ...]
@@ -195,6 +200,7 @@ class PromptEncoding:
     read_t5: Callable[[Any, str, int, torch.device], object] = _read_t5
     join: Callable[[Sequence[Any]], Any] = one_tensor
     images: Callable[[GenerationInputs], Sequence[Image.Image]] | None = None
+    encode_negative: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
 
     def prompt_of(self, inputs: GenerationInputs) -> Prompt:
         """Return the job's prompt."""
@@ -212,7 +218,14 @@ class PromptEncoding:
         options = {name: getattr(inputs.job, name) for name in self.negative_option_fields}
         others = {name: None for name in self.prompt_fields if name != "prompt"}
         arguments = {"prompt": text, **others, **options}
-        return self._with_images(_with_chunks(inputs.job, arguments, {"prompt": "negative_prompt"}), inputs)
+        prompt = _with_chunks(inputs.job, arguments, {"prompt": "negative_prompt"})
+        return replace(self._with_images(prompt, inputs), read_as_negative=self.encode_negative is not None)
+
+    def encode(self, pipeline: Any, prompt: Prompt, arguments: Mapping[str, Any]) -> Sequence[Any]:
+        """Have a pipeline encode a prompt with these arguments; `results` says what is where in the result."""
+        if prompt.read_as_negative and self.encode_negative is not None:
+            return self.encode_negative(pipeline, arguments)
+        return cast("Sequence[Any]", pipeline.encode_prompt(**arguments))
 
     def _with_images(self, prompt: Prompt, inputs: GenerationInputs) -> Prompt:
         return prompt if self.images is None else replace(prompt, images=tuple(self.images(inputs)))

@@ -81,6 +81,12 @@ def _qwen(mode: Mode, name: str, scheduler: str, call: Any = MappingProxyType({}
     return Case("qwen-image", mode, pipeline, {**SIZE, **call, **both}, {**fields, **both}, scheduler, 3)
 
 
+def _lumina2(scheduler: str, guidance_scale: float) -> Case:
+    both = {"guidance_scale": guidance_scale, "max_sequence_length": 256}
+    texts = {"negative_prompt": TEXTS["negative_prompt"] if guidance_scale > 1 else None}
+    return Case("lumina2", Mode.TXT2IMG, "Lumina2Pipeline", {**SIZE, **both, **texts}, both | texts, scheduler, 2)
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
@@ -124,6 +130,8 @@ CASES = [
         Mode.CONTROLNET_INPAINT, "ControlNetInpaint", "flow_euler",
         {"control_image": CONTROL, "image": IMAGE, "mask_image": MASK}, mask_blur=0,
     ),
+    _lumina2("flow_euler", 3.0),
+    _lumina2("flow_euler", 1.0),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),

@@ -148,6 +148,7 @@ _PREFIXES = {
     "z-image": "ZImage",
     "qwen-image": "QwenImage",
     "flux2": "Flux2",
+    "lumina2": "Lumina2",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),

@@ -133,6 +133,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "z-image": "truncate",
         "qwen-image": "truncate",
         "flux2": "truncate",
+        "lumina2": "truncate",
     }
 
 

@@ -1,0 +1,71 @@
+"""Lumina-Image 2.0: a transformer that reads Gemma 2's sequence and the image as one. Text to image only.
+
+Arguments are those of diffusers' `Lumina2Pipeline` (`diffusers.pipelines.lumina2`). The pipeline puts an
+instruction before a prompt, and none before a negative one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from contracts.catalogue.families import Mode
+from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+
+
+def arguments(inputs: GenerationInputs) -> dict[str, Any]:
+    """Return the arguments of the pipeline."""
+    return {
+        **inputs.size,
+        "num_inference_steps": inputs.job.num_inference_steps,
+        "guidance_scale": inputs.guidance_scale,
+        "max_sequence_length": inputs.job.max_sequence_length,
+    }
+
+
+def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
+    del config
+    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
+
+
+def _encode_negative(pipeline: Any, given: Mapping[str, Any]) -> Sequence[Any]:
+    """As `encode_prompt` does it, which would encode a prompt as well."""
+    read = pipeline._get_gemma_prompt_embeds(
+        prompt=given["prompt"], device=given["device"], max_sequence_length=given["max_sequence_length"]
+    )
+    return cast("Sequence[Any]", read)
+
+
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    transformer, vae = components["transformer"].config, components["vae"].config
+    pairs: dict[str, tuple[Any, Any]] = {
+        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels)
+    }
+    if components.get("text_encoder") is not None:
+        width = components["text_encoder"].config.hidden_size
+        pairs["cap_feat_dim of the transformer"] = (transformer.cap_feat_dim, width)
+    return first_difference(pairs)
+
+
+FAMILY = DiffusersFamily(
+    id="lumina2",
+    pipelines={Mode.TXT2IMG: "Lumina2Pipeline"},
+    controlnet="",
+    multi_controlnet="",
+    denoiser="transformer",
+    denoiser_class="Lumina2Transformer2DModel",
+    repeated_blocks=("Lumina2TransformerBlock",),
+    t5=None,
+    encoding=PromptEncoding(
+        prompt_fields=("prompt",),
+        option_fields=("max_sequence_length",),
+        negative_option_fields=("max_sequence_length",),
+        negative_prompt=_negative_prompt,
+        results={"prompt_embeds": 0, "prompt_attention_mask": 1},
+        constants={"do_classifier_free_guidance": False},
+        encode_negative=_encode_negative,
+    ),
+    arguments=arguments,
+    misfit=_misfit,
+    guides_in_two_calls=True,
+)
