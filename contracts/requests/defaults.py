@@ -89,25 +89,14 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     Raises:
         InvalidRequest: the mask is of another size than the image, or changes nothing of the output.
     """
-    fit, rules = fit_of(request), SizeRules.of(model)
     width, height = job_size(request, model, images)
-    _check_mask(images, (width, height), fit)
-    mode = request_mode(request)
-    unused = (MODE_FIELDS - model.family_spec.modes[mode]) | model.refused
-    fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
-    fields = {name: value for name, value in fields.items() if value is not None}
-    if request.guidance is not None and "guidance" in fields:
-        fields["guidance"] = with_defaults(request.guidance, model)
-    if request.hires is not None and "hires" in fields:
-        larger = rules.enlarged((width, height), request.hires.scale)
-        fields["hires"] = HiresParameters(**request.hires.model_dump(), width=larger[0], height=larger[1])
+    _check_mask(images, (width, height), fit_of(request))
+    fields = _acting_fields(request, model, (width, height))
     prompts = read_prompts(request)
+    own_sizes = _reference_sizes(model, images)
     known = model.family_spec.references
     is_scaled = known is not None and known.scaled_pixels is not None
-    # A reference does not appear in the output, so it keeps its own size where the model can read that.
-    references = {path: image.size for path, image in images.items() if path.startswith(_REFERENCE)}
-    own_sizes = {path: reference_size(rules, known, size) for path, size in references.items() if known}
-    _check_aspects(known, own_sizes)
+    scaled = frozenset(own_sizes) if is_scaled else frozenset()
     return JobParameters(
         **{
             **fields,
@@ -116,7 +105,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "controls": _controls(request, images, map_options(request, model, images)),
             "prompt_chunks": {name: chunks for name, chunks in prompts.chunks.items() if name in fields},
             "task": request.task,  # type: ignore[attr-defined]
-            "mode": mode,
+            "mode": request_mode(request),
             "model": model.id,
             "width": width,
             "height": height,
@@ -133,13 +122,44 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
                     image,
                     own_sizes.get(field, (width, height)),
                     (width, height),
-                    "stretch" if is_scaled and field in own_sizes else fit,
+                    "stretch" if field in scaled else fit_of(request),
                 )
                 for field, image in images.items()
                 if not field.endswith(CONTROL_MAP)
             ),
         }
     )
+
+
+def _acting_fields(request: JobRequest, model: ModelSpec, size: Size) -> dict[str, Any]:
+    """The values of the fields that act in the request's mode of its model; without those that are absent."""
+    unused = (MODE_FIELDS - model.family_spec.modes[request_mode(request)]) | model.refused
+    fields: dict[str, Any] = {name: value_of(request, model, name) for name in _CARRIED_FIELDS - unused}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if request.guidance is not None and "guidance" in fields:
+        fields["guidance"] = with_defaults(request.guidance, model)
+    if request.hires is not None and "hires" in fields:
+        width, height = SizeRules.of(model).enlarged(size, request.hires.scale)
+        fields["hires"] = HiresParameters(**request.hires.model_dump(), width=width, height=height)
+    return fields
+
+
+def _reference_sizes(model: ModelSpec, images: StoredImages) -> dict[str, Size]:
+    """The size that each reference image is read in.
+
+    A reference does not appear in the output, so it keeps its own size where the model can read that.
+
+    Raises:
+        InvalidRequest: the aspect of one is beyond what the model reads.
+    """
+    known, rules = model.family_spec.references, SizeRules.of(model)
+    sizes = {
+        path: reference_size(rules, known, image.size)
+        for path, image in images.items()
+        if known and path.startswith(_REFERENCE)
+    }
+    _check_aspects(known, sizes)
+    return sizes
 
 
 def fit_of(request: JobRequest) -> Fit:

@@ -39,7 +39,7 @@ def read_depth_model(folder: Path) -> DepthFacts:
     """Read what a folder in transformers' layout holds.
 
     Raises:
-        CatalogueError: it is no depth model of a known class, or lacks a file; or its weights are no safetensors.
+        CatalogueError: it is not a depth model of a known class, lacks a file, or its weights are not safetensors.
     """
     if not folder.is_dir():
         raise CatalogueError("it must be a folder with config.json, preprocessor_config.json and weights")
@@ -55,7 +55,7 @@ def read_depth_model(folder: Path) -> DepthFacts:
     named = next(iter(config.get("architectures") or []), None)
     if named not in CLASSES:
         shown = str(named or config.get("model_type") or "folder without a class name")[:80]
-        raise CatalogueError(f"it is a {shown}, and {' or '.join(CLASSES)} is needed")
+        raise CatalogueError(f"it is a {shown}; only {' and '.join(CLASSES)} can run")
     values = count_files([folder / name for name in weights if name.endswith(".safetensors")]).values
     return DepthFacts(values, _pixel_values(config))
 
