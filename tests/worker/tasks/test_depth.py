@@ -139,7 +139,7 @@ def test_another_kind_of_model_is_refused_by_its_class(dpt: Path, tmp_path: Path
     shutil.copytree(dpt, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for changes, text in (
-        ({"architectures": ["DPTForSemanticSegmentation"]}, "is a DPTForSemanticSegmentation, and DPTFor"),
+        ({"architectures": ["DPTForSemanticSegmentation"]}, "is a DPTForSemanticSegmentation; only DPTFor"),
         ({"fusion_hidden_size": "much"}, "fusion_hidden_size must be a positive whole number"),
     ):
         (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
