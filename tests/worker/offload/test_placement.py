@@ -248,7 +248,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: on_demand)
     files = [complete_job(job, pool, storage)[0] for pool in pools]
     resident, moved = (decode_pixels(images[0]).astype(int) for images in files)
-    # On CPUs without float16 arithmetic (seen: AMD EPYC), sums in float16 depend on where the weights lie in memory.
+    # On CPUs without float16 arithmetic (seen: AMD EPYC), sums in float16 seem to depend on where weights lie.
     assert np.abs(resident - moved).max() <= (1 if dtype == "float16" else 0)
     vae = pools[0].model(row.id).base.vae
     assert vae.dtype == vae_dtype
