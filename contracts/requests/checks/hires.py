@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
@@ -63,10 +64,10 @@ def hires_problems(
 
 
 def _step_problems(hires: Hires, rules: StepRules) -> Iterator[FieldProblem]:
-    steps = hires.steps or rules.steps
-    if int(steps * hires.strength) < 1:
-        message = f"{hires.strength:g} of {steps} steps leaves none to run; raise it, or hires.steps"
-        yield FieldProblem("hires.strength", message, f"strength ≥ {1 / steps:.3f}")
+    second = replace(rules, steps=hires.steps or rules.steps, strength=hires.strength)
+    if second.steps_run < 1:
+        message = f"{hires.strength:g} of {second.steps} steps leaves none to run; raise it, or hires.steps"
+        yield FieldProblem("hires.strength", message, second.allowed_strength)
     most = SCHEDULERS[rules.scheduler].max_steps if rules.scheduler in SCHEDULERS else None
     if hires.steps is not None and most is not None and hires.steps > most:
         message = f"must be at most {most} with scheduler {rules.scheduler}, got {hires.steps}"

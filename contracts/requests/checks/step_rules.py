@@ -35,12 +35,17 @@ class StepRules:
         """Number of steps that are really run."""
         return int(self.steps * self.strength)
 
+    @property
+    def allowed_strength(self) -> str:
+        """The least strength, in thousandths, of which a step remains."""
+        return f"strength ≥ {math.ceil(1000 / self.steps) / 1000:g}"
+
     def problems(self, model: ModelSpec) -> Iterator[FieldProblem]:
         """Yield what this model cannot run."""
         yield from self._scheduler_problems(model)
         if self.steps_run < 1:
             message = f"{self.strength:g} of {self.steps} steps leaves none to run; raise strength or the steps"
-            yield FieldProblem("strength", message, f"strength ≥ {1 / self.steps:.3f}")
+            yield FieldProblem("strength", message, self.allowed_strength)
         min_steps = model.family_spec.step_cache.min_steps
         if self.speed == "fast" and self.steps_run < min_steps:
             message = (

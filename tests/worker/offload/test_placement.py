@@ -241,15 +241,14 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
     job = make_job(narrow, "sdxl", Mode.IMG2IMG)
-    pools = [Pool(narrow, device="cpu"), Pool(narrow, device="cpu", budget_bytes=2**30)]
+    # Both measure memory, under which some CPUs (seen: AMD EPYC) sum float16 in another order than without.
+    pools = [Pool(narrow, device="cpu", budget_bytes=2**30) for _ in range(2)]
     on_demand = next(
         candidate for candidate in _candidates(narrow, job) if candidate.placements["vae"] is Placement.ON_DEMAND
     )
     monkeypatch.setattr(pools[1].plan_selector, "choose", lambda *_: on_demand)
     files = [complete_job(job, pool, storage)[0] for pool in pools]
-    resident, moved = (decode_pixels(images[0]).astype(int) for images in files)
-    # On CPUs without float16 arithmetic (seen: AMD EPYC), sums in float16 seem to depend on where weights lie.
-    assert np.abs(resident - moved).max() <= (1 if dtype == "float16" else 0)
+    assert files[0] == files[1]
     vae = pools[0].model(row.id).base.vae
     assert vae.dtype == vae_dtype
     assert decode_pixels(files[0][0]).std() > 10
