@@ -41,6 +41,7 @@ _PIP = re.compile(r"^(WARNING|\[notice\]).*\n?", re.M)
 _NEUTRAL = (
     (re.compile(r"\b20\d\d-\d\d-\d\d([T ])\d\d:\d\d:\d\d(\.\d+)?"), r"2026-01-01\g<1>12:00:00"),
     (re.compile(r"\b20\d\d-\d\d-\d\d\b"), "2026-01-01"),
+    (re.compile(r"^date: .* GMT$", re.M), "date: Thu, 01 Jan 2026 12:00:00 GMT"),
     (re.compile(r"^\d\d:\d\d:\d\d\b", re.M), "12:00:00"),
     (re.compile(r"\b(dk_[0-9a-f]{12})_[\w-]{20,}"), r"\1_…"),
     (re.compile(r"\bwhsec_[\w+/=-]{8,}"), "whsec_…"),
@@ -81,9 +82,7 @@ def _last(line: str) -> str:
 class Walk:
     """One recording: a folder that is home and working directory, and what was started in it."""
 
-    def __init__(self, home: Path, pictures: Path, environment: Path | None = None) -> None:
-        """`environment`: a `.venv` that a fresh clone gets, in place of `make install`."""
-        self._installed = environment
+    def __init__(self, home: Path, pictures: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._port = listener.getsockname()[1]
         self._home, self._folder, self._pictures = home, home, pictures
@@ -124,8 +123,7 @@ class Walk:
         prompt = "\n".join(
             f"{'$' if not number else '>'} {line}" for number, line in enumerate(step.text.split("\n"))
         )
-        what = "until it was ready" if step.kind == "start" else "in all"
-        took = f"{seconds:.1f} s {what}" if step.kind == "start" else f"{seconds:.1f} s"
+        took = f"{seconds:.1f} s until it was ready" if step.kind == "start" else f"{seconds:.1f} s"
         return f"```console\n{prompt}\n{shown}".rstrip("\n") + f"\n```\n\n*{took}*\n\n"
 
     def _run(self, command: str) -> str:
@@ -133,11 +131,6 @@ class Walk:
         output = _read(terminal, partial(_has_ended, process), _SECONDS)
         os.close(terminal)
         self._folder = Path((self._home / ".cwd").read_text(encoding="utf-8").strip())
-        if self._installed is not None and (self._folder / "pyproject.toml").exists():
-            virtual = self._folder / ".venv"
-            if not virtual.exists():
-                virtual.symlink_to(self._installed)
-            self._environment["PYTHONPATH"] = str(self._folder)
         return self._neutral(as_shown(output))
 
     def _start(self, command: str) -> str:
@@ -224,11 +217,11 @@ def _has_ended(process: subprocess.Popen[bytes], output: str) -> bool:
     return process.poll() is not None
 
 
-def record(name: str, pages: Path, environment: Path | None = None) -> None:
+def record(name: str, pages: Path) -> None:
     """Record one walk into a folder of pages."""
     source = (_SOURCES / f"{name}.md").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="walk-") as folder:
-        walk = Walk(Path(folder), pages, environment)
+        walk = Walk(Path(folder), pages)
         try:
             text = walk.record(source)
         finally:
@@ -240,10 +233,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Record the walks that are named; all without a name."""
     parser = argparse.ArgumentParser(description="Record walks into docs/walks.")
     parser.add_argument("name", nargs="*", help=f"{', '.join(walks())}; all without a name")
-    parser.add_argument("--environment", type=Path, help="a .venv for clones whose walk installs nothing")
     arguments = parser.parse_args(words)
     for name in arguments.name or walks():
-        record(name, _ROOT / "docs" / "walks", arguments.environment)
+        record(name, _ROOT / "docs" / "walks")
 
 
 def walks() -> list[str]:
