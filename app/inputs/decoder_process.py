@@ -20,6 +20,7 @@ from app.inputs.codec import decode
 from app.inputs.codec.decoded_image import DecodedImage
 from app.inputs.codec.limits import Deferred, Limits, TooLarge
 from app.inputs.codec.masks import EmptyMask
+from contracts.processes.priority import give_way
 
 #: Added to the niceness of the API, whose other calls are short and go first.
 _NICENESS = 5
@@ -60,8 +61,7 @@ def _restrict(limits: Limits, task_bytes: int) -> None:
     budget_bytes = _BASE_BYTES + task_bytes + 4 * limits.max_bytes + 3 * limits.max_decoded_bytes
     resource.setrlimit(resource.RLIMIT_AS, (budget_bytes, budget_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.nice(_NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the API ends this process
+    give_way(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the API is gone
 
 

@@ -98,6 +98,8 @@ class DecoderProcess:
             stdout=subprocess.PIPE,
             env=environment | _ALLOCATION | _ONE_THREAD,
             cwd=_SOURCE,
+            # Its priority is its own, and Ctrl-C does not reach it; it ends with its stdin.
+            start_new_session=True,
         )
 
 

@@ -1,7 +1,7 @@
 """The OpenAPI document: FastAPI's own, completed with bodies, errors, security and examples.
 
-Routes describe themselves with `openapi/routes.py`. Examples are in `examples.json` under their schemas' names; a
-test fails where one is missing.
+Routes describe themselves with `openapi/routes.py` and `openapi/bodies.py`. Examples are in `examples.json` under
+their schemas' names; a test fails where one is missing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pydantic.json_schema import models_json_schema
 from app.dialects.openai_schema import EditRequest, GenerationRequest, VariationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
+from app.openapi.bodies import REFERENCE, Document, form_name, form_schema
 from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null
 from app.openapi.page import add_page
-from app.openapi.routes import PROBLEM, REFERENCE, TAGS, Document, form_name, form_schema, problems
+from app.openapi.routes import PROBLEM, TAGS, problems
 from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.openapi.routes import Document
+from app.openapi.bodies import Document
 
 
 def json_lines_body() -> Document:

@@ -1,4 +1,4 @@
-"""Documentation of routes that FastAPI cannot derive: bodies that they read themselves, errors, streams.
+"""What routes say about themselves that FastAPI cannot derive: groups, operation ids, answers, errors, streams.
 
 A route names the statuses of its errors, `responses=problems(404, 422)`; `document.py` adds their schemas and all
 examples.
@@ -7,31 +7,18 @@ examples.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from app.inputs.codec.decode import FORMATS
-from app.openapi.descriptions import without_null
-from app.parsing.schemas import dereference
-from contracts.requests.schema import REQUESTS
+from app.openapi.bodies import BINARY, Document
 
-REFERENCE = "#/components/schemas/{model}"
 #: Placeholder in a route's responses for an error in the route's dialect.
 PROBLEM = "application/problem+json"
-_BYTES = {"type": "string", "format": "binary"}
-#: Media types of the images that clients may send; HEIF is not promised, since its library is optional.
-_IMAGE_TYPES = [f"image/{name.lower()}" for name in FORMATS if name != "HEIF"]
 
-_FORM = "multipart/form-data"
-#: Fields of an edit that are files in a form.
-FORM_FILES = frozenset({"image", "mask"})
 _EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Last-Event-ID` goes on after it."}
 
-Document = dict[str, Any]
 
 #: The groups of operations, in the order in which they are shown.
 TAGS: list[Document] = [
@@ -106,103 +93,6 @@ def accepted(view: type[BaseModel]) -> dict[int | str, Document]:
     }
 
 
-def request_body(kind: type[BaseModel]) -> Document:
-    """`openapi_extra` of a route that takes this request as JSON, or of a webhook that sends this view."""
-    schema = {"$ref": REFERENCE.format(model=kind.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def preprocess_body() -> Document:
-    """`openapi_extra` of the route that makes a control image at once, or in a job."""
-    kinds = ("PreprocessRequest", "ControlImageRequest")
-    schema = {"anyOf": [{"$ref": REFERENCE.format(model=name)} for name in kinds]}
-    example = {"image": "job:5f0c2b1e9d3a4c6f8b7a6d5e4c3b2a10/0", "preprocess": "canny"}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
-    }
-
-
-def training_body(kind: type[BaseModel]) -> Document:
-    """`openapi_extra` of the route that takes this request as JSON, or in a form with a zip file of images."""
-    schema: Document = {"$ref": REFERENCE.format(model=kind.__name__)}
-    text = {
-        "type": "string",
-        "description": "The request as JSON, without `images`.",
-        "examples": ['{"name": "my-dog", "instance_prompt": "a photo of sks dog"}'],
-    }
-    zip_file = {**_BYTES, "description": "A zip file of images; a caption is a text file `NAME.txt` beside one."}
-    form = {
-        "type": "object",
-        "required": ["file", "request"],
-        "description": "A form with one file.",
-        "properties": {"file": zip_file, "request": text},
-        "additionalProperties": False,
-    }
-    content = {"application/json": {"schema": schema}, _FORM: {"schema": form}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def plan_body(more: Iterable[type[BaseModel]] = ()) -> Document:
-    """`openapi_extra` of a route that takes a request of any task, named by its field `task`.
-
-    Args:
-        more: requests that it takes beside those for diffusion models.
-    """
-    kinds = [{"$ref": REFERENCE.format(model=kind.__name__)} for kind in (*REQUESTS.values(), *more)]
-    schema = {"type": "object", "required": ["task"], "oneOf": kinds}
-    example = {"task": "txt2img", "prompt": "a red circle on a blue background"}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
-    }
-
-
-def edit_body(kind: type[BaseModel]) -> Document:
-    """`openapi_extra` of a route that takes this request as JSON, or as a form with files."""
-    form = {"schema": {"$ref": REFERENCE.format(model=form_name(kind))}, "encoding": _encoding(*FORM_FILES)}
-    schema = {"$ref": REFERENCE.format(model=kind.__name__)}
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}, _FORM: form}},
-    }
-
-
-def form_name(kind: type[BaseModel]) -> str:
-    """Name of the schema of a request as a form."""
-    return f"{kind.__name__.removesuffix('Request')}Form"
-
-
-def form_schema(request: Document, example: Document, schemas: Document) -> Document:
-    """The schema of a request as a form: its images are files, or text as in JSON; no field is null.
-
-    Args:
-        request: the schema of the same request as JSON.
-        example: one as JSON; its fields that are no files become examples of the form's.
-        schemas: what the request refers to.
-    """
-    properties = {name: _form_field(without_null(part), schemas) for name, part in request["properties"].items()}
-    for name in FORM_FILES:
-        description = f"{properties[name]['description']} In a form: the file, or one of these as text."
-        properties[name] = {**_BYTES, "description": description}
-    for name in example.keys() - FORM_FILES:
-        properties[name] = {**properties[name], "examples": [example[name]]}
-    about = {
-        "title": request["title"].replace("Request", "Form"),
-        "description": f"{request['description']} As a form.",
-    }
-    return {**request, **about, "properties": properties}
-
-
-def _form_field(part: Document, schemas: Document) -> Document:
-    """The schema of a form's field: a list or an object is written as JSON."""
-    if dereference({"$defs": schemas}, part).get("type") not in ("array", "object"):
-        return part
-    # Not with `contentMediaType`: Swagger UI takes such a field for a file.
-    return {"type": "string", "description": f"{part['description']} In a form: as JSON."}
-
-
-def _encoding(*files: str) -> Document:
-    return {name: {"contentType": ", ".join(_IMAGE_TYPES)} for name in files}
-
-
 def streamed(view: type[BaseModel], description: str) -> dict[int | str, Document]:
     """`responses` of a route that answers with JSON, or server-sent events if the request asks for a stream."""
     event = {"type": "image_generation.completed", "b64_json": "iVBORw0KGgo…", "size": "64x64"}
@@ -220,7 +110,7 @@ def image_answer(description: str) -> dict[int | str, Document]:
     return {
         200: {
             "description": description,
-            "content": {f"image/{name}": {"schema": _BYTES} for name in ("png", "jpeg", "webp")},
+            "content": {f"image/{name}": {"schema": BINARY} for name in ("png", "jpeg", "webp")},
         }
     }
 
@@ -265,62 +155,3 @@ def _events(data: Document, event: str, **others: str) -> Document:
         "required": ["event", "data"],
     }
     return {"schema": schema, "example": {**others, "event": event, "data": json.dumps(data)}}
-
-
-def rerun_body() -> Document:
-    """`openapi_extra` of a route that takes any fields of a request, or no body."""
-    schema = {
-        "type": "object",
-        "description": "Fields of the job's task that are to differ; null resets a field to its default.",
-    }
-    content = {"application/json": {"schema": schema, "example": {"seed": 8}}}
-    return {"requestBody": {"required": False, "content": content}}
-
-
-def upload_body() -> Document:
-    """`openapi_extra` of a route that takes an image as raw bytes or in a form."""
-    form = {
-        "type": "object",
-        "description": "A form with one file.",
-        "required": ["file"],
-        "properties": {"file": {**_BYTES, "description": "The image file."}},
-        "additionalProperties": False,
-    }
-    content = {
-        _FORM: {"schema": form, "encoding": _encoding("file")},
-        **{media_type: {"schema": _BYTES} for media_type in (*_IMAGE_TYPES, "application/octet-stream")},
-    }
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def content_file_body() -> Document:
-    """`openapi_extra` of a route that takes an image in the field `content` of a form."""
-    form = {
-        "type": "object",
-        "description": "A form with one file.",
-        "required": ["content"],
-        "properties": {"content": {**_BYTES, "description": "The image file."}},
-        "additionalProperties": False,
-    }
-    return {
-        "requestBody": {"required": True, "content": {_FORM: {"schema": form, "encoding": _encoding("content")}}}
-    }
-
-
-def adapter_body(noun: str, **fields: Document) -> Document:
-    """`openapi_extra` of a route that takes an adapter's file, raw or in a form with these `fields`, too."""
-    name = {
-        "type": "string",
-        "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$",
-        "description": f"Id of the {noun} in requests. Default: made from the file name.",
-        "examples": ["my-style"],
-    }
-    form = {
-        "type": "object",
-        "required": ["file"],
-        "description": "A form with one file.",
-        "properties": {"file": {**_BYTES, "description": "The `.safetensors` file."}, "name": name, **fields},
-        "additionalProperties": False,
-    }
-    content = {_FORM: {"schema": form}, "application/octet-stream": {"schema": _BYTES}}
-    return {"requestBody": {"required": True, "content": content}}

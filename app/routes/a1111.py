@@ -29,7 +29,8 @@ from app.dialects.a1111.requests import WORDS, Translator, read_request, sent_na
 from app.dialects.a1111.responses import A1111Done, A1111Images, A1111Progress, answer_images, answer_progress
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request, A1111Txt2ImgRequest
 from app.dialects.field_names import named_as_sent
-from app.openapi.routes import MAKING, problems, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import MAKING, problems
 from app.parsing.bodies import ReceivedBody
 from app.parsing.requests import parse
 from app.services import Services

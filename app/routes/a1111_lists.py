@@ -14,7 +14,8 @@ from app.dialects.a1111 import lists
 from app.dialects.a1111.controlnet import A1111DetectRequest
 from app.dialects.a1111.hires import LATENT_NAME
 from app.dialects.a1111.preprocessors import MODULE_NAMES, module_details, preprocess_of
-from app.openapi.routes import problems, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import problems
 from app.parsing.requests import parse
 from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest

@@ -15,7 +15,8 @@ from app.dependencies.bodies import InferenceBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
 from app.dialects.field_names import named_as_sent
 from app.dialects.huggingface_requests import HuggingFaceRequest, translate
-from app.openapi.routes import MAKING, image_answer, problems, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import MAKING, image_answer, problems
 from app.parsing.bodies import ReceivedBody
 from app.submission.checks import JobDraft
 from app.submission.submit import Submission, require_completed

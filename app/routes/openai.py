@@ -27,7 +27,8 @@ from app.dialects.openai_schema import (
 from app.dialects.openai_submission import accept_images
 from app.errors import describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
-from app.openapi.routes import MAKING, edit_body, problems, request_body, streamed
+from app.openapi.bodies import edit_body, request_body
+from app.openapi.routes import MAKING, problems, streamed
 from app.parsing.requests import Reading
 from app.submission.submit import Submission, require_completed
 from contracts.errors import DarkroomError

@@ -13,7 +13,8 @@ from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.openai_batches.schema import BatchList, BatchRequest, BatchView, view_batch
-from app.openapi.routes import MAKING, problems, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import MAKING, problems
 from app.parsing.requests import parse
 from contracts.batches.records import Batch
 from contracts.errors import FieldProblem, Gone, InvalidRequest, NotFound

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import ChecksDep
 from app.limits.admission import Feasibility, explain
-from app.openapi.routes import MAKING, plan_body, problems
+from app.openapi.bodies import plan_body
+from app.openapi.routes import MAKING, problems
 from app.parsing.requests import read_any
 from app.services import Services
 from app.submission.checks import CheckedJob, JobDraft

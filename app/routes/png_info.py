@@ -11,7 +11,8 @@ from app.dependencies.access import OwnJobDep, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.bodies import ImageBodyDep
 from app.dependencies.services import ServicesDep
 from app.inputs.texts.files import read_texts
-from app.openapi.routes import problems, upload_body
+from app.openapi.bodies import upload_body
+from app.openapi.routes import problems
 from app.png_info.darkroom import draft_of
 from app.png_info.reading import read_request
 from app.png_info.view import ImageParameters

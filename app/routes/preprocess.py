@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import ChecksDep, WaitingSubmissionDep
-from app.openapi.routes import MAKING, preprocess_body, problems
+from app.openapi.bodies import preprocess_body
+from app.openapi.routes import MAKING, problems
 from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import from_json_or_none, read

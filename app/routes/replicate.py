@@ -24,7 +24,8 @@ from app.dialects.replicate_schema import (
     ReplicateSecret,
 )
 from app.job_response import encoded_images
-from app.openapi.routes import MAKING, accepted, events_of, problems, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import MAKING, accepted, events_of, problems
 from app.parsing.bodies import ReceivedBody
 from app.parsing.requests import parse
 from app.services import Services

@@ -13,7 +13,8 @@ from app.dependencies.queries import PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.dialects.replicate_schema import ReplicateFile, ReplicateFileList
-from app.openapi.routes import MAKING, content_file_body, problems
+from app.openapi.bodies import content_file_body
+from app.openapi.routes import MAKING, problems
 from app.services import Services
 from app.submission.uploads import store_upload
 from contracts.errors import Gone, NotFound

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Response
 from app.dependencies.access import OwnJobDep
 from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.submissions import WaitingSubmissionDep
-from app.openapi.routes import MAKING, accepted, plan_body, problems, request_body, rerun_body
+from app.openapi.bodies import plan_body, request_body, rerun_body
+from app.openapi.routes import MAKING, accepted, problems
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import read, read_any, task_of
 from app.submission.checks import Draft, JobDraft

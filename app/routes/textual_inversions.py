@@ -13,7 +13,8 @@ from app.dependencies.access import LIST_LIMITED, RATE_LIMITED, VisibleCatalogue
 from app.dependencies.bodies import LoraFileDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.dependencies.submissions import IdempotentCallDep
-from app.openapi.routes import MAKING, adapter_body, problems
+from app.openapi.bodies import adapter_body
+from app.openapi.routes import MAKING, problems
 from app.routes.adapter_files import AdapterFiles, AdapterView, NameQuery, chosen, files_of, place_of, state_of
 from app.services import Services
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec

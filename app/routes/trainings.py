@@ -8,7 +8,8 @@ from fastapi import APIRouter, Response
 
 from app.dependencies.bodies import TrainingBody, TrainingBodyDep
 from app.dependencies.submissions import SubmissionDep
-from app.openapi.routes import MAKING, accepted, problems, training_body
+from app.openapi.bodies import training_body
+from app.openapi.routes import MAKING, accepted, problems
 from app.submission.training import TrainingDraft
 from contracts.job_view import JobView
 from contracts.requests.training.request import TrainingRequest

@@ -8,7 +8,8 @@ from app.dependencies.access import PrincipalDep
 from app.dependencies.bodies import ImageBodyDep
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.openapi.routes import MAKING, problems, upload_body
+from app.openapi.bodies import upload_body
+from app.openapi.routes import MAKING, problems
 from app.submission.uploads import store_upload
 from contracts.errors import Gone
 from contracts.uploads.images import Upload, recall

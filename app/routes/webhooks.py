@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 
-from app.openapi.routes import operation_id, request_body
+from app.openapi.bodies import request_body
+from app.openapi.routes import operation_id
 from contracts.job_view import JobView
 from contracts.requests.schema import WebhookEvent
 

@@ -56,7 +56,10 @@ def _soak(folder: Path, seconds: float, workers: int, seed: int) -> Report:
         clients.start()
         phases = [_wait("undisturbed", seconds * _UNDISTURBED)]
         attacks = subprocess.Popen(
-            [sys.executable, "-m", "tests.soak.attacks", service.url, hostile], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.soak.attacks", service.url, hostile],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that its niceness counts beside the service's programs
         )
         faults = Faults(service, seed, reserve)
         faults.start()

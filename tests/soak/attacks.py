@@ -25,6 +25,8 @@ from urllib.parse import urlsplit
 import httpx
 from PIL import Image
 
+from contracts.processes.priority import give_way
+
 LORA = Path(__file__).resolve().parents[2] / "models/loras/shapes-sdxl-tint.safetensors"
 
 
@@ -171,7 +173,7 @@ class Attacker:
 
 def main() -> None:
     """Attack until SIGTERM."""
-    os.nice(10)
+    give_way(19)
     attacker = Attacker(sys.argv[1], sys.argv[2])
     signal.signal(signal.SIGTERM, lambda number, frame: attacker.stop())
     attacker.run()

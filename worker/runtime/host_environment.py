@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from contracts.processes.priority import give_way
+
 #: Of a worker whose device is the CPU: one step keeps a core busy for as long as a hundred calls of the API take.
 CPU_NICENESS = 5
 
@@ -32,7 +34,7 @@ def let_others_go_first(device: str, environment: Mapping[str, str] = os.environ
     A worker that feeds a GPU keeps its priority: the GPU would wait for it.
     """
     if generates_on_cpu(device, environment):
-        os.setpriority(os.PRIO_PROCESS, 0, max(CPU_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+        give_way(CPU_NICENESS)
 
 
 def generates_on_cpu(device: str, environment: Mapping[str, str] = os.environ) -> bool:

@@ -3,10 +3,11 @@
 Workers are nice from their start: a real service's compute on GPUs, and leave the processors to the API.
 """
 
-import os
 import re
 import signal
 import sys
+
+from contracts.processes.priority import give_way
 
 _WORKERS_NICENESS = 10
 
@@ -17,4 +18,4 @@ def _spin(number: int, frame: object) -> None:
 
 signal.signal(signal.SIGUSR1, _spin)
 if "worker" in sys.orig_argv:
-    os.nice(_WORKERS_NICENESS)
+    give_way(_WORKERS_NICENESS)
