@@ -42,6 +42,8 @@ IMAGE_FIELDS = frozenset(
 _MAX_ENTRIES = 100
 #: Limit on the names in all objects together.
 _MAX_NAMES = 1000
+#: Limit on the names and texts of a body above `MAX_JSON_BYTES`: each is looked at, to find what is an image.
+_MAX_STRINGS = 4 * _MAX_NAMES
 #: What every null that is a name's value looks like; base64, which has "null" in it by chance, has no colon.
 _NULL_VALUE = re.compile(rb":\s*null")
 #: How a reason of the parser begins -> what is wrong.
@@ -107,7 +109,8 @@ def check_json(raw: bytes, fields: Container[str] = ()) -> None:
         fields: names that the request may have.
 
     Raises:
-        BodyTooLarge: more than `MAX_JSON_BYTES` outside of images.
+        BodyTooLarge: more than `MAX_JSON_BYTES` outside of images; or it is larger, and has more names and texts
+            than are looked at to find the images.
         InvalidRequest: an object repeats a name (RFC 8259 does not say which one counts); a list is longer than
             any field allows; or there are more names than any request has.
     """
@@ -175,11 +178,14 @@ def _without_images(raw: bytes) -> bytes | None:
     if len(raw) <= MAX_JSON_BYTES:
         return raw
     pieces: list[bytes] = []
-    copied = removed = 0
+    copied = removed = strings = 0
     name = b""
     opening = raw.find(b'"')
     while opening >= 0:
         if opening - removed > MAX_JSON_BYTES:
+            raise _too_large()
+        strings += 1
+        if strings > _MAX_STRINGS:
             raise _too_large()
         closing, has_quotes = _end_of_string(raw, opening, removed)
         if closing < 0:
@@ -212,5 +218,6 @@ def _end_of_string(raw: bytes, opening: int, removed: int) -> tuple[int, bool]:
 
 def _too_large() -> BodyTooLarge:
     return BodyTooLarge(
-        f"the JSON body has more than {MAX_JSON_BYTES} bytes besides its images; send fewer or shorter fields"
+        f"the JSON body has more than {MAX_JSON_BYTES} bytes besides its images, or more than {_MAX_STRINGS} "
+        "names and texts beside a large image; send fewer or shorter fields"
     )

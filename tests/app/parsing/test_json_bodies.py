@@ -31,6 +31,7 @@ def test_images_do_not_count_wherever_they_are() -> None:
     "raw",
     [
         json.dumps({f"k{number}": 1 for number in range(600_000)}),
+        json.dumps({"image": LARGE, "references": ["a"] * 5_000}),
         json.dumps({"prompt": LARGE}),
         json.dumps({LARGE: 1}),
         json.dumps({"image": {LARGE: 1}}),
@@ -42,6 +43,7 @@ def test_images_do_not_count_wherever_they_are() -> None:
     ],
     ids=[
         "fields",
+        "short texts beside an image",
         "prompt",
         "name",
         "name below an image",
