@@ -9,6 +9,7 @@ loop/            claim, lease, heartbeat, completion
 generation/      a job on a diffusion model, from inputs to images
 tasks/           what runs each kind of job
 networks/        upscalers and other networks beside the models, on images
+preprocessors/   models that make control images of ordinary ones
 engine/          which job's call is served next, and which jobs share it
 pool/            loaded models, which one is evicted, which memory plan is taken
 encoding/        prompts to embeddings

@@ -164,7 +164,9 @@ def detect(body: JsonBodyDep, checks: ChecksDep) -> lists.A1111Detection:
         field = f"controlnet_images.{number}"
         image = checks.inputs.read_image(field, text)
         if name is not None:
-            options = resolve_options(name, request.options, own_resolution((image.width, image.height)))
+            options = resolve_options(
+                PREPROCESSORS[name], request.options, own_resolution((image.width, image.height))
+            )
             image = checks.inputs.preprocess_file(field, image.data, name, options)
         images.append(base64.b64encode(image.data).decode("ascii"))
     return lists.A1111Detection(images=images, info="Success")

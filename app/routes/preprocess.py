@@ -19,6 +19,7 @@ from app.parsing.requests import from_json_or_none, read
 from app.submission.checks import RequestChecks
 from app.submission.preprocessing import ControlImageDraft
 from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.job_view import JobView
 from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.images.preprocessing import own_resolution, preprocess_problems, resolve_options
@@ -91,7 +92,8 @@ def _make(body: ReceivedBody, checks: RequestChecks) -> ControlImageView:
     )
     request = reading.require()
     image = checks.inputs.find("image", request.image)
-    options = resolve_options(request.preprocess, request.preprocess_options, own_resolution(image.stored.size))
+    row, size = PREPROCESSORS[request.preprocess], image.stored.size
+    options = resolve_options(row, request.preprocess_options, own_resolution(size))
     made = checks.inputs.make_map("image", image, request.preprocess, options)
     return ControlImageView(
         object="control_image",

@@ -14,7 +14,7 @@ from contracts.catalogue.catalogue import Catalogue, PreprocessorSpec
 from contracts.catalogue.preprocessors import PREPROCESSORS, RESOLUTION
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.defaults import StoredImage
-from contracts.requests.images.preprocessing import map_size, option_problems, own_resolution
+from contracts.requests.images.preprocessing import map_size, option_problems, own_resolution, resolve_options
 from contracts.requests.plain.preprocessing import ControlImageRequest, PreprocessParameters
 
 #: Longer side of an image by its shorter one: models are trained on squares, and scale long images up.
@@ -50,13 +50,13 @@ class ControlImageDraft:
         request, image = self.reading.require(), delivery.images["image"].stored
         _check_aspect(image)
         row = _find(catalogue, request.preprocess)
-        resolution = int(request.preprocess_options.get(RESOLUTION.id, own_resolution(image.size)))
-        width, height = map_size(image.size, resolution)
+        options = resolve_options(row.preprocessor, request.preprocess_options, own_resolution(image.size))
+        width, height = map_size(image.size, int(options[RESOLUTION.id]))
         parameters = PreprocessParameters(
             task=request.task,
             model=row.id,
             preprocess=row.id,
-            preprocess_options={RESOLUTION.id: resolution},
+            preprocess_options=options,
             image=image.key,
             width=width,
             height=height,

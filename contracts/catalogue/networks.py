@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.catalogue.preprocessors import PREPROCESSORS, Preprocessor
+from contracts.catalogue.preprocessors import PREPROCESSORS, Preprocessor, PreprocessorOption
 from contracts.catalogue.rows import SourceRow
 
 #: Ways of `hires` to enlarge an image, or its latents, that need no network.
 LANCZOS, LATENT = PLAIN_UPSCALERS = ("lanczos", "latent")
+
+#: What a model makes of an image.
+MapKind = Literal["depth", "segmentation", "pose"]
+#: Confidence of a model from which it draws a joint.
+CONFIDENCE = PreprocessorOption("confidence", 0, 1, 0.3, "Confidence of the model from which a joint is drawn.")
+_TITLES: Mapping[MapKind, str] = {
+    "depth": "Depth map: brighter where things are nearer",
+    "segmentation": "Segmentation: each of ADE20K's classes in its color",
+    "pose": "Pose of one person, drawn as OpenPose does",
+}
+_OPTIONS: Mapping[MapKind, tuple[PreprocessorOption, ...]] = {"pose": (CONFIDENCE,)}
 
 
 class NetworkSpec(SourceRow):
@@ -52,15 +64,16 @@ class PreprocessorSpec(NetworkSpec):
     """A preprocessor that is a model in transformers' layout: a folder, or a repository on a hub.
 
     Attributes:
-        kind: what it makes of an image; `depth`: a map that is brighter where things are nearer.
+        kind: what it makes of an image; `depth`: a map that is brighter where things are nearer; `segmentation`:
+            each of ADE20K's classes in its color; `pose`: a person's limbs and joints, as OpenPose draws them.
     """
 
-    kind: Literal["depth"]
+    kind: MapKind
 
     @property
     def preprocessor(self) -> Preprocessor:
         """What it makes, and its options."""
-        return Preprocessor(self.id, self.title or "Depth map: brighter where things are nearer")
+        return Preprocessor(self.id, self.title or _TITLES[self.kind], _OPTIONS.get(self.kind, ()))
 
     @model_validator(mode="after")
     def _is_a_folder_with_a_name_of_its_own(self) -> Self:

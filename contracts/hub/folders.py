@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from contracts.hub.errors import HubRefused
 from contracts.hub.selection import (
+    IMAGE_MODEL_CONFIGS,
     UNUSED_COMPONENTS,
     RepositoryFiles,
     component_descriptions,
@@ -29,7 +30,8 @@ def folder_files(files: RepositoryFiles, variant: str | None = None) -> list[str
         HubRefused: a shard is missing, or an index cannot be read.
     """
     if "model_index.json" not in files.names and "config.json" in files.names:
-        return ["config.json", *_any_weights(files, "", variant)]
+        processor = [name for name in IMAGE_MODEL_CONFIGS[1:] if name in files.names]
+        return ["config.json", *_any_weights(files, "", variant), *processor]
     parts = _parts(files)
     folders = {name.partition("/")[0] for name in files.names if "/" in name}
     chosen = [name for name in files.names if name == "model_index.json"]

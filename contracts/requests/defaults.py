@@ -12,6 +12,7 @@ from typing import Any
 
 from contracts.catalogue.families import MODE_FIELDS, Mode, References, mode_of
 from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.entry_parameters import (
     ControlParameters,
@@ -193,7 +194,9 @@ def map_options(
     for index, control in enumerate(getattr(request, "controls", ())):
         if control.preprocess is not None:
             resolution = output_resolution(images[f"controls.{index}.image"].size, output, fit)
-            options = resolve_options(control.preprocess, control.preprocess_options or {}, resolution)
+            options = resolve_options(
+                PREPROCESSORS[control.preprocess], control.preprocess_options or {}, resolution
+            )
             found[index] = control.preprocess, options
     return found
 

@@ -4,7 +4,7 @@ header_text.py         the text of a safetensors header, bounded while it is rea
 safetensors.py         names, dtypes, shapes and offsets of a file's tensors
 finite.py              refuses files with NaN or infinite values
 networks.py            what kind of upscaler or eraser a file holds, and what memory it takes
-depth_models.py        the same of a folder with a depth model
+preprocessor_models.py the same of the folder of a preprocessor
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
 adapters/              LoRAs, textual inversions, IP-Adapters

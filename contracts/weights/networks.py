@@ -14,8 +14,8 @@ from pathlib import Path
 
 from contracts.catalogue.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
 from contracts.errors import CatalogueError
-from contracts.weights.depth_models import read_depth_model
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.preprocessor_models import read_preprocessor
 from contracts.weights.safetensors import Tensor, read_header
 
 #: Channels that each layer of an ESRGAN's dense blocks adds, in all published files.
@@ -108,7 +108,7 @@ def check_network_row(row: NetworkSpec, file: Path) -> None:
     if isinstance(row, EraserSpec):
         read_eraser(file)
     if isinstance(row, PreprocessorSpec):
-        read_depth_model(file)
+        read_preprocessor(file, row.kind)
     if isinstance(row, UpscalerSpec):
         facts = read_upscaler(file)
         if facts.scale != row.scale:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec
 from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.networks import FileNetworkSpec
+from contracts.catalogue.networks import FileNetworkSpec, MapKind, PreprocessorSpec
 from contracts.errors import (
     AdapterRefused,
     CatalogueError,
@@ -172,6 +172,11 @@ class ModelFetcher:
         """
         path = self._places.locate(name)
         return path, self._places.weights(name, self._hasher.hash(path))
+
+    def preprocessor(self, id: str) -> tuple[MapKind, Path, Weights]:
+        """What a preprocessor makes, its folder, and what a receipt says of it; raises as `network`."""
+        name = f"preprocessor:{id}"
+        return cast("PreprocessorSpec", self._places.row(name)).kind, *self.network(name)
 
     def rehearse(self, name: str) -> None:
         """Check a model or `controlnet:ID` as far as descriptions and headers tell; raises as `rehearse_model`."""

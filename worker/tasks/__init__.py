@@ -6,5 +6,5 @@ plain_task.py a job that computes beside the pool's models: turns, progress, mem
 train.py      a LoRA
 upscale.py    an upscaled image
 erase.py      an image from which something is erased
-depth.py      a control image of depths
+preprocess.py a control image that a model makes
 """

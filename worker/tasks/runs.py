@@ -12,8 +12,8 @@ from contracts.requests.training.parameters import TrainingParameters
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
 from worker.tasks.attempt import Attempt
-from worker.tasks.depth import make_depth_map
 from worker.tasks.erase import erase
+from worker.tasks.preprocess import preprocess
 from worker.tasks.train import train
 from worker.tasks.upscale import upscale
 
@@ -39,7 +39,7 @@ _RUNS: Mapping[type, Run] = {
     JobParameters: _generate,
     UpscaleParameters: upscale,
     EraseParameters: erase,
-    PreprocessParameters: make_depth_map,
+    PreprocessParameters: preprocess,
     TrainingParameters: train,
 }
 

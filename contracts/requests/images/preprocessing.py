@@ -68,9 +68,9 @@ def option_problems(path: str, row: Preprocessor, options: Options) -> Iterator[
             yield FieldProblem(field, reason, option.range)
 
 
-def resolve_options(name: str, options: Options, resolution: int) -> dict[str, float]:
+def resolve_options(row: Preprocessor, options: Options, resolution: int) -> dict[str, float]:
     """Return the value of every option of a preprocessor; `resolution` is used where none is given."""
-    return _values(PREPROCESSORS[name], {RESOLUTION.id: resolution, **options})
+    return _values(row, {RESOLUTION.id: resolution, **options})
 
 
 def own_resolution(image: Size) -> int:

@@ -13,7 +13,7 @@ from contracts.requests.task_parameters import JobTask
 
 
 class ControlImageRequest(DeliveryFields, ImageFileFields):
-    """A control image that a model makes of an ordinary one, in a job: a depth map."""
+    """A control image that a model makes of an ordinary one, in a job: depths, a segmentation, a pose."""
 
     task: Literal[JobTask.PREPROCESS] = Field(JobTask.PREPROCESS, description="Selects this kind of request.")
     image: SourceRef
@@ -23,7 +23,7 @@ class ControlImageRequest(DeliveryFields, ImageFileFields):
     preprocess_options: dict[str, float] = Field(
         default_factory=dict,
         max_length=16,
-        description="Options by their names in `/v1/preprocessors`. Default: the image's own size.",
+        description="Options by their names in `/v1/preprocessors`. Default `resolution`: the image's own.",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
+from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.errors import ImageTooLarge, NotAnImage
 from contracts.requests.images.preprocessing import resolve_options
 from tests.support.images import encode_solid
@@ -18,7 +19,7 @@ from tests.support.waiting import wait_until
 
 LIMITS = Limits(max_bytes=2**20, max_side=8192, max_pixels=10_000_000, max_decoded_bytes=2**26)
 SMALL = encode_solid("RGB", (40, 24), "red")
-INVERT = resolve_options("invert", {}, 64)
+INVERT = resolve_options(PREPROCESSORS["invert"], {}, 64)
 
 
 def test_images_are_decoded_while_a_control_image_takes_long() -> None:
@@ -43,6 +44,9 @@ def test_a_control_image_that_is_too_large_a_file_is_refused() -> None:
     noise = encode_solid("L", (300, 300), 7, "JPEG")
     limits = Limits(max_bytes=2000, max_side=8192, max_pixels=10_000_000, max_decoded_bytes=2**26)
     with closing(ImageDecoder(limits, processes=1)) as decoder:
-        assert decoder.preprocess(noise, "invert", resolve_options("invert", {}, 64), "image").width == 64
+        assert (
+            decoder.preprocess(noise, "invert", resolve_options(PREPROCESSORS["invert"], {}, 64), "image").width
+            == 64
+        )
         with pytest.raises(ImageTooLarge, match="more than 2000 bytes as PNG"):
-            decoder.preprocess(noise, "invert", resolve_options("invert", {}, 2048), "image")
+            decoder.preprocess(noise, "invert", resolve_options(PREPROCESSORS["invert"], {}, 2048), "image")

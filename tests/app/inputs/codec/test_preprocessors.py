@@ -24,7 +24,7 @@ def photo(size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
 
 def made(name: str, image: Image.Image | None = None, resolution: int = SIDE, **options: float) -> np.ndarray:
     """The control image that a preprocessor makes, as values (height, width, 3)."""
-    values = resolve_options(name, options, resolution)
+    values = resolve_options(PREPROCESSORS[name], options, resolution)
     return np.asarray(make_map(photo() if image is None else image, name, values)).astype(int)
 
 

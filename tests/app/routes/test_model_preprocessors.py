@@ -29,6 +29,10 @@ source = "org/nearness"
 id = "depth"
 source = "org/depth-model"
 kind = "depth"
+[[preprocessors]]
+id = "people"
+source = "org/pose-model"
+kind = "pose"
 """
 PHOTO = to_data_url(Image.new("RGB", (90, 60), "red"))
 BODY = {"image": PHOTO, "preprocess": "depth"}
@@ -58,11 +62,26 @@ def test_a_preprocessor_that_is_a_model_runs_in_a_job_and_again_in_another_size(
     assert (larger.width, larger.height, larger.image) == (180, 120, stored.image)
 
 
+def test_all_options_are_stored_with_the_job_also_those_that_were_left_out(
+    client: TestClient, queue: JobQueue
+) -> None:
+    options = {"confidence": 0.5}
+    job = client.post("/v1/preprocess", json=BODY | {"preprocess": "people", "preprocess_options": options}).json()
+    stored = queue.fetch(job["id"]).parameters
+    assert isinstance(stored, PreprocessParameters)
+    assert stored.preprocess_options == {"confidence": 0.5, "resolution": 64}
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "text"),
     [
         ({"image": None}, "image", "required"),
         ({"preprocess_options": {"sigma": 2}}, "preprocess_options.sigma", "not an option of depth"),
+        (
+            {"preprocess": "people", "preprocess_options": {"confidence": 2}},
+            "preprocess_options.confidence",
+            "0–1",
+        ),
         ({"preprocess_options": {"resolution": 4096}}, "preprocess_options.resolution", "64–2048"),
         ({"image": to_data_url(Image.new("RGB", (900, 100)))}, "image", "crop it"),
         ({"task": "preprocess", "preprocess": "canny"}, "preprocess", "needs no job"),
@@ -89,10 +108,15 @@ def test_a_control_that_names_a_model_is_told_to_have_its_map_made_first(client:
 
 
 def test_the_list_says_which_preprocessors_run_in_jobs(client: TestClient) -> None:
-    *others, depth = client.get("/v1/preprocessors").json()["data"]
+    *others, depth, people = client.get("/v1/preprocessors").json()["data"]
     assert {row["runs"] for row in others} == {"request"}
     assert (depth["id"], depth["runs"], depth["ready"]) == ("depth", "job", False)
     assert [option["id"] for option in depth["options"]] == ["resolution"]
+    assert [option["id"] for option in people["options"]] == ["confidence", "resolution"]
+    assert (depth["title"], people["title"]) == (
+        "Depth map: brighter where things are nearer",
+        "Pose of one person, drawn as OpenPose does",
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +125,7 @@ def test_the_list_says_which_preprocessors_run_in_jobs(client: TestClient) -> No
 )
 def test_a_row_that_cannot_be_one_is_refused_by_the_reader(tmp_path: Path, line: str, text: str) -> None:
 
-    start, row = CATALOGUE.split("[[preprocessors]]")
+    start, row, _ = CATALOGUE.split("[[preprocessors]]")
     name = line.split(" ")[0]
     kept = [one for one in row.strip().splitlines() if not one.startswith(name)]
     file = tmp_path / "other.toml"
