@@ -91,8 +91,8 @@ class PreprocessorView(BaseModel):
         description="Ids of the ControlNets that are known to read its control images; others may as well."
     )
     runs: Literal["request", "job"] = Field(
-        description="`request`: `POST /v1/preprocess` and controls make its images at once. `job`: it is a model, "
-        "and `POST /v1/preprocess` creates a job; a control takes the image of that."
+        description="`request`: `POST /v1/preprocess` and controls make its images at once. `job`: it is a model: "
+        "`POST /v1/preprocess` creates a job, and a control's image is made in the control's own job."
     )
     ready: bool = Field(description="Whether its images can be made without a download.")
     preparing: Preparation | None = Field(

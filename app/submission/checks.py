@@ -21,6 +21,7 @@ from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.requests.any_parameters import AnyParameters
+from contracts.requests.checks.control_maps import with_map_options
 from contracts.requests.checks.refining import with_refiner
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
@@ -142,7 +143,8 @@ class RequestChecks:
         delivery = self.check_delivery(reading, draft.images, rules, draft.prediction_version)
         model = catalogue.model(request.model or catalogue.default_model)
         images = self.inputs.preprocess(request, model, delivery.images)
-        parameters = resolve(request, model, {path: image.stored for path, image in images.items()})
+        stored = {path: image.stored for path, image in images.items()}
+        parameters = with_map_options(resolve(request, model, stored), catalogue, stored)
         parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
         parameters = resolve_uploads(parameters, catalogue)
         counts = self.services.prompt_counter.count(model, parameters)

@@ -13,12 +13,14 @@ from app.submission.networks import use_of
 from contracts.catalogue.catalogue import Catalogue, PreprocessorSpec
 from contracts.catalogue.preprocessors import PREPROCESSORS, RESOLUTION
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.defaults import StoredImage
-from contracts.requests.images.preprocessing import map_size, option_problems, own_resolution, resolve_options
+from contracts.requests.images.preprocessing import (
+    aspect_problem,
+    map_size,
+    option_problems,
+    own_resolution,
+    resolve_options,
+)
 from contracts.requests.plain.preprocessing import ControlImageRequest, PreprocessParameters
-
-#: Longer side of an image by its shorter one: models are trained on squares, and scale long images up.
-_MAX_ASPECT = 8
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class ControlImageDraft:
             self.reading, self.images, lambda request: _check_preprocessor(catalogue, request)
         )
         request, image = self.reading.require(), delivery.images["image"].stored
-        _check_aspect(image)
+        if (problem := aspect_problem("image", image.size)) is not None:
+            raise InvalidRequest([problem])
         row = _find(catalogue, request.preprocess)
         options = resolve_options(row.preprocessor, request.preprocess_options, own_resolution(image.size))
         width, height = map_size(image.size, int(options[RESOLUTION.id]))
@@ -89,14 +92,3 @@ def _find(catalogue: Catalogue, id: str) -> PreprocessorSpec:
     else:
         message = f"unknown preprocessor {id[:64]!r}; GET /v1/preprocessors lists them"
     raise InvalidRequest([FieldProblem("preprocess", message, [row.id for row in catalogue.preprocessors])])
-
-
-def _check_aspect(image: StoredImage) -> None:
-    """Check that an image is not too long for a model.
-
-    Raises:
-        InvalidRequest: it is.
-    """
-    if max(image.size) > _MAX_ASPECT * min(image.size):
-        message = f"is {image.width} × {image.height}, and one side may be {_MAX_ASPECT} times the other: crop it"
-        raise InvalidRequest([FieldProblem("image", message, f"longer side ≤ {_MAX_ASPECT} × shorter side")])

@@ -80,6 +80,14 @@ class Energy(RecordPart):
     )
 
 
+class ControlMap(RecordPart):
+    """A control image that a job has made itself."""
+
+    control: int = Field(description="Index of the control in the request's `controls`.")
+    preprocessor: Weights = Field(description="The model that made it.")
+    pixels_sha256: str = Field(description="SHA-256 of its RGB values, 8 bits each, row by row.")
+
+
 class TrainedAdapter(RecordPart):
     """A LoRA or a textual inversion that a training has registered."""
 
@@ -127,6 +135,11 @@ class Receipt(RecordPart):
     )
     controlnets: list[Weights] = Field(
         default_factory=list, description="The ControlNets that were applied, in the order of the request."
+    )
+    control_maps: list[ControlMap] = Field(
+        default_factory=list,
+        exclude_if=lambda maps: not maps,
+        description="The control images that the job made itself, with preprocessors that are models.",
     )
     vae: Weights | None = Field(
         None,

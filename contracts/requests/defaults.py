@@ -184,7 +184,9 @@ def job_size(request: JobRequest, model: ModelSpec, images: StoredImages) -> Siz
 def map_options(
     request: JobRequest, model: ModelSpec, images: StoredImages
 ) -> dict[int, tuple[str, dict[str, float]]]:
-    """Return what makes each control image that is made from another one: its index -> preprocessor and options.
+    """Return what makes each control image before the job is queued: its index -> preprocessor and options.
+
+    Those that are models make theirs in the job; see `contracts.requests.checks.control_maps`.
 
     Args:
         request: one that passed `validation.check`.
@@ -192,7 +194,7 @@ def map_options(
     """
     output, fit, found = job_size(request, model, images), fit_of(request), {}
     for index, control in enumerate(getattr(request, "controls", ())):
-        if control.preprocess is not None:
+        if control.preprocess in PREPROCESSORS:
             resolution = output_resolution(images[f"controls.{index}.image"].size, output, fit)
             options = resolve_options(
                 PREPROCESSORS[control.preprocess], control.preprocess_options or {}, resolution

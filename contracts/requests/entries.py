@@ -129,7 +129,8 @@ class Control(StrictModel):
     preprocess: str | None = Field(
         None,
         description="Name from `/v1/preprocessors` of what makes the control image from `image`, such as a photo. "
-        "`POST /v1/preprocess` shows what it makes. Default: `image` is the control image itself.",
+        "`POST /v1/preprocess` shows what it makes; one that is a model (`runs: job`) makes it in the job. "
+        "Default: `image` is the control image itself.",
     )
     preprocess_options: dict[str, float] | None = Field(
         None,

@@ -12,16 +12,23 @@ from contracts.requests.strict_model import STORED, StrictModel, is_none
 class ControlParameters(Control):
     """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`.
 
-    With a preprocessor, `image` is what it made, and `preprocess_options` are all of its options.
+    With a preprocessor, `image` is what it made, and `preprocess_options` are all of its options; where the
+    preprocessor is a model, which runs in the job, `image` is what it makes the control image from.
     """
 
     model_config = STORED
 
     source: str | None = Field(
         None,
-        description="Storage key of the image that the preprocessor made the control image from.",
+        description="Storage key of the image that the preprocessor made the control image from; absent where the "
+        "job itself makes it.",
         exclude_if=is_none,
     )
+
+    @property
+    def is_made_in_job(self) -> bool:
+        """Whether the job makes the control image itself, with a preprocessor that is a model."""
+        return self.preprocess is not None and self.source is None
 
 
 class ReferenceParameters(StrictModel):

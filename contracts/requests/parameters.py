@@ -188,8 +188,10 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def record_version(self) -> int:
-        """Releases before version 2 would take prompts in a syntax as plain text; those before 3 make one pass."""
-        if self.hires is not None:
+        """Releases before version 2 would take prompts in a syntax as plain text; those before 3 make one pass,
+        and take a photo for the control image that a model has yet to make of it.
+        """
+        if self.hires is not None or any(control.is_made_in_job for control in self.controls):
             return 3
         return 2 if self.prompt_chunks else 1
 
@@ -236,18 +238,19 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `controlnet:ID` for
-        each ControlNet, `ip_adapter:ID` for each IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of
-        these of the catalogue.
+        each ControlNet, `preprocessor:ID` for each control image that the job makes, `ip_adapter:ID` for each
+        IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of these of the catalogue.
 
         Uploaded files come from the storage, like input images.
         """
         controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
+        maps = (f"preprocessor:{control.preprocess}" for control in self.controls if control.is_made_in_job)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
         models = (stage.model for stage in self.stages)
         upscalers = () if self.hires is None or not self.hires.network else (f"upscaler:{self.hires.network}",)
-        return list(dict.fromkeys((*models, *upscalers, *controlnets, *loras, *ip_adapters, *inversions)))
+        return list(dict.fromkeys((*models, *upscalers, *controlnets, *maps, *loras, *ip_adapters, *inversions)))
 
     @property
     def inputs(self) -> list[str]:

@@ -4,6 +4,7 @@ generate.py      the algorithm: model, adapters, inputs, prompts, denoise and de
 alone.py         the same for a job that has the worker for itself
 guidance.py       other guidance than plain, by diffusers' guiders
 hires.py        between the two passes of `hires`: images or latents become larger
+control_maps.py  control images that models make of the job's photos
 inputs.py        reads and decodes the job's input images
 step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
 step_hashes.py   hashes of the latents after each step

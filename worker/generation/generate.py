@@ -28,6 +28,7 @@ from worker.engine.job import JobInFlight
 from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
+from worker.generation.control_maps import make_control_maps
 from worker.generation.guidance import JobGuidance
 from worker.generation.hires import begin_second_pass, wants_latents
 from worker.generation.inputs import read_inputs
@@ -117,6 +118,9 @@ class JobGeneration:
         if self._step_hashes is not None:
             self._step_hashes.begin()
         done = Progress([torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds])
+        done.maps, done.map_uses = make_control_maps(job, self._engine, self._pool, self._storage)
+        if done.maps:
+            self.timer.end_stage("preprocess")
         for stage in self._stages:
             if job.stage is not stage:
                 self._engine.residency.begin_stage(job, stage)
@@ -158,7 +162,7 @@ class JobGeneration:
 
         # Input images, cropped around the mask if the job wants that.
         if done.inputs is None:
-            done.inputs = read_inputs(stage, self._storage)
+            done.inputs = read_inputs(stage, self._storage, done.maps)
             done.crop = inpainting.find_crop(done.inputs.mask, stage.padding_mask_crop)
         inputs = replace(done.inputs, job=stage, latents=done.latents, starts=done.starts)
         timer.end_stage("read_inputs")
@@ -287,6 +291,7 @@ class JobGeneration:
             self._flight,
             done.uses,
             upscaler=done.upscaler,
+            maps=done.map_uses,
             embeddings=done.embeddings,
             budget_bytes=self._pool.plan_selector.size_bytes,
             predicted_calls=self._predicted_calls,

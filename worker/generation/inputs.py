@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,8 +23,13 @@ _WHITE = 128
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
+def read_inputs(
+    job: JobParameters, storage: Storage, maps: Mapping[int, Image.Image] = MappingProxyType({})
+) -> GenerationInputs:
     """Return the inputs of a job's pipeline call: images of the output's size, references of their own.
+
+    Args:
+        maps: control images that the job has made, by the indexes of their controls.
 
     Raises:
         JobFailed: INPUT_MISSING: an image is no longer stored.
@@ -35,8 +42,12 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
             image=None if job.image is None else decode_image(storage.read(job.image), size, fit),
             mask=None if job.mask_image is None else decode_mask(storage.read(job.mask_image), size, fit),
             controls=[
-                None if key is None else decode_image(storage.read(key), size, fit)
-                for key in (control.image for control in job.controls)
+                fit_image(maps[index], size, fit)
+                if index in maps
+                else None
+                if control.image is None
+                else decode_image(storage.read(control.image), size, fit)
+                for index, control in enumerate(job.controls)
             ]
             or [decode_image(storage.read(key), size, fit) for key in (job.control_image,) if key is not None],
             references=[
@@ -54,8 +65,19 @@ def read_inputs(job: JobParameters, storage: Storage) -> GenerationInputs:
             ],
         )
     except NotFound as error:
-        message = "an input image is no longer stored; upload it again"
-        raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+        raise _missing() from error
+
+
+def read_stored(key: str, storage: Storage) -> bytes:
+    """Read one input image's file; raises as `read_inputs`."""
+    try:
+        return storage.read(key)
+    except NotFound as error:
+        raise _missing() from error
+
+
+def _missing() -> JobFailed:
+    return JobFailed(FailureCode.INPUT_MISSING, "an input image is no longer stored; upload it again")
 
 
 def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -> Image.Image:
@@ -63,7 +85,11 @@ def decode_image(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) -
 
     What an image does not cover continues its edges.
     """
-    image = flatten(open_stored(data), "white").convert("RGB")
+    return fit_image(flatten(open_stored(data), "white").convert("RGB"), size, fit)
+
+
+def fit_image(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
+    """Bring an RGB image to `size`; what it does not cover continues its edges."""
     if image.size == size:
         return image
     placement = place(image.size, size, fit)

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from contracts.jobs.receipt import CacheUse, MemoryUse, Receipt, Weights
+from contracts.jobs.receipt import CacheUse, ControlMap, MemoryUse, Receipt, Weights
 from contracts.memory.plan import Placement, Plan
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
@@ -105,6 +105,7 @@ def make_receipt(
     stages: Sequence[StageUse],
     *,
     upscaler: Weights | None,
+    maps: Sequence[ControlMap],
     embeddings: CacheUse,
     budget_bytes: int,
     predicted_calls: int,
@@ -115,6 +116,7 @@ def make_receipt(
 
     Args:
         upscaler: that enlarged images between two passes.
+        maps: control images that the job has made itself.
     """
     parameters, usage, first = job.generation, job.usage, stages[0]
     plans = [stage.plan for stage in stages if stage.plan is not None]
@@ -125,6 +127,7 @@ def make_receipt(
         model=first.model,
         refiner=stages[-1].model if parameters.refiner is not None else None,
         upscaler=upscaler,
+        control_maps=list(maps),
         **first.applied,
         mean_rows=usage.mean_rows,
         pauses=usage.pauses,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from contracts.catalogue.schedulers import Kind
 from contracts.errors import FailureCode, JobFailed
-from contracts.jobs.receipt import CacheUse, Weights
+from contracts.jobs.receipt import CacheUse, ControlMap, Weights
 from contracts.requests.parameters import JobParameters
 from worker.families import GenerationInputs
 from worker.generation.inpainting import Box
@@ -33,6 +33,8 @@ class Progress:
     """What the stages of one attempt have made so far.
 
     Attributes:
+        maps: control images that the job has made itself, by the indexes of their controls.
+        map_uses: what the receipt says of them.
         inputs: of the job, once they have been read.
         crop: that is generated of them.
         generators: one for each image, which all stages draw from.
@@ -48,6 +50,8 @@ class Progress:
     """
 
     generators: Sequence[torch.Generator]
+    maps: Mapping[int, Image.Image] = field(default_factory=dict)
+    map_uses: Sequence[ControlMap] = ()
     inputs: GenerationInputs | None = None
     crop: Box | None = None
     latents: torch.Tensor | None = None

@@ -12,12 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import Unavailable
 from contracts.jobs.receipt import MemoryUse, Receipt, Weights
 from contracts.jobs.records import Measured
 from contracts.requests.any_parameters import AnyParameters
 from worker.checkpoints.places import NotPrepared
-from worker.generation.inputs import open_stored
+from worker.generation.inputs import open_stored, read_stored
 from worker.generation.outputs import JobResult, failure_of
 from worker.generation.receipts import library_versions
 from worker.generation.step_listener import StageTimer
@@ -70,11 +70,7 @@ class PlainTask:
 
     def read_bytes(self, key: str) -> bytes:
         """Read an input's file; raises as `read_image`."""
-        try:
-            return self.attempt.storage.read(key)
-        except NotFound as error:
-            message = "an input image is no longer stored; upload it again"
-            raise JobFailed(FailureCode.INPUT_MISSING, message) from error
+        return read_stored(key, self.attempt.storage)
 
     def reserve(self, plans: Sequence[tuple[str, int]]) -> str:
         """Reserve memory of the device until the job ends, beside the models of other jobs in flight.

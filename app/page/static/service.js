@@ -19,7 +19,7 @@ async function refresh() {
     state.models = (await call("GET", "v1/models")).data;
     if (currentModel() === undefined && state.models.length) await chooseModel(state.models[0].id);
     else if (state.schemas[state.form.model] === undefined) await chooseModel(state.form.model);
-    if (!state.preprocessors.length) state.preprocessors = (await call("GET", "v1/preprocessors")).data.filter((row) => row.runs === "request");
+    if (!state.preprocessors.length) state.preprocessors = (await call("GET", "v1/preprocessors")).data;
     if (state.trouble || round++ % READINESS_ROUNDS === 0) state.trouble = await readTrouble();
     if (canSeeWorkers) state.workers = (await call("GET", "v1/workers")).data;
   } catch (error) {

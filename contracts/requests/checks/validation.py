@@ -6,11 +6,12 @@ A message says what is required, what was received and what to do; `allowed` has
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.preprocessors import Preprocessor
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.hires import hires_problems
@@ -239,6 +240,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         return
     names = [row.id for row in catalogue.controlnets if row.family == model.family]
     needs_inpaint = model.family_spec.inpaint_control_only and request.mask_image is not None
+    models = {one.id: one.preprocessor for one in catalogue.preprocessors}
     for index, control in enumerate(request.controls):
         path = f"controls.{index}"
         try:
@@ -258,7 +260,7 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         else:
             yield from _control_image_problems(path, control, row)
         yield from _control_mode_problems(path, control, row)
-        yield from _control_option_problems(path, control, row)
+        yield from _control_option_problems(path, control, row, models)
         yield from _control_range_problems(path, control, row)
     most = 1 if needs_inpaint else model.family_spec.max_controls
     if len(request.controls) > most:
@@ -286,12 +288,15 @@ def _control_mode_problems(path: str, control: Control, row: ControlNetSpec) -> 
         yield FieldProblem(f"{path}.mode", f"must be a kind of {row.id}, got {control.mode}", numbers)
 
 
-def _control_option_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
+def _control_option_problems(
+    path: str, control: Control, row: ControlNetSpec, models: Mapping[str, Preprocessor]
+) -> Iterator[FieldProblem]:
     if control.preprocess is not None and row.kind == "inpaint":
         message = f"is not used: {row.id} reads the job's image and mask_image; remove it"
         yield FieldProblem(f"{path}.preprocess", message)
     else:
-        yield from preprocess_problems(f"{path}.", control.preprocess, control.preprocess_options or {})
+        options = control.preprocess_options or {}
+        yield from preprocess_problems(f"{path}.", control.preprocess, options, models)
     if control.guidance_start >= control.guidance_end and row.family_spec.control_ranges:
         message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
         yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")

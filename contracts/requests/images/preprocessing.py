@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from contracts.catalogue.preprocessors import (
     MAX_MAP_PIXELS,
@@ -23,27 +24,30 @@ from contracts.requests.images.fit import Fit, Size
 
 #: Option -> its value.
 Options = Mapping[str, float]
+#: Longer side of an image by its shorter one: models are trained on squares, and scale long images up.
+_MAX_ASPECT = 8
 
 
-def preprocess_problems(path: str, name: str | None, options: Options) -> Iterator[FieldProblem]:
+def preprocess_problems(
+    path: str, name: str | None, options: Options, models: Mapping[str, Preprocessor] = MappingProxyType({})
+) -> Iterator[FieldProblem]:
     """Yield what is wrong with a preprocessor and its options.
 
     Args:
         path: beginning of the fields' paths: empty, or `controls.0.`.
         name: None where none is named.
+        models: preprocessors that are models, by their names; empty where none can run.
     """
+    every = {**PREPROCESSORS, **models}
     if name is None:
         if options:
             message = "need a preprocessor: name one in preprocess, or remove them"
-            yield FieldProblem(f"{path}preprocess_options", message, list(PREPROCESSORS))
+            yield FieldProblem(f"{path}preprocess_options", message, list(every))
         return
-    row = PREPROCESSORS.get(name)
+    row = every.get(name)
     if row is None:
-        message = (
-            f"{name[:64]!r} is not a preprocessor that runs here; if it is one that runs in a job "
-            "(GET /v1/preprocessors), call POST /v1/preprocess first, and use its image without preprocess"
-        )
-        yield FieldProblem(f"{path}preprocess", message, list(PREPROCESSORS))
+        message = f"unknown preprocessor {name[:64]!r}; GET /v1/preprocessors lists them"
+        yield FieldProblem(f"{path}preprocess", message, list(every))
         return
     wrong = False
     for problem in option_problems(path, row, options):
@@ -55,6 +59,14 @@ def preprocess_problems(path: str, name: str | None, options: Options) -> Iterat
         field = "low_threshold" if "low_threshold" in options else "high_threshold"
         message = f"low_threshold must be at most high_threshold, got {low:g} and {high:g}"
         yield FieldProblem(f"{path}preprocess_options.{field}", message, "low_threshold ≤ high_threshold")
+
+
+def aspect_problem(field: str, size: Size) -> FieldProblem | None:
+    """Why an image is too long for a preprocessor that is a model; None: it is not."""
+    if max(size) <= _MAX_ASPECT * min(size):
+        return None
+    message = f"is {size[0]} × {size[1]}, and one side may be {_MAX_ASPECT} times the other: crop it"
+    return FieldProblem(field, message, f"longer side ≤ {_MAX_ASPECT} × shorter side")
 
 
 def option_problems(path: str, row: Preprocessor, options: Options) -> Iterator[FieldProblem]:
