@@ -16,6 +16,7 @@ from contracts.catalogue.families import FAMILIES, Mode, Task, task_of
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
+from contracts.requests.checks.control_maps import with_map_options
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
@@ -107,7 +108,7 @@ def make_job(
             images[f"ip_adapters.{number}.mask"] = StoredImage(adapter["mask"], SIDE, SIDE)
     request = REQUESTS[task](**fields)
     check(request, catalogue)
-    return with_inversions(resolve(request, model, images), model, catalogue)
+    return with_map_options(with_inversions(resolve(request, model, images), model, catalogue), catalogue, images)
 
 
 def _control(family: str, mode: Mode) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError
 from contracts.queue.client import JobQueue
+from contracts.requests.parameters import JobParameters
 from contracts.requests.plain.preprocessing import PreprocessParameters
 from contracts.settings import SharedSettings
 from tests.support.images import to_data_url
@@ -99,12 +100,41 @@ def test_what_is_refused_names_the_field_and_the_remedy(
     assert text in str(problems)
 
 
-def test_a_control_that_names_a_model_is_told_to_have_its_map_made_first(client: TestClient) -> None:
-    control = {"controlnet": "nearness", "image": PHOTO, "preprocess": "depth"}
-    answer = client.post("/v1/controlnet", json={"prompt": "a tree", "controls": [control]})
+CONTROL = {"controlnet": "nearness", "image": PHOTO, "preprocess": "people"}
+
+
+def test_a_control_that_names_a_model_has_its_image_made_in_its_own_job(
+    client: TestClient, queue: JobQueue
+) -> None:
+    body = {"prompt": "a tree", "width": 512, "height": 512, "controls": [CONTROL]}
+    answer = client.post("/v1/controlnet", json=body)
+    assert answer.status_code == 202, answer.json()
+    stored = queue.fetch(answer.json()["id"]).parameters
+    assert isinstance(stored, JobParameters)
+    (control,) = stored.controls
+    assert (control.preprocess, control.source, control.is_made_in_job) == ("people", None, True)
+    assert control.preprocess_options == {"confidence": 0.3, "resolution": 512}
+    assert "preprocessor:people" in stored.needs
+    assert stored.record_version == 3, "releases that know no such control read versions up to 2"
+
+    again = client.post(f"/v1/jobs/{answer.json()['id']}/rerun", json={}).json()
+    assert queue.fetch(again["id"]).parameters == stored
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        ({"preprocess": "nearness"}, "controls.0.preprocess", "GET /v1/preprocessors"),
+        ({"preprocess_options": {"sigma": 2}}, "controls.0.preprocess_options.sigma", "not an option of people"),
+        ({"image": to_data_url(Image.new("RGB", (900, 100)))}, "controls.0.image", "crop it"),
+    ],
+)
+def test_a_control_whose_image_no_model_can_make_is_refused(
+    client: TestClient, changes: dict[str, Any], field: str, text: str
+) -> None:
+    answer = client.post("/v1/controlnet", json={"prompt": "a tree", "controls": [CONTROL | changes]})
     assert answer.status_code == 422
-    problem = next(one for one in answer.json()["errors"] if one["field"] == "controls.0.preprocess")
-    assert "call POST /v1/preprocess first" in problem["message"]
+    assert text in next(one["message"] for one in answer.json()["errors"] if one["field"] == field)
 
 
 def test_the_list_says_which_preprocessors_run_in_jobs(client: TestClient) -> None:
