@@ -4,6 +4,7 @@ Imports `contracts` only; `app`, `worker` and `dispatcher` are started as progra
 
 main.py          reads the command line and runs the command
 commands/        the commands, one file each
+again/           makes an image again as its receipt says, and compares
 options/         options that several commands have
 catalogue/       rows of a catalogue on this machine
 supervisor/      `darkroom up`: Redis, API, workers and dispatcher as child processes

@@ -123,6 +123,12 @@ class Client:
             files = {"file": (archive.name, file, "application/zip")}
             return self._call("POST", "/v1/trainings", files=files, data={"request": json.dumps(body)})
 
+    def upload_image(self, data: bytes, *, is_mask: bool = False) -> Json:
+        """Upload an image, or a mask in the form that requests read; returns the service's description of it."""
+        query = {"mask": "true"} if is_mask else {}
+        upload = {"file": ("image", data)}
+        return self._call("POST", "/v1/uploads", params=query, files=upload, timeout=_UPLOAD_SECONDS)
+
     def remove_lora(self, name: str) -> None:
         """Remove an uploaded LoRA."""
         self._request("DELETE", f"/v1/loras/{quote(name, safe='')}", headers=self._headers)

@@ -26,16 +26,14 @@ from contracts.errors import (
 from contracts.queue.client import JobQueue
 from contracts.requests.defaults import CONTROL_MAP, StoredImage, map_options
 from contracts.requests.images.preprocessing import Options
+from contracts.requests.rebuilding import is_mask
 from contracts.requests.schema import DeliveryFields, JobRequest
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 
-_MASK_FIELD = "mask_image"
 #: Beginning of the path of a reference image.
 _REFERENCE = "references."
-#: How the paths of other masks end.
-_MASK = ".mask"
 
 
 @dataclass(frozen=True)
@@ -247,7 +245,7 @@ class InputReader:
     def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
         """Read one image; `keys` are those chosen for the request's images so far, by content."""
         image = self._finder.find(field, source) if isinstance(source, str) else source
-        if (field == _MASK_FIELD or field.endswith(_MASK)) and not isinstance(image, InputImage):
+        if is_mask(field) and not isinstance(image, InputImage):
             # What is stored by a name is an image; that it is a mask is known here.
             data = image if isinstance(image, bytes) else self._storage.read(image.key)
             image = self._decoder.decode_mask(data, field, self._owner)

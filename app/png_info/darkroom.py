@@ -11,8 +11,8 @@ from pydantic_core import to_json
 
 from app.png_info.draft import Draft
 from app.png_info.json_texts import read_object
-from app.submission.rerun import images_of, request_fields
 from contracts.requests.parameters import JobParameters
+from contracts.requests.rebuilding import images_of, request_fields
 
 #: Returns what names an image with this SHA-256 in a caller's requests; None: it is not known, or no longer.
 FindInput = Callable[[str], str | None]

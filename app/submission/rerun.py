@@ -19,16 +19,13 @@ from contracts.catalogue.families import Task
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
+from contracts.requests import rebuilding
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.defaults import StoredImage
-from contracts.requests.entries import IpAdapter
 from contracts.requests.parameters import JobParameters
-from contracts.requests.schema import REQUESTS, DeliveryFields
+from contracts.requests.schema import REQUESTS
 from contracts.requests.task_parameters import JobTask
 from contracts.storage import Storage
-
-#: Placeholder in the request for an image that the first job has stored.
-_STORED = "stored"
 
 
 def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
@@ -85,54 +82,19 @@ def _fields_of(record: JobRecord) -> dict[str, Any]:
 
 def request_fields(parameters: AnyParameters) -> dict[str, Any]:
     """The fields of the request that has these parameters, with placeholders for images; none about delivery."""
-    kind: type[DeliveryFields]
     if isinstance(parameters, JobParameters):
-        kind, fields = REQUESTS[parameters.task], _diffusion_fields(parameters)
-    else:
-        kind, fields = PLAIN_TASKS[parameters.task].request, parameters.model_dump(mode="json", exclude_none=True)
-        fields |= dict.fromkeys(images_of(parameters), _STORED)
-    known = kind.model_fields
+        return rebuilding.request_fields(parameters)
+    fields = parameters.model_dump(mode="json", exclude_none=True)
+    fields |= dict.fromkeys(images_of(parameters), rebuilding.STORED)
+    known = PLAIN_TASKS[parameters.task].request.model_fields
     return {name: value for name, value in fields.items() if name in known}
-
-
-def _diffusion_fields(parameters: JobParameters) -> dict[str, Any]:
-    fields = parameters.model_dump(mode="json", exclude={"mode", "batchable", "input_images"}, exclude_none=True)
-    if parameters.inputs and parameters.fit is None:
-        fields["fit"] = "stretch"  # as releases did that had no `fit`
-    fields["loras"] = [{"name": lora.name, "scale": lora.scale} for lora in parameters.loras]
-    fields["textual_inversions"] = [{"name": one.name} for one in parameters.textual_inversions]
-    for name in {"image", "mask_image", "control_image"} & fields.keys():
-        fields[name] = _STORED
-    for control in fields["controls"]:
-        control.pop("source", None)  # of which the control image is made again
-        if "image" in control:
-            control["image"] = _STORED
-    fields["references"] = [_STORED] * len(parameters.references)
-    for adapter in fields.get("ip_adapters", ()):
-        for name in adapter.keys() - IpAdapter.model_fields.keys():
-            del adapter[name]  # of an uploaded file, which its name is resolved to again
-        adapter["images"] = [_STORED] * len(adapter["images"])
-        if "mask" in adapter:
-            adapter["mask"] = _STORED
-    # Jobs of releases that knew no long prompts were truncated.
-    fields.setdefault("long_prompt", "truncate")
-    return fields
 
 
 def images_of(parameters: AnyParameters) -> dict[str, str]:
     """Return the storage keys of a job's images by their paths in a request."""
-    if not isinstance(parameters, JobParameters):
-        return {name: getattr(parameters, name) for name in PLAIN_TASKS[parameters.task].image_fields}
-    keys = {name: getattr(parameters, name) for name in ("image", "mask_image", "control_image")}
-    keys |= {
-        f"controls.{index}.image": control.source or control.image
-        for index, control in enumerate(parameters.controls)
-    }
-    keys |= {f"references.{index}": reference.image for index, reference in enumerate(parameters.references)}
-    for number, adapter in enumerate(parameters.ip_adapters):
-        keys |= {f"ip_adapters.{number}.images.{index}": key for index, key in enumerate(adapter.images)}
-        keys[f"ip_adapters.{number}.mask"] = adapter.mask
-    return {path: key for path, key in keys.items() if key is not None}
+    if isinstance(parameters, JobParameters):
+        return rebuilding.images_of(parameters)
+    return {name: getattr(parameters, name) for name in PLAIN_TASKS[parameters.task].image_fields}
 
 
 def _measure(storage: Storage, path: str, key: str) -> StoredImage:

@@ -8,13 +8,17 @@ from contracts.uploads.images import Upload, remember
 from contracts.uploads.owner_bytes import ByteLimit
 
 
-def store_upload(services: Services, owner: str, data: bytes, field: str) -> tuple[Upload, bool]:
+def store_upload(
+    services: Services, owner: str, data: bytes, field: str, *, is_mask: bool = False
+) -> tuple[Upload, bool]:
     """Store an image for its owner.
 
     Args:
         field: what errors call the image.
+        is_mask: whether it is stored as the mask that requests read in it, and named by that.
 
     Raises:
+        InvalidRequest: the mask would change no pixel.
         ImageTooLarge, NotAnImage, QuotaExceeded, StorageFull, TooManyImages, Unavailable: nothing was stored.
 
     Returns:
@@ -22,7 +26,8 @@ def store_upload(services: Services, owner: str, data: bytes, field: str) -> tup
     """
     ttl_seconds = services.settings.upload_ttl_seconds
     services.disk_space.require(len(data))
-    image = services.decoder.decode(data, field, owner)
+    decode = services.decoder.decode_mask if is_mask else services.decoder.decode
+    image = decode(data, field, owner)
     services.disk_space.require(len(image.data))
     limit = ByteLimit(owner, services.settings.max_owner_bytes)
     services.owner_bytes.run(

@@ -11,6 +11,7 @@ catalogue_reload.py   a catalogue whose file changes while a process runs
 model_defaults.py     checks at the start that models' defaults are valid
 defaults.py           fills in defaults, size, seed and storage keys
 parameters.py         the parameters stored with a job on a diffusion model
+rebuilding.py         the request of stored parameters
 training/             trainings of LoRAs: their request, and their parameters
 any_parameters.py     the parameters of any task, read by the task that they name
 task_parameters.py    what code asks of them that does not know the task

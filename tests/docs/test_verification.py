@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save
 
 from cli.main import main
+from contracts.catalogue.families import FAMILIES
 from contracts.provenance.credentials import ContentCredentials
 from contracts.provenance.identity import development_identity
 from contracts.provenance.pixels import hash_pixels
@@ -20,7 +23,9 @@ from contracts.provenance.receipts.merkle import merkle_root
 from contracts.provenance.receipts.signatures import ReceiptSigner
 from contracts.provenance.receipts.verification import verify_receipt
 from contracts.provenance.verification import verify
+from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
+from tests.support.inversions import inversion_tensors
 from tests.support.running_service import RunningService
 
 
@@ -108,12 +113,55 @@ def _forgeries(path: Path) -> Iterator[tuple[bytes, str]]:
     yield sign('{"seed": 7}', steps), "its receipt is not one that Darkroom writes"
 
 
-def test_an_image_made_from_another_says_that_it_needs_it(
+def test_an_image_made_from_others_is_made_again_from_the_same_files_and_no_others(
     signing: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = signing.run("txt2img", seed=1, num_inference_steps=2)
-    job = signing.run("img2img", image=f"job:{first['id']}/0", seed=1, num_inference_steps=2, strength=1.0)
+    checkpoint, encoders = BUILT_IN_CATALOGUE.parent / "shapes-sdxl", FAMILIES["sdxl"].inversion_encoders
+    word = save(inversion_tensors(checkpoint, encoders))
+    signing.http.post("/v1/textual-inversions", files={"file": ("smudge.safetensors", word)}).raise_for_status()
+    files = {name: tmp_path / f"{name}.png" for name in ("photo", "mask", "control", "other")}
+    for number, path in enumerate(files.values()):
+        image = Image.new("RGB", (64, 64), (90 * number, 40, 200))
+        image.paste((255, 255, 255), (8, 8 + number, 40, 56))
+        image.save(path)
+    Image.open(files["mask"]).convert("L").point(lambda level: 255 * (level > 128)).save(files["mask"])
+    encoded = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
+    control = {"controlnet": "shapes-sdxl-canny", "image": encoded["control"], "preprocess": "canny"}
+    job = signing.run(
+        "controlnet",
+        prompt="a smudge circle",
+        image=encoded["photo"],
+        mask_image=encoded["mask"],
+        controls=[control],
+        textual_inversions=[{"name": "smudge"}],
+        seed=1,
+        num_inference_steps=3,
+    )
     path = tmp_path / "image.png"
     path.write_bytes(signing.bytes_of(job))
-    assert main(["verify", str(path), "--again", signing.url]) == 1
-    assert "this one needs its input images" in capsys.readouterr().err
+
+    def verify_with(*names: str) -> tuple[int, str]:
+        given = [text for name in names for text in ("--input", str(files[name]))]
+        code = main(["verify", str(path), "--again", signing.url, "--steps", "all", *given])
+        shown = capsys.readouterr()
+        return code, shown.out + shown.err
+
+    count = len(signing.http.get("/v1/jobs").json()["data"])
+    for names, told in (
+        ((), "the receipt's image (SHA-256"),
+        (("photo", "mask"), "the receipt's controls.0.image (SHA-256"),
+        (("photo", "control"), "the receipt's mask_image (SHA-256"),
+        (("photo", "control", "mask", "other"), "other.png (SHA-256"),
+        (("photo", "control", "other"), "the receipt's mask_image (SHA-256"),
+    ):
+        code, shown = verify_with(*names)
+        assert (code, told in shown) == (1, True), shown
+    assert len(signing.http.get("/v1/jobs").json()["data"]) == count  # nothing was run
+    code, shown = verify_with("mask", "control", "photo")
+    assert (code, "same bytes, after each of 2 steps" in shown) == (0, True), shown
+
+    signing.http.delete("/v1/textual-inversions/smudge").raise_for_status()
+    changed = save(inversion_tensors(checkpoint, encoders, seed=1))
+    signing.http.post("/v1/textual-inversions", files={"file": ("smudge.safetensors", changed)}).raise_for_status()
+    code, shown = verify_with("mask", "control", "photo")
+    assert (code, "not the same: step 1; what differs here: textual_inversions" in shown) == (1, True), shown

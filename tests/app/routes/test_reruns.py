@@ -55,6 +55,11 @@ def test_fields_of_the_body_replace_the_jobs_own_and_null_resets_them(client: Te
     assert again["metadata"] == {"a": "b"}
 
 
+def test_a_second_pass_is_made_again(client: TestClient, queue: JobQueue) -> None:
+    id = submit(client, seed=7, hires={"scale": 1.5, "strength": 0.4})["id"]
+    assert queue.fetch(rerun(client, id)["id"]).parameters.hires == queue.fetch(id).parameters.hires
+
+
 def test_a_null_seed_is_drawn_again(client: TestClient, queue: JobQueue) -> None:
     id = submit(client, seed=7)["id"]
 

@@ -63,6 +63,22 @@ def test_a_request_can_refer_to_an_upload(client: TestClient, queue: JobQueue, s
     assert (parameters.width, parameters.height) == (64, 96)
 
 
+def test_a_mask_may_be_uploaded_as_requests_read_it(client: TestClient, queue: JobQueue) -> None:
+    drawn = encode_solid("RGB", (64, 96), "white", "JPEG")
+    headers = RAW | {"Idempotency-Key": "k"}
+    image = client.post("/v1/uploads", content=drawn, headers=headers).json()
+    reused = client.post("/v1/uploads?mask=true", content=drawn, headers=headers)
+    mask = client.post("/v1/uploads?mask=true", content=drawn, headers=RAW).json()
+    black = client.post("/v1/uploads?mask=true", content=encode_solid("L", (64, 96), 0), headers=RAW)
+
+    body = {"prompt": "x", "image": image["id"]}
+    named = [client.post("/v1/inpaint", json=body | {"mask_image": one["id"]}).json() for one in (image, mask)]
+
+    assert mask["sha256"] != image["sha256"] == hashlib.sha256(drawn).hexdigest()
+    assert {str(queue.fetch(job["id"]).parameters.mask_image)[7:71] for job in named} == {mask["sha256"]}
+    assert (reused.status_code, black.status_code, black.json()["errors"][0]["field"]) == (422, 422, "file")
+
+
 def test_an_expired_upload_is_refused(client: TestClient, queue: JobQueue) -> None:
     upload = client.post("/v1/uploads", content=RED, headers=RAW).json()
     queue.connection.delete(f"darkroom:upload:local:{upload['sha256']}")
