@@ -152,7 +152,8 @@ class WorkerSettings(Settings):
     )
     image_check_folder: Path | None = Field(
         None,
-        description="folder of the classifier, as transformers saves it (CLIP, ViT, ResNet); safetensors only",
+        description="folder of the classifier, as transformers saves it (CLIP, ViT, ResNet); with checkpoint, of "
+        "the safety checker for checkpoints without one; safetensors only",
     )
     image_check_labels: list[str] = Field(
         default_factory=list, description='labels of the classifier that are flagged, as JSON: ["nsfw"]'

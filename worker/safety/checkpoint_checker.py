@@ -1,6 +1,7 @@
 """The safety checker that some checkpoints carry, in diffusers' layout: `safety_checker` and `feature_extractor`.
 
-Computes on the CPU, from safetensors files alone. Images of other checkpoints are not checked.
+Computes on the CPU, from safetensors files alone. Images of other checkpoints are checked by that of another
+folder, such as CompVis/stable-diffusion-safety-checker, or not at all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from contracts.errors import NotFound
+from contracts.errors import NotFound, SettingsError
 
 _log = logging.getLogger(__name__)
 
@@ -23,17 +24,26 @@ _log = logging.getLogger(__name__)
 class CheckpointChecker:
     """The safety checkers of a worker's models, each loaded for its first image."""
 
-    def __init__(self, locate: Callable[[str], Path]) -> None:
-        """`locate` returns the folder of a model."""
+    def __init__(self, locate: Callable[[str], Path], folder: Path | None = None) -> None:
+        """Load what is for all models; the others' checkers wait for an image.
+
+        Args:
+            locate: returns the folder of a model.
+            folder: of the checker of models that carry none: configuration, processor, safetensors.
+
+        Raises:
+            SettingsError: the folder has no checker.
+        """
         self._locate = locate
+        self._for_others = None if folder is None else _open_folder(folder)
         self._loaded: dict[str, tuple[Any, Any] | None] = {}
         self._lock = threading.Lock()
 
     def score(self, image: Image.Image, model: str) -> float | None:
-        """Return 1 for an image that the model's own checker flags, else 0; None where it carries no checker."""
+        """Return 1 for an image that the model's checker flags, else 0; None where there is none."""
         with self._lock, torch.inference_mode():
             if model not in self._loaded:
-                self._loaded[model] = self._find(model)
+                self._loaded[model] = self._find(model) or self._for_others
                 if self._loaded[model] is None:
                     _log.warning("images of %s are not checked: its checkpoint carries no safety checker", model)
             loaded = self._loaded[model]
@@ -56,10 +66,22 @@ def _load(folder: Path) -> tuple[Any, Any] | None:
     """The checker of a checkpoint and what prepares images for it."""
     if not (folder / "safety_checker" / "config.json").is_file():
         return None
+    return _read(folder / "safety_checker", folder / "feature_extractor")
+
+
+def _open_folder(folder: Path) -> tuple[Any, Any]:
+    """The checker of a folder of its own, and what prepares images for it."""
+    try:
+        return _read(folder, folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        message = f"DARKROOM_WORKER_IMAGE_CHECK_FOLDER: {folder} has no safety checker as safetensors: {reason}"
+        raise SettingsError(message) from error
+
+
+def _read(checker: Path, processor: Path) -> tuple[Any, Any]:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor
 
-    checker = StableDiffusionSafetyChecker.from_pretrained(
-        folder / "safety_checker", local_files_only=True, use_safetensors=True
-    ).eval()
-    return checker, CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
+    found = StableDiffusionSafetyChecker.from_pretrained(checker, local_files_only=True, use_safetensors=True)
+    return found.eval(), CLIPImageProcessor.from_pretrained(processor, local_files_only=True)

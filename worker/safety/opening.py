@@ -31,7 +31,7 @@ def _open(settings: WorkerSettings, locate: Callable[[str], Path]) -> ImageCheck
     if name == "checkpoint":
         from worker.safety.checkpoint_checker import CheckpointChecker
 
-        return CheckpointChecker(locate)
+        return CheckpointChecker(locate, settings.image_check_folder)
     if name == "classifier":
         from worker.safety.classifier import Classifier
 

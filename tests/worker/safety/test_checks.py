@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessor
+from transformers import CLIPConfig, CLIPForImageClassification, CLIPImageProcessor
 
 from contracts.errors import SettingsError
 from contracts.settings import BUILT_IN_CATALOGUE
@@ -36,6 +37,20 @@ def test_the_classifier_of_shapes_finds_stars_and_little_else() -> None:
     assert every == pytest.approx(1, abs=1e-4)
 
 
+def test_clip_with_a_head_is_a_classifier(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**sizes, "image_size": 32, "patch_size": 16}
+    labels = {"id2label": {0: "fine", 1: "star"}, "label2id": {"fine": 0, "star": 1}}
+    model = CLIPForImageClassification(CLIPConfig(vision_config=vision, text_config=sizes, **labels))
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.0, 1.0]))
+    model.save_pretrained(tmp_path)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    score = Classifier(tmp_path, ["star"]).score(Image.new("RGB", (64, 48), "red"), "any")
+    assert score == pytest.approx(torch.tensor(1.0).sigmoid().item(), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -48,6 +63,10 @@ def test_the_classifier_of_shapes_finds_stars_and_little_else() -> None:
         (
             {"image_check": "classifier", "image_check_folder": NO_STARS.parent, "image_check_labels": ["star"]},
             "has no image classifier as safetensors",
+        ),
+        (
+            {"image_check": "checkpoint", "image_check_folder": NO_STARS.parent},
+            "IMAGE_CHECK_FOLDER: .* has no safety checker as safetensors",
         ),
         ({"image_check": "clasifier"}, "no check is named clasifier; one of off, checkpoint, classifier"),
     ],
@@ -84,6 +103,9 @@ def test_a_checkpoints_own_checker_decides_and_leaves_the_image_alone(checkpoint
     assert checker.score(image, "guarded") == 1.0
     assert image.getextrema() == ((255, 255), (0, 0), (0, 0))
     assert checker.score(image, "bare") is None
+    alone = shutil.copytree(checkpoint / "safety_checker", tmp_path / "alone")
+    shutil.copy(checkpoint / "feature_extractor" / "preprocessor_config.json", alone)
+    assert CheckpointChecker(lambda _: tmp_path / "bare", alone).score(image, "bare") == 1.0
     strict = StableDiffusionSafetyChecker.from_pretrained(checkpoint / "safety_checker")
     with torch.no_grad():
         strict.concept_embeds_weights.fill_(2.0)
