@@ -97,6 +97,10 @@ class Client:
         """Return the bytes of one of a job's images. Its signed link needs no key and may point to a bucket."""
         return self._request("GET", image["url"]).content
 
+    def download_latents(self, job: Json) -> bytes:
+        """Return the latents that a job has kept, safetensors."""
+        return self._request("GET", f"/v1/jobs/{job['id']}/latents", headers=self._headers).content
+
     def models(self) -> list[Json]:
         """List the models of the catalogue."""
         data: list[Json] = self._call("GET", "/v1/models")["data"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,22 @@ def require_completed(job: Json) -> Json:
 
 
 def save(client: Client, job: Json, output: Path, *, force: bool) -> list[Path]:
-    """Write a job's images to `output`, or to `output-0`, `output-1`, … if there are several.
+    """Write a job's images to `output`, or to `output-0`, `output-1`, … if there are several; and kept latents.
 
     Raises:
-        ServiceError: a file exists, without `force`; or it cannot be written.
+        ServiceError: a file exists, without `force`; it cannot be written; or the job made no image.
     """
     images = job["images"]
+    if not images:
+        raise ServiceError(f"job {job['id']} has made one step again, and no image")
     paths = _names(output, len(images))
+    downloads = [partial(client.download, image) for image in images]
+    if "latents" in job["links"]:
+        paths.append(output.with_suffix(".latents.safetensors"))
+        downloads.append(partial(client.download_latents, job))
     refuse_to_overwrite(paths, force=force, job_id=job["id"])
-    for image, path in zip(images, paths, strict=True):
-        content = client.download(image)
+    for download, path in zip(downloads, paths, strict=True):
+        content = download()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -245,6 +245,7 @@ class FailureCode(StrEnum):
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
         FLAGGED: the operator's safety check flagged an image, and the operator refuses such images.
         INPUT_MISSING: an input image expired or was deleted before the job started.
+        INPUT_INCOMPATIBLE: latents that were sent are not of this job on this device.
         DEADLINE_EXCEEDED: the job had not ended by its deadline.
         DURATION_EXCEEDED: the job ran for longer than the operator allows.
         WORKER_LOST: the workers that ran the job died, as often as the operator allows.
@@ -265,6 +266,7 @@ class FailureCode(StrEnum):
     PROMPT_TOO_LONG = "prompt_too_long"
     FLAGGED = "flagged"
     INPUT_MISSING = "input_missing"
+    INPUT_INCOMPATIBLE = "input_incompatible"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     DURATION_EXCEEDED = "duration_exceeded"
     WORKER_LOST = "worker_lost"
@@ -287,6 +289,7 @@ RETRYABLE = {
     FailureCode.PROMPT_TOO_LONG: False,
     FailureCode.FLAGGED: False,
     FailureCode.INPUT_MISSING: False,
+    FailureCode.INPUT_INCOMPATIBLE: False,
     FailureCode.DEADLINE_EXCEEDED: True,
     FailureCode.DURATION_EXCEEDED: False,
     FailureCode.WORKER_LOST: True,

@@ -147,7 +147,8 @@ class JobView(BaseModel):
         None, description="The same for the negative prompt; null without one."
     )
     links: dict[str, str] = Field(
-        description="URLs: `self`, `events`, `rerun`, and `cancel` until the job has ended."
+        description="URLs: `self`, `events`, `rerun`, `latents` where the job has kept any, and `cancel` until it "
+        "has ended."
     )
 
 
@@ -194,6 +195,8 @@ class Links:
         links = {"self": self.job(record.id), "events": self.events(record.id)}
         if record.parameters.task != JobTask.TRAINING:
             links["rerun"] = f"{links['self']}/rerun"
+        if record.receipt is not None and record.receipt.kept_latents is not None:
+            links["latents"] = f"{links['self']}/latents"
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"
         return links

@@ -7,10 +7,11 @@ start; only `store` changes anything.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from app.inputs.base64_text import is_remote
+from app.inputs.base64_text import decode_base64, decode_data_url, is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher
 from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
@@ -208,6 +209,21 @@ class InputReader:
     def preprocess_file(self, field: str, data: bytes, name: str, options: Options) -> InputImage:
         """Return what a preprocessor makes of an image in its stored form; raises as `preprocess`."""
         return self._decoder.preprocess(data, name, options, field, self._owner)
+
+    def read_file(self, field: str, text: str) -> bytes:
+        """The bytes of a file that is no image, from base64 or a `data:` URL; raises as `read`."""
+        if text[:5].lower() == "data:":
+            return decode_data_url(field, text, self._decoder)
+        return decode_base64(field, text, self._decoder)
+
+    def latents(self, data: bytes) -> Input:
+        """Latents as an input, with its storage key; they have no size in pixels."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = self._retention.key_for(sha256, "safetensors")
+        file = InputImage(
+            width=0, height=0, format="safetensors", stored_format="safetensors", data=data, sha256=sha256
+        )
+        return Input(StoredImage(key, 0, 0), file)
 
     def find(self, field: str, source: str | bytes) -> Input:
         """Read an image, named or as bytes, where it is; raises as `read`."""

@@ -1,4 +1,4 @@
-"""Routes that list, show, cancel and delete jobs."""
+"""Routes that list, show, cancel and delete jobs, and show their kept latents."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from app.dependencies.queries import FilterDep, IncludeReceiptsDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.job_response import job_response
-from app.openapi.routes import problems
-from contracts.errors import Unavailable
+from app.openapi.routes import file_answer, problems
+from contracts.errors import NotFound, Unavailable
 from contracts.job_view import JobList, JobView, ListedJob, view_job
 from contracts.jobs.records import JobRecord, JobState
+from contracts.provenance.kept_latents import latents_key
 from contracts.queue import listing
 from contracts.uploads.retention import remove_images
 
@@ -49,6 +50,26 @@ def show_job(record: OwnJobDep, services: ServicesDep, links: LinksDep) -> JobVi
     """Show a job as it is now."""
     services.attendance.release(record)  # the client has come back for it, and knows its id
     return job_response(record, services.queue, services.storage, links)
+
+
+@router.get(
+    "/jobs/{id}/latents",
+    response_class=Response,
+    responses={**file_answer("The latents, in safetensors"), **problems(404, 410, 503)},
+)
+def show_latents(record: OwnJobDep, services: ServicesDep) -> Response:
+    """Download the latents that a completed job with `keep_latents` has kept: a tensor for each step.
+
+    Tensors `step.001`, `step.002`, … have the shape (images, …) and the data type of the model's latents.
+    """
+    if record.receipt is None or record.receipt.kept_latents is None:
+        raise NotFound("latents", record.id)
+    try:
+        data = services.storage.read(latents_key(record.id, record.attempts))
+    except NotFound:
+        raise NotFound("latents", record.id) from None
+    headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(data, media_type="application/octet-stream", headers=headers)
 
 
 @router.post(

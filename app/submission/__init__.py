@@ -2,6 +2,7 @@
 
 submit.py        from a draft to a queued job, and the answer when the client waits for it
 checks.py        everything about a request that can be known before its job is queued
+step_checks.py   the check of a single step from kept latents
 plain_tasks.py   tasks that run on no diffusion model: requests, parameters, checks
 erasing.py       the checks of an image from which something is erased
 preprocessing.py the checks of a control image that a model makes

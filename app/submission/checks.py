@@ -13,6 +13,7 @@ from app.inputs.reader import GivenImage, InputReader, Inputs
 from app.limits.admission import Admission, too_long
 from app.parsing.requests import Reading
 from app.services import Services
+from app.submission.step_checks import with_step_check
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
@@ -20,6 +21,7 @@ from contracts.errors import DestinationRefused, DestinationUnknown, FieldProble
 from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
+from contracts.provenance.kept_latents import require_room
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.checks.control_maps import with_map_options
 from contracts.requests.checks.refining import with_refiner
@@ -147,8 +149,10 @@ class RequestChecks:
         parameters = with_map_options(resolve(request, model, stored), catalogue, stored)
         parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
         parameters = resolve_uploads(parameters, catalogue)
+        require_room(parameters)
+        parameters, latents = with_step_check(request.check_step, parameters, self.inputs)
         counts = self.services.prompt_counter.count(model, parameters)
-        return CheckedJob(model, parameters, replace(delivery, images=images), counts)
+        return CheckedJob(model, parameters, replace(delivery, images={**images, **latents}), counts)
 
     def check_delivery(
         self,

@@ -44,6 +44,8 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
         raise Conflict(
             f"job {record.id} is a training; send POST /v1/trainings again: the same seed gives the same LoRA"
         )
+    if isinstance(record.parameters, JobParameters) and record.parameters.check_step is not None:
+        raise Conflict(f"job {record.id} has made one step to check it, and no image; send its request again")
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}

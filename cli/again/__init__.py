@@ -2,5 +2,6 @@
 
 run.py          makes the image again at a service
 input_files.py  matches files with the input images that a receipt names by their hashes
+kept_step.py    makes one step again from latents that were kept
 comparison.py   what differs, and whether rounding explains it
 """

@@ -69,7 +69,7 @@ def compare(claim: Claim, made: MadeAgain, steps: str | None) -> str:
     step = None if steps is None else _differing_step(steps, claim.signed.steps, made.file)
     if not has_same_pixels or step is not None:
         return _explain(claim, made, step)
-    weights = _differing_weights(claim.receipt, made.receipt)
+    weights = differing_weights(claim.receipt, made.receipt)
     if weights:
         told = "the pixels are the same, but the receipt names other weights than made them here"
         raise ServiceError(f"{told}: {', '.join(weights)}")
@@ -86,8 +86,8 @@ def _explain(claim: Claim, made: MadeAgain, step: int | None) -> str:
 
     from contracts.provenance.receipts.step_comparison import WITHIN_ERROR, is_within_error
 
-    receipt, reasons = claim.receipt, _reasons(claim, made)
-    weights = _differing_weights(receipt, made.receipt)
+    receipt, reasons = claim.receipt, reasons_to_differ(claim, made.receipt)
+    weights = differing_weights(receipt, made.receipt)
     if reasons and not weights and receipt["parameters"].get("output_format") == "png":
         with Image.open(claim.path) as claimed, Image.open(io.BytesIO(made.file)) as image:
             if is_within_error(claimed, image, receipt["dtype"]):
@@ -99,18 +99,18 @@ def _explain(claim: Claim, made: MadeAgain, step: int | None) -> str:
     raise ServiceError(f"made again, the image has other pixels{reason}")
 
 
-def _reasons(claim: Claim, made: MadeAgain) -> list[str]:
-    """Why an honest image may have other bytes here."""
+def reasons_to_differ(claim: Claim, made: Json) -> list[str]:
+    """Return why an honest image may have other bytes here; `made` is the receipt of the new job."""
     from contracts.provenance.receipts.step_comparison import differing
 
     claims = claim.signed.claims
     placed = {"placement": claims["placement"]} if "placement" in claims else {}
     joined = ["calls joined with other jobs"] if claims.get("joined") else []
-    return [*differing({**claim.receipt, **placed}, made.receipt), *joined]
+    return [*differing({**claim.receipt, **placed}, made), *joined]
 
 
-def _differing_weights(claimed: Json, made: Json) -> list[str]:
-    """What of the weights has another content."""
+def differing_weights(claimed: Json, made: Json) -> list[str]:
+    """Return the fields of two receipts that name weights of another content."""
     return [name for name in _WEIGHTS if _contents(claimed.get(name)) != _contents(made.get(name))]
 
 

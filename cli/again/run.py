@@ -7,6 +7,7 @@ import json
 
 from cli.again.comparison import Claim, MadeAgain, compare
 from cli.again.input_files import place_inputs, read_files
+from cli.again.kept_step import choose_step, compare_step
 from cli.client import Client, Json, ServiceError
 from contracts.catalogue.families import Task
 from contracts.requests.parameters import JobParameters
@@ -18,7 +19,7 @@ def make_again(claim: Claim, url: str, arguments: argparse.Namespace) -> str:
     """Run the job of a receipt and compare; returns what to tell.
 
     Args:
-        arguments: `steps`, `input` and `key` of `darkroom verify`.
+        arguments: `steps`, `latents`, `input` and `key` of `darkroom verify`.
 
     Raises:
         ServiceError: it was made otherwise or from other inputs, it cannot be made again, or the service refuses.
@@ -30,14 +31,20 @@ def make_again(claim: Claim, url: str, arguments: argparse.Namespace) -> str:
         raise ValueError(f"the receipt's seed is of image {index}, which its job has not")
     if arguments.steps is not None and not claim.signed.steps:
         raise ServiceError(f"{claim.path}: no signed receipt says what its steps were")
-    fields = {**request_fields(parameters), "batchable": False}
+    step = None
+    if arguments.latents is not None:
+        step = choose_step(arguments.latents, parameters, claim.signed.steps, index)
+    fields = {**request_fields(parameters), "batchable": False, **({} if step is None else step.fields)}
     files = read_files(arguments.input)
     with Client(url, key=arguments.key) as client:
         place_inputs(client, parameters, fields, files)
         job = client.wait(client.submit(parameters.task, fields)["id"])
         if job["status"] != "completed":
             raise ServiceError(f"the image could not be made again: {job['error']['message']}")
-        file, receipt = client.download(job["images"][index]), job["receipt"]
+        receipt = job["receipt"]
+        if step is not None:
+            return compare_step(claim, step, receipt, index)
+        file = client.download(job["images"][index])
     return compare(claim, MadeAgain(file, receipt, receipt["pixels_sha256"][index]), arguments.steps)
 
 

@@ -83,7 +83,7 @@ def _cancel(arguments: argparse.Namespace, client: Client) -> None:
 
 def _fetch(arguments: argparse.Namespace, client: Client) -> None:
     job = require_completed(client.fetch(arguments.id))
-    output = choose_output(arguments.output, job["images"][0]["format"])
+    output = choose_output(arguments.output, next((image["format"] for image in job["images"]), "png"))
     for path in save(client, job, output, force=arguments.force):
         print(path)
 

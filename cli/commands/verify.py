@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "after one random step, or after each; both services must sign receipts",
     )
     parser.add_argument(
+        "--latents",
+        type=Path,
+        metavar="FILE",
+        help="with --steps 1: the latents that the job has kept (darkroom jobs fetch); they are compared with the "
+        "receipt's, and one random step is made again from them instead of from the start",
+    )
+    parser.add_argument(
         "--key", default=os.environ.get("DARKROOM_API_KEY"), help="API key for --again, or DARKROOM_API_KEY"
     )
     parser.set_defaults(run=_verify)
@@ -76,6 +83,8 @@ def _verify(arguments: argparse.Namespace) -> None:
         again = os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000")
     if again is None and arguments.input:
         raise ServiceError("--input is for an image that is made again: add --again URL or --steps")
+    if arguments.latents is not None and arguments.steps != "1":
+        raise ServiceError("--latents is for one random step: add --steps 1")
     try:
         from contracts.provenance.receipts.verification import verify_receipt
         from contracts.provenance.verification import verify

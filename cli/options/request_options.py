@@ -20,7 +20,7 @@ Json = dict[str, Any]
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
     | {"textual_inversions", "guidance", "refiner", "hires", "response_format", "webhook", "metadata"}
-    | {"cancel_on_disconnect"}
+    | {"cancel_on_disconnect", "check_step"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {

@@ -47,6 +47,8 @@ class SchedulerSpec:
         max_steps: maximum number of steps; None without a limit of its own.
         lacks: those of `MODEL_SETTINGS` that it does not follow.
         predictions: what the model may predict.
+        steps_before: steps that must be computed before another one, for that to be made again from latents that
+            were kept: those whose predictions it uses. None: all of them.
     """
 
     id: str
@@ -56,6 +58,7 @@ class SchedulerSpec:
     max_steps: int | None = None
     lacks: tuple[str, ...] = ()
     predictions: tuple[str, ...] = PREDICTIONS
+    steps_before: int | None = 0
 
 
 _NOISE_OR_VELOCITY = ("epsilon", "v_prediction")
@@ -65,6 +68,8 @@ _FLOW_SOLVER: Mapping[str, object] = {"use_flow_sigmas": True, "prediction_type"
 _FLOW_SPREAD = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 _FLOW_ONLY = ("invert_sigmas", "stochastic_sampling", "scale_factors")
 
+#: Predictions of earlier steps that a DPM solver uses: of order 3 at most, as a checkpoint may set it.
+_SOLVER_STEPS = 2
 _ROWS = (
     SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion", lacks=("thresholding",)),
     SchedulerSpec(
@@ -87,6 +92,7 @@ _ROWS = (
         "diffusion",
         lacks=("rescale_betas_zero_snr", *_DISCRETE),
         predictions=_NOISE_OR_VELOCITY,
+        steps_before=1,
     ),
     SchedulerSpec("ddim", "DDIMScheduler", "diffusion", lacks=("timestep_type",)),
     SchedulerSpec(
@@ -96,6 +102,7 @@ _ROWS = (
         {"skip_prk_steps": True},
         lacks=("rescale_betas_zero_snr", *_DISCRETE),
         predictions=_NOISE_OR_VELOCITY,
+        steps_before=None,
     ),
     # Turbo, Lightning and Hyper models, and their LoRAs, begin at the very last timestep.
     SchedulerSpec(
@@ -108,14 +115,21 @@ _ROWS = (
     # Their steps are chosen from the 50 that LCM and TCD models are distilled on.
     SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
     SchedulerSpec("tcd", "TCDScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
-    SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion", lacks=("timestep_type",)),
-    SchedulerSpec("dpmpp_2m", "DPMSolverMultistepScheduler", "diffusion", lacks=("timestep_type",)),
+    SchedulerSpec("unipc", "UniPCMultistepScheduler", "diffusion", lacks=("timestep_type",), steps_before=None),
+    SchedulerSpec(
+        "dpmpp_2m",
+        "DPMSolverMultistepScheduler",
+        "diffusion",
+        lacks=("timestep_type",),
+        steps_before=_SOLVER_STEPS,
+    ),
     SchedulerSpec(
         "dpmpp_2m_karras",
         "DPMSolverMultistepScheduler",
         "diffusion",
         {"use_karras_sigmas": True},
         lacks=("timestep_type",),
+        steps_before=_SOLVER_STEPS,
     ),
     SchedulerSpec(
         "dpmpp_2m_sde",
@@ -123,6 +137,7 @@ _ROWS = (
         "diffusion",
         {"algorithm_type": "sde-dpmsolver++"},
         lacks=("timestep_type",),
+        steps_before=_SOLVER_STEPS,
     ),
     SchedulerSpec("flow_euler", "FlowMatchEulerDiscreteScheduler", "flow", lacks=("scale_factors",)),
     SchedulerSpec(
@@ -131,12 +146,24 @@ _ROWS = (
         "flow",
         _FLOW_SOLVER,
         lacks=("shift_terminal", *_FLOW_ONLY, *_FLOW_SPREAD),
+        steps_before=_SOLVER_STEPS,
     ),
     SchedulerSpec(
-        "flow_unipc", "UniPCMultistepScheduler", "flow", _FLOW_SOLVER, lacks=(*_FLOW_ONLY, *_FLOW_SPREAD)
+        "flow_unipc",
+        "UniPCMultistepScheduler",
+        "flow",
+        _FLOW_SOLVER,
+        lacks=(*_FLOW_ONLY, *_FLOW_SPREAD),
+        steps_before=None,
     ),
     SchedulerSpec("edm_euler", "EDMEulerScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
-    SchedulerSpec("edm_dpmpp_2m", "EDMDPMSolverMultistepScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
+    SchedulerSpec(
+        "edm_dpmpp_2m",
+        "EDMDPMSolverMultistepScheduler",
+        "edm",
+        predictions=_NOISE_OR_VELOCITY,
+        steps_before=_SOLVER_STEPS,
+    ),
 )
 
 #: Scheduler's class of a checkpoint that is distilled for few steps -> what its family's defaults are replaced by.

@@ -88,6 +88,24 @@ class ControlMap(RecordPart):
     pixels_sha256: str = Field(description="SHA-256 of its RGB values, 8 bits each, row by row.")
 
 
+class KeptLatents(RecordPart):
+    """The latents after each step, which a job has kept."""
+
+    steps: int = Field(description="Steps; the file has a tensor `step.001`, `step.002`, … for each.")
+    size_bytes: int = Field(description="Bytes of the file.")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+
+
+class CheckedStep(RecordPart):
+    """One step that was made again."""
+
+    step: int = Field(description="The step, counted from 1.")
+    steps: int = Field(description="Steps that the job would make.")
+    sha256: list[str] = Field(
+        description="Of each image, the hash of its latents after it, as in the signature of an image file."
+    )
+
+
 class TrainedAdapter(RecordPart):
     """A LoRA or a textual inversion that a training has registered."""
 
@@ -217,7 +235,18 @@ class Receipt(RecordPart):
         default_factory=list,
         exclude_if=lambda roots: not roots,
         description="Of each image, the root of the Merkle tree (RFC 6962, SHA-256) over its latents after each "
-        "step; left out unless receipts are signed.",
+        "step; left out unless receipts are signed, or latents are kept.",
+    )
+    kept_latents: KeptLatents | None = Field(
+        None,
+        exclude_if=lambda kept: kept is None,
+        description="The latents that were kept, at `links.latents`; left out where none were: unless the request "
+        "had `keep_latents`, and where the safety check hid an image.",
+    )
+    checked_step: CheckedStep | None = Field(
+        None,
+        exclude_if=lambda checked: checked is None,
+        description="What a request with `check_step` has made; left out for others.",
     )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")

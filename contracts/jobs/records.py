@@ -73,7 +73,11 @@ class Progress(RecordPart):
 
 
 class ImageRecord(RecordPart):
-    """A finished image; `key` is its storage key."""
+    """A finished image; `key` is its storage key.
+
+    Attributes:
+        size_bytes: of its file; of a job's first image, of the latents that the job keeps, too.
+    """
 
     key: str
     width: int

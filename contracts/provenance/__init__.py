@@ -9,5 +9,6 @@ opening.py      opens the signer as the settings say
 credentials.py  signs image files
 verification.py reads and checks the credentials of a file
 image_data.py   the hash of a JPEG's or WebP's image without its metadata
+kept_latents.py the latents of each step, where they are kept
 receipts/       signed receipts
 """

@@ -45,7 +45,8 @@ _LEADS = ("image", "control_image", "controls.0.image", "references.0")
 _REFERENCE = "references."
 #: How the path ends of a control image that a preprocessor made: `controls.0.map`.
 CONTROL_MAP = ".map"
-_CARRIED_FIELDS = ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()
+#: `check_step` is stored once its latents are (`app.submission.step_checks`).
+_CARRIED_FIELDS = (ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()) - {"check_step"}
 
 
 @dataclass(frozen=True)

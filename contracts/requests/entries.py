@@ -107,6 +107,22 @@ class Hires(StrictModel):
     )
 
 
+class StepCheck(StrictModel):
+    """One step that is made again, to compare it with a signed receipt; no image is made.
+
+    The hashes of what it makes are in the receipt's `checked_step`.
+    """
+
+    step: int = Field(ge=1, le=2 * MAX_STEPS, description="The step, counted from 1.")
+    latents: str | None = Field(
+        None,
+        min_length=1,
+        description="The latents that were kept after the steps before it: base64 of a safetensors file with "
+        "tensors `step.001`, …, as `GET /v1/jobs/{id}/latents` has them. Which ones depends on the scheduler; an "
+        "error names them. Default: none, for the first steps, which are made from noise.",
+    )
+
+
 class Control(StrictModel):
     """A ControlNet and its control image."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from contracts.catalogue.networks import PLAIN_UPSCALERS
-from contracts.requests.entries import Control, Hires, IpAdapter, Lora, TextualInversion
+from contracts.requests.entries import Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
 
 
@@ -85,6 +85,12 @@ class HiresParameters(Hires):
     def network(self) -> str | None:
         """Id of the upscaler that enlarges; None where it needs none."""
         return None if self.upscaler in PLAIN_UPSCALERS else self.upscaler
+
+
+class StepCheckParameters(StepCheck):
+    """The step that a job makes again; `latents` is a storage key."""
+
+    model_config = STORED
 
 
 class LoraParameters(Lora):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from contracts.catalogue.families import LongPrompt
-from contracts.requests.entries import MAX_STEPS, Hires, IpAdapter, Lora, Refiner, TextualInversion
+from contracts.requests.entries import MAX_STEPS, Hires, IpAdapter, Lora, Refiner, StepCheck, TextualInversion
 from contracts.requests.guidance import Guidance
 from contracts.requests.images.image_fields import (
     ControlRef,
@@ -195,6 +195,11 @@ class ImageFields(StrictModel):
         description="A second pass in the same job: the images are enlarged and generated from once more, with "
         "prompts and adapters as before. Default: none.",
     )
+    check_step: StepCheck | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Instead of images, make one step again, from latents that were kept. Default: none.",
+    )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(
         DEFAULT_OUTPUT_QUALITY,
@@ -204,6 +209,13 @@ class ImageFields(StrictModel):
     )
     previews: int = Field(
         0, ge=0, le=10, description="Maximum number of previews of each image in the job's event stream."
+    )
+    keep_latents: bool = Field(
+        False,
+        exclude_if=lambda kept: not kept,
+        description="Keep the latents after each step as long as the images, for `GET /v1/jobs/{id}/latents` and "
+        "`darkroom verify --latents`. Each step of an image of 1024 × 1024 takes 128 KiB for Stable Diffusion and "
+        "512 KiB for FLUX.1 in half precision. Width × height × images × steps may be up to 2^27.",
     )
 
 

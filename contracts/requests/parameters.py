@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from contracts.catalogue.families import Mode, Task
+from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.prompts.syntax import Chunks, joined
 from contracts.prompts.tokens import max_windows, plain_chunks
 from contracts.requests.entry_parameters import (
@@ -18,11 +19,15 @@ from contracts.requests.entry_parameters import (
     IpAdapterParameters,
     LoraParameters,
     ReferenceParameters,
+    StepCheckParameters,
     TextualInversionParameters,
 )
 from contracts.requests.fields import PROMPT_FIELDS, ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.input_use import InputUse
 from contracts.requests.strict_model import STORED
+
+#: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes.
+_LATENT_BYTES_A_PIXEL = 2
 
 
 class JobParameters(ImageFields, OptionalImages, ControlImage):
@@ -60,6 +65,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     hires: HiresParameters | None = Field(
         None, description="The second pass.", exclude_if=lambda hires: hires is None
     )
+    check_step: StepCheckParameters | None = Field(
+        None, description="The step that is made again.", exclude_if=lambda step: step is None
+    )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
     )
@@ -90,8 +98,13 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def max_result_bytes(self) -> int:
-        """The most bytes that the job's image files take: three for each pixel, and some for metadata."""
-        return self.pixels * 3 + self.num_images * 2**16
+        """The most bytes that the job's files take: three for each pixel, some for metadata, and kept latents."""
+        return self.pixels * 3 + self.num_images * 2**16 + self.kept_latents_bytes
+
+    @property
+    def kept_latents_bytes(self) -> int:
+        """The most bytes that the latents take that the job keeps; those of most models take a fraction."""
+        return self.total_steps * self.pixels * _LATENT_BYTES_A_PIXEL if self.keep_latents else 0
 
     def for_log(self) -> dict[str, str | int]:
         """What a line of the log says of the job: no prompt, and nothing else that is a client's private text."""
@@ -141,7 +154,10 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def total_steps(self) -> int:
-        """Denoising steps of all stages, from pure noise to the image."""
+        """Denoising steps of all stages, from pure noise to the image; of a check of one, those that it makes."""
+        if self.check_step is not None:
+            before = SCHEDULERS[self.scheduler].steps_before or 0
+            return min(self.num_inference_steps, before + 2)
         if self.hires is not None:
             return self.num_inference_steps + self._hires_steps
         if self.refiner is None:
@@ -188,10 +204,11 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def record_version(self) -> int:
-        """Releases before version 2 would take prompts in a syntax as plain text; those before 3 make one pass,
-        and take a photo for the control image that a model has yet to make of it.
+        """Releases before version 2 take prompts in a syntax as plain text; those before 3 ignore `hires`,
+        `keep_latents` and `check_step`, and take a photo for the control image that a model has yet to make of it.
         """
-        if self.hires is not None or any(control.is_made_in_job for control in self.controls):
+        makes_controls = any(control.is_made_in_job for control in self.controls)
+        if self.hires is not None or self.keep_latents or self.check_step is not None or makes_controls:
             return 3
         return 2 if self.prompt_chunks else 1
 
@@ -199,7 +216,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def step_kind(self) -> tuple[object, ...]:
         """As in `TaskParameters`."""
         guidance = None if self.guidance is None else self.guidance.kind
-        return ("step", self.model, self.mode, self.width, self.height, guidance)
+        kind = "step" if self.check_step is None else "checked step"  # most of its steps compute nothing
+        return (kind, self.model, self.mode, self.width, self.height, guidance)
 
     @property
     def work(self) -> dict[str, Any]:
@@ -221,7 +239,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         fast = "" if self.speed == "exact" else f" {self.speed}"
         models = "+".join(dict.fromkeys(stage.model for stage in self.stages))
         second = f" hires {self.hires.width}x{self.hires.height} {self._hires_steps}" if self.hires else ""
-        return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}"
+        check = "" if self.check_step is None else " check"
+        return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}{check}"
 
     @property
     def _sizes_of_step(self) -> str:
@@ -260,5 +279,6 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
         uploads = (file.key for files in (self.loras, self.textual_inversions, self.ip_adapters) for file in files)
-        keys = (*images, *references, *image_prompts, *uploads)
+        latents = None if self.check_step is None else self.check_step.latents
+        keys = (*images, *references, *image_prompts, *uploads, latents)
         return list(dict.fromkeys(key for key in keys if key is not None))

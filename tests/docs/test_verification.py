@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from cli.main import main
 from contracts.catalogue.families import FAMILIES
@@ -165,3 +165,31 @@ def test_an_image_made_from_others_is_made_again_from_the_same_files_and_no_othe
     signing.http.post("/v1/textual-inversions", files={"file": ("smudge.safetensors", changed)}).raise_for_status()
     code, shown = verify_with("mask", "control", "photo")
     assert (code, "not the same: step 1; what differs here: textual_inversions" in shown) == (1, True), shown
+
+
+def test_one_step_is_made_again_from_the_latents_that_a_job_has_kept(
+    signing: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = signing.run("txt2img", seed=3, num_images=2, num_inference_steps=4, keep_latents=True)
+    output = tmp_path / "out.png"
+    assert main(["jobs", "fetch", job["id"], "-o", str(output), "--server", signing.url]) == 0
+    image, latents = tmp_path / "out-1.png", tmp_path / "out.latents.safetensors"
+    assert capsys.readouterr().out.splitlines()[1:] == [str(image), str(latents)]
+    assert hashlib.sha256(latents.read_bytes()).hexdigest() == job["receipt"]["kept_latents"]["sha256"]
+    again = ["verify", str(image), "--again", signing.url, "--latents", str(latents)]
+    for _ in range(2):
+        assert main([*again, "--steps", "1"]) == 0
+        assert "of 4, made again from the latents that were kept" in capsys.readouterr().out
+    assert main([*again, "--steps", "all"]) == 1
+    assert "--latents is for one random step" in capsys.readouterr().err
+
+    tensors = load(latents.read_bytes())
+    tensors["step.003"][1, 0, 0, 0] += 1e-3
+    latents.write_bytes(save(tensors))
+    assert main([*again, "--steps", "1"]) == 1
+    assert "the latents after step 3 are not those of the receipt" in capsys.readouterr().err
+    latents.write_bytes(b"no tensors")
+    assert main([*again, "--steps", "1"]) == 1
+    assert "is not a safetensors file" in capsys.readouterr().err
+    signing.http.delete(f"/v1/jobs/{job['id']}").raise_for_status()
+    assert signing.http.get(f"/v1/jobs/{job['id']}/latents").status_code in (404, 410)

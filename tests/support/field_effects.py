@@ -28,15 +28,15 @@ Generate = Callable[[JobParameters], Pixels]
 
 #: Fields that decide how a job is made and delivered, not what its image shows.
 DELIVERY = frozenset(
-    {"model", "task", "num_images", "batchable", "output_format", "output_quality", "previews", "response_format",
-     "priority", "deadline_seconds", "webhook", "metadata"}
+    {"model", "task", "num_images", "batchable", "output_format", "output_quality", "previews", "keep_latents",
+     "response_format", "priority", "deadline_seconds", "webhook", "metadata"}
 )  # fmt: skip
 #: Fields whose effect needs more than another value: names of files, how prompts are read, what their words stand
 #: for, and how control images are made. Tests of their own show it.
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "controls.mode",
      "prompt_syntax", "long_prompt",
-     "textual_inversions", "vae"}
+     "textual_inversions", "vae", "check_step"}
 )  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length
 #: that cuts the prompt changes their images. Those of controls, images and schedulers are below.

@@ -8,6 +8,7 @@ control_maps.py  control images that models make of the job's photos
 inputs.py        reads and decodes the job's input images
 step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
 step_hashes.py   hashes of the latents after each step
+checked_step.py  makes one step again from latents that were kept
 inpainting.py    crops around a mask, pastes the result back, blends it in
 prompt_reading.py tokens of the job's prompts
 infotext.py      the line of parameters that A1111's web UI writes

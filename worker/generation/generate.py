@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.jobs import receipt as job_receipt
 from contracts.jobs.receipt import CacheUse, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
@@ -28,6 +29,7 @@ from worker.engine.job import JobInFlight
 from worker.engine.views import refuse_editing, view
 from worker.families import GenerationInputs
 from worker.generation import inpainting, receipts
+from worker.generation.checked_step import CheckedStep, StepMade
 from worker.generation.control_maps import make_control_maps
 from worker.generation.guidance import JobGuidance
 from worker.generation.hires import begin_second_pass, wants_latents
@@ -81,7 +83,8 @@ class JobGeneration:
         self._watch, self._worker_name = watch, worker_name
         self._may_show = may_show
         self._predicted_calls = 0
-        self._step_hashes = StepHashes() if hashes_steps else None
+        keeps, checks = self._parameters.keep_latents, self._parameters.check_step is not None
+        self._step_hashes = StepHashes(keeps=keeps) if hashes_steps or keeps or checks else None
         self._stages = self._parameters.stages
 
     def run(self) -> JobResult:
@@ -127,16 +130,30 @@ class JobGeneration:
                 if self._parameters.hires is not None:
                     begin_second_pass(done, job, self._engine, self._pool)
                     self.timer.end_stage("upscale")
-            self._run_stage(stage, done)
+            try:
+                self._run_stage(stage, done)
+            except StepMade:
+                return self._checked(done)
             if done.non_finite:
                 message = "the model's output contains NaN or infinite values"
                 return JobResult.failed(
                     FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales"
                 )
         receipt = self._receipt(done).model_copy(update=done.tokens)
-        hashes = () if self._step_hashes is None else self._step_hashes.of_images
-        measured = job.usage.measured
-        return JobResult("generated", images=done.images, receipt=receipt, measured=measured, step_hashes=hashes)
+        result = JobResult("generated", images=done.images, receipt=receipt, measured=job.usage.measured)
+        if self._step_hashes is None:
+            return result
+        return replace(result, step_hashes=self._step_hashes.of_images, latents=self._step_hashes.latents)
+
+    def _checked(self, done: Progress) -> JobResult:
+        """The result of a job that made one step of an image: what its latents are, and no image."""
+        step = self._flight.steps_done
+        hashes = [] if self._step_hashes is None else [image[-1] for image in self._step_hashes.of_images]
+        about = {
+            **done.tokens,
+            "checked_step": job_receipt.CheckedStep(step=step, steps=self._flight.steps, sha256=hashes),
+        }
+        return JobResult("generated", receipt=self._receipt(done).model_copy(update=about))
 
     def _run_stage(self, stage: JobParameters, done: Progress) -> None:
         """Run one stage. Nothing refers to its model afterwards: it may have to make room for the next one's."""
@@ -176,7 +193,11 @@ class JobGeneration:
         timer.end_stage("encode_prompt")
 
         # Noise to latents to images.
-        result = self._denoise_and_decode(model, stage, cropped, embeddings, done)
+        try:
+            result = self._denoise_and_decode(model, stage, cropped, embeddings, done)
+        except StepMade:
+            done.uses.append(StageUse.of(job, model))
+            raise
         if stage is self._stages[-1]:
             # Outside the mask the result is the input image, pixel for pixel.
             done.images = inpainting.restore([to_pil(image) for image in result], inputs, done.crop)
@@ -225,9 +246,10 @@ class JobGeneration:
         step_cache = None
         if stage.speed == "fast":
             step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
-        observers = (self._watch, self.timer, emitter, step_cache, self._step_hashes)
+        checked = CheckedStep.of(self._parameters, self._storage)
+        observers = (self._watch, self.timer, emitter, step_cache, self._step_hashes, checked)
         listener = StepListener(pipeline, job, *observers, later_steps=later)
-        make_call: Intercept = _compute if step_cache is None else step_cache
+        make_call: Intercept = step_cache or checked or _compute
         if stage.guidance is not None:
             make_call = JobGuidance(
                 job,
@@ -249,6 +271,9 @@ class JobGeneration:
             job.coroutine.intercept = None
             if emitter is not None:
                 emitter.close()
+        if checked is not None:
+            message = f"the job has {job.steps_done - steps_before} steps, and no step {checked.step}"
+            raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, message)
         require_steps(self._parameters, stage, job.steps_done - steps_before)
         self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
         done.non_finite = bool(listener.non_finite_images)

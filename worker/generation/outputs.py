@@ -13,14 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import torch
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save
 
 from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
 from contracts.jobs.image_safety import ImageSafety
-from contracts.jobs.receipt import Receipt
+from contracts.jobs.receipt import KeptLatents, Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured
 from contracts.provenance.image_data import hash_image_data
+from contracts.provenance.kept_latents import latents_key, step_name
 from contracts.provenance.manifest import iptc_xmp
 from contracts.provenance.pixels import hash_pixels
 from contracts.provenance.receipts.claims import SIGNATURE, make_claims
@@ -64,6 +67,7 @@ class JobResult:
         measured: what it cost; None unless `generated` or `completed`.
         safety: what the safety check found of each image; empty where images are not checked.
         step_hashes: of each image, the hashes of its latents after each step; empty where receipts are not signed.
+        latents: after each step, (images, …); empty unless the job keeps them.
     """
 
     status: Status
@@ -73,6 +77,7 @@ class JobResult:
     error: JobError | None = None
     measured: Measured | None = None
     step_hashes: Sequence[Sequence[str]] = ()
+    latents: Sequence[torch.Tensor] = ()
     safety: Sequence[ImageSafety | None] = ()
 
     @property
@@ -116,9 +121,24 @@ def store(
     stored = [_write(image, index, receipt, folder, storage, signers) for index, image in enumerate(result.images)]
     found = result.safety or [None] * len(stored)
     stored = [image.model_copy(update={"safety": one}) for image, one in zip(stored, found, strict=True)]
+    kept = _keep_latents(result, latents_key(job_id, attempt), storage)
+    if kept is not None:
+        # What the files of its images take of their owner's room, which is counted by image.
+        first = stored[0].model_copy(update={"size_bytes": stored[0].size_bytes + kept.size_bytes})
+        stored = [first, *stored[1:]]
     timings = {**receipt.timings, "write": round(time.perf_counter() - started, 4)}
-    receipt = receipt.model_copy(update={"timings": timings})
-    return replace(result, status="completed", images=(), stored=stored, receipt=receipt)
+    receipt = receipt.model_copy(update={"timings": timings, "kept_latents": kept})
+    return replace(result, status="completed", images=(), latents=(), stored=stored, receipt=receipt)
+
+
+def _keep_latents(result: JobResult, key: str, storage: ImageWriter) -> KeptLatents | None:
+    """Write the latents that a job keeps. Those of an image that is hidden would show it."""
+    if not result.latents or any(found is not None and found.blurred for found in result.safety):
+        return None
+    data = save({step_name(number): latents for number, latents in enumerate(result.latents, 1)})
+    storage.write(key, data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return KeptLatents(steps=len(result.latents), size_bytes=len(data), sha256=sha256)
 
 
 @dataclass(frozen=True)

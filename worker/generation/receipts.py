@@ -30,6 +30,8 @@ _PER_RUN = frozenset(
         "embeddings",
         "energy",
         "joined",
+        "checked_step",
+        "kept_latents",
         "latents_merkle_root",
         "mean_rows",
         "pauses",
@@ -43,7 +45,7 @@ _PER_RUN = frozenset(
 )
 #: Of an input image; see `contracts.uploads.retention`.
 _INPUT_KEY = re.compile(r"inputs/([0-9a-f]{64})\.")
-_PER_RUN_PARAMETERS = frozenset({"batchable", "previews", "input_images"})
+_PER_RUN_PARAMETERS = frozenset({"batchable", "previews", "keep_latents", "input_images"})
 
 
 @cache

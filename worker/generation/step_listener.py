@@ -14,6 +14,7 @@ import torch
 
 from contracts.jobs.events import Preview
 from worker.engine.job import JobInFlight
+from worker.generation.checked_step import CheckedStep
 from worker.generation.step_hashes import StepHashes
 from worker.sampling.previews import PreviewEmitter
 from worker.sampling.step_cache import StepCache
@@ -70,6 +71,7 @@ class StepListener:
         emitter: PreviewEmitter | None,
         step_cache: StepCache | None,
         hashes: StepHashes | None = None,
+        checked: CheckedStep | None = None,
         later_steps: int = 0,
     ) -> None:
         """Listen from now on; the scheduler is the job's own.
@@ -79,7 +81,7 @@ class StepListener:
         """
         self._steps_before, self._later_steps = job.steps_done, later_steps
         self._pipeline, self._job, self._watch, self._timer = pipeline, job, watch, timer
-        self._emitter, self._step_cache, self._hashes = emitter, step_cache, hashes
+        self._emitter, self._step_cache, self._hashes, self._checked = emitter, step_cache, hashes, checked
         self._finite: torch.Tensor | None = None
         inner = pipeline.scheduler.step
 
@@ -109,6 +111,8 @@ class StepListener:
         latents = result[0]
         if self._hashes is not None:
             self._hashes.end_step(latents)
+        if self._checked is not None:
+            result = _with_latents(result, self._checked.end_step(latents))
         if job.steps_done == last:
             self._timer.end_stage("denoise")
             result = self._finite_result(result)
@@ -133,8 +137,12 @@ class StepListener:
         """
         latents = result[0]
         self._finite = torch.isfinite(latents).flatten(1).all(1)
-        finite = torch.nan_to_num(latents, 0.0, 0.0, 0.0)
-        if isinstance(result, tuple):
-            return (finite, *result[1:])
-        result.prev_sample = finite
-        return result
+        return _with_latents(result, torch.nan_to_num(latents, 0.0, 0.0, 0.0))
+
+
+def _with_latents(result: Any, latents: torch.Tensor) -> Any:
+    """What a scheduler's step has returned, with other latents."""
+    if isinstance(result, tuple):
+        return (latents, *result[1:])
+    result.prev_sample = latents
+    return result

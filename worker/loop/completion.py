@@ -24,6 +24,7 @@ from contracts.jobs.spans import Attempt, trace_attempt
 from contracts.leases.claim import Claim, Verdict
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
+from contracts.provenance.kept_latents import latents_key
 from contracts.safety.checks import flagged_key
 from contracts.storage import Storage
 from contracts.tracing.tracing import NO_TRACING, Tracing
@@ -225,8 +226,9 @@ class JobCompleter:
         if not completed:
             self.delete_images(f"{claim.job.id}/{claim.job.attempts}")
         elif claim.job.attempts > 1:
-            flagged = {flagged_key(claim.job.id, number) for number, _ in enumerate(result.stored)}
-            self.delete_images(claim.job.id, keep={image.key for image in result.stored} | flagged)
+            others = {flagged_key(claim.job.id, number) for number, _ in enumerate(result.stored)}
+            others.add(latents_key(claim.job.id, claim.job.attempts))
+            self.delete_images(claim.job.id, keep={image.key for image in result.stored} | others)
 
 
 @dataclass(frozen=True)

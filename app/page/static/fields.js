@@ -72,6 +72,8 @@ export const GROUPS = [
       output_format: "Format",
       output_quality: "Quality",
       previews: "Previews",
+      keep_latents: "Keep latents",
+      check_step: "Step to check",
       response_format: "Response",
     },
   },

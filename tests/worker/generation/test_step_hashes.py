@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.provenance.receipts.merkle import hash_leaf
+from contracts.provenance.receipts.merkle import hash_leaf, merkle_root
 from contracts.provenance.receipts.step_comparison import first_difference
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
-from tests.support.jobs import JoinAll, make_job
+from tests.support.jobs import JoinAll, complete_job, make_job
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
@@ -121,6 +122,29 @@ def test_other_weights_and_weights_rounded_to_fp8_are_found(
         for weights in denoiser.parameters():
             weights.copy_(weights.to(torch.float8_e4m3fn))
     assert first_difference(steps(), honest, range(1, 3)) == 1
+
+
+def test_latents_that_are_kept_are_those_that_were_hashed(
+    pool: Pool, catalogue: Catalogue, storage: Storage
+) -> None:
+    job = make_job(catalogue, "sdxl", num_inference_steps=2, num_images=2, keep_latents=True)
+    files, receipt = complete_job(job, pool, storage)
+
+    (key,) = [key for key in storage.find("images/") if key.endswith(".safetensors")]
+    data = storage.read(key)
+    tensors = load(data)
+    assert list(tensors) == ["step.001", "step.002"]
+    roots = [
+        merkle_root([hash_leaf(step[image].contiguous().numpy().tobytes()) for step in tensors.values()])
+        for image in range(2)
+    ]
+    assert receipt.latents_merkle_root == roots
+    kept = receipt.kept_latents
+    assert kept is not None
+    assert (kept.steps, kept.size_bytes) == (2, len(data))
+    assert len(data) <= job.kept_latents_bytes + 2**10
+    assert job.max_result_bytes >= len(data) + sum(map(len, files))
+    assert b"keep_latents" not in files[0]
 
 
 def test_each_image_has_hashes_of_its_own_in_any_data_type() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -17,13 +19,14 @@ from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.events import read_events
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobState
+from contracts.provenance.kept_latents import latents_key
 from contracts.queue.client import JobQueue
 from contracts.safety.checks import flagged_key
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import decode_pixels, make_job
 from tests.support.workers import make_consumer, work_until_ended
-from worker.generation.outputs import JobResult
+from worker.generation.outputs import JobResult, store
 from worker.pool.pool import Pool
 from worker.safety.stage import Action, SafetyStage
 
@@ -64,6 +67,14 @@ def test_flagged_images_are_blurred_and_kept_as_they_were_for_operators(
     assert np.asarray(done.images[1]).min() > 100  # the stripe is gone
     assert storage.find("images/") == [flagged_key("id", 1)]
     assert (decode_pixels(storage.read(flagged_key("id", 1))) == np.asarray(striped)).all()
+
+
+def test_latents_are_kept_of_images_that_are_shown_alone(catalogue: Catalogue, storage: Storage) -> None:
+    for image, keys in ((DARK, 1), (BRIGHT, 0)):
+        made = replace(result(catalogue, image), latents=[torch.zeros(1, 4, 8, 8)])
+        done = store(stage("blur").apply(made, f"{keys}", storage), f"{keys}", 1, storage)
+        assert len([key for key in storage.find(f"images/{keys}/") if key == latents_key(f"{keys}", 1)]) == keys
+        assert (done.receipt is not None and done.receipt.kept_latents is not None) is bool(keys)
 
 
 def test_marked_images_are_stored_as_they_are(catalogue: Catalogue, storage: Storage) -> None:
