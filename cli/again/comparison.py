@@ -138,4 +138,4 @@ def _differing_step(which: str, claimed: Sequence[str], file: bytes) -> int | No
 def _same_steps(which: str, count: int) -> str:
     from contracts.provenance.receipts.step_comparison import SAME_BYTES
 
-    return f"{SAME_BYTES}, {'after each' if which == 'all' else 'after one'} of {count} steps"
+    return f"{SAME_BYTES}, {'after each' if which == 'all' else 'after one'} of {count} step{'s' * (count > 1)}"
