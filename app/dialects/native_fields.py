@@ -9,10 +9,13 @@ from typing import Any
 
 from app.parsing.requests import Reading, read
 from contracts.catalogue.families import Task
+from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.schema import REQUESTS, JobRequest
 
 #: Fields that may be many megabytes: they are not copied to be read again.
 _IMAGES = ("image", "mask_image")
+#: What is wrong with `check_step` in the request of another API.
+NO_IMAGE = "makes no image, which is the answer here; send it to POST /v1/txt2img or another task"
 #: Placeholder of such an image until the rest is read.
 _GIVEN = "given"
 
@@ -32,8 +35,10 @@ def read_fields(fields: Mapping[str, Any]) -> Reading[JobRequest]:
     """Read fields that were parsed from JSON as the request of the task that they ask for.
 
     Raises:
-        InvalidRequest: as `read` says.
+        InvalidRequest: as `read` says; or it asks for no image, which other APIs must answer with.
     """
+    if fields.get("check_step") is not None:
+        raise InvalidRequest([FieldProblem("check_step", NO_IMAGE)])
     given = {name: value for name in _IMAGES if isinstance(value := fields.get(name), str) and value}
     present = {name: value for name, value in fields.items() if value is not None}
     raw = json.dumps({**present, **dict.fromkeys(given, _GIVEN)}).encode()

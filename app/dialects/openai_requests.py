@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from app.dialects.native_fields import NO_IMAGE
 from app.dialects.openai_forms import with_plain_images
 from app.dialects.openai_schema import EditRequest, ImageRequest
 from app.inputs.reader import GivenImage, InputReader
@@ -205,7 +206,9 @@ def _sides(request: ImageRequest) -> tuple[int, int]:
 
 
 def _contradictions(request: ImageRequest) -> Iterator[FieldProblem]:
-    """Yield fields whose value differs from that of another field with the same meaning."""
+    """Yield fields whose value differs from that of another field with the same meaning, or gives no image."""
+    if request.check_step is not None:
+        yield FieldProblem("check_step", NO_IMAGE)
     size = _sides(request) if request.size not in (None, "auto") else (None, None)
     for theirs, ours, value in (
         ("n", "num_images", request.n),

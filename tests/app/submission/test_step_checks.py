@@ -71,3 +71,15 @@ def test_what_cannot_be_checked_is_refused_by_name(client: TestClient, storage: 
         assert [error["field"] for error in errors] == [field]
         assert told in errors[0]["message"]
     assert storage.find("inputs/") == []
+
+
+def test_apis_that_answer_with_images_refuse_it(client: TestClient) -> None:
+    check = {"check_step": {"step": 1}}
+    for path, body in (
+        ("/v1/images/generations", {"prompt": "x", **check}),
+        ("/hf/models/shapes-sdxl", {"inputs": "x", "parameters": check}),
+        ("/replicate/v1/models/darkroom/shapes-sdxl/predictions", {"input": {"prompt": "x", **check}}),
+    ):
+        problem = client.post(path, json=body)
+        assert problem.status_code in (400, 422), (path, problem.status_code, problem.text)
+        assert "makes no image" in problem.text
