@@ -117,7 +117,7 @@ def image_answer(description: str) -> dict[int | str, Document]:
 
 def file_answer(description: str) -> dict[int | str, Document]:
     """`responses` of a route that answers with a file that is no image."""
-    return {200: {"description": description, "content": {"application/octet-stream": {"schema": _BYTES}}}}
+    return {200: {"description": description, "content": {"application/octet-stream": {"schema": BINARY}}}}
 
 
 def event_stream() -> dict[int | str, Document]:

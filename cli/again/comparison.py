@@ -21,6 +21,7 @@ _WEIGHTS = (
     "upscaler",
     "loras",
     "controlnets",
+    "control_maps",
     "vae",
     "ip_adapters",
     "image_encoders",
@@ -116,7 +117,8 @@ def differing_weights(claimed: Json, made: Json) -> list[str]:
 
 def _contents(weights: Any) -> list[str]:
     """The hash of each weights in a field of a receipt, which has one, several or none."""
-    return [one["sha256"] for one in (weights if isinstance(weights, list) else [weights]) if one is not None]
+    every = [one for one in (weights if isinstance(weights, list) else [weights]) if one is not None]
+    return [one.get("preprocessor", one)["sha256"] for one in every]  # a control map names what made it
 
 
 def _differing_step(which: str, claimed: Sequence[str], file: bytes) -> int | None:
