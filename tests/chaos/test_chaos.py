@@ -21,7 +21,7 @@ from tests.support.receiver import Receiver, Reply, receiving
 from tests.support.running_service import Json, RunningService
 from tests.support.service_processes import redis_url
 
-JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "16"))
+JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "12"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
 WORKERS = 2
 #: Maximum time for the jobs to end after the last failure: leases, restarts of workers, the queue.

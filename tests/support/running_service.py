@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 
 Json = dict[str, Any]
-READY_SECONDS = 120.0
+READY_SECONDS = 240.0
 
 
 class Client:
