@@ -33,6 +33,7 @@ from app.routes import (
     admin_keys,
     admin_queues,
     catalogue,
+    controlnets,
     events,
     health,
     huggingface,
@@ -133,7 +134,8 @@ def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
     for module in (health, metrics, provenance):
         router.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
-    native = (*making, trainings, jobs, uploads, loras, textual_inversions, ip_adapters, models, catalogue)
+    files = (uploads, loras, textual_inversions, ip_adapters, controlnets)
+    native = (*making, trainings, jobs, *files, models, catalogue)
     operations = (workers, webhook_secrets, usage)
     dialects = (openai, openai_files, openai_batches, huggingface, replicate, replicate_models, replicate_files)
     admin = (admin_jobs, admin_queues, admin_keys)

@@ -2,6 +2,7 @@
 
 reader.py     reads all images of a request, and stores them
 training_archive.py  a zip file of images and captions
+training_metadata.py  its `metadata.jsonl`
 finder.py     finds the image that a text names; `base64_text.py` decodes one that the text holds
 fetcher.py    fetches images by URL
 decoder.py    has untrusted images decoded: limits, waiting, errors

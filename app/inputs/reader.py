@@ -320,6 +320,8 @@ def _fields_of(request: DeliveryFields) -> Iterator[tuple[str, str]]:
         yield f"{_REFERENCE}{index}", text
     for index, example in enumerate(getattr(request, "images", ())):
         yield f"images.{index}.image", example.image
+        if example.conditioning_image is not None:
+            yield f"images.{index}.conditioning_image", example.conditioning_image
     for number, adapter in enumerate(getattr(request, "ip_adapters", ())):
         for index, image in enumerate(adapter.images):
             yield f"ip_adapters.{number}.images.{index}", image

@@ -1,6 +1,7 @@
 """Reads a zip file of images and captions: bounded before anything is unpacked, and nothing is unpacked to disk.
 
-A caption is a text file beside its image, with the same name and the ending `.txt`. Decodes no image.
+A caption is a text file beside its image, with the same name and the ending `.txt`; a control image has it too,
+with `.control` before the ending. Or `metadata.jsonl` says both. Decodes no image.
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from app.inputs.training_metadata import MAX_METADATA_BYTES, Listed, MetadataProblem, read_metadata
+from app.inputs.training_metadata import NAME as METADATA
 from contracts.errors import FieldProblem, InvalidRequest
 
 #: The end of a zip file: signature, four numbers of disks and entries, size and offset of the directory, comment.
 _END, _END_SIGNATURE = struct.Struct("<4s4H2LH"), b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
 _MAX_COMMENT_BYTES = 2**16
-#: Of the list of entries: room for a thousand long names.
+#: Of the list of entries: room for several thousand names.
 _MAX_DIRECTORY_BYTES = 2**20
 _MAX_CAPTION_BYTES = 4000
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif"})
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _FIELD = "file"
+#: Behind the name of an image, in that of its control image.
+_CONTROL = ".control"
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class ArchivedImage:
 
     Attributes:
         name: path in the file.
-        caption: of the text file beside it; None without one.
         read: returns its bytes; raises InvalidRequest where they are not what the list of entries says.
+        caption: None without one.
+        control: its control image; None without one.
     """
 
     name: str
-    caption: str | None
     read: Callable[[], bytes]
+    caption: str | None = None
+    control: ArchivedImage | None = None
 
 
 class TrainingArchive:
@@ -48,18 +55,29 @@ class TrainingArchive:
     def __init__(self, path: Path, max_images: int, max_image_bytes: int, max_bytes: int) -> None:
         """Open it, and check its list of entries; `max_bytes` is what all images may have, unpacked.
 
+        Args:
+            max_images: without control images.
+
         Raises:
             InvalidRequest: it is not a zip file, it is damaged, encrypted or too large, or it has entries that are
-                neither images nor captions.
+                neither images nor say anything of one.
         """
         self._max_images, self._max_image_bytes, self._max_bytes = max_images, max_image_bytes, max_bytes
-        _check_directory(path, 2 * max_images)
+        self._images: dict[str, zipfile.ZipInfo] = {}
+        #: By the names of their images without ending.
+        self._captions: dict[str, zipfile.ZipInfo] = {}
+        self._metadata: zipfile.ZipInfo | None = None
+        _check_directory(path, max_images)
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise _refused(f"is a damaged zip file ({error}); pack it again") from None
         try:
-            self._images, self._captions = self._sorted()
+            self._sort()
+            self._check_sizes()
+            self._listed = self._pair() if self._metadata is None else self._read_metadata(self._metadata)
+            if len(self._listed) > max_images:
+                raise _refused(f"has {len(self._listed)} images", f"up to {max_images} images")
         except BaseException:
             self._zip.close()
             raise
@@ -77,52 +95,80 @@ class TrainingArchive:
         Raises:
             InvalidRequest: a caption is too long or is not UTF-8.
         """
-        for name, entry in sorted(self._images.items()):
-            text = self._captions.get(str(PurePosixPath(name).with_suffix("")))
-            caption = None if text is None else self._read_caption(text)
+        for listed in sorted(self._listed, key=lambda one: one.name):
+            text = self._captions.get(_stem(listed.name))
+            caption = listed.caption if text is None else self._read_caption(text)
+            control = None if listed.control is None else self._image(listed.control)
+            yield replace(self._image(listed.name), caption=caption, control=control)
 
-            def read(entry: zipfile.ZipInfo = entry) -> bytes:
-                return self._read(entry, self._max_image_bytes)
+    def _image(self, name: str) -> ArchivedImage:
+        return ArchivedImage(name, lambda: self._read(self._images[name], self._max_image_bytes))
 
-            yield ArchivedImage(name, caption, read)
-
-    def _sorted(self) -> tuple[dict[str, zipfile.ZipInfo], dict[str, zipfile.ZipInfo]]:
-        """Images by name, and captions by name without ending."""
-        images: dict[str, zipfile.ZipInfo] = {}
-        captions: dict[str, zipfile.ZipInfo] = {}
+    def _sort(self) -> None:
+        """Sort the entries by what they are."""
         for entry in self._zip.infolist():
             path = PurePosixPath(entry.filename)
             if entry.is_dir() or "__MACOSX" in path.parts or path.name.startswith("."):
                 continue  # what a file manager adds
             _check_entry(entry, path)
             ending = path.suffix.lower()
-            table, key = (images, str(path)) if ending in _IMAGES else (captions, str(path.with_suffix("")))
+            if path.name == METADATA:
+                if self._metadata is not None:
+                    raise _refused(f"has two files {METADATA}")
+                self._metadata = entry
+                continue
             if ending not in _IMAGES and ending != ".txt":
-                allowed = "images, and captions in .txt files with the images' names"
+                allowed = f"images, captions in .txt files with the images' names, and {METADATA}"
                 raise _refused(f"has the entry {path.name!r:.100}, but may have only {allowed}")
+            table, key = (self._images, str(path)) if ending in _IMAGES else (self._captions, _stem(str(path)))
             if key in table:
                 raise _refused(f"has two entries {entry.filename!r:.100}")
             table[key] = entry
-        self._check_pairs(images, captions)
-        return images, captions
 
-    def _check_pairs(self, images: dict[str, zipfile.ZipInfo], captions: dict[str, zipfile.ZipInfo]) -> None:
-        if not images:
+    def _check_sizes(self) -> None:
+        if not self._images:
             raise _refused("has no images")
-        if len(images) > self._max_images:
-            raise _refused(f"has {len(images)} images", f"up to {self._max_images} images")
-        stems = {str(PurePosixPath(name).with_suffix("")) for name in images}
-        alone = sorted(captions.keys() - stems)
-        if alone:
-            raise _refused(f"has the caption {alone[0] + '.txt'!r:.100}, but no image of that name")
-        for entry in images.values():
+        for entry in self._images.values():
             if entry.file_size > self._max_image_bytes:
                 message = f"has the image {entry.filename!r:.100} of {entry.file_size} bytes"
                 raise _refused(message, f"up to {self._max_image_bytes} bytes an image")
-
-        total = sum(entry.file_size for entry in (*images.values(), *captions.values()))
+        total = sum(entry.file_size for entry in (*self._images.values(), *self._captions.values()))
         if total > self._max_bytes:
             raise _refused(f"has {total} bytes unpacked", f"up to {self._max_bytes} bytes")
+
+    def _pair(self) -> list[Listed]:
+        """The images with their control images, by their names."""
+        controls = {
+            _stem(name).removesuffix(_CONTROL): name for name in self._images if _stem(name).endswith(_CONTROL)
+        }
+        images = [name for name in self._images if not _stem(name).endswith(_CONTROL)]
+        stems = {_stem(name) for name in images}
+        alone = sorted(controls.keys() - stems)
+        if alone:
+            raise _refused(f"has the control image {controls[alone[0]]!r:.100}, but no image {alone[0]!r:.100}")
+        texts = sorted(self._captions.keys() - stems)
+        if texts:
+            raise _refused(f"has the caption {texts[0] + '.txt'!r:.100}, but no image of that name")
+        return [Listed(name, control=controls.get(_stem(name))) for name in images]
+
+    def _read_metadata(self, entry: zipfile.ZipInfo) -> list[Listed]:
+        """The images as the file of metadata pairs them."""
+        if self._captions:
+            text = next(iter(self._captions)) + ".txt"
+            raise _refused(f"has {METADATA} and the caption {text!r:.100}; say all captions in one of both ways")
+        data = self._read(entry, MAX_METADATA_BYTES)
+        try:
+            listed = read_metadata(data, PurePosixPath(entry.filename).parent)
+        except MetadataProblem as error:
+            raise _refused(str(error)) from None
+        named = [name for one in listed for name in (one.name, one.control) if name is not None]
+        missing = next((name for name in named if name not in self._images), None)
+        if missing is not None:
+            raise _refused(f"has no image {missing!r:.100}, which {METADATA} names")
+        unnamed = sorted(self._images.keys() - set(named))
+        if unnamed:
+            raise _refused(f"has the image {unnamed[0]!r:.100}, which no line of {METADATA} names")
+        return listed
 
     def _read_caption(self, entry: zipfile.ZipInfo) -> str:
         data = self._read(entry, _MAX_CAPTION_BYTES)
@@ -147,7 +193,12 @@ class TrainingArchive:
         return data
 
 
-def _check_directory(path: Path, max_entries: int) -> None:
+def _stem(name: str) -> str:
+    """A path without its ending."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _check_directory(path: Path, max_images: int) -> None:
     """Refuse a file whose list of entries would take much memory, before it is read."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -159,9 +210,9 @@ def _check_directory(path: Path, max_entries: int) -> None:
     if tail[max(0, begin - _LOCATOR_BYTES) : begin].startswith(_LOCATOR_SIGNATURE):
         raise _refused("is a zip file in the format for more than 4 GiB (ZIP64); pack it without")
     _, _, _, _, entries, directory_bytes, _, _ = _END.unpack_from(tail, begin)
-    # Beside images and captions, folders and what file managers add.
-    if entries > 4 * max_entries or directory_bytes > _MAX_DIRECTORY_BYTES:
-        raise _refused(f"has {entries} entries", f"up to {max_entries // 2} images, each with a caption")
+    # Beside images, control images and captions, folders and what file managers add.
+    if entries > 8 * max_images or directory_bytes > _MAX_DIRECTORY_BYTES:
+        raise _refused(f"has {entries} entries", f"up to {max_images} images, each with a caption")
 
 
 def _check_entry(entry: zipfile.ZipInfo, path: PurePosixPath) -> None:

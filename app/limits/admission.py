@@ -12,6 +12,7 @@ from redis import Redis
 
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, ModelUnavailable
+from contracts.memory.networks import least_bytes
 from contracts.memory.plan import Plan, gib
 from contracts.memory.training import refusal
 from contracts.processes.workers import WorkerReport, read_workers, refusal_of
@@ -76,6 +77,34 @@ class Admission:
             plans = [worker.plan for worker in workers if worker.plan is not None]
             best = max(plans, key=lambda plan: plan.budget_bytes - plan.peak_bytes)
             raise InvalidRequest([explain(best, job)])
+        if job.hires is not None and job.hires.network is not None:
+            self.require_network("hires.upscaler", f"upscaler:{job.hires.network}", (job.width, job.height))
+
+    def require_network(self, field: str, name: str, size: tuple[int, int]) -> None:
+        """Refuse a job whose upscaler or eraser no live worker has the memory for, even in the smallest pieces.
+
+        Args:
+            field: that names it.
+            name: as in `JobParameters.needs`.
+            size: of the image that it is given, in pixels.
+
+        Raises:
+            InvalidRequest: none has; a worker that has not read the file yet counts as one that has.
+            Unavailable: Redis does not answer.
+        """
+        capacities = [report.capacity for report in self._read() if report.state != "draining"]
+        known = [one for one in capacities if one is not None and name in one.networks]
+        if not known or len(known) < len(capacities):
+            return
+        needed = min(least_bytes(one.networks[name], size) for one in known)
+        largest = max(one.budget_bytes for one in known)
+        if needed > largest:
+            message = (
+                f"no worker has enough memory: {name.partition(':')[2]} needs {gib(needed)} of {gib(largest)}"
+            )
+            raise InvalidRequest(
+                [FieldProblem(field, f"{message}; use another one, or a worker with more memory")]
+            )
 
     def require_trainer(self, model: ModelSpec, training: TrainingParameters) -> None:
         """Refuse a training that no live worker can run, as `require`.

@@ -51,7 +51,11 @@ def training_body(kind: type[BaseModel]) -> Document:
         "description": "The request as JSON, without `images`.",
         "examples": ['{"name": "my-dog", "instance_prompt": "a photo of sks dog"}'],
     }
-    zip_file = {**BINARY, "description": "A zip file of images; a caption is a text file `NAME.txt` beside one."}
+    zip_file = {
+        **BINARY,
+        "description": "A zip file of images; beside one, `NAME.txt` is its caption, and `NAME.control.png` its "
+        "control image. Or `metadata.jsonl` says both.",
+    }
     form = {
         "type": "object",
         "required": ["file", "request"],

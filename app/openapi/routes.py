@@ -23,7 +23,7 @@ _EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Las
 #: The groups of operations, in the order in which they are shown.
 TAGS: list[Document] = [
     {"name": "jobs", "description": "Create jobs, follow them, and download their images."},
-    {"name": "trainings", "description": "Train LoRAs and textual inversions on your own images."},
+    {"name": "trainings", "description": "Train LoRAs, textual inversions and ControlNets on your own images."},
     {"name": "uploads", "description": "Send images ahead of the requests that use them."},
     {
         "name": "catalogue",

@@ -26,6 +26,7 @@ MAX_JSON_BYTES = 256 * 2**10
 IMAGE_FIELDS = frozenset(
     {
         b"image",
+        b"conditioning_image",
         b"mask_image",
         b"mask",
         b"references",

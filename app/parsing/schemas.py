@@ -244,4 +244,4 @@ def inversion_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
 
 def controlnet_ids(model: ModelSpec, catalogue: Catalogue) -> list[str]:
     """Return the ids of the ControlNets that work with the model."""
-    return [row.id for row in catalogue.controlnets if row.family == model.family]
+    return [row.id for row in catalogue.controlnets if row.misfit(model) is None]

@@ -1,19 +1,20 @@
 """The routes, one module for each subject; `app/main.py` includes them.
 
 tasks.py       create a job of each task; run a job again
-trainings.py   train a LoRA
+trainings.py   train a LoRA, a textual inversion or a ControlNet
 plan.py        check a request without queueing it
 jobs.py        list, show, cancel and delete jobs
 images.py      download a job's images
 png_info.py    read a request from an image
 events.py      stream a job's events
 uploads.py     upload images
-adapter_files.py  what uploads of all kinds of adapters share
+adapter_files.py  what uploads of adapters and ControlNets share
 loras.py       list, upload and delete LoRAs
 textual_inversions.py  the same of textual inversions
 ip_adapters.py  the same of IP-Adapters
+controlnets.py  the same of ControlNets
 models.py      models, and the schemas of their requests
-catalogue.py   ControlNets, schedulers, preprocessors
+catalogue.py   schedulers, preprocessors, upscalers, VAEs
 preprocess.py  make a control image and show it
 workers.py     operators: the live workers
 openai.py      OpenAI's image API

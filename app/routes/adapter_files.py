@@ -1,4 +1,4 @@
-"""What the routes of all kinds of uploaded adapters share: ids, the upload itself, its removal, and views."""
+"""What the routes of uploaded adapters and ControlNets share: ids, the upload itself, its removal, and views."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from app.services import Services
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
+from contracts.catalogue.rows import WeightRow
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.hub_revisions import AgreedRows
 from contracts.processes.preparations import Preparation
@@ -72,7 +73,7 @@ class AdapterView(BaseModel):
     )
 
 
-def state_of(row: LoraSpec, kind: str, workers: Sequence[WorkerReport]) -> dict[str, Any]:
+def state_of(row: WeightRow, kind: str, workers: Sequence[WorkerReport]) -> dict[str, Any]:
     """The fields of an `AdapterView`; `kind` is as in the names of `JobParameters.needs`."""
     if isinstance(row, Upload):
         return {

@@ -1,4 +1,4 @@
-"""Routes that list what the service offers beside models and adapters: ControlNets, upscalers, VAEs, …"""
+"""Routes that list what the service offers beside models, adapters and ControlNets: upscalers, VAEs, …"""
 
 from __future__ import annotations
 
@@ -19,23 +19,6 @@ from contracts.processes.workers import is_ready, preparation_of
 from contracts.requests.checks.vaes import vae_ids
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
-
-
-class ControlNetView(BaseModel):
-    """One ControlNet."""
-
-    id: str = Field(description="Value of the field `controlnet` in requests.")
-    family: str = Field(description="Architecture of the models that it works with.")
-    title: str = Field(description="Name for people.")
-    kind: str = Field(description="`hint`: takes a control image; `inpaint`: reads the job's image and mask.")
-    modes: list[str] = Field(
-        description="Kinds of control of a union: a request's `mode` is a position here, from 0. Empty for others."
-    )
-    preprocessors: list[str] = Field(description="Names of the preprocessors that make its control images.")
-    ready: bool = Field(description="Whether any worker has its files, so that a job waits for no download.")
-    preparing: Preparation | None = Field(
-        description="How a worker's download of it goes on; null where none is needed or under way."
-    )
 
 
 class UpscalerView(BaseModel):
@@ -113,10 +96,6 @@ class VaeList(ListView[VaeView]):
     """The VAEs."""
 
 
-class ControlNetList(ListView[ControlNetView]):
-    """The ControlNets."""
-
-
 class UpscalerList(ListView[UpscalerView]):
     """The upscalers."""
 
@@ -131,27 +110,6 @@ class SchedulerList(ListView[SchedulerView]):
 
 class PreprocessorList(ListView[PreprocessorView]):
     """The preprocessors."""
-
-
-@router.get("/controlnets")
-def list_controlnets(services: ServicesDep) -> ControlNetList:
-    """List all ControlNets."""
-    workers = live_workers(services)
-    return ControlNetList(
-        data=[
-            ControlNetView(
-                id=row.id,
-                family=row.family,
-                title=row.title,
-                kind=row.kind,
-                modes=list(row.modes),
-                preprocessors=list(row.preprocessors),
-                ready=is_ready(f"controlnet:{row.id}", workers),
-                preparing=preparation_of(f"controlnet:{row.id}", workers),
-            )
-            for row in services.catalogue.controlnets
-        ]
-    )
 
 
 @router.get("/vaes")

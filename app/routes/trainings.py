@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1", tags=["trainings"])
     responses={**accepted(JobView), **problems(*MAKING)},
 )
 async def create_training(body: TrainingBodyDep, submission: SubmissionDep, response: Response) -> JobView:
-    """Train a LoRA or a textual inversion on your images, while the workers have nothing else to do.
+    """Train a LoRA, a textual inversion or a ControlNet on your images, while the workers have nothing else to do.
 
     Send JSON with `images`; or a form with a zip file of images in the field `file`, and the other fields as JSON
     in the field `request`. The answer is a job. Its events have the loss of each step and sample images; once it

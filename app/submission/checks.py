@@ -34,7 +34,7 @@ from contracts.requests.prompts.inversions import names_any, with_inversions
 from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import DeliveryFields, JobRequest, Priority
 from contracts.requests.task_parameters import JobTask, TaskParameters
-from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
+from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
 
 AnyRequest = TypeVar("AnyRequest", bound=DeliveryFields)
 
@@ -230,6 +230,9 @@ class RequestChecks:
         own = {row.id for row in catalogue.ip_adapters}
         if any(adapter.name not in own for adapter in request.ip_adapters):
             kinds.append(IP_ADAPTERS)
+        nets = {row.id for row in catalogue.controlnets}
+        if any(control.controlnet not in nets for control in getattr(request, "controls", ())):
+            kinds.append(CONTROLNETS)
         return self.services.adapters.extend(catalogue, self.principal.owner, kinds) if kinds else catalogue
 
     def _resolve_webhook(self, request: DeliveryFields, prediction_version: str | None) -> WebhookRecord | None:

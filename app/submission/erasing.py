@@ -24,8 +24,9 @@ class CheckedErase:
     counts: None = None
 
     def require_worker(self, admission: Admission) -> None:
-        """Any worker can: it scales the part around the mask down where it has less memory."""
-        del admission
+        """As `Checked`; a worker with less memory scales the part around the mask down."""
+        job = self.parameters
+        admission.require_network("model", f"eraser:{job.model}", (job.width, job.height))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The checks of a request that trains a LoRA or a textual inversion. Queues and stores nothing."""
+"""The checks of a request that trains something. Queues and stores nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.inputs.reader import GivenImage
 from app.inputs.training_archive import TrainingArchive
 from app.limits.admission import Admission
 from app.parsing.json_bodies import check_json
-from app.parsing.requests import Reading, read
+from app.parsing.requests import Reading, read, read_checked
 from app.settings import ApiSettings
 from app.submission.checks import Delivery, RequestChecks
 from app.submission.training_rules import TrainingRules, image_request, resolution_of, texts_of
@@ -36,8 +36,9 @@ from contracts.requests.training.settings import Kind, TrainingSettings
 #: Largest seed that is drawn: those of class images follow it.
 _MAX_DRAWN_SEED = 2**32 - 1 - MAX_CLASS_IMAGES
 _CLASS_IMAGES = 50
-#: The vectors of a textual inversion have values of about 0.01, and take larger steps.
-_LEARNING_RATES: Mapping[Kind, float] = {"lora": 1e-4, "textual_inversion": 1e-3}
+#: The vectors of a textual inversion have values of about 0.01, and take larger steps; a ControlNet begins as a
+#: copy of trained layers.
+_LEARNING_RATES: Mapping[Kind, float] = {"lora": 1e-4, "textual_inversion": 1e-3, "controlnet": 1e-5}
 #: Placeholder in the request for an image of the zip file.
 _IN_FILE = "in the file"
 
@@ -62,7 +63,7 @@ class TrainingDraft:
 
     Attributes:
         images: of the zip file, by field path.
-        names: the same fields -> names in the zip file, for errors.
+        names: `images.N`, or the field path of a control image -> name in the zip file, for errors.
     """
 
     reading: Reading[TrainingRequest]
@@ -81,14 +82,20 @@ class TrainingDraft:
         images: dict[str, GivenImage] = {}
         names: dict[str, str] = {}
         examples: list[dict[str, str]] = []
-        with TrainingArchive(archive, MAX_IMAGES, settings.max_image_bytes, settings.max_training_bytes) as file:
+        limits = (max(MAX_IMAGES.values()), settings.max_image_bytes, settings.max_training_bytes)
+        with TrainingArchive(archive, *limits) as file:
             for index, image in enumerate(file.images):
-                images[f"images.{index}.image"] = image.read()
-                names[f"images.{index}"] = image.name
-                examples.append(
-                    {"image": _IN_FILE} | ({} if image.caption is None else {"caption": image.caption})
-                )
-        return cls(read(TrainingRequest, _with_images(raw, examples)), images, names)
+                example, path = {"image": _IN_FILE}, f"images.{index}"
+                images[f"{path}.image"] = image.read()
+                names[path] = image.name
+                if image.caption is not None:
+                    example["caption"] = image.caption
+                if image.control is not None:
+                    example["conditioning_image"] = _IN_FILE
+                    images[f"{path}.conditioning_image"] = image.control.read()
+                    names[f"{path}.conditioning_image"] = image.control.name
+                examples.append(example)
+        return cls(read_checked(TrainingRequest, _with_images(raw, examples)), images, names)
 
     def check(self, checks: RequestChecks) -> CheckedTraining:
         """As in `Draft`."""
@@ -98,7 +105,8 @@ class TrainingDraft:
             logs.hide(*(text for _, text in texts_of(request)))
         with _named(self.names):
             delivery = checks.check_delivery(self.reading, self.images, rules.check)
-        request = self.reading.require()
+            request = self.reading.require()
+            _check_pairs(request, delivery)
         model = rules.model_of(request)
         return CheckedTraining(model, _parameters(request, model, delivery), delivery)
 
@@ -124,6 +132,11 @@ def _parameters(request: TrainingRequest, model: ModelSpec, delivery: Delivery) 
         images=tuple(
             TrainingImage(
                 image=delivery.images[f"images.{index}.image"].stored.key,
+                conditioning_image=(
+                    None
+                    if example.conditioning_image is None
+                    else delivery.images[f"images.{index}.conditioning_image"].stored.key
+                ),
                 caption=example.caption or request.instance_prompt or "",
             )
             for index, example in enumerate(request.images)
@@ -135,6 +148,19 @@ def _parameters(request: TrainingRequest, model: ModelSpec, delivery: Delivery) 
         checkpoint_every_steps=request.checkpoint_every_steps,
         sample=sample.model_copy(update={"seed": seed, "batchable": False}),
     )
+
+
+def _check_pairs(request: TrainingRequest, delivery: Delivery) -> None:
+    """Raise InvalidRequest where a control image has not the size of its image."""
+    for index, example in enumerate(request.images):
+        if example.conditioning_image is None:
+            continue
+        path = f"images.{index}.conditioning_image"
+        image, control = delivery.images[f"images.{index}.image"].stored, delivery.images[path].stored
+        sizes = [f"{one.width} × {one.height}" for one in (control, image)]
+        if sizes[0] != sizes[1]:
+            message = f"is {sizes[0]} pixels, and its image {sizes[1]}; a control image must have its image's size"
+            raise InvalidRequest([FieldProblem(path, message, sizes[1])])
 
 
 def _with_images(raw: bytes, examples: list[dict[str, str]]) -> bytes:
@@ -167,7 +193,9 @@ def _named(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def _in_file(problem: FieldProblem, names: Mapping[str, str]) -> FieldProblem:
-    field, _, _ = problem.field.rpartition(".")
+    field, noun = problem.field, "control image"
+    if field not in names:
+        field, noun = field.rpartition(".")[0], "image"
     if field not in names:
         return problem
-    return FieldProblem("file", f"the image {names[field]!r:.100}: {problem.message}", problem.allowed)
+    return FieldProblem("file", f"the {noun} {names[field]!r:.100}: {problem.message}", problem.allowed)

@@ -22,10 +22,14 @@ from contracts.requests.training.request import (
     TrainingRequest,
 )
 from contracts.requests.training.settings import Kind
-from contracts.uploads.adapters import INVERSIONS, LORAS, UploadKind
+from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, LORAS, UploadKind
 
 #: What a training of each kind registers.
-_REGISTERED: dict[Kind, UploadKind[Any]] = {"lora": LORAS, "textual_inversion": INVERSIONS}
+_REGISTERED: dict[Kind, UploadKind[Any]] = {
+    "lora": LORAS,
+    "textual_inversion": INVERSIONS,
+    "controlnet": CONTROLNETS,
+}
 
 
 class TrainingRules:
@@ -56,10 +60,11 @@ class TrainingRules:
             InvalidRequest: the model is unknown, or cannot be trained on.
         """
         trainable = TRAINABLE_FAMILIES[request.kind]
+        needed = {Task.TXT2IMG, Task.CONTROLNET} if request.kind == "controlnet" else {Task.TXT2IMG}
         known = [
             model.id
             for model in self._catalogue.models
-            if model.family in trainable and Task.TXT2IMG in model.tasks
+            if model.family in trainable and needed.issubset(model.tasks)
         ]
         id = request.model or self._catalogue.default_model
         if id in known:
@@ -98,8 +103,13 @@ class TrainingRules:
 
 def _problems_of(request: TrainingRequest) -> Iterator[FieldProblem]:
     """What is wrong with fields together, whatever the model."""
-    if not request.images:
-        yield FieldProblem("images", f"a training needs 1 to {MAX_IMAGES} images: name them, or send a zip file")
+    most, count = MAX_IMAGES[request.kind], len(request.images)
+    if not count:
+        yield FieldProblem("images", f"a training needs 1 to {most} images: name them, or send a zip file")
+    if count > most:
+        message = f"are {count}, and a {_REGISTERED[request.kind].noun} is trained on up to {most}"
+        yield FieldProblem("images", message, f"1–{most} images")
+    yield from _control_problems(request)
     lacking = [index for index, example in enumerate(request.images) if example.caption is None]
     if lacking and request.instance_prompt is None:
         message = f"image {lacking[0]} has no caption; give it one, or give an instance_prompt for all images"
@@ -112,6 +122,26 @@ def _problems_of(request: TrainingRequest) -> Iterator[FieldProblem]:
         least = -(-request.steps // MAX_SNAPSHOTS)
         message = f"would make {len(_snapshots(request))} snapshots, and {MAX_SNAPSHOTS} are allowed"
         yield FieldProblem("snapshot_every_steps", message, f"at least {least}")
+
+
+def _control_problems(request: TrainingRequest) -> Iterator[FieldProblem]:
+    """Of images, the first that lacks its control image, or that has one for nothing."""
+    is_needed = request.kind == "controlnet"
+    wrong = (
+        index
+        for index, example in enumerate(request.images)
+        if (example.conditioning_image is not None) != is_needed
+    )
+    index = next(wrong, None)
+    if index is None:
+        return
+    message = (
+        "is missing: a ControlNet learns from pairs, so give each image its control image (in a zip file "
+        "NAME.control.png beside NAME.png, or conditioning_image in metadata.jsonl)"
+        if is_needed
+        else "has a meaning for kind controlnet alone (ControlNets); leave it out"
+    )
+    yield FieldProblem(f"images.{index}.conditioning_image", message)
 
 
 def _kind_problems(request: TrainingRequest) -> Iterator[FieldProblem]:

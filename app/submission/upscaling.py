@@ -26,8 +26,10 @@ class CheckedUpscale:
     counts: None = None
 
     def require_worker(self, admission: Admission) -> None:
-        """Any worker can: it takes smaller tiles where it has less memory."""
-        del admission
+        """As `Checked`; a worker with less memory takes smaller tiles."""
+        job = self.parameters
+        size = (job.width // job.scale, job.height // job.scale)
+        admission.require_network("model", f"upscaler:{job.model}", size)
 
 
 @dataclass(frozen=True)

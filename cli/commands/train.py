@@ -1,4 +1,4 @@
-"""`darkroom train`: trains a LoRA or a textual inversion on images, with a progress bar; prints the names."""
+"""`darkroom train`: trains a LoRA, a textual inversion or a ControlNet; shows a progress bar, prints the names."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _TIMEOUT_SECONDS = 7 * 86_400.0
 _ENDINGS = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif", ".tif", ".tiff", ".bmp", ".gif"}
 )
+_METADATA = "metadata.jsonl"
 #: Fields that other options or the files give.
 _OTHERWISE = frozenset(
     {"task", "name", "images", "sample_prompts", "priority", "webhook", "metadata", "response_format",
@@ -28,7 +29,11 @@ _TYPES: dict[str, Any] = {"integer": int, "number": float}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command: those of the request, by the names of its fields."""
-    parser.add_argument("images", type=Path, help="folder or zip file of images, with captions in NAME.txt files")
+    content = (
+        "folder or zip file of images, with captions in NAME.txt files, and for a ControlNet control images in "
+        "NAME.control.png; or metadata.jsonl says both"
+    )
+    parser.add_argument("images", type=Path, help=content)
     named = "name of the result in later requests, and the word of a textual inversion in prompts"
     parser.add_argument("--name", required=True, help=named)
     for name, field in TrainingRequest.model_json_schema()["properties"].items():
@@ -84,8 +89,9 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"darkroom: the service was asked to cancel job {job['id']}", file=sys.stderr)
             raise
         made = job["receipt"]["training"]
-        for adapter in (*made["loras"], *made.get("textual_inversions", ())):
-            print(adapter["id"])
+        for kind in ("loras", "textual_inversions", "controlnets"):
+            for trained in made.get(kind, ()):
+                print(trained["id"])
 
 
 def compose(arguments: argparse.Namespace) -> Json:
@@ -98,12 +104,14 @@ def compose(arguments: argparse.Namespace) -> Json:
 
 
 def _pack(folder: Path, archive: Path) -> Path:
-    """Pack the images of a folder and the captions beside them."""
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file())
+    """Pack the images of a folder and the captions beside them; with `metadata.jsonl`, of all folders in it."""
+    metadata = folder / _METADATA
+    places = folder.rglob("*") if metadata.is_file() else folder.iterdir()
+    images = sorted(path for path in places if path.suffix.lower() in _ENDINGS and path.is_file())
     if not images:
         raise ServiceError(f"{folder}: no images in this folder ({', '.join(sorted(_ENDINGS))})")
-    captions = {path.with_suffix(".txt") for path in images}
+    said = {metadata, *(path.with_suffix(".txt") for path in images)}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in (*images, *sorted(path for path in captions if path.is_file())):
-            file.write(path, path.name)
+        for path in (*images, *sorted(path for path in said if path.is_file())):
+            file.write(path, path.relative_to(folder))
     return archive

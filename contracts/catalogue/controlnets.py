@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from contracts.catalogue.preprocessors import PREPROCESSORS
-from contracts.catalogue.rows import WeightRow
+from contracts.catalogue.rows import Row, WeightRow
 
 
 class ControlNetSpec(WeightRow):
@@ -18,12 +18,22 @@ class ControlNetSpec(WeightRow):
         preprocessors: names of the preprocessors that make its kind of control image, for lists.
         reads_masks: whether it can be used in a job with a mask.
         modes: kinds of control of a union, for lists, in the order of their numbers; empty for others.
+        models: ids of the models whose layers it fits; empty: all of its family.
     """
 
     kind: Literal["hint", "inpaint"] = "hint"
     preprocessors: tuple[str, ...] = ()
     reads_masks: bool = True
     modes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    def misfit(self, model: Row) -> str | None:
+        """Return why it does not work with the model of this row; None if it does."""
+        if self.family == model.family and (not self.models or model.id in self.models):
+            return None
+        if self.family == model.family:
+            return f"{self.id} works with {', '.join(self.models)}, and not with {model.id}"
+        return f"{self.id} works with {self.family} models, and {model.id} is of family {model.family}"
 
     @model_validator(mode="after")
     def _family_has_controlnets_and_preprocessors_exist(self) -> Self:

@@ -107,7 +107,7 @@ class CheckedStep(RecordPart):
 
 
 class TrainedAdapter(RecordPart):
-    """A LoRA or a textual inversion that a training has registered."""
+    """What a training has registered: a LoRA, a textual inversion or a ControlNet."""
 
     id: str = Field(description="Its name in requests.")
     sha256: str = Field(description="SHA-256 of its file, in hexadecimal.")
@@ -124,6 +124,11 @@ class TrainingReceipt(RecordPart):
         default_factory=list,
         exclude_if=lambda inversions: not inversions,
         description="The textual inversions, snapshots first.",
+    )
+    controlnets: list[TrainedAdapter] = Field(
+        default_factory=list,
+        exclude_if=lambda controlnets: not controlnets,
+        description="The ControlNets, snapshots first.",
     )
     losses: list[float] = Field(description="Losses of the last steps, without the class images' part.")
 

@@ -13,5 +13,6 @@ card.py               what a card of some size gives plans
 stages.py             one plan over all stages of a job
 moves.py              what a plan costs in moves over a sequence of calls
 training.py           what a training takes beside its model
+networks.py           what upscalers and erasers take
 planner.py            the best plan for a workload within a budget, and a worker's capacity
 """

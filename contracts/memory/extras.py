@@ -17,7 +17,7 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.selection import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
-from contracts.requests.entry_parameters import IpAdapterParameters, LoraParameters
+from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.lora_files import describe, read_lora
@@ -149,6 +149,20 @@ def size_uploaded(adapter: LoraParameters | IpAdapterParameters, value_bytes: in
         return None
     kind = "ip_adapter" if isinstance(adapter, IpAdapterParameters) else "lora"
     return size_component(f"{kind}:{adapter.name}", Role.ADAPTER, ParameterCount(adapter.values), value_bytes)
+
+
+def size_uploaded_controlnet(control: ControlParameters, family: str, value_bytes: int) -> Component | None:
+    """A job's uploaded ControlNet as a component; None for one of the catalogue's.
+
+    Its file does not tell its architecture: activations are taken to be those of the family's published one, and
+    streaming to save nothing.
+    """
+    if control.values is None:
+        return None
+    published = find_controlnet(family, "")
+    config = None if published is None else published.config
+    count = ParameterCount(*[control.values] * 4)
+    return size_component(f"controlnet:{control.component}", Role.CONTROLNET, count, value_bytes, config)
 
 
 def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:

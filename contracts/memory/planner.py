@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,8 +31,10 @@ from contracts.memory.extras import (
     size_image_encoders,
     size_ip_adapter,
     size_uploaded,
+    size_uploaded_controlnet,
     size_vae,
 )
+from contracts.memory.networks import NetworkFacts, read_network
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
@@ -115,6 +118,7 @@ class Capacity(BaseModel):
         models: id -> components in the worker's dtype; models that cannot be read yet are missing.
         extras: `controlnet:ID`, `lora:ID`, `ip_adapter:ID` or `vae:ID` -> component; LoRAs and IP-Adapters
             that are still on a hub are missing.
+        networks: `upscaler:ID` or `eraser:ID` -> what its file holds; those that are still on a hub are missing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -123,12 +127,20 @@ class Capacity(BaseModel):
     policy: Policy = Policy()
     models: dict[str, ModelComponents]
     extras: dict[str, Component]
+    networks: dict[str, NetworkFacts] = {}
 
     def knowing(
-        self, models: Mapping[str, ModelComponents] | None = None, extras: Mapping[str, Component] | None = None
+        self,
+        models: Mapping[str, ModelComponents] | None = None,
+        extras: Mapping[str, Component] | None = None,
+        networks: Mapping[str, NetworkFacts] | None = None,
     ) -> Capacity:
         """The same with more that is known."""
-        more = {"models": {**self.models, **(models or {})}, "extras": {**self.extras, **(extras or {})}}
+        more = {
+            "models": {**self.models, **(models or {})},
+            "extras": {**self.extras, **(extras or {})},
+            "networks": {**self.networks, **(networks or {})},
+        }
         return self.model_copy(update=more)
 
     def plan(self, family: str, job: JobParameters) -> Plan | None:
@@ -150,7 +162,7 @@ class Capacity(BaseModel):
             value_bytes: of one value in the dtype the worker computes in.
             images: in the call; None: the job's own.
         """
-        names = [f"controlnet:{control.controlnet}" for control in job.controls]
+        names = [f"controlnet:{control.controlnet}" for control in job.controls if control.values is None]
         names += [] if job.vae is None else [f"vae:{job.vae}"]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
@@ -159,7 +171,9 @@ class Capacity(BaseModel):
             if extra is not None:  # each image has keys and values of its own
                 extras.append(replace(extra, bytes=extra.bytes * len(adapter.images)))
         extras += self._image_encoders(job)
-        uploaded = (size_uploaded(lora, value_bytes) for lora in job.loras)
+        uploaded = [size_uploaded(lora, value_bytes) for lora in job.loras]
+        nets = {control.component: control for control in job.controls}.values()
+        uploaded += [size_uploaded_controlnet(control, family, value_bytes) for control in nets]
         extras += [component for component in uploaded if component is not None]
         return workload_of(family, job, images, extras)
 
@@ -199,7 +213,8 @@ def take_capacity(
                 models[model.id] = components
     extras = {extra.name: extra for extra in _size_extras(catalogue, family_value_bytes)}
     extras |= size_image_encoders(catalogue)
-    return Capacity(budget_bytes=budget_bytes, policy=policy, models=models, extras=extras)
+    networks = dict(_read_networks(catalogue))
+    return Capacity(budget_bytes=budget_bytes, policy=policy, models=models, extras=extras, networks=networks)
 
 
 def _size_extras(catalogue: Catalogue, family_value_bytes: dict[str, int]) -> Iterator[Component]:
@@ -215,3 +230,12 @@ def _size_extras(catalogue: Catalogue, family_value_bytes: dict[str, int]) -> It
                 component = size(catalogue, row.id, family_value_bytes.get(row.family, 0))
                 if component is not None:
                     yield component
+
+
+def _read_networks(catalogue: Catalogue) -> Iterator[tuple[str, NetworkFacts]]:
+    for kind, rows in (("upscaler", catalogue.upscalers), ("eraser", catalogue.erasers)):
+        for row in rows:
+            with suppress(CatalogueError, OSError):
+                place = catalogue.place(row)
+                if isinstance(place, Path):
+                    yield f"{kind}:{row.id}", read_network(kind, place)

@@ -78,6 +78,8 @@ INVERSIONS      = Key("darkroom:inversions",               "hash",    "until rem
 OWNER_INVERSIONS = Key("darkroom:inversions:{owner}",      "hash",    "until removed",         "uploads/adapters")
 IP_ADAPTERS     = Key("darkroom:ip_adapters",              "hash",    "until removed",         "uploads/adapters")
 OWNER_IP_ADAPTERS = Key("darkroom:ip_adapters:{owner}",    "hash",    "until removed",         "uploads/adapters")
+CONTROLNETS     = Key("darkroom:controlnets",              "hash",    "until removed",         "uploads/adapters")
+OWNER_CONTROLNETS = Key("darkroom:controlnets:{owner}",    "hash",    "until removed",         "uploads/adapters")
 # Batches of requests
 FILE            = Key("darkroom:file:{id}",                "hash",    "the file's own TTL",    "batches/files")
 OWNER_FILES     = Key("darkroom:files:{owner}",            "zset",    "rows: as new ones come", "batches/files")

@@ -8,6 +8,9 @@ from contracts.catalogue.networks import PLAIN_UPSCALERS
 from contracts.requests.entries import Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
 
+#: Between the id and the hash of an uploaded ControlNet; ids have none.
+_CONTENT = "@"
+
 
 class ControlParameters(Control):
     """A ControlNet of a job; `image` is a storage key, or null for a ControlNet of kind `inpaint`.
@@ -24,11 +27,37 @@ class ControlParameters(Control):
         "job itself makes it.",
         exclude_if=is_none,
     )
+    key: str | None = Field(
+        None,
+        description="Storage key of an uploaded file; absent for a ControlNet of the catalogue.",
+        exclude_if=is_none,
+    )
+    sha256: str | None = Field(
+        None,
+        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
+        exclude_if=is_none,
+    )
+    values: int | None = Field(None, description="Number of values in the uploaded file.", exclude_if=is_none)
+
+    @property
+    def name(self) -> str:
+        """Id of its row."""
+        return self.controlnet
+
+    @property
+    def component(self) -> str:
+        """What its weights are called in memory: two owners may have given the same id to different files."""
+        return self.controlnet if self.sha256 is None else f"{self.controlnet}{_CONTENT}{self.sha256}"
 
     @property
     def is_made_in_job(self) -> bool:
         """Whether the job makes the control image itself, with a preprocessor that is a model."""
         return self.preprocess is not None and self.source is None
+
+
+def is_upload(component: str) -> bool:
+    """Whether a `ControlParameters.component` is an uploaded one."""
+    return _CONTENT in component
 
 
 class ReferenceParameters(StrictModel):

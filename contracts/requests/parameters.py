@@ -205,10 +205,11 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def record_version(self) -> int:
         """Releases before version 2 take prompts in a syntax as plain text; those before 3 ignore `hires`,
-        `keep_latents` and `check_step`, and take a photo for the control image that a model has yet to make of it.
+        `keep_latents` and `check_step`, take a photo for the control image that a model has yet to make of it, and
+        know no ControlNets but the catalogue's.
         """
-        makes_controls = any(control.is_made_in_job for control in self.controls)
-        if self.hires is not None or self.keep_latents or self.check_step is not None or makes_controls:
+        new_controls = any(control.is_made_in_job or control.key is not None for control in self.controls)
+        if self.hires is not None or self.keep_latents or self.check_step is not None or new_controls:
             return 3
         return 2 if self.prompt_chunks else 1
 
@@ -256,13 +257,13 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def needs(self) -> list[str]:
-        """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `controlnet:ID` for
-        each ControlNet, `preprocessor:ID` for each control image that the job makes, `ip_adapter:ID` for each
-        IP-Adapter, and `lora:ID` and `textual_inversion:ID` for each of these of the catalogue.
+        """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `preprocessor:ID`
+        for each control image that the job makes, and for each one of the catalogue `controlnet:ID`,
+        `ip_adapter:ID`, `lora:ID` and `textual_inversion:ID`.
 
         Uploaded files come from the storage, like input images.
         """
-        controlnets = (f"controlnet:{control.controlnet}" for control in self.controls)
+        controlnets = (f"controlnet:{one.controlnet}" for one in self.controls if one.key is None)
         maps = (f"preprocessor:{control.preprocess}" for control in self.controls if control.is_made_in_job)
         loras = (f"lora:{lora.name}" for lora in self.loras if lora.key is None)
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
@@ -278,7 +279,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         images = (self.image, self.mask_image, self.control_image, *controls)
         references = (reference.image for reference in self.references)
         image_prompts = (key for adapter in self.ip_adapters for key in (*adapter.images, adapter.mask))
-        uploads = (file.key for files in (self.loras, self.textual_inversions, self.ip_adapters) for file in files)
+        kinds = (self.loras, self.textual_inversions, self.ip_adapters, self.controls)
+        uploads = (file.key for files in kinds for file in files)
         latents = None if self.check_step is None else self.check_step.latents
         keys = (*images, *references, *image_prompts, *uploads, latents)
         return list(dict.fromkeys(key for key in keys if key is not None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.requests.entries import Hires, IpAdapter
+from contracts.requests.entries import Control, Hires, IpAdapter
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 
@@ -28,7 +28,8 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
     for name in {"image", "mask_image", "control_image"} & fields.keys():
         fields[name] = STORED
     for control in fields["controls"]:
-        control.pop("source", None)  # of which the control image is made again
+        for name in control.keys() - Control.model_fields.keys():
+            del control[name]  # of an uploaded file, which its name is resolved to again, and of its image
         if "image" in control:
             control["image"] = STORED
     fields["references"] = [STORED] * len(parameters.references)

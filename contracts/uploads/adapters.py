@@ -1,4 +1,4 @@
-"""Uploaded adapters: for each kind of them a Redis hash of rows for each owner, and a shared one.
+"""Uploaded adapters and ControlNets: for each kind a Redis hash of rows for each owner, and a shared one.
 
 A file is stored by its content, and kept while any row names it or any job uses it: a removed one is unavailable
 to new jobs, but is kept for those accepted with it. Knows no HTTP.
@@ -14,11 +14,17 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic import BaseModel
 from redis import Redis
 
-from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.rows import WeightRow
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
-from contracts.requests.entry_parameters import IpAdapterParameters, LoraParameters, TextualInversionParameters
+from contracts.requests.entry_parameters import (
+    ControlParameters,
+    IpAdapterParameters,
+    LoraParameters,
+    TextualInversionParameters,
+)
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
@@ -26,6 +32,7 @@ from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import InversionFacts
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.lora_files import AdapterFacts
+from contracts.weights.controlnet_files import ControlNetFacts
 
 #: Maximum number of files of one kind per owner, to limit what they take of Redis.
 _MAX_FILES = 1000
@@ -66,7 +73,13 @@ class UploadedIpAdapter(Upload, IpAdapterSpec):
     facts: IpAdapterFacts
 
 
-UploadedRow = TypeVar("UploadedRow", UploadedLora, UploadedInversion, UploadedIpAdapter)
+class UploadedControlNet(Upload, ControlNetSpec):
+    """Row of an uploaded ControlNet: one file, which takes control images."""
+
+    facts: ControlNetFacts
+
+
+UploadedRow = TypeVar("UploadedRow", UploadedLora, UploadedInversion, UploadedIpAdapter, UploadedControlNet)
 
 
 @dataclass(frozen=True)
@@ -105,11 +118,14 @@ INVERSIONS = UploadKind(
 IP_ADAPTERS = UploadKind(
     "IP-Adapter", "ip_adapters", "ip-adapter", UploadedIpAdapter, keys.IP_ADAPTERS, keys.OWNER_IP_ADAPTERS
 )
-KINDS: tuple[UploadKind[Any], ...] = (LORAS, INVERSIONS, IP_ADAPTERS)
+CONTROLNETS = UploadKind(
+    "ControlNet", "controlnets", "controlnet", UploadedControlNet, keys.CONTROLNETS, keys.OWNER_CONTROLNETS
+)
+KINDS: tuple[UploadKind[Any], ...] = (LORAS, INVERSIONS, IP_ADAPTERS, CONTROLNETS)
 
 
 class UploadRegistry:
-    """All uploaded adapters."""
+    """All uploaded adapters and ControlNets."""
 
     def __init__(self, connection: Redis, storage: Storage, retention: Retention) -> None:
         """`connection` decodes responses."""
@@ -191,11 +207,11 @@ class UploadRegistry:
     def extend(self, catalogue: Catalogue, owner: str, kinds: Sequence[UploadKind[Any]] = KINDS) -> Catalogue:
         """Add what an owner can use to the catalogue, whose own rows win if names are equal."""
         found = self._read(kinds, owner) if kinds else {}
-        tables: dict[str, tuple[LoraSpec, ...]] = {}
+        tables: dict[str, tuple[WeightRow, ...]] = {}
         for table, rows in found.items():
-            own: tuple[LoraSpec, ...] = getattr(catalogue, table)
+            own: tuple[WeightRow, ...] = getattr(catalogue, table)
             known = {row.id for row in own}
-            more: dict[str, LoraSpec] = {}
+            more: dict[str, WeightRow] = {}
             for row in rows:
                 if row.id not in known:
                     more.setdefault(row.id, row)
@@ -219,7 +235,7 @@ class UploadRegistry:
 
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
-    """Fill in the file of each uploaded adapter, so that a later upload of the name does not matter."""
+    """Fill in the file of each upload that a job names, so that a later upload of the name does not matter."""
     loras = {row.id: row for row in catalogue.loras}
     inversions = {row.id: row for row in catalogue.textual_inversions}
     changes: dict[str, Any] = {}
@@ -232,6 +248,9 @@ def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParam
     if parameters.ip_adapters:
         rows = {row.id: row for row in catalogue.ip_adapters}
         changes["ip_adapters"] = tuple(_pin_ip_adapter(one, rows[one.name]) for one in parameters.ip_adapters)
+    if parameters.controls:
+        nets = {row.id: row for row in catalogue.controlnets}
+        changes["controls"] = tuple(_pin_control(one, nets[one.controlnet]) for one in parameters.controls)
     return parameters.model_copy(update=changes) if changes else parameters
 
 
@@ -252,3 +271,9 @@ def _pin_ip_adapter(adapter: IpAdapterParameters, row: IpAdapterSpec) -> IpAdapt
         return adapter
     facts = {"values": row.facts.device_values, "image_encoder": Path(row.image_encoder).name}
     return adapter.model_copy(update={"key": row.source, "sha256": row.sha256, **facts})
+
+
+def _pin_control(control: ControlParameters, row: ControlNetSpec) -> ControlParameters:
+    if not isinstance(row, UploadedControlNet):
+        return control
+    return control.model_copy(update={"key": row.source, "sha256": row.sha256, "values": row.facts.values})

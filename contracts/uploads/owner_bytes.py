@@ -94,7 +94,7 @@ class OwnerBytes:
 
     def _recorded(self, owner: str) -> Iterator[tuple[str, Any]]:
         """The items that the owner's records name: adapters, images of jobs; not of unreadable records."""
-        for key in (keys.OWNER_LORAS, keys.OWNER_INVERSIONS, keys.OWNER_IP_ADAPTERS):
+        for key in (keys.OWNER_LORAS, keys.OWNER_INVERSIONS, keys.OWNER_IP_ADAPTERS, keys.OWNER_CONTROLNETS):
             for row in cast("list[str]", self._connection.hvals(key + owner)):
                 with suppress(ValueError, TypeError, KeyError):
                     uploaded = json.loads(row)

@@ -1,4 +1,4 @@
-"""ControlNets in one file: which kind a file is, by the names of its tensors. Loads nothing.
+"""ControlNets in one file: which kind a file is, by the names of its tensors, and how large. Loads nothing.
 
 Kinds that look like a ControlNet and are not one would be loaded in part.
 """
@@ -6,9 +6,19 @@ Kinds that look like a ControlNet and are not one would be loaded in part.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
-from contracts.errors import CatalogueError
+from pydantic import BaseModel, ConfigDict
+
+from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.safetensors import Tensor, read_header
+
+#: Channels of a control image.
+RGB = 3
+#: Layers of a UNet's ControlNet in diffusers' layout: the first that reads the control image, and the last.
+_FIRST, _LAST = "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"
 
 #: A name that only this kind has -> what it is, and what to do.
 _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
@@ -40,3 +50,46 @@ def refuse_other_kinds(names: Collection[str]) -> None:
         found = next((name for name in names if pattern.search(name)), None)
         if found is not None:
             raise CatalogueError(f"it is {kind} ({found[:80]})")
+
+
+class ControlNetFacts(BaseModel):
+    """Facts from the header of a ControlNet's file.
+
+    Attributes:
+        values: number of values in all tensors.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    values: int
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> ControlNetFacts:
+        """Of the tensors of a file that was read."""
+        return cls(values=sum(tensor.values for tensor in tensors.values()))
+
+
+def read_controlnet(file: Path) -> Mapping[str, Tensor]:
+    """Read the tensors of a UNet's ControlNet in diffusers' layout, by the header of its file.
+
+    Raises:
+        AdapterRefused: it is another kind of file, or takes other control images.
+    """
+    try:
+        tensors = read_header(file).tensors
+    except NotSafetensors as error:
+        raise AdapterDamaged(f"the file {error}") from None
+    try:
+        refuse_other_kinds(tensors)
+    except CatalogueError as error:
+        raise AdapterRefused(str(error)) from None
+    missing = next((name for name in (_FIRST, _LAST) if name not in tensors), None)
+    if missing is not None:
+        raise AdapterRefused(
+            f"it has no {missing}, so it is not the ControlNet of a UNet (Stable Diffusion 1, SDXL) in diffusers' "
+            "layout; load it with diffusers and save it with save_pretrained"
+        )
+    shape = tensors[_FIRST].shape
+    if len(shape) != 4 or shape[1] != RGB:
+        raise AdapterRefused(f"it takes control images of other channels than {RGB} ({_FIRST} has {list(shape)})")
+    return tensors

@@ -1,4 +1,4 @@
-"""Finds files of LoRAs and textual inversions: the catalogue's, and uploaded ones in a folder of fetched files.
+"""Finds files of adapters and ControlNets: the catalogue's, and uploaded ones in a folder of fetched files.
 
 Those of the catalogue have been prepared before; here they are only looked up. An uploaded file is fetched from
 the storage once, must have the SHA-256 that its job was accepted with, and is evicted least recently used first.
@@ -28,7 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 #: Kind, as in the names of `JobParameters.needs` -> what messages call it.
-_NOUNS = {"lora": "LoRA", "textual_inversion": "textual inversion", "ip_adapter": "IP-Adapter"}
+_NOUNS = {
+    "lora": "LoRA",
+    "textual_inversion": "textual inversion",
+    "ip_adapter": "IP-Adapter",
+    "controlnet": "ControlNet",
+}
 
 
 def missing(kind: str) -> FailureCode:

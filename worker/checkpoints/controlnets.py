@@ -19,15 +19,13 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from safetensors.torch import load_file
 
 from contracts.errors import CatalogueError
-from contracts.weights.controlnet_files import refuse_other_kinds
+from contracts.weights.controlnet_files import RGB, refuse_other_kinds
 from contracts.weights.parameter_counts import controlnet_parts, read_config
 from worker.checkpoints.components import check_loaded, load_complete
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.tracking import Tensors, mark, names_of, unmarked
 from worker.families import DiffusersFamily
 
-#: Channels of a control image.
-_RGB = 3
 #: Names of a UNet's ControlNet in the layout of the original release.
 _ORIGINAL = re.compile(r"^(control_model\.)?time_embed\.0\.weight$")
 _PREFIX = "control_model."
@@ -100,10 +98,10 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
     named = config.get("_class_name")
     if named != family.controlnet:
         raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
-    channels = config.get("conditioning_channels", _RGB)
-    if channels != _RGB:
+    channels = config.get("conditioning_channels", RGB)
+    if channels != RGB:
         raise CatalogueError(
-            f"it takes control images of {channels} channels (conditioning_channels), not of {_RGB}"
+            f"it takes control images of {channels} channels (conditioning_channels), not of {RGB}"
         )
     found = config.get("num_mode") or 0
     if found != modes:

@@ -65,6 +65,8 @@ class Residency:
             model, job.placed = job.placed.model, None
             self._pool.release(model.spec.id)
             model.adapters.evict(keep=self.adapter_sets(model))
+            placed = (other.stage for other in self._jobs if other.placed is not None)
+            model.drop_uploaded([control for stage in placed for control in stage.controls])
 
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
         """A job keeps so many bytes on the device between its calls from now on, and its adapters."""

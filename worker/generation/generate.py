@@ -238,7 +238,7 @@ class JobGeneration:
             The images, or the latents that the next stage goes on with; notes whether they were finite.
         """
         job, steps_before = self._flight, self._flight.steps_done
-        controlnets = [control.controlnet for control in stage.controls]
+        controlnets = [control.component for control in stage.controls]
         pipeline = model.pipeline(stage.mode, stage.scheduler, controlnets, view, stage.vae)
         refuse_editing(type(pipeline))
         later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)

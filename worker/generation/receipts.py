@@ -86,7 +86,7 @@ class StageUse:
         applied = {
             "loras": job.adapters.weights,
             "controlnets": [
-                model.controlnet_weights(control.controlnet, control.conditioning_scale) for control in controls
+                model.controlnets.weights(control.component, control.conditioning_scale) for control in controls
             ],
             "vae": model.vaes.weights(job.stage.vae),
             "ip_adapters": [prompt.weights for prompt in prompts],
@@ -98,7 +98,7 @@ class StageUse:
             "dtype": str(model.dtype).removeprefix("torch."),
             "kernels": dict(model.kernels.used),
         }
-        placement = model.locations([control.controlnet for control in controls], job.stage.vae)
+        placement = model.locations([control.component for control in controls], job.stage.vae)
         return cls(model.weights, applied, placement, model.placement.plan, computed)
 
 
@@ -175,6 +175,9 @@ def file_metadata(receipt: Receipt, seed: int | None) -> Mapping[str, str]:
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
     for inversion in reproducible["parameters"].get("textual_inversions", ()):
         del inversion["key"]
+    for control in reproducible["parameters"].get("controls", ()):
+        for name in ("key", "values"):
+            control.pop(name, None)
     for holder, name in _inputs_of(reproducible["parameters"]):
         holder[name] = _content_of(holder[name])
     for adapter in reproducible["parameters"].get("ip_adapters", ()):

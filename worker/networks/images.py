@@ -1,4 +1,4 @@
-"""Images as upscalers and erasers take and give them, and what the plans of their memory have in common."""
+"""Images as upscalers and erasers take and give them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from contracts.errors import FailureCode, JobFailed
 
 #: (height, width, 3) of 0…255.
 Pixels = npt.NDArray[np.uint8]
-#: Networks compute in float32.
-VALUE_BYTES = 4
-#: What the libraries take beside the layers' values.
-SCRATCH_BYTES = 2**23
 
 
 def to_input(pixels: Pixels, device: torch.device) -> torch.Tensor:

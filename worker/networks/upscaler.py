@@ -7,26 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
+from contracts.memory.networks import TILE_SIDES, overlap_of, upscaler_bytes
 from contracts.weights.networks import UpscalerFacts
-from worker.networks.images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
+from worker.networks.images import Pixels, require_finite, to_input, to_pixels
 from worker.networks.tiles import Tile, tiles_of
-
-#: Sides of tiles in pixels, the best first. A CPU takes seconds for a large tile, and no job runs meanwhile.
-_SIDES = {"cuda": (512, 256, 128, 64), "cpu": (128, 64)}
-#: Pixels around a tile: beyond them, what an ESRGAN sees hardly matters.
-_MAX_OVERLAP = 32
 
 
 def tile_plans(facts: UpscalerFacts, size: tuple[int, int], device: torch.device) -> Mapping[int, int]:
     """Side of the tiles, the best first -> the most device memory that an image of this size takes in bytes."""
-    return {side: planned_bytes(facts, size, side) for side in _SIDES[device.type]}
-
-
-def planned_bytes(facts: UpscalerFacts, size: tuple[int, int], side: int) -> int:
-    """The most device memory that an upscaler takes with tiles of this side: weights, and what a tile makes."""
-    longest = side + 2 * _overlap_of(facts) + facts.multiple - 1
-    pixels = min(size[0] + facts.multiple, longest) * min(size[1] + facts.multiple, longest)
-    return facts.values * VALUE_BYTES + pixels * facts.pixel_values * VALUE_BYTES + SCRATCH_BYTES
+    return {side: upscaler_bytes(facts, size, side) for side in TILE_SIDES[device.type]}
 
 
 def upscale_pixels(
@@ -55,14 +44,8 @@ def tile_steps(
 ) -> Iterator[Callable[[], None]]:
     """Yield for each tile of an image what upscales it into its place on the canvas."""
     height, width = pixels.shape[:2]
-    for tile in tiles_of(width, height, side, _overlap_of(facts)):
+    for tile in tiles_of(width, height, side, overlap_of(facts)):
         yield lambda tile=tile: _upscale_tile(network, facts, pixels, tile, canvas, device)  # type: ignore[misc]
-
-
-def _overlap_of(facts: UpscalerFacts) -> int:
-    """Pixels around a tile, a multiple of what the network's input must be."""
-    overlap = min(facts.radius, _MAX_OVERLAP)
-    return -(-overlap // facts.multiple) * facts.multiple
 
 
 def _upscale_tile(

@@ -89,6 +89,11 @@ class ComponentPlacement:
         # A new dictionary: the heartbeat's thread may be reading the old one.
         self._components = {**self._components, name: OffloadedModule(module, self._device)}
 
+    def remove(self, name: str) -> None:
+        """Forget a component that no job in flight uses; its memory is free once nothing else refers to it."""
+        self._components = {other: component for other, component in self._components.items() if other != name}
+        self._streams = {key: stream for key, stream in self._streams.items() if key[0] != name}
+
     def locations(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """Component -> its device, or `cpu`, `on_demand`, `streamed`, `skipped`."""
         components = self._components

@@ -10,6 +10,7 @@ loader.py         loads models and ControlNets into the cache; failures are coun
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
 prompt_encoders.py its text encoders: for jobs, and for prompts of waiting jobs
 loaded_components.py  components of a checkpoint whose files did not tell them
+controlnets.py    ControlNets beside one model
 vaes.py           VAEs of the catalogue beside one model
 pipelines.py      pipelines of other tasks on the same components
 """

@@ -6,11 +6,13 @@ Knows neither jobs nor which plan is the best.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from contracts.errors import JobFailed
 from contracts.memory.plan import Plan
 from contracts.metrics import Counters
+from contracts.requests.entry_parameters import ControlParameters
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
@@ -45,9 +47,11 @@ class ModelLoader:
         """
         return self._counting_failures(id, lambda: self._load(id, plan))
 
-    def load_controlnet(self, model: LoadedModel, id: str) -> None:
-        """Add a ControlNet to a model; raises as `load`."""
-        load_errors_as_job_failed(id, lambda: model.load_controlnet(id, self._fetcher.locate_controlnet(id)))
+    def load_controlnet(self, model: LoadedModel, control: ControlParameters) -> None:
+        """Add a ControlNet to a model; raises as `load`, and JobFailed where an uploaded file is gone."""
+        load_errors_as_job_failed(
+            control.name, lambda: model.load_controlnet(control, self._locate_controlnet(control))
+        )
 
     def load_vae(self, model: LoadedModel, id: str) -> None:
         """Add a VAE of the catalogue to a model; raises as `load`."""
@@ -61,12 +65,19 @@ class ModelLoader:
         """Learn the model's components, if need be by loading it; raises as `load`."""
         self._counting_failures(id, lambda: self._inspect(id))
 
-    def inspect_controlnet(self, id: str, *, is_loaded: bool) -> None:
+    def inspect_controlnet(self, control: ControlParameters, *, is_loaded: bool) -> None:
         """Learn the size of a ControlNet, and that its files are here unless it is loaded; raises as `load`."""
         if not is_loaded:
             # Before another model is evicted for files that may be missing.
-            load_errors_as_job_failed(id, lambda: self._fetcher.locate_controlnet(id))
-        load_errors_as_job_failed(id, lambda: self._fetcher.measure_controlnet(id))
+            load_errors_as_job_failed(control.name, lambda: self._locate_controlnet(control))
+        if control.key is None:  # the size of an uploaded one is in its job
+            load_errors_as_job_failed(control.name, lambda: self._fetcher.measure_controlnet(control.name))
+
+    def _locate_controlnet(self, control: ControlParameters) -> Path:
+        """Its files; those of an uploaded one are fetched from the storage."""
+        if control.key is None:
+            return self._fetcher.locate_controlnet(control.name)
+        return self._context.lora_files.locate(control, "controlnet")
 
     def _load(self, id: str, plan: Plan) -> LoadedModel:
         model = LoadedModel(self._fetcher.model_row(id), self._fetcher.locate(id), self._context, plan)

@@ -21,9 +21,9 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
-from contracts.jobs.receipt import Weights
 from contracts.memory.components import ModelComponents
 from contracts.memory.plan import Placement, Plan
+from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
 from worker.adapters.cache import AdapterSet, LoraCache
@@ -31,13 +31,13 @@ from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import read_inversions
 from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
-from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, GenerationInputs, get_family
 from worker.offload.placement import ComponentPlacement
+from worker.pool.controlnets import LoadedControlNets
 from worker.pool.loaded_components import components_of
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.pool.prompt_encoders import PromptEncoders
@@ -80,6 +80,7 @@ class LoadedModel:
         denoiser: the component that runs at every step.
         weights: id and content hash for receipts.
         placement: where its components are.
+        controlnets: that are loaded beside it.
         vaes: of the catalogue, that may take the place of its own.
         encoders: its text encoders, for jobs and for prompts that wait.
         kernels: how it is computed.
@@ -126,7 +127,9 @@ class LoadedModel:
             context.weights_lock,
             context.encodes_ahead,
         )
-        self._controlnets: dict[str, tuple[Any, Weights]] = {}
+        self.controlnets = LoadedControlNets(
+            self.family, self.denoiser, context.catalogue, context.lora_files, context.weights_lock
+        )
         self.vaes = LoadedVaes(self.base.vae, spec.family, context.hasher)
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
@@ -184,20 +187,20 @@ class LoadedModel:
         needed = {name for name, placement in plan.placements.items() if placement is not Placement.SKIPPED}
         return needed & set(self.base.components) <= set(self.placement.names) and plan.fp8 == self.fp8
 
-    def load_controlnet(self, id: str, path: Path) -> None:
+    def load_controlnet(self, control: ControlParameters, path: Path) -> None:
         """Load a ControlNet into host memory; nothing where it is loaded already."""
-        if id in self._controlnets:
-            return
-        with self._context.weights_lock:
-            modes = len(self._context.catalogue.controlnet(id).modes)
-            module = load_controlnet(self.family, path, self.dtype, self.denoiser, modes)
-        check_controlnet_fits(module, self.denoiser)
-        self.family.complete_controlnet(module, self.denoiser)
-        self.kernels.set_memory_format({id: module})
-        cache_introspection(module)
-        weights = self._context.lora_files.places.weights(f"controlnet:{id}", self._context.hasher.hash(path))
-        self._controlnets = {**self._controlnets, id: (module, weights)}
-        self.placement.add(f"controlnet:{id}", module)
+
+        def add(name: str, module: Any) -> None:
+            self.kernels.set_memory_format({name: module})
+            cache_introspection(module)
+            self.placement.add(f"controlnet:{name}", module)
+
+        self.controlnets.load(control, path, self.dtype, add)
+
+    def drop_uploaded(self, in_use: Sequence[ControlParameters]) -> None:
+        """Drop uploaded ControlNets, but for those that jobs in flight use and the last ones used."""
+        for name in self.controlnets.drop_uploaded(in_use):
+            self.placement.remove(f"controlnet:{name}")
 
     def load_vae(self, id: str, folder: Path) -> None:
         """Load a VAE of the catalogue into host memory; nothing where it is loaded already."""
@@ -212,7 +215,7 @@ class LoadedModel:
 
     def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:
         """Whether a module is the denoiser, or a ControlNet that shares layers with it."""
-        shares = self.family.shares_layers and any(module is net for net, _ in self._controlnets.values())
+        shares = self.family.shares_layers and self.controlnets.has(module)
         return shares or module is self.denoiser
 
     def pipeline(
@@ -236,7 +239,7 @@ class LoadedModel:
         chosen = self.vaes.module(vae)
         extra["vae"] = chosen if upcasts(chosen) else view(chosen, ("encode", "decode"))
         if controlnets:
-            nets = [view(self._controlnets[id][0], ("__call__",)) for id in controlnets]
+            nets = [view(self.controlnets.module(id), ("__call__",)) for id in controlnets]
             multi = self.family.multi_controlnet
             extra["controlnet"] = nets[0] if len(nets) == 1 else getattr(diffusers, multi)(nets)
         pipeline_class = computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
@@ -279,15 +282,11 @@ class LoadedModel:
         """From latents to the colours of a preview; fitted when the first preview is asked for."""
         return previews.fit_projection(self.base.vae)
 
-    def controlnet_weights(self, id: str, scale: float) -> Weights:
-        """A loaded ControlNet, for receipts."""
-        return self._controlnets[id][1].model_copy(update={"scale": scale})
-
     def locations(self, controlnets: Sequence[str] | None = None, vae: str | None = None) -> dict[str, str]:
         """Component -> where it is, with the VAE in place of its own and the named ControlNets, or all loaded."""
         extras = ("controlnet:", "vae:")
         own = [name for name in self.placement.names if not name.startswith(extras) or name == f"vae:{vae}"]
-        named = self._controlnets if controlnets is None else dict.fromkeys(controlnets)
+        named = self.controlnets.names if controlnets is None else list(dict.fromkeys(controlnets))
         return self.placement.locations([*own, *(f"controlnet:{id}" for id in named)])
 
     def components(self) -> ModelComponents:

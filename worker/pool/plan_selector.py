@@ -19,6 +19,7 @@ from contracts.memory.components import Component, ModelComponents, read_compone
 from contracts.memory.extras import size_adapter, size_controlnet, size_image_encoders, size_ip_adapter
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
+from contracts.memory.networks import read_network
 from contracts.memory.plan import Plan, Policy, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.requests.parameters import JobParameters
@@ -93,7 +94,11 @@ class PlanSelector:
             self._learn_extra(size_ip_adapter(self._catalogue, id, value_bytes, path))
             with self._lock:
                 self.capacity = self.capacity.knowing(extras=size_image_encoders(self._catalogue))
-        elif kind in ("textual_inversion", "upscaler", "eraser", "preprocessor"):
+        elif kind in ("upscaler", "eraser"):
+            facts = read_network(kind, path)
+            with self._lock:
+                self.capacity = self.capacity.knowing(networks={name: facts})
+        elif kind in ("textual_inversion", "preprocessor"):
             pass  # a few kilobytes in host memory; its job plans for itself
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))

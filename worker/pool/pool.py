@@ -7,6 +7,7 @@ only their parameters.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
+from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
 from worker.adapters.references.ip_adapters import IpAdapters
@@ -148,14 +150,14 @@ class Pool:
             torch.OutOfMemoryError: the device has no room for the weights.
         """
         self._loader.inspect(job.model)
-        controlnets = list(dict.fromkeys(control.controlnet for control in job.controls))
+        controls = list({control.component: control for control in job.controls}.values())
         model = self._cache.find(job.model)
         loaded = () if model is None else model.placement.names
-        for controlnet in controlnets:
-            self._loader.inspect_controlnet(controlnet, is_loaded=f"controlnet:{controlnet}" in loaded)
+        for control in controls:
+            self._loader.inspect_controlnet(control, is_loaded=f"controlnet:{control.component}" in loaded)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
-        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controlnets, job.vae)
+        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controls, job.vae)
 
     def hold(self, id: str) -> None:
         """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
@@ -254,7 +256,9 @@ class Pool:
             "ready": self.fetcher.names_here(),
         }
 
-    def _place(self, id: str, plan: Plan, controlnets: list[str], vae: str | None = None) -> LoadedModel:
+    def _place(
+        self, id: str, plan: Plan, controls: Sequence[ControlParameters], vae: str | None = None
+    ) -> LoadedModel:
         model = self._cache.find(id)
         if model is not None and not model.serves(plan):
             model = None  # before it is dropped, or it would outlive that
@@ -265,8 +269,8 @@ class Pool:
         if model is None:
             model = self._loader.load(id, plan)
         self._cache.enter(id, model)
-        for controlnet in controlnets:
-            self._loader.load_controlnet(model, controlnet)
+        for control in controls:
+            self._loader.load_controlnet(model, control)
         if vae is not None:
             self._loader.load_vae(model, vae)
         self._apply_plan(model, plan)

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.networks import MapKind
+from contracts.memory.networks import SCRATCH_BYTES, VALUE_BYTES
 from contracts.weights.preprocessor_models import PreprocessorFacts, read_preprocessor
-from worker.networks.images import SCRATCH_BYTES, VALUE_BYTES, Pixels
+from worker.networks.images import Pixels
 from worker.preprocessors import depth, pose, segmentation
 from worker.preprocessors.loading import Prepared, load_model, load_processor
 

@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 
 from contracts.jobs.receipt import Weights
+from contracts.memory.networks import ERASER_MULTIPLE, eraser_bytes
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
 from worker.checkpoints.networks import load_network
 from worker.generation.inputs import decode_mask
 from worker.generation.outputs import JobResult
-from worker.networks.images import SCRATCH_BYTES, VALUE_BYTES, Pixels, require_finite, to_input, to_pixels
+from worker.networks.images import Pixels, require_finite, to_input, to_pixels
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
@@ -28,8 +29,6 @@ from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 _PIXELS = (1536**2, 1024**2, 768**2, 512**2, 256**2)
 #: Surroundings of the mask that the network sees: pixels at least, and share of the mask's longer side.
 _MIN_MARGIN, _MARGIN_SHARE = 64, 0.75
-#: Of which both sides of its input must be, as of LaMa's.
-_MULTIPLE = 8
 _WHITE = 128
 
 Box = tuple[int, int, int, int]
@@ -58,7 +57,7 @@ class _Erase:
         area = (box[2] - box[0]) * (box[3] - box[1])
         largest = next((most for most in reversed(_PIXELS) if most >= area), _PIXELS[0])
         plans = {_plan_name(area, most): most for most in _PIXELS if most <= largest}
-        name = task.reserve([(name, planned_bytes(facts, min(area, most))) for name, most in plans.items()])
+        name = task.reserve([(name, eraser_bytes(facts, min(area, most))) for name, most in plans.items()])
         max_pixels = plans[name]
         network = load_errors_as_job_failed(
             parameters.model, lambda: load_network(file, pool.device, (facts.architecture,))
@@ -85,7 +84,7 @@ def surroundings(mask: npt.NDArray[np.bool_]) -> Box:
     """The part of an image around its mask (height, width): left, upper, right and lower edge."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
-        return 0, 0, min(_MULTIPLE, int(mask.shape[1])), min(_MULTIPLE, int(mask.shape[0]))
+        return 0, 0, min(ERASER_MULTIPLE, int(mask.shape[1])), min(ERASER_MULTIPLE, int(mask.shape[0]))
     left, upper, right, lower = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
     margin = max(_MIN_MARGIN, math.ceil(_MARGIN_SHARE * max(right - left, lower - upper)))
     return (
@@ -94,12 +93,6 @@ def surroundings(mask: npt.NDArray[np.bool_]) -> Box:
         min(int(mask.shape[1]), right + margin),
         min(int(mask.shape[0]), lower + margin),
     )
-
-
-def planned_bytes(facts: EraserFacts, pixels: int) -> int:
-    """The most device memory that an eraser takes for so many pixels."""
-    padded = (math.isqrt(pixels) + 2 * _MULTIPLE) ** 2
-    return facts.values * VALUE_BYTES + padded * facts.pixel_values * VALUE_BYTES + SCRATCH_BYTES
 
 
 def erase_pixels(
@@ -122,7 +115,7 @@ def erase_pixels(
     height, width = part.shape[:2]
     shrink = math.sqrt(max_pixels / (height * width))
     if shrink < 1:
-        size = (max(_MULTIPLE, int(height * shrink)), max(_MULTIPLE, int(width * shrink)))
+        size = (max(ERASER_MULTIPLE, int(height * shrink)), max(ERASER_MULTIPLE, int(width * shrink)))
         given = torch.nn.functional.interpolate(given, size, mode="area")
         holes = torch.nn.functional.adaptive_max_pool2d(holes, size)
     made = _fill(network, given, holes)
@@ -138,9 +131,9 @@ def _fill(network: torch.nn.Module, given: torch.Tensor, holes: torch.Tensor) ->
         JobFailed: its output is not finite.
     """
     height, width = given.shape[-2:]
-    more = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
+    more = (0, -width % ERASER_MULTIPLE, 0, -height % ERASER_MULTIPLE)
     # LaMa reflects three pixels at its edges, and its middle has an eighth of the sides.
-    more = (0, max(more[1], 4 * _MULTIPLE - width), 0, max(more[3], 4 * _MULTIPLE - height))
+    more = (0, max(more[1], 4 * ERASER_MULTIPLE - width), 0, max(more[3], 4 * ERASER_MULTIPLE - height))
     if any(more):
         given, holes = (torch.nn.functional.pad(one, more, mode="replicate") for one in (given, holes))
     made: torch.Tensor = network(given, holes)[..., :height, :width]

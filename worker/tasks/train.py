@@ -1,4 +1,4 @@
-"""A training: a LoRA or a textual inversion for its owner's later requests."""
+"""A training: a LoRA, a textual inversion or a ControlNet for its owner's later requests."""
 
 from __future__ import annotations
 

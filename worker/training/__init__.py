@@ -1,9 +1,10 @@
-"""Trains LoRAs and textual inversions on a loaded model, step by step; other jobs use the device in between.
+"""Trains LoRAs, textual inversions and ControlNets on a loaded model, step by step, between other jobs' calls.
 
 run.py           one training: its steps, its checkpoint, its result
 trainee.py       what a training changes: values that learn, and the file that they become
 adapter.py       the LoRA's layers, which are in the model only during a step
 inversion.py     the vectors of a textual inversion, which the text encoders read in each step
+controlnet.py    a ControlNet, which starts as a copy of the UNet's encoder
 examples.py      images and captions as latents and embeddings, and which of them a step learns from
 objectives.py    what each family learns: noise, target, call of the denoiser
 job.py           a training as a job: its turns and checkpoints

@@ -1,4 +1,4 @@
-"""What a training learns from: images as latents, captions as embeddings, each computed once.
+"""What a training learns from: images as latents, captions as embeddings, each computed once; control images.
 
 Which images a step learns from, and all that it draws, follow from the seed and the step's number alone, so that a
 training that was interrupted goes on as if it had not been.
@@ -29,11 +29,13 @@ class Pixels:
         values: (1, 3, height, width) from -1 to 1.
         original_size: (height, width) of the image as it came.
         crop: (top, left) of what was cut off after scaling.
+        hint: its control image, (1, 3, height, width) from 0 to 255 in bytes; None without one.
     """
 
     values: torch.Tensor
     original_size: tuple[int, int]
     crop: tuple[int, int]
+    hint: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Example:
         size: (height, width) in pixels, as it is read.
         original_size, crop: as in `Pixels`.
         caption: what the embeddings are of.
+        control: its control image, as in `Pixels`.
     """
 
     mean: torch.Tensor
@@ -54,6 +57,12 @@ class Example:
     original_size: tuple[int, int]
     crop: tuple[int, int]
     caption: str = ""
+    control: torch.Tensor | None = None
+
+    @property
+    def hint(self) -> torch.Tensor | None:
+        """Its control image as a ControlNet reads it: (1, 3, height, width) from 0 to 1."""
+        return None if self.control is None else self.control.float() / 255
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """Draw latents from the VAE's distribution."""
@@ -73,16 +82,24 @@ class Examples:
     prior: Sequence[Example] = ()
 
 
-def read_pixels(image: Image.Image, resolution: int) -> Pixels:
-    """Scale an image to its bucket, and cut off what is beyond it on both sides."""
-    image = image.convert("RGB")
+def read_pixels(image: Image.Image, resolution: int, control: Image.Image | None = None) -> Pixels:
+    """Scale an image to its bucket, and cut off what is beyond it on both sides; its control image likewise.
+
+    Args:
+        control: of the image's size.
+    """
     wide, high = bucket(*image.size, resolution)
     scale = max(wide / image.width, high / image.height)
     size = (max(wide, round(image.width * scale)), max(high, round(image.height * scale)))
     left, top = (size[0] - wide) // 2, (size[1] - high) // 2
-    scaled = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + wide, top + high))
-    values = torch.from_numpy(np.array(scaled)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    return Pixels(values, (image.height, image.width), (top, left))
+
+    def scaled(whole: Image.Image) -> torch.Tensor:
+        large = whole.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        part = large.crop((left, top, left + wide, top + high))
+        return torch.from_numpy(np.array(part)).permute(2, 0, 1)[None]
+
+    hint = None if control is None else scaled(control)
+    return Pixels(scaled(image).float() / 127.5 - 1, (image.height, image.width), (top, left), hint)
 
 
 def make_examples(
@@ -103,7 +120,8 @@ def make_examples(
         mean, spread = encode_image(pixels.values)
         height, width = pixels.values.shape[-2:]
         size = (int(height), int(width))
-        examples.append(Example(mean, spread, known[caption], size, pixels.original_size, pixels.crop, caption))
+        read = (size, pixels.original_size, pixels.crop)
+        examples.append(Example(mean, spread, known[caption], *read, caption, pixels.hint))
     return examples
 
 

@@ -28,6 +28,19 @@ def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text + data[end:]
 
 
+def half_precision(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors in float16.
+
+    Raises:
+        ValueError: a value is not finite, or not in half precision.
+    """
+    halves = {name: tensor.to(torch.float16) for name, tensor in tensors.items()}
+    for name, tensor in halves.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} has values that are not finite")
+    return halves
+
+
 def lora_bytes(
     tensors: Mapping[str, torch.Tensor], component: str, settings: Mapping[str, object], facts: Mapping[str, str]
 ) -> bytes:
@@ -42,10 +55,7 @@ def lora_bytes(
     Raises:
         ValueError: a value is not finite, or not in half precision.
     """
-    named = {f"{component}.{name}": tensor.to(torch.float16) for name, tensor in tensors.items()}
-    for name, tensor in named.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} has values that are not finite")
+    named = half_precision({f"{component}.{name}": tensor for name, tensor in tensors.items()})
     packed = {f"{component}.{name}": value for name, value in settings.items()}
     metadata = {
         "format": "pt",

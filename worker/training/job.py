@@ -7,7 +7,7 @@ writes a checkpoint and goes back to the queue. Knows no claims: the caller watc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -20,6 +20,7 @@ from contracts.jobs.receipt import Receipt, TrainedAdapter, TrainingReceipt
 from contracts.jobs.records import JobError, Measured
 from contracts.memory.training import activation_bytes
 from contracts.requests.training.parameters import TrainedParameters, TrainingParameters
+from contracts.requests.training.settings import Kind
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
@@ -41,6 +42,12 @@ _log = logging.getLogger(__name__)
 
 #: Losses of so many of the last steps are on the receipt: one alone says little.
 _LOSS_STEPS = 20
+#: What is trained -> where its receipt lists it.
+_MADE: Mapping[Kind, str] = {
+    "lora": "loras",
+    "textual_inversion": "textual_inversions",
+    "controlnet": "controlnets",
+}
 
 
 class GivesWay(BaseException):
@@ -190,7 +197,7 @@ class TrainingJob:
         except CheckpointUnusable as error:
             _log.warning("training %s begins again: %s", self._flight.job.id, error)
             return
-        self._trained = [*notes.loras, *notes.textual_inversions]
+        self._trained = [*notes.loras, *notes.textual_inversions, *notes.controlnets]
         self._losses = list(notes.losses)
         self._flight.steps_done = run.step
         self._watch.train_step(run.step, self._training.settings.steps, None)
@@ -257,9 +264,7 @@ class TrainingJob:
     # -- after the last step --------------------------------------------------------------------------
 
     def _notes(self) -> TrainingReceipt:
-        kind = self._training.settings.kind
-        loras, inversions = (self._trained, []) if kind == "lora" else ([], self._trained)
-        return TrainingReceipt(loras=loras, textual_inversions=inversions, losses=self._losses)
+        return TrainingReceipt(**{_MADE[self._training.settings.kind]: self._trained}, losses=self._losses)
 
     def _receipt(self, model: LoadedModel) -> Receipt:
         training = self._training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from contracts.errors import FailureCode, JobFailed, NotFound
 from contracts.jobs.receipt import Weights
 from contracts.memory.plan import Plan
 from contracts.memory.training import missing_role
-from contracts.requests.training.parameters import TrainingParameters
+from contracts.requests.training.parameters import TrainingImage, TrainingParameters
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
 from worker.adapters.inversions import LoadedInversion
@@ -22,7 +22,8 @@ from worker.generation.inputs import decode_whole
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import encode_distribution
 from worker.training.adapter import LoraAdapter
-from worker.training.examples import Embeddings, Example, Examples, make_examples, read_pixels
+from worker.training.controlnet import TrainedControlNet
+from worker.training.examples import Embeddings, Example, Examples, Pixels, make_examples, read_pixels
 from worker.training.inversion import InversionVectors, first_vectors
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
@@ -48,8 +49,8 @@ class Preparation:
             Unavailable: the storage does not answer.
         """
         training = self.training
-        subject = [(_read(storage, one.image), one.caption) for one in training.images]
-        keeps = [(image, training.class_prompt or "") for image in prior]
+        subject = ((self._read(storage, one), one.caption) for one in training.images)
+        keeps = ((self._pixels(image), training.class_prompt or "") for image in prior)
         return Examples(self._encode(subject), self._encode(keeps))
 
     def begin(self, examples: Examples) -> TrainingRun:
@@ -71,6 +72,9 @@ class Preparation:
         model, settings = self.model, self.training.settings
         if settings.kind == "lora":
             return LoraAdapter(model.denoiser, model.family.denoiser, settings)
+        if settings.kind == "controlnet":
+            levels = len(model.base.vae.config.block_out_channels)
+            return TrainedControlNet(model.denoiser, levels, settings.seed)
         encoders, start = {}, {}
         for name, part in model.spec.family_spec.inversion_encoders.items():
             encoder = getattr(model.base, name)
@@ -86,7 +90,14 @@ class Preparation:
         encoder = self.model.encoder(AdapterSet(inversions=(inversion,)), self.owner)
         return encoder.encode_uncached(GenerationInputs(self.training.caption_parameters(caption)))
 
-    def _encode(self, images: Sequence[tuple[Image.Image, str]]) -> list[Example]:
+    def _read(self, storage: Storage, one: TrainingImage) -> Pixels:
+        control = one.conditioning_image
+        return self._pixels(_read(storage, one.image), None if control is None else _read(storage, control))
+
+    def _pixels(self, image: Image.Image, control: Image.Image | None = None) -> Pixels:
+        return read_pixels(image, self.training.settings.resolution, control)
+
+    def _encode(self, images: Iterable[tuple[Pixels, str]]) -> list[Example]:
         encoder = self.model.encoder(AdapterSet(), self.owner)
 
         def encode_text(caption: str) -> Embeddings:
@@ -95,10 +106,8 @@ class Preparation:
             found = encoder.encode(GenerationInputs(self.training.caption_parameters(caption)))
             return {name: value for name, value in found.items() if not name.startswith("negative_")}
 
-        resolution = self.training.settings.resolution
-        pixels = ((read_pixels(image, resolution), caption) for image, caption in images)
         with torch.inference_mode(mode=False), torch.no_grad():
-            return make_examples(pixels, partial(encode_distribution, self.model.base.vae), encode_text)
+            return make_examples(images, partial(encode_distribution, self.model.base.vae), encode_text)
 
 
 def require_room(plan: Plan, training: TrainingParameters) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from redis import Redis
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import Conflict, FailureCode, JobFailed
-from contracts.requests.entry_parameters import LoraParameters, TextualInversionParameters
+from contracts.requests.entry_parameters import ControlParameters, LoraParameters, TextualInversionParameters
 from contracts.requests.training.parameters import TrainedParameters, TrainingParameters
+from contracts.requests.training.settings import Kind
 from contracts.storage import Storage
 from contracts.uploads.adapters import (
+    CONTROLNETS,
     INVERSIONS,
     LORAS,
+    UploadedControlNet,
     UploadedInversion,
     UploadedLora,
     UploadKind,
@@ -26,6 +30,7 @@ from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import read_inversion
 from contracts.weights.adapters.lora_files import describe, read_lora
+from contracts.weights.controlnet_files import ControlNetFacts, read_controlnet
 
 _HASH_CHARACTERS = 8
 
@@ -64,9 +69,12 @@ class TrainedRegistration:
                     raise JobFailed(FailureCode.INTERNAL, f"the result cannot be registered: {error}") from error
 
     def _add(self, name: str, path: Path, sha256: str) -> TrainedParameters:
-        if self._training.settings.kind == "lora":
-            return self._add_lora(name, path, sha256)
-        return self._add_inversion(name, path, sha256)
+        adding: Mapping[Kind, Callable[[str, Path, str], TrainedParameters]] = {
+            "lora": self._add_lora,
+            "textual_inversion": self._add_inversion,
+            "controlnet": self._add_controlnet,
+        }
+        return adding[self._training.settings.kind](name, path, sha256)
 
     def _add_lora(self, name: str, path: Path, sha256: str) -> LoraParameters:
         facts = describe(read_lora(path), self._family, [self._training.model])
@@ -82,6 +90,12 @@ class TrainedRegistration:
         return TextualInversionParameters(
             name=row.id, words=row.words, key=row.source, sha256=row.sha256, vectors=row.facts.vectors
         )
+
+    def _add_controlnet(self, name: str, path: Path, sha256: str) -> ControlParameters:
+        facts = ControlNetFacts.of(read_controlnet(path))
+        fields = {"models": [self._training.model], "facts": facts}
+        row: UploadedControlNet = self._store(CONTROLNETS, name, path, sha256, fields)
+        return ControlParameters(controlnet=row.id, key=row.source, sha256=row.sha256, values=row.facts.values)
 
     def _store(self, kind: UploadKind[Any], name: str, path: Path, sha256: str, fields: dict[str, Any]) -> Any:
         limit = ByteLimit(self._owner, 0)

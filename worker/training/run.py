@@ -30,7 +30,7 @@ class CheckpointUnusable(Exception):
 
 
 class TrainingRun:
-    """A LoRA or a textual inversion in training.
+    """Something in training, whatever it is.
 
     Attributes:
         step: steps that are done.
@@ -149,7 +149,8 @@ class TrainingRun:
                 noised.weights.to(device),
             )
             with self._autocast():
-                answer = self._objective.predict(self._denoiser, on_device, group)
+                denoiser = self._trainee.steered(self._denoiser, group)
+                answer = self._objective.predict(denoiser, on_device, group)
             errors = (answer.float() - on_device.target).square().flatten(1).mean(1)
             loss = (errors * on_device.weights).sum() / len(rows)
             (loss * weight).backward()  # type: ignore[no-untyped-call]

@@ -238,7 +238,7 @@ def _ip_adapter_problems(request: JobRequest, model: ModelSpec, catalogue: Catal
 def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
     if not isinstance(request, ControlNetRequest):
         return
-    names = [row.id for row in catalogue.controlnets if row.family == model.family]
+    names = [row.id for row in catalogue.controlnets if row.misfit(model) is None]
     needs_inpaint = model.family_spec.inpaint_control_only and request.mask_image is not None
     models = {one.id: one.preprocessor for one in catalogue.preprocessors}
     for index, control in enumerate(request.controls):
@@ -248,9 +248,8 @@ def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogu
         except NotFound:
             yield FieldProblem(f"{path}.controlnet", f"unknown ControlNet {control.controlnet[:80]!r}", names)
             continue
-        if row.family != model.family:
-            message = f"{row.id} works with {row.family} models, and {model.id} is of family {model.family}"
-            yield FieldProblem(f"{path}.controlnet", message, names)
+        if (misfit := row.misfit(model)) is not None:
+            yield FieldProblem(f"{path}.controlnet", misfit, names)
         if needs_inpaint != (row.kind == "inpaint"):
             use = "together with image and mask_image" if row.kind == "inpaint" else "without mask_image"
             yield FieldProblem(f"{path}.controlnet", f"{row.id} can be used on {model.family} only {use}")

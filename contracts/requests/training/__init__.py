@@ -1,4 +1,4 @@
-"""Trainings of LoRAs and textual inversions: what clients send, and what is stored with the job.
+"""Trainings of LoRAs, textual inversions and ControlNets: what clients send, and what is stored with the job.
 
 request.py     the request, with its ranges and defaults
 buckets.py     at which size an image is read

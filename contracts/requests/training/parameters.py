@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts.requests.entry_parameters import LoraParameters, TextualInversionParameters
+from contracts.catalogue.families import Mode, Task
+from contracts.requests.entry_parameters import ControlParameters, LoraParameters, TextualInversionParameters
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.parameters import JobParameters
-from contracts.requests.strict_model import StrictModel
+from contracts.requests.strict_model import StrictModel, is_none
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import TrainingSettings
 
@@ -20,7 +21,7 @@ from contracts.requests.training.settings import TrainingSettings
 _CLASS_SEEDS = 1
 
 #: What a training registers, as an image job names it.
-TrainedParameters = LoraParameters | TextualInversionParameters
+TrainedParameters = LoraParameters | TextualInversionParameters | ControlParameters
 
 #: Fields that another release has added are ignored.
 _STORED = ConfigDict(extra="ignore")
@@ -32,7 +33,15 @@ class TrainingImage(StrictModel):
     model_config = _STORED
 
     image: str = Field(description="Storage key of the image.")
+    conditioning_image: str | None = Field(
+        None, description="Storage key of its control image; absent without one.", exclude_if=is_none
+    )
     caption: str = Field(description="What the model is told that the image shows.")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Storage keys of the image and of its control image."""
+        return (self.image,) if self.conditioning_image is None else (self.image, self.conditioning_image)
 
 
 class TrainingParameters(StrictModel):
@@ -69,14 +78,23 @@ class TrainingParameters(StrictModel):
 
     def sample_parameters(self, index: int, adapter: TrainedParameters) -> JobParameters:
         """Of a sample image with what was trained; the seed is the same at each snapshot."""
-        field = "loras" if isinstance(adapter, LoraParameters) else "textual_inversions"
-        return self.sample.model_copy(update={"prompt": self.sample_prompts[index], field: (adapter,)})
+        changes: dict[str, Any] = {"prompt": self.sample_prompts[index]}
+        if isinstance(adapter, ControlParameters):
+            image = self.images[index % len(self.images)].conditioning_image
+            control = adapter.model_copy(update={"image": image})
+            changes |= {
+                "mode": Mode.CONTROLNET, "task": Task.CONTROLNET, "controls": (control,), "fit": "cover",
+            }  # fmt: skip
+        else:
+            field = "loras" if isinstance(adapter, LoraParameters) else "textual_inversions"
+            changes[field] = (adapter,)
+        return self.sample.model_copy(update=changes)
 
     def fingerprint(self, model_sha256: str) -> str:
         """A hash that is equal only for trainings of which one's checkpoints continue the other."""
         learned = self.model_dump(mode="json", include={"settings", "class_prompt", "class_images"})
         # Of each image its content, which is in its key: the same one may be stored again under another.
-        learned["images"] = [(one.image.split(".")[0], one.caption) for one in self.images]
+        learned["images"] = [(*(key.split(".")[0] for key in one.keys), one.caption) for one in self.images]
         text = json.dumps([model_sha256, learned], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -128,7 +146,7 @@ class TrainingParameters(StrictModel):
     @property
     def inputs(self) -> list[str]:
         """The images to learn from."""
-        return list(dict.fromkeys(one.image for one in self.images))
+        return list(dict.fromkeys(key for one in self.images for key in one.keys))
 
     @property
     def max_result_bytes(self) -> int:

@@ -16,19 +16,25 @@ from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import Kind, Schedule, Targets
 
 #: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
-#: denoiser by one pooled vector alone.
+#: denoiser by one pooled vector alone; a ControlNet is made from a UNet's encoder.
 TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {"lora": ("sd15", "sdxl", "sd3", "flux"), "textual_inversion": ("sd15", "sdxl")}
+    {
+        "lora": ("sd15", "sdxl", "sd3", "flux"),
+        "textual_inversion": ("sd15", "sdxl"),
+        "controlnet": ("sd15", "sdxl"),
+    }
 )
 #: Fields that mean something for one kind alone.
 KIND_FIELDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
     {
         "lora": frozenset({"rank", "alpha", "targets", "class_prompt", "class_images", "prior_loss_weight"}),
         "textual_inversion": frozenset({"vectors", "initial_text"}),
+        "controlnet": frozenset(),
     }
 )
+#: The most images of one training; of a ControlNet, each with its control image.
+MAX_IMAGES: Mapping[Kind, int] = MappingProxyType({"lora": 200, "textual_inversion": 200, "controlnet": 1000})
 MAX_VECTORS = 32
-MAX_IMAGES = 200
 MAX_CLASS_IMAGES = 200
 MAX_STEPS = 20_000
 MAX_SAMPLE_PROMPTS = 4
@@ -41,6 +47,11 @@ class TrainingExample(StrictModel):
     """One image to learn from."""
 
     image: SourceRef
+    conditioning_image: SourceRef | None = Field(
+        None,
+        description="Control image of `image`, of the same size, for `kind: controlnet`: what a request will give "
+        "the ControlNet to have such an image made.",
+    )
     caption: Prompt | None = Field(
         None, description="What the image shows, for the model. Default: `instance_prompt`."
     )
@@ -50,7 +61,7 @@ Caption = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class TrainingRequest(DeliveryFields):
-    """A LoRA or a textual inversion, trained on images of a subject or of a style."""
+    """A LoRA, a textual inversion or a ControlNet, trained on images."""
 
     priority: Literal[Priority.TRAINING] = Field(  # type: ignore[assignment]
         Priority.TRAINING, description="Trainings come after all images; they have no other priority."
@@ -59,14 +70,15 @@ class TrainingRequest(DeliveryFields):
     task: Literal[JobTask.TRAINING] = Field(JobTask.TRAINING, description="Selects this kind of request.")
     kind: Kind = Field(
         "lora",
-        description="What is trained: a LoRA, which changes the denoiser, or a textual inversion, which is "
-        "vectors that a word of the prompt stands for and changes nothing else.",
+        description="What is trained: a LoRA, which changes the denoiser; a textual inversion, which is vectors "
+        "that a word of the prompt stands for and changes nothing else; or a ControlNet, which has the model "
+        "follow a control image, and learns from pairs of images.",
     )
     model: str | None = Field(
         None,
         description="Id from `/v1/models` of the model to train on. Default: the first of the list, if it is of a "
-        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES['lora'])}; for a textual inversion "
-        f"{', '.join(TRAINABLE_FAMILIES['textual_inversion'])}.",
+        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES['lora'])}; for a textual inversion or a "
+        f"ControlNet {', '.join(TRAINABLE_FAMILIES['controlnet'])}.",
     )
     name: str = Field(
         pattern=_NAME_PATTERN,
@@ -76,8 +88,10 @@ class TrainingRequest(DeliveryFields):
     )
     images: tuple[TrainingExample, ...] = Field(
         (),
-        max_length=MAX_IMAGES,
-        description="Images to learn from, with captions. Leave it out where a zip file is sent.",
+        max_length=max(MAX_IMAGES.values()),
+        description="Images to learn from, with captions: up to "
+        f"{MAX_IMAGES['lora']}, and of a ControlNet {MAX_IMAGES['controlnet']}, each with its control image. "
+        "Leave it out where a zip file is sent.",
     )
     instance_prompt: Prompt | None = Field(
         None,
@@ -122,7 +136,8 @@ class TrainingRequest(DeliveryFields):
         None,
         gt=0,
         le=1,
-        description="Learning rate after the warm-up. Default: 0.0001, and 0.001 for a textual inversion.",
+        description="Learning rate after the warm-up. Default: 0.0001; for a textual inversion 0.001, for a "
+        "ControlNet 0.00001.",
     )
     schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
     warmup_steps: int = Field(
@@ -153,7 +168,8 @@ class TrainingRequest(DeliveryFields):
         (),
         max_length=MAX_SAMPLE_PROMPTS,
         description="Prompts of images that show what has been learnt, at each snapshot and at the end, when they "
-        "become the job's images. Default: none.",
+        "become the job's images; those of a ControlNet follow the control images of the first pairs. Default: "
+        "none.",
     )
     snapshot_every_steps: int | None = Field(
         None,

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from contracts.requests.strict_model import StrictModel
 
 #: What a training makes.
-Kind = Literal["lora", "textual_inversion"]
+Kind = Literal["lora", "textual_inversion", "controlnet"]
 #: Layers that a LoRA changes: the projections of the attentions, or also the feed-forward layers.
 Targets = Literal["attention", "attention_and_feed_forward"]
 #: How the learning rate goes after its warm-up.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
-from contracts.hub.source import HubSource
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.ip_adapter_rows import width_of_encoder
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import read_header
+from contracts.weights.unet_files import read_unet
 
 _KEY = ".attn2.to_k.weight"
 
@@ -32,8 +29,9 @@ def find_models(facts: IpAdapterFacts, catalogue: Catalogue) -> tuple[str, list[
     for family in (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values())):
         suited = []
         for model in (row for row in catalogue.models if row.family == family.id):
-            layers = _layers(model, catalogue)
-            if layers is None:
+            tensors = read_unet(model, catalogue)
+            layers = [shape for name, shape in (tensors or {}).items() if name.endswith(_KEY)]
+            if not layers:
                 unread += [family.id] * (not family.context_widths or facts.width in family.context_widths)
             elif reason := _misfit(facts, layers, model):
                 reasons.append(reason)
@@ -94,20 +92,3 @@ def _misfit(facts: IpAdapterFacts, layers: list[tuple[int, ...]], model: ModelSp
             f"it has {facts.layers} cross-attention layers, and {model.id} has {len(layers)}, or of other widths"
         )
     return None
-
-
-def _layers(model: ModelSpec, catalogue: Catalogue) -> list[tuple[int, ...]] | None:
-    """The shapes of a UNet's cross-attention projections; None where they cannot be read here."""
-    try:
-        place = catalogue.place(model)
-        cached = find_cached(catalogue, model) if isinstance(place, HubSource) else None
-        folder = cached.folder if cached is not None else place
-        if not isinstance(folder, Path) or not folder.is_dir():
-            return None
-        found: dict[str, tuple[int, ...]] = {}
-        for file in sorted((folder / "unet").glob("*.safetensors")):
-            tensors = read_header(file).tensors
-            found |= {key: tensor.shape for key, tensor in tensors.items() if key.endswith(_KEY)}
-    except (CatalogueError, NotSafetensors, OSError):
-        return None
-    return list(found.values()) or None

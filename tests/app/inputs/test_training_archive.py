@@ -49,10 +49,51 @@ def test_captions_are_the_text_files_beside_images(tmp_path: Path) -> None:
     assert read(packed(tmp_path, entries)) == [("set/a.jpg", "a dog", b"a"), ("set/b.png", None, b"b")]
 
 
+def paired(path: Path) -> list[tuple[str, str | None, tuple[str, bytes] | None]]:
+    with TrainingArchive(path, 5, _LIMIT_BYTES, 2 * _LIMIT_BYTES) as archive:
+        return [
+            (one.name, one.caption, None if one.control is None else (one.control.name, one.control.read()))
+            for one in archive.images
+        ]
+
+
+def test_control_images_are_found_by_their_names_or_by_metadata(tmp_path: Path) -> None:
+    by_name: dict[str, bytes | str] = {"s/a.jpg": b"a", "s/a.control.PNG": b"c", "s/a.txt": "a dog", "b.png": b"b"}
+    assert paired(packed(tmp_path, by_name)) == [
+        ("b.png", None, None),
+        ("s/a.jpg", "a dog", ("s/a.control.PNG", b"c")),
+    ]
+    lines = [
+        '{"image": "images/2.png", "conditioning_image": "conditioning/2.png", "text": "a cat"}',
+        "",
+        '{"file_name": "./images/1.png", "conditioning_image": "conditioning/2.png"}',
+    ]
+    by_metadata: dict[str, bytes | str] = {
+        "set/metadata.jsonl": "\n".join(lines),
+        "set/images/1.png": b"1",
+        "set/images/2.png": b"2",
+        "set/conditioning/2.png": b"c",
+    }
+    assert paired(packed(tmp_path, by_metadata)) == [
+        ("set/images/1.png", None, ("set/conditioning/2.png", b"c")),
+        ("set/images/2.png", "a cat", ("set/conditioning/2.png", b"c")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
         ({}, "no images"),
+        ({"a.control.png": b"x", "b.png": b"x"}, "the control image 'a.control.png', but no image 'a'"),
+        ({"a.png": b"x", "metadata.jsonl": "[]"}, "line 1 of metadata.jsonl"),
+        ({"a.png": b"x", "metadata.jsonl": '{"image": "b.png"}'}, "no image 'b.png', which metadata.jsonl names"),
+        ({"a.png": b"x", "metadata.jsonl": '{"image": "../a.png"}'}, "no image '../a.png'"),
+        ({"a.png": b"x", "b.png": b"x", "metadata.jsonl": '{"image": "a.png"}'}, "'b.png', which no line"),
+        ({"a.png": b"x", "metadata.jsonl": '{"text": "of what?"}'}, "one image in file_name or image in line 1"),
+        ({"a.png": b"x", "metadata.jsonl": '{"image": "a.png", "label": 3}'}, "the column 'label' in line 1"),
+        ({"a.png": b"x", "metadata.jsonl": '{"image": "a.png"}\n{"image": "a.png"}'}, "'a.png' in two lines"),
+        ({"a.png": b"x", "a.txt": "x", "metadata.jsonl": '{"image": "a.png"}'}, "the caption 'a.txt'"),
+        ({"a.png": b"x", "metadata.jsonl": "", "b/metadata.jsonl": ""}, "two files metadata.jsonl"),
         ({"a.txt": "only a caption"}, "no images"),
         ({f"{number}.png": b"x" for number in range(6)}, "6 images"),
         ({"a.png": b"x", "b.txt": "of nothing"}, "'b.txt', but no image of that name"),

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from contracts.queue.client import JobQueue
+from tests.support.images import to_data_url
 from tests.support.requests import BODIES
 from tests.support.worker_reports import LARGE, report_worker
 
@@ -81,3 +83,31 @@ def test_every_task_is_checked_against_the_memory_of_the_workers(
     response = client.post(f"/v1/{task}", json=BODIES[task])
     assert response.status_code == 422
     assert "no worker has enough memory" in response.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(("budget_mib", "status"), [(4, 422), (200, 202)])
+def test_an_upscaler_or_eraser_that_no_worker_has_memory_for_is_refused(
+    client: TestClient, queue: JobQueue, budget_mib: float, status: int
+) -> None:
+    report_worker(queue, "only", budget_mib)
+    image, mask = (to_data_url(Image.new(mode, (300, 200), "white")) for mode in ("RGB", "L"))
+    bodies: dict[str, dict[str, Any]] = {
+        "upscale": {"image": image},
+        "erase": {"image": image, "mask_image": mask},
+    }
+    for task, body in bodies.items():
+        response = client.post(f"/v1/{task}", json=body)
+        assert response.status_code == status, response.text
+        if status == 422:
+            (found,) = response.json()["errors"]
+            assert found["field"] == "model"
+            assert found["message"].startswith("no worker has enough memory: shapes-")
+            assert "of 4.0 MiB" in found["message"]
+
+
+def test_the_upscaler_of_a_second_pass_counts(client: TestClient, queue: JobQueue) -> None:
+    report_worker(queue, "only", 8)  # enough for the images, and not for a tile
+    body = {"prompt": "a circle", "model": "shapes-sdxl", "hires": {"scale": 2, "upscaler": "shapes-upscaler"}}
+    found = client.post("/v1/txt2img", json=body).json()["errors"][0]
+    assert found["field"] == "hires.upscaler"
+    assert "shapes-upscaler needs 8.9 MiB of 8.0 MiB" in found["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import zipfile
@@ -23,9 +24,9 @@ from contracts.storage import Storage
 FIELDS: dict[str, Any] = {"name": "mine", "model": "shapes-sdxl", "instance_prompt": "a red thing"}
 
 
-def png(colour: str = "red") -> bytes:
+def png(colour: str = "red", size: tuple[int, int] = (40, 30)) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(file, "PNG")
+    Image.new("RGB", size, colour).save(file, "PNG")
     return file.getvalue()
 
 
@@ -152,6 +153,52 @@ def test_what_a_textual_inversion_cannot_use_is_refused_by_name(
     found = refusal(send(client, {"a.png": png()}, **{**usual, **fields}))
     assert words in found[field]
     assert set(found) == {field}
+
+
+def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: JobQueue, storage: Storage) -> None:
+    entries = {"a.png": png("blue"), "a.control.png": png("white")}
+    training = parameters_of(queue, send(client, entries, kind="controlnet"))
+    assert (training.settings.kind, training.settings.learning_rate) == ("controlnet", 1e-5)
+    (pair,) = training.images
+    assert all(storage.exists(key) for key in pair.keys)
+    assert training.inputs == list(pair.keys)
+    body = {**FIELDS, "kind": "controlnet"}
+    one = base64.b64encode(png()).decode()
+    images = [{"image": one, "conditioning_image": one}]
+    (named,) = parameters_of(queue, client.post("/v1/trainings", json={**body, "images": images})).images
+    assert named.conditioning_image == named.image
+
+
+@pytest.mark.parametrize(
+    ("fields", "entries", "field", "words"),
+    [
+        ({}, {"a.png": png()}, "file", "the image 'a.png': is missing: a ControlNet learns from pairs"),
+        ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': has a meaning for"),
+        (
+            {},
+            {"a.png": png(), "a.control.png": png(size=(64, 64))},
+            "file",
+            "the control image 'a.control.png': is 64 × 64 pixels, and its image 40 × 30",
+        ),
+        ({}, {"a.png": png(), "a.control.png": b"broken"}, "file", "'a.control.png': is not an image"),
+        ({"class_prompt": "a thing"}, {"a.png": png(), "a.control.png": png()}, "class_prompt", "lora alone"),
+        ({"model": "shapes-flux"}, {"a.png": png(), "a.control.png": png()}, "model", "ControlNet is trained on"),
+        ({"name": "shapes-sdxl-canny"}, {"a.png": png(), "a.control.png": png()}, "name", "a ControlNet"),
+        ({"kind": "lora"}, {f"{n}.png": png() for n in range(201)}, "images", "are 201, and a LoRA is trained"),
+    ],
+)
+def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
+    client: TestClient,
+    storage: Storage,
+    fields: dict[str, Any],
+    entries: Mapping[str, bytes | str],
+    field: str,
+    words: str,
+) -> None:
+    found = refusal(send(client, entries, **{"kind": "controlnet", **fields}))
+    assert words in found[field]
+    assert set(found) == {field}
+    assert storage.find("inputs/") == []
 
 
 @pytest.mark.parametrize(

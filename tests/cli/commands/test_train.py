@@ -35,6 +35,22 @@ def test_a_folder_is_sent_with_its_captions(
     assert (training.settings.rank, training.sample_prompts) == (4, ("a red thing",))
 
 
+def test_a_folder_with_metadata_is_sent_with_its_folders(
+    server: str, tmp_path: Path, queue: JobQueue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("images/1.png", "conditioning/1.png"):
+        (tmp_path / place).parent.mkdir()
+        Image.new("RGB", (64, 64), "red").save(tmp_path / place)
+    line = '{"image": "images/1.png", "conditioning_image": "conditioning/1.png", "text": "a red square"}'
+    (tmp_path / "metadata.jsonl").write_text(line, encoding="utf-8")
+    words = ["train", str(tmp_path), "--name", "edges", "--kind", "controlnet", "--model", "shapes-sdxl"]
+    main([*words, "--detach", "--server", server])
+    training = queue.fetch(capsys.readouterr().out.strip()).parameters
+    assert isinstance(training, TrainingParameters)
+    (pair,) = training.images
+    assert (pair.caption, pair.conditioning_image) == ("a red square", pair.image)
+
+
 def test_only_the_given_options_are_sent(photos: Path) -> None:
     arguments = build_parser().parse_args(["train", str(photos), "--name", "mine", "--learning-rate", "0.001"])
     assert compose(arguments) == {"name": "mine", "learning_rate": 0.001}

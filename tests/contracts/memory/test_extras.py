@@ -7,7 +7,8 @@ import pytest
 from contracts.catalogue.catalogue import ControlNetSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.memory.components import Role
-from contracts.memory.extras import size_adapter, size_controlnet
+from contracts.memory.extras import size_adapter, size_controlnet, size_uploaded_controlnet
+from contracts.requests.entry_parameters import ControlParameters
 from contracts.settings import BUILT_IN_CATALOGUE
 
 MODELS = BUILT_IN_CATALOGUE.parent
@@ -22,6 +23,17 @@ def test_a_controlnet_has_a_size_and_says_whether_the_vae_encodes_its_image(fami
     assert net.bytes > 0
     assert net.activations.peaks
     assert net.activations.encodes_controls is (family != "sdxl")
+
+
+def test_an_uploaded_controlnet_has_the_size_that_its_job_says_and_one_component_for_each_content() -> None:
+    first, second = (
+        ControlParameters(controlnet="mine", key="inputs/x.safetensors", sha256=letter * 64, values=1000)
+        for letter in "ab"
+    )
+    nets = [size_uploaded_controlnet(control, "sdxl", 2) for control in (first, second)]
+    assert [net.bytes for net in nets if net is not None] == [2000, 2000]
+    assert len({net.name for net in nets if net is not None}) == 2
+    assert size_uploaded_controlnet(ControlParameters(controlnet="of-the-catalogue"), "sdxl", 2) is None
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,14 @@ from contracts.redis.keys import TABLE, Key
 from contracts.requests.schema import WebhookEvent
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from contracts.uploads.adapters import INVERSIONS, IP_ADAPTERS, LORAS, UploadRegistry
+from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, IP_ADAPTERS, LORAS, UploadRegistry
 from contracts.uploads.images import remember
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import InversionFacts
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.lora_files import AdapterFacts
+from contracts.weights.controlnet_files import ControlNetFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
 
@@ -124,6 +125,8 @@ def full_redis(
         registry.add(INVERSIONS, "x", owner, file, "3" * 64, {"family": "sdxl", "facts": inversion})
         fields = {"family": "sdxl", "image_encoder": "x", "facts": look}
         registry.add(IP_ADAPTERS, "x", owner, file, "3" * 64, fields)
+        net = {"family": "sdxl", "facts": ControlNetFacts(values=1)}
+        registry.add(CONTROLNETS, "x", owner, file, "3" * 64, net)
     requests = FileStore(connection, storage, retention).add(file, "me", "x", "batch", 60, ByteLimit("me", 0))
     batches = BatchStore(connection, storage, retention)
     batches.create(

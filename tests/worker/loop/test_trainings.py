@@ -16,16 +16,16 @@ from contracts.jobs.events import read_events
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
-from contracts.requests.defaults import resolve
+from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.prompts.inversions import with_inversions
-from contracts.requests.schema import Priority, Txt2ImgRequest
+from contracts.requests.schema import ControlNetRequest, Priority, Txt2ImgRequest
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.parameters import TrainingImage, TrainingParameters
 from contracts.requests.training.settings import TrainingSettings
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
-from contracts.uploads.adapters import INVERSIONS, LORAS, UploadRegistry, resolve_uploads
+from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, LORAS, UploadRegistry, resolve_uploads
 from contracts.uploads.retention import Retention
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
@@ -178,6 +178,60 @@ def test_a_textual_inversion_is_trained_and_used_by_its_word(
     (used,) = work_until_ended(make_consumer(settings, pool, storage), queue, use.id)
     assert used.receipt is not None
     assert [one.sha256 for one in used.receipt.textual_inversions] == [rows["blob"].sha256]
+
+
+def test_a_controlnet_is_trained_from_pairs_goes_on_elsewhere_and_is_used(
+    settings: SharedSettings,
+    queue: JobQueue,
+    catalogue: Catalogue,
+    storage: Storage,
+    registry: UploadRegistry,
+    tmp_path: Path,
+) -> None:
+    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "uploads"))
+    pair = TrainingImage(image="inputs/a.png", conditioning_image="inputs/control.png", caption="a red thing")
+    trained = {"kind": "controlnet", "steps": 2, "learning_rate": 0.01}
+    record = train(
+        queue, storage, "outline", trained, images=(pair,), sample_prompts=("a red thing",), snapshot_every_steps=2
+    )
+    with after_training_steps(lambda _, step: send_sigterm() if step == 1 else None):
+        make_consumer(settings, pool, storage).start([])
+    steps: list[int] = []
+    with after_training_steps(lambda _, step: steps.append(step)):
+        (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, record.id)
+    assert ended.state is JobState.COMPLETED, ended.error
+    assert steps == [1, 2]  # where it goes on, and what was left
+    assert len(ended.images) == 1
+    assert ended.receipt is not None
+    assert ended.receipt.training is not None
+    (row,) = registry.find_all(CONTROLNETS, "ann")
+    assert [(one.id, one.sha256) for one in ended.receipt.training.controlnets] == [("outline", row.sha256)]
+    assert row.models == ("shapes-sdxl",)
+    assert registry.find_all(CONTROLNETS, "bob") == []
+
+    extended = registry.extend(catalogue, "ann")
+    images = {"controls.0.image": StoredImage("inputs/control.png", 64, 64)}
+    fields: dict[str, Any] = {"prompt": "a thing", "model": "shapes-sdxl", "seed": 1, "num_inference_steps": 1}
+    request = ControlNetRequest(controls=[{"controlnet": "outline", "image": "upload:x"}], **fields)
+    job = resolve_uploads(resolve(request, extended.model("shapes-sdxl"), images), extended)
+    assert "controlnet:outline" not in job.needs
+    assert row.source in job.inputs
+    use = queue.submit(job, owner="ann")
+    (used,) = work_until_ended(make_consumer(settings, pool, storage), queue, use.id)
+    assert used.receipt is not None, used.error
+    assert [(one.id, one.sha256) for one in used.receipt.controlnets] == [("outline", row.sha256)]
+
+    model = pool.model("shapes-sdxl")
+    (loaded,) = (name for name in model.placement.names if "outline" in name)
+    files = LoraFiles(catalogue, storage, tmp_path / "uploads")
+    (control,) = job.controls
+    for copy in ("b", "c"):  # others of the same content
+        other = control.model_copy(update={"controlnet": copy})
+        model.load_controlnet(other, files.locate(other, "controlnet"))
+    model.drop_uploaded([control])
+    assert loaded in model.placement.names
+    model.drop_uploaded([])
+    assert loaded not in model.placement.names
 
 
 def test_a_cancelled_training_leaves_no_lora(

@@ -15,6 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement, Policy
 from contracts.metrics import Counters
+from contracts.requests.entry_parameters import ControlParameters
 from contracts.storage import Storage
 from tests.support import hub_repositories
 from tests.support.hub import serving, use_hub
@@ -47,7 +48,8 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: C
     for mode in get_family(family).pipelines:
         controls = [f"{family}-hint"] if "controlnet" in mode else []
         for id in controls:
-            model.load_controlnet(id, fetch_controlnet(catalogue, catalogue.controlnet(id)))
+            path = fetch_controlnet(catalogue, catalogue.controlnet(id))
+            model.load_controlnet(ControlParameters(controlnet=id), path)
         derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
         shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
         # SD3's ControlNet pipelines hold their VAE in a wrapper.
@@ -66,7 +68,8 @@ def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, poo
 
 def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
-    model.load_controlnet("sdxl-hint", fetch_controlnet(catalogue, catalogue.controlnet("sdxl-hint")))
+    path = fetch_controlnet(catalogue, catalogue.controlnet("sdxl-hint"))
+    model.load_controlnet(ControlParameters(controlnet="sdxl-hint"), path)
     first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
     assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
     several = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint", "sdxl-hint"]).controlnet

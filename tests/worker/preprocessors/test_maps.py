@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from contracts.catalogue.networks import MapKind
+from contracts.memory.networks import SCRATCH_BYTES
 from tests.support.preprocessor_models import PreprocessorFolders, photo
-from worker.networks.images import SCRATCH_BYTES
 from worker.preprocessors.maps import ControlMap, on_white
 from worker.runtime.memory_tracker import MemoryTracker
 

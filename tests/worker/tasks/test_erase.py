@@ -16,6 +16,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError
 from contracts.jobs.records import JobState
+from contracts.memory.networks import SCRATCH_BYTES, eraser_bytes
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.requests.task_parameters import JobTask
@@ -26,10 +27,9 @@ from tests.support.images import encode_image
 from tests.support.upscalers import write_compact
 from tests.support.workers import make_consumer, work_until_ended
 from worker.checkpoints.networks import load_network
-from worker.networks.images import SCRATCH_BYTES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
-from worker.tasks.erase import erase_pixels, planned_bytes, surroundings
+from worker.tasks.erase import erase_pixels, surroundings
 
 CPU = torch.device("cpu")
 BUILT_IN = read_catalogue(BUILT_IN_CATALOGUE)
@@ -99,7 +99,7 @@ def test_an_eraser_takes_no_more_memory_than_was_planned() -> None:
     with torch.inference_mode(), tracker.running(0):
         erased(load_network(FILE, CPU, ("LaMa",)), image, 10**6)
     box = surroundings(np.asarray(mask_of(image)) > 0)
-    planned = planned_bytes(facts, (box[2] - box[0]) * (box[3] - box[1]))
+    planned = eraser_bytes(facts, (box[2] - box[0]) * (box[3] - box[1]))
     assert tracker.peak_bytes is not None
     assert planned / 3 < tracker.peak_bytes + SCRATCH_BYTES < planned * 1.05
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
 from contracts.jobs.records import JobState
+from contracts.memory.networks import SCRATCH_BYTES, upscaler_bytes
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.task_parameters import JobTask
@@ -28,8 +29,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
 from worker.generation.outputs import JobResult
-from worker.networks.images import SCRATCH_BYTES
-from worker.networks.upscaler import planned_bytes, upscale_pixels
+from worker.networks.upscaler import upscale_pixels
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks.attempt import Attempt
@@ -96,7 +96,7 @@ def test_an_image_of_any_size_suits_a_network_that_shuffles_pixels(scale: int, t
 def test_a_tile_takes_no_more_memory_than_was_planned(write: Any, options: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "network.safetensors", **options)
     facts, tracker = read_upscaler(file), MemoryTracker(CPU, 2**40)
-    planned = planned_bytes(facts, (96, 96), 64)
+    planned = upscaler_bytes(facts, (96, 96), 64)
     with torch.inference_mode(), tracker.running(0):
         network = load_network(file, CPU, (facts.architecture,))
         upscale_pixels(network, facts, np.asarray(pattern(96, 96)), 64, CPU)
@@ -184,7 +184,7 @@ def test_a_small_budget_gets_smaller_tiles_and_one_too_small_for_any_is_told(
     row = UpscalerSpec(id="double", source=str(file), scale=2)
     rows = catalogue.model_copy(update={"upscalers": (row,)})
     facts, picture = read_upscaler(file), pattern(300, 300)
-    needed = [planned_bytes(facts, picture.size, side) for side in (128, 64)]
+    needed = [upscaler_bytes(facts, picture.size, side) for side in (128, 64)]
     messages = []
     for budget_bytes in (int(sum(needed) / 2 / 0.95), int(needed[1] / 2)):
         id = queue.submit(job(picture, storage)).id

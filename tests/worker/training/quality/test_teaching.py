@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import random
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
@@ -26,9 +24,9 @@ from models.training.data.drawing import COLOURS, SHAPES, Scene, place, render
 from tests.support.images import encode_image
 from tests.support.jobs import complete_job
 from tests.support.parameters import parameters
+from tests.worker.training.quality.lessons import train
 from worker.adapters.files import LoraFiles
 from worker.pool.pool import Pool
-from worker.training.preparation import Preparation
 
 #: The one shape that no checkpoint knows.
 NEW_SHAPE = "crescent"
@@ -103,16 +101,8 @@ class School:
         return Lesson(float(np.mean(named)), float(np.mean(kept)), float(np.mean(change)))
 
     def _train(self, training: TrainingParameters, class_prompts: Sequence[str]) -> TrainedParameters:
-        preparation = Preparation(self._pool.model(training.model), training, "ann")
         prior = [self._make(prompt, 1000 + index, None) for index, prompt in enumerate(class_prompts)]
-        with torch.inference_mode():
-            run = preparation.begin(preparation.read_examples(self._storage, prior))
-            while not run.is_done:
-                run.learn()
-        data = run.result({})
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = f"inputs/{sha256}.safetensors"
-        self._storage.write(key, data)
+        key, sha256 = train(self._pool, self._storage, training, prior)
         if training.settings.kind == "lora":
             return LoraParameters(name=WORD, key=key, sha256=sha256, values=1)
         vectors = training.settings.vectors

@@ -1,0 +1,95 @@
+"""The ControlNets that are loaded beside one model: the catalogue's, and the last uploaded ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.jobs.receipt import Weights
+from contracts.requests.entry_parameters import ControlParameters, is_upload
+from worker.adapters.files import LoraFiles
+from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.families import DiffusersFamily
+
+#: Uploaded ones that stay in memory beside those in use.
+_KEPT_UPLOADS = 2
+
+
+class LoadedControlNets:
+    """The ControlNets beside one model, by `ControlParameters.component`.
+
+    Changed by the jobs' thread alone; any thread may read it.
+    """
+
+    def __init__(
+        self,
+        family: DiffusersFamily,
+        denoiser: Any,
+        catalogue: Catalogue,
+        files: LoraFiles,
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        """`lock` is held while one is loaded."""
+        self._family, self._denoiser, self._catalogue = family, denoiser, catalogue
+        self._files, self._lock = files, lock
+        #: The last used last. Copied with each change: the heartbeat's thread may be reading it.
+        self._loaded: dict[str, tuple[Any, Weights]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are loaded."""
+        return list(self._loaded)
+
+    def load(
+        self, control: ControlParameters, path: Path, dtype: torch.dtype, add: Callable[[str, Any], None]
+    ) -> None:
+        """Load one into host memory; nothing where it is loaded already.
+
+        Args:
+            add: told the component and the module.
+
+        Raises:
+            CatalogueError: it cannot be used with this model.
+            Exception: whatever the libraries raise for damaged files.
+        """
+        name = control.component
+        if name in self._loaded:
+            self._loaded = {**self._without(name), name: self._loaded[name]}
+            return
+        modes = 0 if is_upload(name) else len(self._catalogue.controlnet(name).modes)
+        with self._lock:
+            module = load_controlnet(self._family, path, dtype, self._denoiser, modes)
+        check_controlnet_fits(module, self._denoiser)
+        self._family.complete_controlnet(module, self._denoiser)
+        sha256 = self._files.hasher.hash(path)
+        weights = self._files.weights(control, sha256, self._family.id, "controlnet")
+        self._loaded = {**self._loaded, name: (module, weights)}
+        add(name, module)
+
+    def drop_uploaded(self, in_use: Iterable[ControlParameters]) -> list[str]:
+        """Drop uploaded ones, but for those in use and the last ones used; returns which."""
+        used = {control.component for control in in_use}
+        idle = [name for name in self._loaded if name not in used and is_upload(name)]
+        for name in idle[:-_KEPT_UPLOADS]:
+            self._loaded = self._without(name)
+        return idle[:-_KEPT_UPLOADS]
+
+    def has(self, module: torch.nn.Module) -> bool:
+        """Whether this is one of them."""
+        return any(module is net for net, _ in self._loaded.values())
+
+    def module(self, name: str) -> Any:
+        """A loaded one."""
+        return self._loaded[name][0]
+
+    def weights(self, name: str, scale: float) -> Weights:
+        """The same, for receipts."""
+        return self._loaded[name][1].model_copy(update={"scale": scale})
+
+    def _without(self, name: str) -> dict[str, tuple[Any, Weights]]:
+        return {other: net for other, net in self._loaded.items() if other != name}
