@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from worker.encoding.cache import Embedding, EmbeddingCache
-from worker.families import DiffusersFamily, PromptArguments
+from worker.families import DiffusersFamily
+from worker.families.prompts import PromptArguments
 
 
 class CpuT5:

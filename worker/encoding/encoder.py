@@ -23,7 +23,9 @@ from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.cpu_t5 import JobT5Proxy
 from worker.encoding.placed_words import PlacedWords
 from worker.encoding.windows import PromptWindows, encode_windows, padded, read_windows, tokenizers_of
-from worker.families import DiffusersFamily, GenerationInputs, Prompt, PromptArguments
+from worker.families import DiffusersFamily
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import Prompt, PromptArguments
 
 
 @dataclass

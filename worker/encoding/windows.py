@@ -25,7 +25,7 @@ from contracts.prompts.tokens import (
     windows_of,
 )
 from worker.encoding.cache import Embedding
-from worker.families import Prompt
+from worker.families.prompts import Prompt
 
 #: Tokens of a window with its start and its end.
 WINDOW_LENGTH = WINDOW_TOKENS + 2

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import GenerationInputs
 from worker.families.flux2_parts import common_arguments, flux2_family
+from worker.families.inputs import GenerationInputs
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 
 #: Latents of 2 × 2 positions are one token of the transformer.
 _PATCH = 4

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import GenerationInputs
 from worker.families.flux_parts import PATCH, PLAIN_ENCODING, flux_family, flux_misfit
+from worker.families.inputs import GenerationInputs
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 
 #: Latents of 2 × 2 positions are one token of the transformer.
 PATCH = 4

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:

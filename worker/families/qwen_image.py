@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import GenerationInputs, PromptEncoding
 from worker.families.deterministic_vae import DeterministicVae
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 from worker.families.qwen_parts import guidance, negative_prompt, qwen_family
 
 

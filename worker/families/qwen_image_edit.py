@@ -15,7 +15,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
 from PIL import Image
 
 from contracts.catalogue.families import Mode
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.families.qwen_parts import edit_encoding, guidance, qwen_edit_family, scaled
 from worker.runtime.async_copies import rebound
 

@@ -13,7 +13,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as pipeli
 from PIL import Image
 
 from contracts.catalogue.families import Mode
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.families.qwen_parts import edit_encoding, guidance, qwen_edit_family, scaled
 
 

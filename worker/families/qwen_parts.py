@@ -10,7 +10,9 @@ from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference, one_tensor
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding, one_tensor
 
 #: Latents of 2 × 2 positions are one token of the transformer.
 _PATCH = 4

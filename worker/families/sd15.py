@@ -10,13 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import (
-    DiffusersFamily,
-    GenerationInputs,
-    PromptEncoding,
-    first_difference,
-    single_or_list,
-)
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs, single_or_list
+from worker.families.prompts import PromptEncoding
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:

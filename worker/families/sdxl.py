@@ -10,13 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import (
-    DiffusersFamily,
-    GenerationInputs,
-    PromptEncoding,
-    first_difference,
-    single_or_list,
-)
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs, single_or_list
+from worker.families.prompts import PromptEncoding
 from worker.families.sdxl_parts import negative_prompt, rescale, usual_arguments
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 
 
 def usual_arguments(inputs: GenerationInputs) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 from worker.families.sdxl_parts import negative_prompt, rescale, usual_arguments
 
 

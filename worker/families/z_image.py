@@ -12,7 +12,9 @@ from functools import cache
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, GenerationInputs, PromptEncoding, first_difference
+from worker.families import DiffusersFamily, first_difference
+from worker.families.inputs import GenerationInputs
+from worker.families.prompts import PromptEncoding
 
 #: The guidance scale that guides nothing: the pipelines compute `positive + scale × (positive − negative)`.
 _OFF = 0.0

@@ -27,7 +27,7 @@ from worker.engine.coroutine import Compute, Intercept
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.engine.views import refuse_editing, view
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.checked_step import CheckedStep, StepMade
 from worker.generation.control_maps import make_control_maps

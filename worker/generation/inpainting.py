@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageFilter
 
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 
 #: Left, upper, right, lower in pixels; right and lower are exclusive.
 Box = tuple[int, int, int, int]

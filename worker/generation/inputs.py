@@ -15,7 +15,7 @@ from contracts.requests.defaults import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.images.fit import Area, Box, Fit, Size, place
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 
 _FIT_OF_EARLIER_RELEASES: Fit = "stretch"
 _WHITE = 128

@@ -17,7 +17,7 @@ from contracts.catalogue.schedulers import Kind
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.receipt import CacheUse, ControlMap, Weights
 from contracts.requests.parameters import JobParameters
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.generation.inpainting import Box
 from worker.generation.receipts import StageUse
 

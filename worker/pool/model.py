@@ -35,7 +35,8 @@ from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import DiffusersFamily, GenerationInputs, get_family
+from worker.families import DiffusersFamily, get_family
+from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.controlnets import LoadedControlNets
 from worker.pool.loaded_components import components_of

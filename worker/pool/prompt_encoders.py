@@ -22,7 +22,8 @@ from worker.encoding.cache import EmbeddingCache
 from worker.encoding.cpu_t5 import CpuT5, JobT5Proxy
 from worker.encoding.encoder import PromptEncoder
 from worker.encoding.placed_words import PlacedWords
-from worker.families import DiffusersFamily, GenerationInputs
+from worker.families import DiffusersFamily
+from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.pipelines import derive
 

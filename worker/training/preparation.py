@@ -17,7 +17,7 @@ from contracts.requests.training.parameters import TrainingImage, TrainingParame
 from contracts.storage import Storage
 from worker.adapters.cache import AdapterSet
 from worker.adapters.inversions import LoadedInversion
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.generation.inputs import decode_whole
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import encode_distribution

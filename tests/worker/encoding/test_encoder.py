@@ -17,7 +17,7 @@ from tests.support.trained import TRAINED_FAMILIES
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import Embedding, EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.pool.model import LoadedModel
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool

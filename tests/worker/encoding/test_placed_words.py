@@ -15,7 +15,8 @@ from contracts.storage import Storage
 from tests.support.inversions import with_inversions_of
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job, run_jobs
 from worker.checkpoints.loader import load_model
-from worker.families import GenerationInputs, get_family
+from worker.families import get_family
+from worker.families.inputs import GenerationInputs
 from worker.pool.pool import Pool
 
 FAMILIES = ("sdxl", "sd15", "flux")

@@ -17,7 +17,8 @@ from contracts.requests.entries import Refiner
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from tests.support.jobs import make_job, model_of
-from worker.families import DiffusersFamily, GenerationInputs, get_family
+from worker.families import DiffusersFamily, get_family
+from worker.families.inputs import GenerationInputs
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 

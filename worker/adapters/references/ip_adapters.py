@@ -20,7 +20,7 @@ from worker.adapters.files import LoraFiles
 from worker.adapters.references.image_encoders import ImageEncoders
 from worker.adapters.references.image_prompts import ImagePrompt, mask_of, read_layers
 from worker.checkpoints.places import NotPrepared
-from worker.families import GenerationInputs
+from worker.families.inputs import GenerationInputs
 from worker.runtime.out_of_memory import is_out_of_memory
 
 _log = logging.getLogger(__name__)
