@@ -31,7 +31,8 @@ from worker.adapters.row_hooks import LoraHook
 TABLES = Path(activation_tables.__file__).parent
 #: Entries that shape activations; configurations that agree in them share an entry of the table.
 _SHAPING = (
-    "block_out_channels", "down_block_types", "layers_per_block", "transformer_layers_per_block",
+    "block_out_channels", "encoder_block_out_channels", "decoder_block_out_channels",
+    "down_block_types", "layers_per_block", "transformer_layers_per_block",
     "cross_attention_dim", "resnet_time_scale_shift", "conditioning_embedding_out_channels", "latent_channels",
     "num_attention_heads", "attention_head_dim", "num_layers", "num_single_layers", "patch_size", "in_channels",
     "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
@@ -145,7 +146,7 @@ def _adapted(module: Any, adapters: int) -> ExitStack:
     """Inside, this many adapters act on every layer that adapters can change."""
     hooks = ExitStack()
     for layer in module.modules() if adapters else ():
-        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and getattr(layer, "groups", 1) == 1:
             hook = LoraHook([(_low_rank(layer).scaled(layer, 0.5), None)] * adapters)
             hooks.callback(layer.register_forward_hook(hook, prepend=True).remove)
     return hooks

@@ -30,6 +30,9 @@ _CLIP_TOKENS = 77
 ONE_BY_ONE = frozenset(
     {"ZImageTransformer2DModel", "ZImageControlNetModel", "Lumina2Transformer2DModel", "Gemma2Model"}
 )
+#: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
+_STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
+_USUAL_STRIDE = 8
 #: Width of the prompts of the published Z-Image, whose ControlNets' configurations do not say it.
 _Z_IMAGE_CAPTION = 2560
 
@@ -94,6 +97,9 @@ class Inputs:
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
+            "SanaTransformer2DModel": self._sana,
+            "SanaControlNetModel": self._sana_controlnet,
+            "AutoencoderDC": lambda: {"z": self._latents(self.config["latent_channels"])},
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
@@ -172,6 +178,18 @@ class Inputs:
             "encoder_attention_mask": torch.Tensor.as_subclass(self._empty(tokens), _FullMask),
         }
 
+    def _sana(self) -> dict[str, Any]:
+        tokens = self.shape.text_tokens
+        return {
+            "hidden_states": self._latents(self.config["in_channels"]),
+            "encoder_hidden_states": self._empty(tokens, self.config["caption_channels"]),
+            "timestep": self._empty(),
+            "encoder_attention_mask": self._empty(tokens),
+        }
+
+    def _sana_controlnet(self) -> dict[str, Any]:
+        return {**self._sana(), "controlnet_cond": self._latents(self.config["in_channels"])}
+
     def _z_image(self) -> dict[str, Any]:
         width = self.config.get("cap_feat_dim", _Z_IMAGE_CAPTION)
         prompts = self._empty(self.shape.text_tokens, width)
@@ -216,7 +234,8 @@ class Inputs:
         return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)
 
     def _latents(self, channels: int) -> torch.Tensor:
-        return self._empty(channels, self.shape.height // 8, self.shape.width // 8)
+        stride = _STRIDES.get(class_of(self.config), _USUAL_STRIDE)
+        return self._empty(channels, self.shape.height // stride, self.shape.width // stride)
 
     def _packed(self, width: str | int) -> torch.Tensor:
         return self._empty(self.shape.pixels // 256, self.config[width] if isinstance(width, str) else width)

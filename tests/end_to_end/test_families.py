@@ -24,6 +24,7 @@ EXACT = {"use_resolution_binning": False, "clean_caption": False}
         ("z-image", "ZImagePipeline", "flow_euler", {}),
         ("flux2", "Flux2Pipeline", "flow_euler", {}),
         ("lumina2", "Lumina2Pipeline", "flow_euler", {}),
+        ("sana", "SanaPipeline", "flow_dpmpp_2m", EXACT),
     ],
 )
 def test_an_image_over_http_equals_that_of_bare_diffusers(

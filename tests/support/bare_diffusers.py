@@ -25,6 +25,7 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "lcm": ("LCMScheduler", {}),
         "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
         "flow_euler": ("FlowMatchEulerDiscreteScheduler", {}),
+        "flow_dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
         "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     }
 )

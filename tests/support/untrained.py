@@ -20,7 +20,15 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_flux2 import flux2
-from tests.support.untrained_llm import lumina2, qwen_image, qwen_image_controlnet, z_image, z_image_controlnet
+from tests.support.untrained_llm import (
+    lumina2,
+    qwen_image,
+    qwen_image_controlnet,
+    sana,
+    sana_controlnet,
+    z_image,
+    z_image_controlnet,
+)
 from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
 from tests.support.weights import random_adapter
 
@@ -172,8 +180,14 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "qwen-image": qwen_image,
         "flux2": flux2,
         "lumina2": lumina2,
+        "sana": sana,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"sd15": _unet_controlnet, "z-image": z_image_controlnet, "qwen-image": qwen_image_controlnet}
+    {
+        "sd15": _unet_controlnet,
+        "z-image": z_image_controlnet,
+        "qwen-image": qwen_image_controlnet,
+        "sana": sana_controlnet,
+    }
 )

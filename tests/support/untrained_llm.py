@@ -125,6 +125,43 @@ def lumina2() -> Any:
     )  # fmt: skip
 
 
+_SANA_TRANSFORMER: dict[str, Any] = {
+    "in_channels": 8, "out_channels": 8, "num_attention_heads": 2, "attention_head_dim": 8,
+    "num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16,
+    "caption_channels": WIDTH, "sample_size": 2,
+}  # fmt: skip
+
+
+def _vae_of_stride_32() -> Any:
+    sides: dict[str, Any] = {}
+    for side in ("encoder", "decoder"):
+        sides |= {
+            f"{side}_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+            f"{side}_block_out_channels": (8, 8, 8, 8, 16, 16), f"{side}_layers_per_block": (1,) * 6,
+            f"{side}_qkv_multiscales": ((), (), (), (5,), (5,), (5,)),
+        }  # fmt: skip
+    options = {"latent_channels": 8, "attention_head_dim": 4, "scaling_factor": 0.41407, **sides}
+    return seeded(lambda: diffusers.AutoencoderDC(**options))
+
+
+def sana() -> Any:
+    """Sana with two blocks."""
+    tokenizer = gemma_tokenizer()
+    return diffusers.SanaPipeline(
+        tokenizer=tokenizer, text_encoder=gemma_text(tokenizer), vae=_vae_of_stride_32(),
+        transformer=seeded(lambda: diffusers.SanaTransformer2DModel(num_layers=2, **_SANA_TRANSFORMER)),
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+    )  # fmt: skip
+
+
+def sana_controlnet(transformer: Any) -> Any:
+    """A ControlNet of one block."""
+    del transformer
+    return stirred(seeded(lambda: diffusers.SanaControlNetModel(num_layers=1, **_SANA_TRANSFORMER)))
+
+
 _QWEN_TRANSFORMER: dict[str, Any] = {
     "in_channels": 64, "out_channels": 16, "attention_head_dim": 16, "num_attention_heads": 2,
     "joint_attention_dim": WIDTH, "axes_dims_rope": (4, 6, 6),

@@ -21,6 +21,12 @@ Layer = torch.nn.Linear | torch.nn.Conv2d
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def check_layer(name: str, layer: Layer) -> None:
+    """Refuse a layer that adapters cannot change, of this name in their file; raises ValueError."""
+    if isinstance(layer, torch.nn.Conv2d) and layer.groups > 1:
+        raise ValueError(f"{name[:120]} is a convolution of groups, which cannot be changed")
+
+
 class LayerChange(Protocol):
     """What an adapter changes in one layer."""
 

@@ -19,7 +19,7 @@ from contracts.weights.adapters.lycoris_layouts import WeightChange, group
 from contracts.weights.adapters.original_names import layers_named
 from worker.adapters.dora import Dora
 from worker.adapters.layouts import Layers, Tensors
-from worker.adapters.low_rank import Layer, LayerChange
+from worker.adapters.low_rank import Layer, LayerChange, check_layer
 from worker.adapters.weight_differences import (
     ChannelScale,
     Difference,
@@ -61,8 +61,8 @@ def read_differences(
         if found is None:
             raise ValueError(f"the model has no layer {layer.name[:120]}")
         modules = [layers[component][name] for name in found]
-        if any(isinstance(module, torch.nn.Conv2d) and module.groups > 1 for module in modules):
-            raise ValueError(f"{layer.name[:120]} is a convolution of groups, which cannot be changed")
+        for module in modules:
+            check_layer(layer.name, module)
         if reason := next(misfit(layer, [tuple(module.weight.shape) for module in modules], "the model"), None):
             raise ValueError(reason)
         parts = {part: tensors[key] for part, key in groups[layer.name].items()}

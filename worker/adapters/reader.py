@@ -18,7 +18,7 @@ from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_settings import ScaleSettings
 from contracts.weights.adapters.lycoris_layouts import group
 from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
-from worker.adapters.low_rank import Layer, LayerChange, LowRank
+from worker.adapters.low_rank import Layer, LayerChange, LowRank, check_layer
 from worker.adapters.lycoris_reader import read_differences
 from worker.families import DiffusersFamily
 
@@ -83,6 +83,7 @@ def _low_rank(name: str, layer: Layer, stored: LayerTensors, alpha: float) -> Lo
     down, up = stored.tensors.get("A.weight"), stored.tensors.get("B.weight")
     if down is None or up is None or "A.bias" in stored.tensors:
         raise ValueError(f"{name[:120]} must have both LoRA weights, and no bias of the first")
+    check_layer(name, layer)
     down, up = (_shaped_as(layer, half) for half in (down, up))
     for tensor, axis in ((down, 1), (up, 0)):
         if tensor.dim() != layer.weight.dim():

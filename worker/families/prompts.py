@@ -55,6 +55,10 @@ def _read_t5(pipeline: Any, text: str, max_length: int, device: torch.device) ->
     return pipeline._get_t5_prompt_embeds([text], max_sequence_length=max_length, device=device)
 
 
+def _encode_prompt(pipeline: Any, arguments: Mapping[str, Any]) -> Sequence[Any]:
+    return cast("Sequence[Any]", pipeline.encode_prompt(**arguments))
+
+
 def one_tensor(rows: Sequence[Any]) -> Any:
     """Return rows, each (1, …), as one tensor."""
     return torch.cat(list(rows))
@@ -77,8 +81,9 @@ class PromptEncoding:
         read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
         join: rows, (1, …) of each image -> that argument's value.
         images: what the encoder sees beside a text, the same for both prompts; None: it reads texts only.
-        encode_negative: (pipeline, arguments of `encode_prompt`) -> the values at the places of `results`, for a
-            negative prompt that the pipeline reads otherwise than a prompt, such as without an instruction.
+        encode_prompt: (pipeline, arguments of its method `encode_prompt`) -> that method's result, or what stands
+            for it where the pipeline's call reads a prompt otherwise, such as behind an instruction.
+        encode_negative: the same, for a negative prompt that the pipeline reads otherwise than a prompt.
     """
 
     prompt_fields: tuple[str, ...]
@@ -90,6 +95,7 @@ class PromptEncoding:
     read_t5: Callable[[Any, str, int, torch.device], object] = _read_t5
     join: Callable[[Sequence[Any]], Any] = one_tensor
     images: Callable[[GenerationInputs], Sequence[Image.Image]] | None = None
+    encode_prompt: Callable[[Any, Mapping[str, Any]], Sequence[Any]] = _encode_prompt
     encode_negative: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
 
     def prompt_of(self, inputs: GenerationInputs) -> Prompt:
@@ -115,7 +121,7 @@ class PromptEncoding:
         """Have a pipeline encode a prompt with these arguments; `results` says what is where in the result."""
         if prompt.read_as_negative and self.encode_negative is not None:
             return self.encode_negative(pipeline, arguments)
-        return cast("Sequence[Any]", pipeline.encode_prompt(**arguments))
+        return self.encode_prompt(pipeline, arguments)
 
     def _with_images(self, prompt: Prompt, inputs: GenerationInputs) -> Prompt:
         return prompt if self.images is None else replace(prompt, images=tuple(self.images(inputs)))

@@ -245,10 +245,13 @@ def _tile(vae: Any, side: int, undo: ExitStack) -> None:
     names = [name for name in (*_TILING, "use_tiling", "use_slicing") if hasattr(vae, name)]
     undo.callback(_set, vae, {name: getattr(vae, name) for name in names})
     if hasattr(vae, "tile_sample_min_height"):
-        sizes = {"min": side, "stride": side * 3 // 4}
+        latent = side // vae.spatial_compression_ratio
+        sizes = {"min": side, "stride": latent * 3 // 4 * vae.spatial_compression_ratio}
         tiles = {
             f"tile_sample_{kind}_{axis}": size for kind, size in sizes.items() for axis in ("height", "width")
         }
+        if hasattr(vae, "tile_latent_min_height"):
+            tiles |= {"tile_latent_min_height": latent, "tile_latent_min_width": latent}
     else:
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         tiles = {"tile_sample_min_size": side, "tile_latent_min_size": side // scale}
@@ -258,7 +261,7 @@ def _tile(vae: Any, side: int, undo: ExitStack) -> None:
 #: Sizes of tiles, of the VAEs of images and of those of videos.
 _TILING = (
     "tile_sample_min_size", "tile_latent_min_size", "tile_sample_min_height", "tile_sample_min_width",
-    "tile_sample_stride_height", "tile_sample_stride_width",
+    "tile_sample_stride_height", "tile_sample_stride_width", "tile_latent_min_height", "tile_latent_min_width",
 )  # fmt: skip
 
 

@@ -30,8 +30,10 @@ _log = logging.getLogger(__name__)
 #: Longest side of a preview in pixels, and its JPEG quality: 3 to 10 kB each.
 MAX_SIDE = 256
 _QUALITY = 75
-#: The fit uses this many images, of this side in pixels, with this many colour patches a side.
-_FIT_IMAGES, _FIT_SIDE, _FIT_PATCHES = 16, 64, 4
+#: The fit uses this many images, with this many positions of latents a side, and this many colour patches.
+_FIT_IMAGES, _FIT_POSITIONS, _FIT_PATCHES = 16, 8, 4
+#: Pixels of a position of the latents, along each side, of VAEs that do not say it.
+_STRIDE = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def fit_projection(vae: Any) -> Projection:
     """Return the map with the least squared error on the VAE's latents of random colours."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(_FIT_IMAGES, 3, _FIT_PATCHES, _FIT_PATCHES, generator=generator)
-    pixels = torch.nn.functional.interpolate(patches, size=_FIT_SIDE, mode="nearest")
+    side = _FIT_POSITIONS * getattr(vae, "spatial_compression_ratio", _STRIDE)
+    pixels = torch.nn.functional.interpolate(patches, size=side, mode="nearest")
     latents = _encode(vae, pixels * 2 - 1).float()
     colours = torch.nn.functional.interpolate(pixels, size=latents.shape[-2:], mode="area").to(latents.device)
     inputs = latents.movedim(1, -1).flatten(0, -2)
@@ -80,14 +83,15 @@ def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, t
     """Return mean and standard deviation of the latents of an image VAE, scaled as the denoiser has them."""
     dtype = vae.dtype
     # SDXL's VAE overflows in float16; diffusers' pipelines convert it for the time that it runs, too.
-    upcast = dtype == torch.float16 and vae.config.force_upcast
+    upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
     if upcast:
         vae.to(torch.float32)
     try:
         device = next(vae.parameters()).device
         encoded = vae.encode(pixels.to(device, vae.dtype))
-        if "latents" in encoded:  # a tiny VAE (TAESD) gives the latents themselves
-            mean, spread = encoded.latents, torch.zeros_like(encoded.latents)
+        given = encoded.get("latents", encoded.get("latent"))
+        if given is not None:  # a tiny VAE (TAESD) and Sana's give the latents themselves
+            mean, spread = given, torch.zeros_like(given)
         else:
             mean, spread = encoded.latent_dist.mode(), encoded.latent_dist.std
         # FLUX.2's has neither: its pipelines take mean and deviation of its batch norm, and give them back here.

@@ -64,6 +64,30 @@ LUMINA2 = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
+#: Sana. Its VAE has a stride of 32, and the transformer makes a token of each position.
+SANA = Family(
+    id="sana",
+    kind="flow",
+    pipeline="SanaPipeline",
+    controlnet="SanaControlNetModel",
+    modes={Mode.TXT2IMG: SEQUENCE_TEXT, Mode.CONTROLNET: SEQUENCE_TEXT | CONTROLS},
+    size_multiple=32,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 20, "guidance_scale": 4.5,
+        "max_sequence_length": 300, "scheduler": "flow_dpmpp_2m", "long_prompt": "truncate",
+    },
+    denoiser_layers=r"transformer_blocks_|patch_embed|caption_projection|time_embed|proj_out",
+    lora_text_encoders=frozenset(),
+    max_sequence_length=300,
+    max_controls=1,
+    control_ranges=False,
+    single_file=False,
+    # The token at the start, and the last one of the pipeline's instruction: its other tokens are cut off.
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
 _QWEN_TEXT = SEQUENCE_TEXT | TRUE_CFG
 
 #: Qwen-Image. It is not distilled, so `true_cfg_scale` is its only guidance.

@@ -15,6 +15,7 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import JobFailed
 from contracts.requests.entry_parameters import LoraParameters
 from tests.support.adapters import active_loras
+from tests.support.jobs import model_of
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import to_kohya, write_adapter
 from worker.adapters.cache import LoraCache
@@ -97,7 +98,7 @@ def _by_diffusers(base: Any, path: Path, scale: float) -> torch.Tensor:
 
 
 def _by_us(pool: Pool, family: str, path: Path, scale: float) -> torch.Tensor:
-    model = pool.model(f"shapes-{family}")
+    model = pool.model(model_of(pool.catalogue, family))
     rows = pool.catalogue.model_copy(update={"loras": (LoraSpec(id="one", family=family, source=str(path)),)})
     with active_loras(
         LoraCache(model.base, model.family, LoraFiles(rows)), LoraParameters(name="one", scale=scale)
@@ -190,3 +191,13 @@ def test_weights_of_different_ranks_are_refused(catalogue: Catalogue, pool: Pool
     path = _write(tmp_path, catalogue, "flux", shorten)
     with pytest.raises(JobFailed, match=r"do not (match|fit together)"):
         _by_us(pool, "flux", path, 1.0)
+
+
+def test_a_convolution_of_groups_is_refused(pool: Pool, tmp_path: Path) -> None:
+    path, layer = tmp_path / "lora.safetensors", "transformer.transformer_blocks.0.ff.conv_depth"
+    denoiser = pool.model(model_of(pool.catalogue, "sana")).denoiser
+    channels = denoiser.transformer_blocks[0].ff.conv_depth.out_channels
+    halves = {"lora_A": torch.ones(2, 1, 3, 3), "lora_B": torch.ones(channels, 2, 1, 1)}
+    save_file({f"{layer}.{half}.weight": tensor for half, tensor in halves.items()}, path)
+    with pytest.raises(JobFailed, match="conv_depth is a convolution of groups, which cannot be changed"):
+        _by_us(pool, "sana", path, 1.0)

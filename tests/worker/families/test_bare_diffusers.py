@@ -53,6 +53,10 @@ class Case:
         return f"{self.family} {self.mode} {self.scheduler}"
 
 
+#: Sizes and captions as they are given.
+_EXACT = {"use_resolution_binning": False, "clean_caption": False}
+
+
 def _sd15(mode: Mode, name: str, scheduler: str, call: Mapping[str, Any], **fields: Any) -> Case:
     guidance = {"guidance_scale": 5.0}
     return Case(
@@ -87,14 +91,20 @@ def _lumina2(scheduler: str, guidance_scale: float) -> Case:
     return Case("lumina2", Mode.TXT2IMG, "Lumina2Pipeline", {**SIZE, **both, **texts}, both | texts, scheduler, 2)
 
 
+def _sana(mode: Mode, name: str, guidance_scale: float = 3.0, **call: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": guidance_scale, "max_sequence_length": 32}
+    both |= {"negative_prompt": TEXTS["negative_prompt"] if guidance_scale > 1 else None}
+    if mode is Mode.CONTROLNET:
+        call["controlnet_conditioning_scale"] = CONTROL_FIELDS["conditioning_scale"]
+    call |= {**SIZE, **_EXACT, **both}
+    return Case("sana", mode, f"Sana{name}Pipeline", call, both, "flow_dpmpp_2m", 3)
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
     return Case("flux2", mode, "Flux2Pipeline", {**SIZE, **call, **both}, fields, "flow_euler", 2)
 
-
-#: Sizes and captions as they are given.
-_EXACT = {"use_resolution_binning": False, "clean_caption": False}
 
 CASES = [
     _sd15(Mode.TXT2IMG, "", "pndm", SIZE | {"guidance_rescale": 0.5}, guidance_rescale=0.5),
@@ -132,6 +142,9 @@ CASES = [
     ),
     _lumina2("flow_euler", 3.0),
     _lumina2("flow_euler", 1.0),
+    _sana(Mode.TXT2IMG, ""),
+    _sana(Mode.TXT2IMG, "", 1.0),
+    _sana(Mode.CONTROLNET, "ControlNet", control_image=CONTROL),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),

@@ -150,6 +150,7 @@ _PREFIXES = {
     "qwen-image": "QwenImage",
     "flux2": "Flux2",
     "lumina2": "Lumina2",
+    "sana": "Sana",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),

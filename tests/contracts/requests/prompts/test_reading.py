@@ -134,6 +134,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "qwen-image": "truncate",
         "flux2": "truncate",
         "lumina2": "truncate",
+        "sana": "truncate",
     }
 
 
