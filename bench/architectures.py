@@ -38,7 +38,7 @@ _SHAPING = (
     "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
-    "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels",
+    "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels", "transformer_num_layers",
     "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.

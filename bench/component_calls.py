@@ -97,6 +97,9 @@ class Inputs:
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
+            "BertModel": lambda: self._encoder(_CLIP_TOKENS),
+            "HunyuanDiT2DModel": self._hunyuandit,
+            "HunyuanDiT2DControlNetModel": self._hunyuandit_controlnet,
             "SanaTransformer2DModel": self._sana,
             "SanaControlNetModel": self._sana_controlnet,
             "AutoencoderDC": lambda: {"z": self._latents(self.config["latent_channels"])},
@@ -178,6 +181,25 @@ class Inputs:
             "encoder_attention_mask": torch.Tensor.as_subclass(self._empty(tokens), _FullMask),
         }
 
+    def _hunyuandit(self) -> dict[str, Any]:
+        """Its sequences have the lengths that it was made for, whatever a prompt's."""
+        config, rows = self.config, self.shape.images * self.shape.passes
+        positions = torch.empty(self.shape.pixels // 256, config["attention_head_dim"], device="meta")
+        return {
+            "hidden_states": self._latents(config["in_channels"]),
+            "timestep": self._empty(),
+            "encoder_hidden_states": self._empty(config["text_len"], config["cross_attention_dim"]),
+            "text_embedding_mask": self._empty(config["text_len"]),
+            "encoder_hidden_states_t5": self._empty(config["text_len_t5"], config["cross_attention_dim_t5"]),
+            "text_embedding_mask_t5": self._empty(config["text_len_t5"]),
+            "image_meta_size": self._empty(6),
+            "style": torch.empty(rows, device="meta", dtype=torch.long),
+            "image_rotary_emb": (positions, positions),
+        }
+
+    def _hunyuandit_controlnet(self) -> dict[str, Any]:
+        return {**self._hunyuandit(), "controlnet_cond": self._latents(self.config["in_channels"])}
+
     def _sana(self) -> dict[str, Any]:
         tokens = self.shape.text_tokens
         return {
@@ -217,13 +239,14 @@ class Inputs:
         return {**arguments, "position_ids": torch.stack([arguments["position_ids"]] * 3)}
 
     def _language_model(self) -> dict[str, Any]:
+        return {**self._encoder(self.shape.text_tokens), "output_hidden_states": True}
+
+    def _encoder(self, tokens: int) -> dict[str, Any]:
         """With a mask of all pairs, which transformers would make of the usual one with values of it."""
-        tokens = self.shape.text_tokens
         return {
             "input_ids": self._ids(tokens),
             "position_ids": self._ids(tokens),
             "attention_mask": torch.empty(self.shape.images, 1, tokens, tokens, device="meta", dtype=torch.bool),
-            "output_hidden_states": True,
         }
 
     def _frames(self, channels: str | int) -> torch.Tensor:

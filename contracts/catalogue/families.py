@@ -38,7 +38,7 @@ from contracts.catalogue.family_rows.mode_fields import (
     TRUE_CFG,
 )
 from contracts.catalogue.family_rows.sdxl import SDXL
-from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, PIXART
+from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
 
 __all__ = [
     "ALL_FAMILIES",
@@ -217,10 +217,11 @@ _FLUX = replace(
     ),
 )
 
+_ROWS = (
+    SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA, HUNYUANDIT,
+)  # fmt: skip
 #: The families that a row of the catalogue may name.
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {row.id: row for row in (SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA)}
-)
+FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in _ROWS})
 #: The same, and those of their other checkpoints, each under its own id.
 ALL_FAMILIES: Mapping[str, Family] = MappingProxyType(
     {row.id: row for family in FAMILIES.values() for row in (family, *family.other_checkpoints.values())}

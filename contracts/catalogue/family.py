@@ -71,6 +71,7 @@ class TextEncoder:
         tokenizer: the same.
         prompt: request field that it reads; without that, it reads `prompt`.
         kind: CLIP reads windows of 75 tokens; T5 and a language model (`llm`) read up to `max_sequence_length`.
+            `llm` is also any other encoder whose words cannot be weighted.
         pooled_only: the denoiser gets one vector of the first window, and no sequence.
         final_norm: the denoiser gets the last layer's output through the encoder's norm; else the one before it.
         template_tokens: of a language model, tokens of its chat template before the text, which

@@ -151,7 +151,7 @@ def _tile_side(config: Mapping[str, Any]) -> int:
 
 def role_of(name: str, config: Mapping[str, Any]) -> Role:
     """A component's role, from its name in the pipeline and its own configuration."""
-    if config.get("model_type") == "t5":
+    if config.get("model_type") in ("t5", "mt5"):
         return Role.T5
     if name.startswith("text_encoder"):
         return Role.TEXT_ENCODER

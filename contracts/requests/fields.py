@@ -61,15 +61,15 @@ class ImageFields(StrictModel):
     )
     width: Side | None = Field(
         None,
-        description="Width of the images in pixels; a multiple of 8, for some models of 16. Default: what follows "
-        "from height and the aspect of `image`, or of the first control image; without height the "
+        description="Width of the images in pixels; a multiple of 8, for some models of 16 or 32. Default: what "
+        "follows from height and the aspect of `image`, or of the first control image; without height the "
         "width of `image`, or that of a size with its aspect where the model cannot generate it; without `image` "
         "the model's own.",
     )
     height: Side | None = Field(
         None,
-        description="Height of the images in pixels; a multiple of 8, for some models of 16. Default: as "
-        "for width, with the sides exchanged.",
+        description="Height of the images in pixels; a multiple of 8, for some models of 16 or 32. Default: "
+        "as for width, with the sides exchanged.",
     )
     prompt_syntax: PromptSyntax = Field(
         "plain",

@@ -21,6 +21,7 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "euler_a": ("EulerAncestralDiscreteScheduler", {}),
         "pndm": ("PNDMScheduler", {}),
         "euler_trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+        "ddim": ("DDIMScheduler", {}),
         "tcd": ("TCDScheduler", {}),
         "lcm": ("LCMScheduler", {}),
         "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),

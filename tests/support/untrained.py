@@ -48,14 +48,13 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
                 max_clip_skip=1,
             )
         )
-        if not FAMILIES[family].denoiser_layers:
-            continue
         denoiser = "unet" if "unet" in pipeline.components else "transformer"
-        tensors = random_adapter(pipeline.components[denoiser], denoiser, rank=4, seed=1)
-        save_file(tensors, folder / f"tiny-{family}.safetensors")
-        loras.append(
-            LoraSpec(id=f"{family}-lora", family=family, source=str(folder / f"tiny-{family}.safetensors"))
-        )
+        if FAMILIES[family].denoiser_layers:
+            tensors = random_adapter(pipeline.components[denoiser], denoiser, rank=4, seed=1)
+            save_file(tensors, folder / f"tiny-{family}.safetensors")
+            loras.append(
+                LoraSpec(id=f"{family}-lora", family=family, source=str(folder / f"tiny-{family}.safetensors"))
+            )
         if family in _CONTROLNETS:
             _CONTROLNETS[family](pipeline.components[denoiser]).save_pretrained(folder / f"tiny-{family}-hint")
             controlnets.append(
@@ -154,6 +153,45 @@ def pixart() -> Any:
     )  # fmt: skip
 
 
+def bert_tokenizer() -> Any:
+    """BERT's word pieces over printable ASCII."""
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return transformers.BertTokenizer(vocab=vocabulary, model_max_length=77)
+
+
+_HUNYUANDIT: dict[str, Any] = {
+    "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4, "patch_size": 2, "sample_size": 8,
+    "hidden_size": 16, "cross_attention_dim": WIDTH, "cross_attention_dim_t5": WIDTH, "pooled_projection_dim": 16,
+    "use_style_cond_and_image_meta_size": False,
+}  # fmt: skip
+
+
+def hunyuandit() -> Any:
+    """HunyuanDiT 1.2 with four blocks."""
+    first, second = bert_tokenizer(), t5_tokenizer(256)
+    bert = transformers.BertConfig(
+        vocab_size=len(first), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=2 * WIDTH,
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(
+        beta_start=0.00085, beta_end=0.018, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        clip_sample=False, steps_offset=1,
+    )  # fmt: skip
+    return diffusers.HunyuanDiTPipeline(
+        tokenizer=first, text_encoder=seeded(lambda: transformers.BertModel(bert)), tokenizer_2=second,
+        text_encoder_2=t5_text(second), vae=vae(), scheduler=scheduler, safety_checker=None,
+        transformer=seeded(lambda: diffusers.HunyuanDiT2DModel(num_layers=4, **_HUNYUANDIT)),
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _hunyuandit_controlnet(transformer: Any) -> Any:
+    del transformer
+    return stirred(seeded(lambda: diffusers.HunyuanDiT2DControlNetModel(transformer_num_layers=4, **_HUNYUANDIT)))
+
+
 def chroma() -> Any:
     """Chroma with one block of each kind."""
     tokenizer = t5_tokenizer()
@@ -181,6 +219,7 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "flux2": flux2,
         "lumina2": lumina2,
         "sana": sana,
+        "hunyuandit": hunyuandit,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(
@@ -189,5 +228,6 @@ _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "z-image": z_image_controlnet,
         "qwen-image": qwen_image_controlnet,
         "sana": sana_controlnet,
+        "hunyuandit": _hunyuandit_controlnet,
     }
 )

@@ -22,13 +22,14 @@ from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, componen
 from worker.families import DiffusersFamily
 
 #: Files of which a tokenizer has at least one.
-_VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model")
+_VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt")
 #: Classes that may stand in for the one that a pipeline names.
 _ALIKE = {
     "AutoencoderKL": ("AutoencoderTiny",),
     "CLIPTokenizer": ("CLIPTokenizerFast",),
     "AutoProcessor": ("PixtralProcessor",),
     "Gemma2PreTrainedModel": ("Gemma2Model",),
+    "T5EncoderModel": ("MT5EncoderModel",),
 }
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
@@ -96,11 +97,12 @@ def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
         if (
             name == "self"
             or name in family.absent
-            or (parameter.default is not parameter.empty and name not in UNUSED_COMPONENTS)
+            or (parameter.default is not parameter.empty and name not in {*UNUSED_COMPONENTS, family.t5})
         ):
             continue
         hint = hints.get(name)
-        names = [option.__name__ for option in get_args(hint) or (hint,) if isinstance(option, type)]
+        options = [option for option in get_args(hint) or (hint,) if isinstance(option, type)]
+        names = [option.__name__ for option in options if option is not type(None)]
         is_any = name == "scheduler" or hint is transformers.PreTrainedModel
         needed[name] = [] if is_any else [*names, *(one for own in names for one in _ALIKE.get(own, ()))]
     return needed

@@ -78,9 +78,12 @@ class CpuT5:
         return ("t5", self._weights_sha256, dtype, *given)
 
     def _text_and_length(self, prompt: PromptArguments) -> tuple[str, int]:
-        """Return T5's text, which is the main prompt unless it has one of its own, and its token limit."""
+        """Return T5's text, which is the main prompt unless it has one of its own, and its token limit.
+
+        The limit is 0 where requests have none: the family knows it.
+        """
         own = prompt[self._prompt_field]
-        return prompt["prompt"] if own is None else own, prompt["max_sequence_length"]
+        return prompt["prompt"] if own is None else own, prompt.get("max_sequence_length", 0)
 
 
 def _content(value: Any) -> object:

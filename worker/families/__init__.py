@@ -13,6 +13,7 @@ flux_control.py    FLUX.1 Canny and Depth
 flux_fill.py       FLUX.1 Fill
 flux_kontext.py    FLUX.1 Kontext
 flux_parts.py      what these four share
+hunyuandit.py      HunyuanDiT
 inputs.py          inputs of one pipeline call
 lumina2.py         Lumina-Image 2.0
 pixart.py          PixArt-Σ

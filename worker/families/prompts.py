@@ -78,7 +78,8 @@ class PromptEncoding:
         results: argument of the pipeline call, for the prompt -> where `encode_prompt`'s result holds its value.
             For the negative prompt the argument is the same after `negative_`.
         constants: arguments of `encode_prompt` that never change.
-        read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does.
+        read_t5: (pipeline, text, tokens, device) -> has T5 read a text, as `encode_prompt` does; `tokens` is 0
+            where requests have no `max_sequence_length`.
         join: rows, (1, …) of each image -> that argument's value.
         images: what the encoder sees beside a text, the same for both prompts; None: it reads texts only.
         encode_prompt: (pipeline, arguments of its method `encode_prompt`) -> that method's result, or what stands

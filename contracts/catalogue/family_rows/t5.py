@@ -1,9 +1,17 @@
-"""Rows of `families.py` whose prompts T5 alone reads. Pure."""
+"""Rows of `families.py` whose prompts T5 reads, alone or beside BERT. Pure."""
 
 from __future__ import annotations
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import GUIDANCE, HIRES, IMAGE, MASK, SEQUENCE_TEXT
+from contracts.catalogue.family_rows.mode_fields import (
+    CONTROLS,
+    GUIDANCE,
+    HIRES,
+    IMAGE,
+    MASK,
+    RESCALE,
+    SEQUENCE_TEXT,
+)
 
 #: Beginnings of the names of the layers of FLUX.1's transformer, and of those that were made from it.
 FLUX_LAYERS = (
@@ -53,5 +61,32 @@ CHROMA = Family(
     max_sequence_length=512,
     single_file=False,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
+_HUNYUANDIT_TEXT = RESCALE | {"negative_prompt"}
+
+#: HunyuanDiT. Its transformer has room for the tokens of both encoders, no more and no less.
+HUNYUANDIT = Family(
+    id="hunyuandit",
+    kind="diffusion",
+    pipeline="HunyuanDiTPipeline",
+    controlnet="HunyuanDiT2DControlNetModel",
+    modes={Mode.TXT2IMG: _HUNYUANDIT_TEXT, Mode.CONTROLNET: _HUNYUANDIT_TEXT | CONTROLS},
+    size_multiple=16,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 50, "guidance_scale": 5.0,
+        "guidance_rescale": 0.0, "scheduler": "ddim", "long_prompt": "truncate",
+    },
+    denoiser_layers="",
+    lora_text_encoders=frozenset(),
+    control_ranges=False,
+    single_file=False,
+    text_encoders=(
+        # Its tokens at the start and at the end; of T5, the one at the end.
+        TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2, max_tokens=77),
+        TextEncoder("text_encoder_2", "tokenizer_2", "prompt", "llm", template_tokens=1, max_tokens=256),
+    ),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip

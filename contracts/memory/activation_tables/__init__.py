@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 #: Class of transformers that a published configuration names -> the one that diffusers loads of its weights.
-_LOADED_AS = {"Qwen3ForCausalLM": "Qwen3Model"}
+_LOADED_AS = {"Qwen3ForCausalLM": "Qwen3Model", "MT5EncoderModel": "T5EncoderModel"}
 
 
 def class_of(config: Mapping[str, Any]) -> str:

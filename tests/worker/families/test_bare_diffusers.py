@@ -100,6 +100,14 @@ def _sana(mode: Mode, name: str, guidance_scale: float = 3.0, **call: Any) -> Ca
     return Case("sana", mode, f"Sana{name}Pipeline", call, both, "flow_dpmpp_2m", 3)
 
 
+def _hunyuandit(mode: Mode, name: str, scheduler: str, **more: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": 4.0, "guidance_rescale": 0.5}
+    call: dict[str, Any] = {**SIZE, "use_resolution_binning": False, **both, **more}
+    if mode is Mode.CONTROLNET:
+        call["controlnet_conditioning_scale"] = CONTROL_FIELDS["conditioning_scale"]
+    return Case("hunyuandit", mode, f"HunyuanDiT{name}Pipeline", call, both, scheduler)
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
@@ -145,6 +153,9 @@ CASES = [
     _sana(Mode.TXT2IMG, ""),
     _sana(Mode.TXT2IMG, "", 1.0),
     _sana(Mode.CONTROLNET, "ControlNet", control_image=CONTROL),
+    _hunyuandit(Mode.TXT2IMG, "", "ddim"),
+    _hunyuandit(Mode.TXT2IMG, "", "dpmpp_2m"),
+    _hunyuandit(Mode.CONTROLNET, "ControlNet", "ddim", control_image=CONTROL),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),
@@ -163,8 +174,10 @@ def _agreeing(pipeline: Any) -> None:
     """Where the installed diffusers asks its models, or those of transformers, for what they no longer have."""
     if isinstance(pipeline, diffusers.ChromaInpaintPipeline):
         pipeline.transformer.register_to_config(guidance_embeds=False)
-    elif isinstance(pipeline, diffusers.QwenImageControlNetInpaintPipeline):
-        # It draws the latents of the control image from the generator of the whole process.
+    elif isinstance(
+        pipeline, diffusers.QwenImageControlNetInpaintPipeline | diffusers.HunyuanDiTControlNetPipeline
+    ):
+        # They draw the latents of the control image from the generator of the whole process.
         pipeline.vae.encode = _means_only(pipeline.vae.encode)
     elif isinstance(pipeline, diffusers.StableDiffusionPipeline):
         object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)

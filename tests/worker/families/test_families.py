@@ -151,6 +151,7 @@ _PREFIXES = {
     "flux2": "Flux2",
     "lumina2": "Lumina2",
     "sana": "Sana",
+    "hunyuandit": "HunyuanDiT",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),

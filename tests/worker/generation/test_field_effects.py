@@ -33,6 +33,7 @@ def test_each_field_of_a_request_is_in_the_table_or_is_about_the_delivery() -> N
         ("pixart", Mode.TXT2IMG, "usual"),
         ("lumina2", Mode.TXT2IMG, "usual"),
         ("sana", Mode.CONTROLNET, "usual"),
+        ("hunyuandit", Mode.CONTROLNET, "usual"),
     ],
 )
 def test_each_field_alone_changes_the_image_or_is_refused(

@@ -135,6 +135,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "flux2": "truncate",
         "lumina2": "truncate",
         "sana": "truncate",
+        "hunyuandit": "truncate",
     }
 
 
