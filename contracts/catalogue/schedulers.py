@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Literal
 
 #: `diffusion` models predict noise or velocity along a beta schedule, `flow` models a rectified flow, `edm` models
-#: the same as diffusion models along a continuous range of noise levels (https://arxiv.org/abs/2206.00364).
-Kind = Literal["diffusion", "flow", "edm"]
+#: the same as diffusion models along a continuous range of noise levels (https://arxiv.org/abs/2206.00364), and
+#: `trigflow` models the image itself along a quarter of a circle (https://arxiv.org/abs/2410.11081).
+Kind = Literal["diffusion", "flow", "edm", "trigflow"]
 
 #: Settings that tell how a checkpoint was trained, with the value that asks for nothing. Where one has another
 #: value, a scheduler that lacks it would make a wrong image.
@@ -24,6 +25,7 @@ MODEL_SETTINGS: Mapping[Kind, Mapping[str, object]] = MappingProxyType(
             "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
         },
         "edm": {},
+        "trigflow": {},
     }
 )  # fmt: skip
 #: Values of `prediction_type` that a scheduler may know.
@@ -164,6 +166,7 @@ _ROWS = (
         predictions=_NOISE_OR_VELOCITY,
         steps_before=_SOLVER_STEPS,
     ),
+    SchedulerSpec("scm", "SCMScheduler", "trigflow", predictions=("trigflow",), steps_before=None),
 )
 
 #: Scheduler's class of a checkpoint that is distilled for few steps -> what its family's defaults are replaced by.
@@ -189,6 +192,8 @@ def kind_of(settings: Mapping[str, object]) -> Kind | None:
     name = str(settings.get("_class_name"))
     if name.startswith("EDM"):
         return "edm"
+    if name.startswith("SCM"):
+        return "trigflow"
     is_flow = settings.get("prediction_type") == "flow_prediction" or settings.get("use_flow_sigmas")
     if name.startswith("FlowMatch") or is_flow:
         return "flow"

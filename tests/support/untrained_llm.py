@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -10,6 +11,9 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.models import ModelSpec
+from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_parts import WIDTH, seeded, stirred, vae
 
 #: Qwen's pattern of words; see `Qwen2Tokenizer` of transformers.
@@ -154,6 +158,19 @@ def sana() -> Any:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
     )  # fmt: skip
+
+
+def with_sana_sprint(catalogue: Catalogue, folder: Path) -> Catalogue:
+    """The catalogue with a row of family `sana` for Sana-Sprint."""
+    tokenizer, id = gemma_tokenizer(), "tiny-sana-sprint"
+    options = {**_SANA_TRANSFORMER, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
+    diffusers.SanaSprintPipeline(
+        tokenizer=tokenizer, text_encoder=gemma_text(tokenizer), vae=_vae_of_stride_32(),
+        transformer=seeded(lambda: diffusers.SanaTransformer2DModel(num_layers=2, **options)),
+        scheduler=diffusers.SCMScheduler(),
+    ).save_pretrained(folder / id)  # fmt: skip
+    row = ModelSpec(id=id, family="sana", source=str(folder / id), defaults={"width": 64, "height": 64})
+    return with_checkpoint_limits(catalogue.model_copy(update={"models": (*catalogue.models, row)}))
 
 
 def sana_controlnet(transformer: Any) -> Any:

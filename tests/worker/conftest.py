@@ -24,6 +24,7 @@ from tests.support.qwen_edits import small_references, with_qwen_edits
 from tests.support.refiner import with_refiner_row
 from tests.support.untrained import with_untrained
 from tests.support.untrained_flux2 import with_flux2_klein
+from tests.support.untrained_llm import with_sana_sprint
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from tests.support.workers import close_connections
 from worker.pool.pool import Pool
@@ -98,9 +99,9 @@ def references_are_small() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
-    """The same, with a small checkpoint of each FLUX.1 tool, of Qwen-Image's edits, and of FLUX.2 klein."""
+    """The same, with a small FLUX.1 tool of each kind, Qwen-Image edits, a FLUX.2 klein and a Sana-Sprint."""
     with_edits = with_qwen_edits(with_flux_tools(catalogue, weights_folder), weights_folder)
-    return with_flux2_klein(with_edits, weights_folder)
+    return with_sana_sprint(with_flux2_klein(with_edits, weights_folder), weights_folder)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ qwen_image_edit.py Qwen-Image-Edit
 qwen_image_edit_plus.py Qwen-Image-Edit-Plus, 2509 and 2511
 qwen_parts.py      what these three share
 sana.py            Sana
+sana_parts.py      what these two share
+sana_sprint.py     Sana-Sprint
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL

@@ -35,6 +35,13 @@ class Timesteps:
         """What a tensor has."""
         return getattr(self.on_device, name)
 
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """A function of torch takes the tensor on the device."""
+        del types
+        given = tuple(one.on_device if isinstance(one, cls) else one for one in args)
+        return func(*given, **(kwargs or {}))
+
     def __len__(self) -> int:
         """The number of steps."""
         return len(self.on_host)
@@ -110,8 +117,9 @@ def without_waits(scheduler_class: Any) -> Any:
         for name in ("step", "scale_model_input")
         if hasattr(scheduler_class, name)
     }
-    noising = "add_noise" if hasattr(scheduler_class, "add_noise") else "scale_noise"
-    methods[noising] = _noised_on_host(getattr(scheduler_class, noising))
+    noising = next((name for name in ("add_noise", "scale_noise") if hasattr(scheduler_class, name)), None)
+    if noising is not None:
+        methods[noising] = _noised_on_host(getattr(scheduler_class, noising))
     mixins = (
         (HostTimesteps, HostUniPC) if hasattr(scheduler_class, "multistep_uni_p_bh_update") else (HostTimesteps,)
     )

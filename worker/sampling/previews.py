@@ -144,7 +144,10 @@ class DenoisedEstimate:
         """Return the denoised latents; the given ones before the first step."""
         if self._last is None:
             return latents
-        output, timestep, sample = self._last[0].float(), float(self._last[1]), self._last[2].float()
+        output, sample = self._last[0].float(), self._last[2].float()
+        if self._kind == "trigflow":
+            return self._on_the_circle(output, sample)
+        timestep = float(self._last[1])
         if self._kind == "flow":
             return sample - timestep / float(self._scheduler.config.num_train_timesteps) * output
         if hasattr(
@@ -163,6 +166,12 @@ class DenoisedEstimate:
             case "sample":
                 return output
         return (sample - noise * output) / signal
+
+    def _on_the_circle(self, output: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """The step's time is found in the schedule: pipelines pass a tensor with a row for each image."""
+        angle = float(self._scheduler.timesteps[self._scheduler.step_index - 1])
+        denoised = math.cos(angle) * sample - math.sin(angle) * output
+        return denoised / float(self._scheduler.config.sigma_data)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,28 @@ SANA = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
+_LENGTH = frozenset({"max_sequence_length"})
+#: Sana-Sprint: distilled for one to four steps, with guidance as an input.
+_SANA_SPRINT = replace(
+    SANA,
+    id="sana-sprint",
+    kind="trigflow",
+    more_kinds=(),
+    starts_from_latents=False,
+    pipeline="SanaSprintPipeline",
+    controlnet="",
+    modes={Mode.TXT2IMG: _LENGTH, Mode.IMG2IMG: _LENGTH | IMAGE},
+    defaults={**SANA.defaults, "num_inference_steps": 2, "scheduler": "scm"},
+    negative_needs_true_cfg=True,
+)
+SANA = replace(
+    SANA,
+    more_kinds=("trigflow",),
+    other_checkpoints=MappingProxyType(
+        {"SanaSprintPipeline": _SANA_SPRINT, "SanaSprintImg2ImgPipeline": _SANA_SPRINT}
+    ),
+)
+
 _QWEN_TEXT = SEQUENCE_TEXT | TRUE_CFG
 
 #: Qwen-Image. It is not distilled, so `true_cfg_scale` is its only guidance.

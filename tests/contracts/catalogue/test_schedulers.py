@@ -9,7 +9,7 @@ from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 
 
 def test_every_kind_of_model_has_its_own_schedulers() -> None:
-    kinds = [set(names_for(kind)) for kind in ("diffusion", "flow", "edm")]
+    kinds = [set(names_for(kind)) for kind in ("diffusion", "flow", "edm", "trigflow")]
     assert all(kinds)
     assert sum(map(len, kinds)) == len(set().union(*kinds)) == len(SCHEDULERS)
 
@@ -30,6 +30,7 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}
         (ZERO_SNR, set(names_for("diffusion")) - {"heun", "pndm"}),
         ({**ZERO_SNR, "rescale_betas_zero_snr": False}, set(names_for("diffusion"))),
         (EDM, {"edm_euler", "edm_dpmpp_2m"}),
+        ({"_class_name": "SCMScheduler", "prediction_type": "trigflow"}, {"scm"}),
         (
             {"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"},
             {"euler", "euler_karras", "euler_trailing"},
