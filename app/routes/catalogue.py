@@ -49,7 +49,9 @@ class SchedulerView(BaseModel):
     """One scheduler, and the model families that it works with."""
 
     id: str = Field(description="Value of the field `scheduler` in requests.")
-    kind: str = Field(description="`diffusion`, `flow` or `edm`: the kind of checkpoint that it works with.")
+    kind: str = Field(
+        description="`diffusion`, `flow`, `edm` or `trigflow`: the kind of checkpoint that it works with."
+    )
     families: list[str] = Field(description="Model families that it works with.")
 
 
