@@ -28,7 +28,9 @@ def cache_introspection(model: torch.nn.Module, *, signatures: bool = True) -> N
             and a processor with a signature of its own would break each block's graph.
     """
     # Asked of each layer: `attn_processors` of diffusers' ControlNets for HunyuanDiT (0.42) is full of None.
-    layers = [layer for layer in model.modules() if hasattr(layer, "get_processor")] if signatures else []
+    layers: list[Any] = (
+        [layer for layer in model.modules() if hasattr(layer, "get_processor")] if signatures else []
+    )
     for processor in (layer.get_processor() for layer in layers):
         # `inspect` builds a method's signature each time; a function may carry its own.
         call: Any = partial(type(processor).__call__, processor)

@@ -96,9 +96,9 @@ def _read(entry: Mapping[str, Any]) -> Entry:
 
 def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
-    for key in ("block_out_channels", "decoder_block_out_channels"):
-        if key in counted:
-            return int(config[key][0])
+    for channels in ("block_out_channels", "decoder_block_out_channels"):
+        if channels in counted:
+            return int(config[channels][0])
     key = next((key for key in ("hidden_size", "d_model", "dim", "base_dim") if key in counted), None)
     return int(config["num_attention_heads"] * config["attention_head_dim"] if key is None else config[key])
 
