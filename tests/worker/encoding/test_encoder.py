@@ -39,7 +39,6 @@ TEXTS: list[tuple[str, dict[str, Any]]] = [
     ("flux", {"true_cfg_scale": 3.0, "negative_prompt": "a blue square"}),
     # The same text is read in two ways.
     ("lumina2", {"prompt": "a red circle", "negative_prompt": "a red circle", "max_sequence_length": 256}),
-    ("sana", {"prompt": "a red circle", "negative_prompt": "a red circle", "max_sequence_length": 32}),
 ]
 
 
