@@ -39,7 +39,7 @@ _SHAPING = (
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
     "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels", "transformer_num_layers",
-    "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
+    "encoder_hid_dim", "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
 _DEPTHS, _DEPTH = ("num_layers", "num_single_layers", "n_layers"), 4

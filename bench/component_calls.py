@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import WorkloadShape
@@ -26,9 +27,15 @@ _NOT_OPTIONS = {
 _HEADLESS = frozenset({"Mistral3ForConditionalGeneration"})
 _CLIP_TOKENS = 77
 #: Classes that are counted for one number of images: their steps depend on it, as they work on images one by one,
-#: or, of Gemma 2, their attention makes a matrix of scores for each.
+#: or, of Gemma 2 and ChatGLM, their attention makes a matrix of pairs of tokens for each.
 ONE_BY_ONE = frozenset(
-    {"ZImageTransformer2DModel", "ZImageControlNetModel", "Lumina2Transformer2DModel", "Gemma2Model"}
+    {
+        "ZImageTransformer2DModel",
+        "ZImageControlNetModel",
+        "Lumina2Transformer2DModel",
+        "Gemma2Model",
+        "ChatGLMModel",
+    }
 )
 #: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
 _STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
@@ -50,6 +57,8 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
                     layers = {"dim": options["dim"], "n_heads": options["n_heads"], "n_layers": 1}
                     complete_controlnet(module, diffusers.ZImageTransformer2DModel(**layers).to(dtype))
                 return torch.nn.Module.to(module, dtype)  # buffers, too
+            if class_of(config) == "ChatGLMModel":
+                return ChatGLMModel(ChatGLMConfig(**options), empty_init=False).to(dtype)
             own = transformers.AutoConfig.for_model(config["model_type"], **options)
             module = getattr(transformers, class_of(config))(own)
             if class_of(config) in _HEADLESS:
@@ -97,6 +106,7 @@ class Inputs:
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
+            "ChatGLMModel": self._chatglm,
             "BertModel": lambda: self._encoder(_CLIP_TOKENS),
             "HunyuanDiT2DModel": self._hunyuandit,
             "HunyuanDiT2DControlNetModel": self._hunyuandit_controlnet,
@@ -121,6 +131,9 @@ class Inputs:
             "timestep": self._empty(),
             "encoder_hidden_states": self._empty(_CLIP_TOKENS, self.config["cross_attention_dim"]),
         }
+        if self.config.get("encoder_hid_dim"):
+            width = self.config["encoder_hid_dim"]
+            arguments["encoder_hidden_states"] = self._empty(self.shape.text_tokens, width)
         if self.config.get("addition_embed_type") == "text_time":
             width = self.config["projection_class_embeddings_input_dim"]
             pooled = self._empty(width - 6 * self.config["addition_time_embed_dim"])
@@ -237,6 +250,10 @@ class Inputs:
     def _vision_model(self) -> dict[str, Any]:
         arguments = self._language_model()
         return {**arguments, "position_ids": torch.stack([arguments["position_ids"]] * 3)}
+
+    def _chatglm(self) -> dict[str, Any]:
+        given = self._language_model()
+        return {**given, "full_attention_mask": given.pop("attention_mask")}
 
     def _language_model(self) -> dict[str, Any]:
         return {**self._encoder(self.shape.text_tokens), "output_hidden_states": True}

@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, sixteen published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, seventeen published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -38,6 +38,7 @@ MODELS = (
     "lumina-image-2.0",
     "sana-1.6b",
     "hunyuandit-1.2",
+    "kolors",
 )
 
 

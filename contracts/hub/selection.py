@@ -77,7 +77,8 @@ _WITHOUT_WEIGHTS = re.compile(
 )
 #: Components that no job uses: a classifier that blackens images, what prepares images for it, and IP-Adapter's.
 UNUSED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
-_LIBRARIES = frozenset({"diffusers", "transformers"})
+#: Libraries that a `model_index.json` may name. `kolors` is the part of diffusers with Kolors' language model.
+_LIBRARIES = frozenset({"diffusers", "transformers", "kolors"})
 #: How many names a refusal lists.
 _MAX_LISTED = 12
 

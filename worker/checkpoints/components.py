@@ -6,6 +6,7 @@ many of, with a line in the log. Here both are refused, by name. Knows no single
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 from collections.abc import Collection, Mapping
@@ -63,8 +64,13 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
     """Return the class of each component of a folder.
 
     Raises:
-        CatalogueError: it is not a checkpoint of this family, or lacks a component.
+        CatalogueError: it is not a checkpoint of this family, or lacks a component, or a package is not installed.
     """
+    for package in family.packages:
+        if importlib.util.find_spec(package) is None:
+            raise CatalogueError(
+                f"family {family.id} needs the package {package}, which is not installed: pip install {package}"
+            )
     index = _read_json(folder / "model_index.json")
     spec = ALL_FAMILIES[family.id]
     named, allowed = index.get("_class_name"), sorted({*family.pipelines.values(), *spec.more_pipelines})
@@ -136,19 +142,25 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
             raise CatalogueError(f"its {name} is a {found[:80]}, and a {' or '.join(allowed)} is needed")
 
 
-def is_model(class_name: str) -> bool:
-    """Whether a class, by its name, is one of those with weights."""
-    for library in (diffusers, transformers):
+def find_class(class_name: str) -> Any:
+    """Return the class of a component, by its name; None where no library has it."""
+    # Kolors' language model is a part of diffusers that it does not show at the top.
+    for library in (diffusers, transformers, diffusers.pipelines.kolors):
         found = getattr(library, class_name, None)
         if isinstance(found, type):
-            return issubclass(found, torch.nn.Module)
-    return False
+            return found
+    return None
+
+
+def is_model(class_name: str) -> bool:
+    """Whether a class, by its name, is one of those with weights."""
+    found = find_class(class_name)
+    return found is not None and issubclass(found, torch.nn.Module)
 
 
 def load_component(folder: Path, name: str, class_name: str, dtype: torch.dtype, variant: str | None) -> Any:
     """Load one model of a checkpoint's folder. Raises as `load_components`."""
-    loaded_class = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
-    return load_complete(loaded_class, folder / name, name, dtype, variant)
+    return load_complete(find_class(class_name), folder / name, name, dtype, variant)
 
 
 def load_complete(loaded_class: Any, folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> Any:

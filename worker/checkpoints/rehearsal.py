@@ -13,7 +13,6 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
@@ -23,7 +22,7 @@ from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
-from worker.checkpoints.components import check_loaded, is_model, read_index
+from worker.checkpoints.components import check_loaded, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
@@ -76,8 +75,7 @@ def _describe(folder: Path, name: str, class_name: str, variant: str | None, *, 
     """The component without weights: something with its `config`. Accounts for its layers by the headers."""
     diffusers_class: Any = getattr(diffusers, class_name, None)
     if diffusers_class is None:
-        model_class: Any = getattr(transformers, class_name)
-        return SimpleNamespace(config=model_class.config_class.from_pretrained(folder / name))
+        return SimpleNamespace(config=find_class(class_name).config_class.from_pretrained(folder / name))
     with torch.device("meta"):
         model = diffusers_class.from_config(diffusers_class.load_config(folder / name))
     if not is_elsewhere:

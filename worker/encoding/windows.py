@@ -74,6 +74,8 @@ def tokenize_by(tokenizer: Any) -> Tokenize:
     """Return what tokenizes with a tokenizer of transformers."""
 
     def tokenize(text: str) -> list[tuple[int, int]]:
+        if not tokenizer.is_fast:  # Kolors': nothing divides its prompts, so where tokens end does not matter
+            return [(token, len(text)) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [(token, end) for token, (_, end) in zip(found["input_ids"], found["offset_mapping"], strict=True)]
 

@@ -15,6 +15,7 @@ flux_kontext.py    FLUX.1 Kontext
 flux_parts.py      what these four share
 hunyuandit.py      HunyuanDiT
 inputs.py          inputs of one pipeline call
+kolors.py          Kolors
 lumina2.py         Lumina-Image 2.0
 pixart.py          PixArt-Σ
 prompts.py         prompts, and how they become embeddings
@@ -28,7 +29,7 @@ sana_sprint.py     Sana-Sprint
 sd15.py            Stable Diffusion 1 and 2
 sd3.py             Stable Diffusion 3 and 3.5
 sdxl.py            Stable Diffusion XL
-sdxl_parts.py      what it shares with its refiner
+sdxl_parts.py      what it shares with its refiner and Kolors
 sdxl_refiner.py    the refiner of Stable Diffusion XL
 z_image.py         Z-Image and Z-Image-Turbo
 """
@@ -79,6 +80,7 @@ class DiffusersFamily:
         denoiser_class: its class.
         repeated_blocks: classes of the blocks that it repeats; these are compiled.
         absent: components that the pipeline class takes, and its checkpoints do not have.
+        packages: that must be installed for it beside those of every worker.
         t5: name of the T5 encoder's component; None if there is none.
         encoding: how prompts become embeddings.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
@@ -110,6 +112,7 @@ class DiffusersFamily:
     load_others: Callable[[Path], dict[str, Any]] = _no_others
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
     absent: frozenset[str] = frozenset()
+    packages: tuple[str, ...] = ()
 
     @property
     def shares_layers(self) -> bool:

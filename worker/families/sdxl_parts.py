@@ -1,4 +1,4 @@
-"""What Stable Diffusion XL and its refiner share: arguments, and when there is a negative prompt."""
+"""What Stable Diffusion XL, its refiner and Kolors share: arguments, and when there is a negative prompt."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ _LOG_LINES = (
     r"prompt_embeds_mask` is not provided",  # Qwen's prompts have no padding
     r"No LoRA keys associated to CLIPText",  # most LoRAs leave the text encoders alone; `adapters.reader` checks
     r"Token indices sequence length is longer than",  # long prompts are divided among windows
+    r"We cannot verify whether it has the correct type",  # Kolors' language model, which is checked here
     r"Guiders are currently an experimental feature",  # its version is pinned
     r"part of your input was truncated because",  # it quotes the end of a client's prompt, after any encoder
 )

@@ -1,7 +1,7 @@
 """Rows of the families that `contracts/catalogue/families.py` puts together.
 
 sdxl.py             Stable Diffusion XL and its refiner
-t5.py               families whose prompts T5 alone reads
+t5.py               families whose prompts T5 reads
 language_models.py  families whose prompts a language model reads
 flux2.py            FLUX.2
 mode_fields.py      sets of request fields for the rows

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, References, TextEncoder
 from contracts.catalogue.family_rows.mode_fields import CONTROLS, HIRES, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
+from contracts.catalogue.family_rows.sdxl import UNET_LAYERS
 
 #: Z-Image and Z-Image-Turbo. Its guidance scale is 1 less than elsewhere: 0 guides nothing.
 Z_IMAGE = Family(
@@ -85,6 +86,32 @@ SANA = Family(
     single_file=False,
     # The token at the start, and the last one of the pipeline's instruction: its other tokens are cut off.
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2),),
+    long_prompts=("truncate", "refuse"),
+)  # fmt: skip
+
+_KOLORS_TEXT = frozenset({"negative_prompt", "original_size", "crops_coords_top_left", "target_size"})
+
+#: Kolors: SDXL's UNet behind ChatGLM3. Its pipelines read 256 tokens, whatever `max_sequence_length` says.
+KOLORS = Family(
+    id="kolors",
+    kind="diffusion",
+    starts_from_latents=False,
+    pipeline="KolorsPipeline",
+    controlnet="",
+    modes={Mode.TXT2IMG: _KOLORS_TEXT, Mode.IMG2IMG: _KOLORS_TEXT | IMAGE},
+    size_multiple=8,
+    max_pixels=2048 * 2048,
+    defaults={
+        "width": 1024, "height": 1024, "num_inference_steps": 50, "guidance_scale": 5.0,
+        "scheduler": "euler", "long_prompt": "truncate",
+    },
+    denoiser_layers=UNET_LAYERS,
+    lora_text_encoders=frozenset(),
+    single_file=False,
+    text_encoders=(
+        # The two tokens at the start.
+        TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2, max_tokens=256),
+    ),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 

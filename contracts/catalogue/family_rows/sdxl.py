@@ -22,6 +22,9 @@ _TEXT = INVERSIONS | GUIDANCE | {
     "prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size",
 }  # fmt: skip
 
+#: Beginnings of the names of its UNet's layers.
+UNET_LAYERS = r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_"
+
 _BASE = Family(
     id="sdxl",
     kind="diffusion",
@@ -42,7 +45,7 @@ _BASE = Family(
         "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
         "guidance_rescale": 0.0, "scheduler": "euler", "long_prompt": "chunk",
     },
-    denoiser_layers=r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_",
+    denoiser_layers=UNET_LAYERS,
     guidance_kinds=("apg", "cfg_zero", "pag"),
     lora_text_encoders=frozenset({"text_encoder", "text_encoder_2"}),
     inversion_encoders=MappingProxyType({"text_encoder": "clip_l", "text_encoder_2": "clip_g"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from contracts.errors import CatalogueError, FailureCode, InvalidRequest
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import fail_job, generate_pixels, make_job
+from worker.checkpoints.components import read_index
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.loader import load_model
 from worker.families import get_family
@@ -110,6 +112,12 @@ def test_a_folder_that_is_not_a_whole_checkpoint_of_its_family_is_refused_by_nam
     row = ModelSpec(id="one", family="sdxl", source=str(folder))
     with pytest.raises(CatalogueError, match=reason):
         load_model(catalogue, row, get_family("sdxl"), folder, torch.float32)
+
+
+def test_a_family_whose_package_is_not_installed_names_it(catalogue: Catalogue) -> None:
+    family = replace(get_family("kolors"), packages=("no_such_package",))
+    with pytest.raises(CatalogueError, match="kolors needs the package no_such_package, which is not installed"):
+        read_index(family, Path(catalogue.model("tiny-kolors").source))
 
 
 @pytest.mark.parametrize(

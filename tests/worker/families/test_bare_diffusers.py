@@ -108,6 +108,12 @@ def _hunyuandit(mode: Mode, name: str, scheduler: str, **more: Any) -> Case:
     return Case("hunyuandit", mode, f"HunyuanDiT{name}Pipeline", call, both, scheduler)
 
 
+def _kolors(mode: Mode, name: str, **call: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": 4.0, "original_size": (64, 48)}
+    fields = {**both, **({"strength": 0.8} if mode is Mode.IMG2IMG else SIZE)}
+    return Case("kolors", mode, f"Kolors{name}Pipeline", {**both, **call}, fields)
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
@@ -156,6 +162,8 @@ CASES = [
     _hunyuandit(Mode.TXT2IMG, "", "ddim"),
     _hunyuandit(Mode.TXT2IMG, "", "dpmpp_2m"),
     _hunyuandit(Mode.CONTROLNET, "ControlNet", "ddim", control_image=CONTROL),
+    _kolors(Mode.TXT2IMG, "", **SIZE),
+    _kolors(Mode.IMG2IMG, "Img2Img", **START),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),

@@ -55,7 +55,7 @@ _MISSING = {name: None for name, field in JobParameters.model_fields.items() if 
 #: The part of a pipeline's config that families read.
 CONFIG = {"force_zeros_for_empty_prompt": True, "is_distilled": False}
 #: These img2img pipelines make an image as large as the one they start from, which Darkroom scales to the size.
-SIZE_FROM_IMAGE = {(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15")}
+SIZE_FROM_IMAGE = {(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors")}
 
 
 def _fields_of(family: str, mode: Mode) -> frozenset[str]:
@@ -152,6 +152,7 @@ _PREFIXES = {
     "lumina2": "Lumina2",
     "sana": "Sana",
     "hunyuandit": "HunyuanDiT",
+    "kolors": "Kolors",
 }
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),

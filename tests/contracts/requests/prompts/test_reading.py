@@ -136,6 +136,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "lumina2": "truncate",
         "sana": "truncate",
         "hunyuandit": "truncate",
+        "kolors": "truncate",
     }
 
 
