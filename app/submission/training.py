@@ -193,9 +193,8 @@ def _named(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def _in_file(problem: FieldProblem, names: Mapping[str, str]) -> FieldProblem:
-    field, noun = problem.field, "control image"
-    if field not in names:
-        field, noun = field.rpartition(".")[0], "image"
+    field = problem.field if problem.field in names else problem.field.rpartition(".")[0]
     if field not in names:
         return problem
+    noun = "control image" if field.endswith(".conditioning_image") else "image"
     return FieldProblem("file", f"the {noun} {names[field]!r:.100}: {problem.message}", problem.allowed)

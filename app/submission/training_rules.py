@@ -135,13 +135,15 @@ def _control_problems(request: TrainingRequest) -> Iterator[FieldProblem]:
     index = next(wrong, None)
     if index is None:
         return
-    message = (
-        "is missing: a ControlNet learns from pairs, so give each image its control image (in a zip file "
-        "NAME.control.png beside NAME.png, or conditioning_image in metadata.jsonl)"
-        if is_needed
-        else "has a meaning for kind controlnet alone (ControlNets); leave it out"
-    )
-    yield FieldProblem(f"images.{index}.conditioning_image", message)
+    if is_needed:
+        message = (
+            "needs a control image, since a ControlNet learns from pairs: give conditioning_image, in a zip file "
+            "NAME.control.png beside NAME.png, or conditioning_image in metadata.jsonl"
+        )
+        yield FieldProblem(f"images.{index}", message)
+    else:
+        message = "has a meaning for kind controlnet alone (ControlNets); leave it out"
+        yield FieldProblem(f"images.{index}.conditioning_image", message)
 
 
 def _kind_problems(request: TrainingRequest) -> Iterator[FieldProblem]:

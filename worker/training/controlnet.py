@@ -60,16 +60,10 @@ class TrainedControlNet(Trainee):
 
         def call(latents: torch.Tensor, timesteps: torch.Tensor, words: torch.Tensor, **more: Any) -> Any:
             down, middle = self._net(
-                latents, timesteps, words, hints.to(latents.device, latents.dtype), return_dict=False, **more
+                latents, timesteps, words, hints.to(latents.device), return_dict=False, **more
             )
-            return denoiser(
-                latents,
-                timesteps,
-                words,
-                down_block_additional_residuals=[part.to(latents.dtype) for part in down],
-                mid_block_additional_residual=middle.to(latents.dtype),
-                **more,
-            )
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            return denoiser(latents, timesteps, words, **residuals, **more)
 
         return call
 

@@ -172,7 +172,7 @@ def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: Jo
 @pytest.mark.parametrize(
     ("fields", "entries", "field", "words"),
     [
-        ({}, {"a.png": png()}, "file", "the image 'a.png': is missing: a ControlNet learns from pairs"),
+        ({}, {"a.png": png()}, "file", "the image 'a.png': needs a control image"),
         ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': has a meaning for"),
         (
             {},
