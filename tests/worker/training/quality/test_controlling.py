@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
@@ -61,6 +62,7 @@ def overlap(pool: Pool, storage: Storage, control: ControlParameters | None) -> 
     return float(np.mean(found))
 
 
+@pytest.mark.timeout(900)
 def test_a_silhouette_controlnet_from_500_pairs_decides_where_the_shape_is(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
