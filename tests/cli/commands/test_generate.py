@@ -109,7 +109,8 @@ def test_every_field_of_a_request_that_a_client_may_set_has_an_option() -> None:
         "ip_adapters",
         "textual_inversions",
     }
-    meaningless = {"response_format", "cancel_on_disconnect"}  # for a client that polls and downloads
+    # For a client that polls and downloads images.
+    meaningless = {"response_format", "cancel_on_disconnect", "check_step"}
     fields = {name for request in REQUESTS.values() for name in request.model_fields}
     options = vars(build_parser().parse_args(["generate", "x"]))
     assert fields - given_otherwise - meaningless <= options.keys()
