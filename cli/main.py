@@ -14,6 +14,7 @@ from cli.client import ServiceError
 from cli.commands import (
     admin,
     check,
+    convert,
     erase,
     generate,
     hub,
@@ -52,6 +53,7 @@ _COMMANDS = (
     ("webhooks", webhooks, "show or replace the secret that signs webhooks"),
     ("verify", verify, "check how an image was made, by its signature"),
     ("loras", loras, "add, list and remove LoRAs"),
+    ("convert", convert, "make safetensors of a hypernetwork (.pt)"),
     ("hub", hub, "list and update the commits of hub repositories"),
     ("models", models, "list, add, remove and fetch models and adapters"),
     ("settings", settings, "list all settings (environment variables): values, where they come from, meanings"),

@@ -42,13 +42,13 @@ class LoraView(AdapterView):
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
         None,
-        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers`, `xlabs` or "
-        "`lycoris`; null if the API cannot read the file.",
+        description="Naming scheme of the file's tensors: `peft`, `kohya`, `comfyui`, `diffusers`, `xlabs`, "
+        "`lycoris` or `hypernetwork`; null if the API cannot read the file.",
     )
     kinds: list[str] | None = Field(
         None,
         description="What it has for layers: `lora`, `dora`, `loha`, `lokr`, `full` (whole differences of "
-        "weights), `oft`, `ia3`; null if the API cannot read the file.",
+        "weights), `oft`, `ia3`, or `hypernetwork`; null if the API cannot read the file.",
     )
     ranks: list[int] | None = Field(
         None,

@@ -15,6 +15,7 @@ from app.openapi.routes import problems
 from app.parsing.schemas import bounds_of, controlnet_ids, inversion_ids, ip_adapter_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Task
+from contracts.catalogue.family import Family
 from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.catalogue.models import ModelSpec
 from contracts.job_view import ListView
@@ -24,6 +25,8 @@ from contracts.requests.checks.refining import refiners_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.schema import Txt2ImgRequest
+from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK
+from contracts.weights.adapters.hypernetwork_files import has_hypernetworks
 from contracts.weights.adapters.lycoris_layouts import KINDS
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
@@ -147,7 +150,7 @@ def _model(
         "guidance": {} if "guidance" in row.refused else _guidance(row),
         "schedulers": row.schedulers,
         "loras": lora_ids(row, catalogue),
-        "lora_kinds": list(KINDS) if family.denoiser_layers else [],
+        "lora_kinds": _lora_kinds(family),
         "controlnets": controlnet_ids(row, catalogue),
         "ip_adapters": ip_adapter_ids(row, catalogue),
         "vaes": vae_ids(row, catalogue),
@@ -169,3 +172,10 @@ def _guidance(row: ModelSpec) -> dict[str, dict[str, Any]]:
         kind: {name: getattr(guidance, name) for name in GUIDANCE_KINDS[kind].options}
         for kind, guidance in found.items()
     }
+
+
+def _lora_kinds(family: Family) -> list[str]:
+    """Kinds of files that LoRAs of a family may be."""
+    if not family.denoiser_layers:
+        return []
+    return [*KINDS, HYPERNETWORK] if has_hypernetworks(family) else list(KINDS)

@@ -15,6 +15,7 @@ keys.py        API keys
 models.py      list, add, remove, fetch
 hub.py         commits of hub repositories
 loras.py       uploaded LoRAs
+convert.py     a hypernetwork as safetensors
 verify.py      how an image was made, by its signature
 webhooks.py    the signing secret
 settings.py    all settings, where they come from, what they mean

@@ -9,6 +9,7 @@ inversions.py  the textual inversions of a job, read and compared with the text 
 perturbations.py  layers that are disturbed for some rows of a call
 low_rank.py   the arithmetic of one layer: LoRA and PEFT's DoRA
 weight_differences.py  the arithmetic of one layer: LoHa, LoKr, full differences, OFT, IA3
+hypernetworks.py  the arithmetic of one layer's input: hypernetworks
 dora.py       the arithmetic of one layer: kohya's DoRA, beside any of these
 lycoris_reader.py      a file's tensors of these kinds -> what is changed in each layer
 references/   IP-Adapters: reference images that act on their own jobs' rows

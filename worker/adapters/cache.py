@@ -234,7 +234,8 @@ class LoraCache:
             Weights(id=lora.name, sha256=sha256, family=self._family.id),
             denoiser=denoiser,
             text_encoders={layer: weights for layer, weights in layers.items() if layer not in denoiser},
-            size_bytes=sum(weights.size_bytes for weights in layers.values()),
+            # Layers may share the weights of a hypernetwork.
+            size_bytes=sum({id(weights): weights.size_bytes for weights in layers.values()}.values()),
             workspace_bytes=max(
                 weights.workspace_values * layer.weight.element_size() for layer, weights in layers.items()
             ),

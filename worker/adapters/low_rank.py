@@ -27,6 +27,17 @@ def check_layer(name: str, layer: Layer) -> None:
         raise ValueError(f"{name[:120]} is a convolution of groups, which cannot be changed")
 
 
+@dataclass(frozen=True)
+class InputChange:
+    """A change of what a layer is given, before it and all changes of its output.
+
+    Attributes:
+        change: layer input -> changed input.
+    """
+
+    change: Callable[[torch.Tensor], torch.Tensor]
+
+
 class LayerChange(Protocol):
     """What an adapter changes in one layer."""
 
@@ -38,8 +49,8 @@ class LayerChange(Protocol):
     def workspace_values(self) -> int:
         """Values that a call makes and forgets again."""
 
-    def scaled(self, layer: Layer, weight: float) -> Change:
-        """Return the change of the layer's output at a request's scale."""
+    def scaled(self, layer: Layer, weight: float) -> Change | InputChange:
+        """Return the change of the layer's output, or input, at a request's scale."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_settings import ScaleSettings
 from contracts.weights.adapters.lycoris_layouts import group
+from worker.adapters.hypernetworks import read_networks
 from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
 from worker.adapters.low_rank import Layer, LayerChange, LowRank, check_layer
 from worker.adapters.lycoris_reader import read_differences
@@ -34,6 +35,8 @@ def read(base: Any, family: DiffusersFamily, path: Path) -> LoraWeights:
         ValueError: it does not fit this model, or would have no effect.
     """
     file = read_lora(path)  # has the clearer messages for files that are not LoRAs at all
+    if file.hypernetwork is not None:
+        return {family.denoiser: read_networks(getattr(base, family.denoiser), path, file.hypernetwork)}
     layers = {name: layers_of(part) for name, part in adaptable_components(base).items()}
     weights: dict[str, dict[Layer, LayerChange]] = {}
     tensors = _read_tensors(path, file.tensors)

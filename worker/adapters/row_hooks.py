@@ -1,4 +1,4 @@
-"""Makes LoRAs act on their own jobs' rows of each layer's output, with forward hooks that are always removed.
+"""Makes LoRAs act on their own jobs' rows of each layer's output or input, with hooks that are always removed.
 
 A joined call computes the rows of several jobs one after the other; whose they are, the caller says. Knows neither
 files nor which LoRAs stay loaded.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.adapters.low_rank import Change, Layer
+from worker.adapters.low_rank import Change, InputChange, Layer
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,29 @@ class Rows:
             RuntimeError: the layer was given another number of rows than the call has, such as all tokens of all
                 images in one axis: which of them are whose is not known here.
         """
-        if len(output) != self.total:
-            raise RuntimeError(f"a layer was given {len(output)} rows in a call of {self.total}")
+        self._require_all(output)
         own = output[self.start : self.stop]
         own.copy_(change(inputs[self.start : self.stop], own))
 
+    def replace(self, change: InputChange, inputs: torch.Tensor) -> torch.Tensor:
+        """Return a layer's inputs with a change of these rows; raises as `apply`."""
+        self._require_all(inputs)
+        own = change.change(inputs[self.start : self.stop])
+        return torch.cat([inputs[: self.start], own, inputs[self.stop :]])
+
+    def _require_all(self, values: torch.Tensor) -> None:
+        if len(values) != self.total:
+            raise RuntimeError(f"a layer was given {len(values)} rows in a call of {self.total}")
+
 
 #: A change and the rows that it is for; None: all rows of the call, whatever their number.
-RowChange = tuple[Change, Rows | None]
+RowChange = tuple[Change | InputChange, Rows | None]
 
 
 class LoraHook:
     """Forward hook that applies each LoRA's change to its own rows of a layer's output."""
 
-    def __init__(self, changes: Sequence[RowChange]) -> None:
+    def __init__(self, changes: Sequence[tuple[Change, Rows | None]]) -> None:
         """`changes` are applied in this order."""
         self._changes = changes
 
@@ -57,6 +66,22 @@ class LoraHook:
             else:
                 rows.apply(change, inputs[0], output)
         return output.to(dtype)
+
+
+class InputHook:
+    """Forward pre-hook that applies changes of a layer's input, each to its own rows."""
+
+    def __init__(self, changes: Sequence[tuple[InputChange, Rows | None]]) -> None:
+        """`changes` are applied in this order."""
+        self._changes = changes
+
+    def __call__(self, layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return the layer's inputs with all changes, which LoRAs of the layer are given too."""
+        del layer
+        changed = inputs[0]
+        for change, rows in self._changes:
+            changed = change.change(changed) if rows is None else rows.replace(change, changed)
+        return (changed.to(inputs[0].dtype), *inputs[1:])
 
 
 class LayerHooks:
@@ -74,11 +99,18 @@ class LayerHooks:
         """Register hooks for the time inside; an error inside, or half-way into it, removes them too."""
         with ExitStack() as hooks:
             for layer, own in changes.items():
-                # Before all other hooks: an offloading hook takes the layer's weights away.
-                handle = layer.register_forward_hook(LoraHook(own), prepend=True)
-                self.count += 1
-                hooks.callback(self._remove, handle)
+                of_inputs = [(change, rows) for change, rows in own if isinstance(change, InputChange)]
+                of_outputs = [(change, rows) for change, rows in own if not isinstance(change, InputChange)]
+                if of_inputs:
+                    self._add(hooks, layer.register_forward_pre_hook(InputHook(of_inputs)))
+                if of_outputs:
+                    # Before all other hooks: an offloading hook takes the layer's weights away.
+                    self._add(hooks, layer.register_forward_hook(LoraHook(of_outputs), prepend=True))
             yield
+
+    def _add(self, hooks: ExitStack, handle: torch.utils.hooks.RemovableHandle) -> None:
+        self.count += 1
+        hooks.callback(self._remove, handle)
 
     def _remove(self, handle: torch.utils.hooks.RemovableHandle) -> None:
         handle.remove()

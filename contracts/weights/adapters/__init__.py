@@ -3,6 +3,7 @@
 lora_files.py         family, layout, ranks and matching models of a LoRA file
 lora_layouts.py       naming schemes of LoRA files: which layer each key belongs to
 lycoris_layouts.py    tensors and shapes of LoHa, LoKr, full differences, OFT, IA3 and kohya's DoRA
+hypernetwork_files.py widths and settings of a hypernetwork
 lora_settings.py      how a LoRA's trainer scaled it
 original_names.py     layers under the names of the original releases
 inversion_files.py    vectors and widths of a textual inversion

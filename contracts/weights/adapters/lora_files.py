@@ -20,6 +20,13 @@ from contracts.catalogue.families import FAMILIES, Family
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
+from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK
+from contracts.weights.adapters.hypernetwork_files import (
+    Hypernetwork,
+    has_hypernetworks,
+    is_hypernetwork,
+    read_hypernetwork,
+)
 from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name, read_layers
 from contracts.weights.adapters.lora_settings import ScaleSettings, read_settings
 from contracts.weights.adapters.lycoris_layouts import cannot_join
@@ -40,7 +47,8 @@ class AdapterFacts(BaseModel):
     Attributes:
         layout: naming scheme of its keys: `peft`, `kohya`, `comfyui`, `diffusers` (old versions), `xlabs` or
             `lycoris`.
-        kinds: what it has for layers: `lora`, `dora`, `loha`, `lokr`, `full`, `oft`, `ia3`; sorted.
+        kinds: what it has for layers: `lora`, `dora`, `loha`, `lokr`, `full`, `oft`, `ia3`; sorted. A hypernetwork
+            has one kind and layout, `hypernetwork`.
         ranks: all that occur, ascending; empty where the kinds have none.
         values: number of values in all tensors.
         workspace_values: more values, that a call makes and forgets again, one layer at a time.
@@ -73,13 +81,15 @@ class LoraFile:
 
     Attributes:
         tensors: by name, without those that change nothing.
-        layers: the layers that the file changes; at least one.
+        layers: the layers that the file changes; at least one, but of a hypernetwork none.
         settings: how its trainer scaled them, by component.
+        hypernetwork: that it is, instead.
     """
 
     tensors: Mapping[str, Tensor]
     layers: Sequence[LoraLayer]
     settings: Mapping[str, ScaleSettings]
+    hypernetwork: Hypernetwork | None = None
 
 
 def read_lora(file: Path) -> LoraFile:
@@ -92,6 +102,9 @@ def read_lora(file: Path) -> LoraFile:
         header = read_header(file)
     except NotSafetensors as error:
         raise AdapterDamaged(f"the file {error}") from None
+    if is_hypernetwork(header.tensors):
+        network = read_hypernetwork(header.tensors, header.metadata)
+        return LoraFile(header.tensors, (), {}, network)
     tensors = {
         name: tensor
         for name, tensor in header.tensors.items()
@@ -129,7 +142,7 @@ def read_facts(lora: LoraFile, catalogue: Catalogue) -> AdapterFacts:
     Raises:
         AdapterRefused: no worker here could use it.
     """
-    family, models = _find_family(lora.layers, catalogue)
+    family, models = _find_family(lora, catalogue)
     return describe(lora, family.id, models)
 
 
@@ -138,11 +151,11 @@ def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> Adapter
     dtypes = [tensor.dtype for tensor in lora.tensors.values()]
     return AdapterFacts(
         family=family,
-        layout=lora.layers[0].layout,
-        kinds=tuple(sorted({kind for layer in lora.layers for kind in layer.change.kinds})),
+        layout=lora.layers[0].layout if lora.hypernetwork is None else HYPERNETWORK,
+        kinds=tuple(sorted({kind for layer in lora.layers for kind in layer.change.kinds})) or (HYPERNETWORK,),
         ranks=tuple(sorted({layer.change.rank for layer in lora.layers} - {None})),
         values=sum(tensor.values for tensor in lora.tensors.values()),
-        workspace_values=max(layer.change.workspace_values for layer in lora.layers),
+        workspace_values=max((layer.change.workspace_values for layer in lora.layers), default=0),
         dtype=max(dict.fromkeys(dtypes), key=dtypes.count),
         changes_text=any(layer.part != DENOISER for layer in lora.layers),
         models=tuple(models),
@@ -152,11 +165,11 @@ def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> Adapter
 # -- matching models --------------------------------------------------------------------------------------
 
 
-def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Family, list[str]]:
+def _find_family(lora: LoraFile, catalogue: Catalogue) -> tuple[Family, list[str]]:
     """The file's family, and the models that it matches."""
-    families = [family for family in FAMILIES.values() if _may_be(family, layers)]
+    families = [family for family in FAMILIES.values() if _may_be(family, lora)]
     if not families:
-        raise AdapterRefused(_blame(layers))
+        raise AdapterRefused(_blame(lora.layers))
     unread, reasons = [], []
     for family in families:
         matching = []
@@ -164,33 +177,38 @@ def _find_family(layers: Sequence[LoraLayer], catalogue: Catalogue) -> tuple[Fam
             shapes = _shapes_of(model, catalogue)
             if shapes is None:
                 unread.append(family)
-            elif reason := next(_mismatches(layers, shapes, model), None):
+            elif reason := next(_mismatches(lora, shapes, model), None):
                 reasons.append(reason)
             else:
                 matching.append(model.id)
         if matching:
             return family, matching
     if unread:
-        return _likeliest(unread, layers), []
-    made_for = _likeliest(families, layers).id
+        return _likeliest(unread, lora), []
+    made_for = _likeliest(families, lora).id
     raise AdapterRefused(
         next(iter(reasons), f"it is made for {made_for}, and the catalogue has no model of this family")
     )
 
 
-def _likeliest(families: Sequence[Family], layers: Sequence[LoraLayer]) -> Family:
+def _likeliest(families: Sequence[Family], lora: LoraFile) -> Family:
     """The family in whose published checkpoints prompts are as wide as in this file; else the first.
 
     Families with the same layers differ in that.
     """
-    changes = [layer.change for layer in layers if layer.layer.endswith(("attn2_to_k", "attn2_to_v"))]
+    if lora.hypernetwork is not None:
+        changed = lora.hypernetwork.depths.keys()
+        return next((family for family in families if changed & family.context_widths), families[0])
+    changes = [layer.change for layer in lora.layers if layer.layer.endswith(("attn2_to_k", "attn2_to_v"))]
     widths = {change.inputs or change.columns for change in changes} - {None}
     return next((family for family in families if widths and widths <= family.context_widths), families[0])
 
 
-def _may_be(family: Family, layers: Sequence[LoraLayer]) -> bool:
-    """Whether all layers are named as this family's are."""
-    return all(_is_named_as(family, layer) for layer in layers)
+def _may_be(family: Family, lora: LoraFile) -> bool:
+    """Whether all layers are named as this family's are; for a hypernetwork: whether it has any."""
+    if lora.hypernetwork is not None:
+        return has_hypernetworks(family)
+    return all(_is_named_as(family, layer) for layer in lora.layers)
 
 
 def _is_named_as(family: Family, layer: LoraLayer) -> bool:
@@ -243,9 +261,11 @@ def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
     return shapes
 
 
-def _mismatches(layers: Sequence[LoraLayer], shapes: _Shapes, model: ModelSpec) -> Iterator[str]:
+def _mismatches(lora: LoraFile, shapes: _Shapes, model: ModelSpec) -> Iterator[str]:
+    if lora.hypernetwork is not None:
+        yield from lora.hypernetwork.mismatches(shapes.get(DENOISER, {}), model.id)
     widths = {part: {sizes[1] for sizes in known.values()} for part, known in shapes.items()}
-    for layer in layers:
+    for layer in lora.layers:
         known = shapes.get(layer.part, {})
         names = [layer.layer]
         if layer.layer not in known and not layer.is_own_name:

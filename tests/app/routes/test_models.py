@@ -39,7 +39,7 @@ def test_a_model_shows_its_tasks_limits_and_defaults(client: TestClient) -> None
     assert "euler" in sd["schedulers"]
     assert (sd["loras"], sd["controlnets"]) == (["ink"], ["edges"])
     assert (schnell["loras"], schnell["controlnets"]) == ([], ["outlines"])
-    assert sd["lora_kinds"] == ["lora", "dora", "loha", "lokr", "full", "oft", "ia3"]
+    assert sd["lora_kinds"] == ["lora", "dora", "loha", "lokr", "full", "oft", "ia3", "hypernetwork"]
     assert "guidance_scale" not in schnell["defaults"]
     assert schnell["schedulers"][0] == "flow_euler"
 

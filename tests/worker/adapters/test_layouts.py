@@ -360,6 +360,7 @@ def test_a_difference_of_a_bias_beside_a_lora_is_applied(pool: Pool, tmp_path: P
     attention = model.base.transformer.transformer_blocks[0].attn
     for number, layer in enumerate((attention.to_q, attention.to_k, attention.to_v)):
         inputs, output = torch.ones(1, 3, 128), torch.zeros(1, 3, 128)
-        with_bias, without = (one[layer].scaled(layer, 0.5)(inputs, output) for one in (weights, plain))
+        changes: Any = [one[layer].scaled(layer, 0.5) for one in (weights, plain)]
+        with_bias, without = (change(inputs, output) for change in changes)
         bias = torch.arange(128.0 * number, 128.0 * (number + 1)) * 0.5
         assert torch.allclose(with_bias, without + bias, atol=1e-4)
