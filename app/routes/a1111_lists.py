@@ -77,7 +77,7 @@ def list_latent_upscalers() -> list[lists.A1111Named]:
 
 @_lists.get("/hypernetworks", name="list_a1111_hypernetworks")
 def list_hypernetworks() -> list[lists.A1111Named]:
-    """List the hypernetworks: none."""
+    """List the hypernetworks: none, they are among the LoRAs and act as `<lora:NAME:SCALE>`."""
     return []
 
 

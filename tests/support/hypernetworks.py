@@ -38,11 +38,11 @@ def make_networks(
 
 def write_pickle(path: Path, networks: Networks, **settings: Any) -> Path:
     """The web UI's own file."""
-    pairs: dict[int, tuple[dict[str, torch.Tensor], ...]] = {}
+    pairs: dict[Any, Any] = {}
     for width, _ in networks:
         states = [networks[width, half].state_dict() for half in "kv"]
         pairs[width] = tuple({f"linear.{name}": value for name, value in state.items()} for state in states)
-    stored: dict[object, object] = {
+    stored = {
         **pairs,
         "step": 100,
         "name": "small",

@@ -1,7 +1,7 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
-Random histories of jobs over all families: LoRAs and their relatives at several scales, of the denoiser and of
-text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several schedulers,
+Random histories of jobs over all families: LoRAs, their relatives and a hypernetwork at several scales, of the
+denoiser and of text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several schedulers,
 exact and fast, models and adapters that displace each other, jobs that are cancelled, and failures in the middle
 of everything.
 `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
@@ -28,6 +28,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.forked_programs import fork_server
+from tests.support.hypernetworks import make_networks, write_hypernetwork
 from tests.support.images import encode_image
 from tests.support.inversions import with_inversions_of
 from tests.support.ip_adapters import with_ip_adapters
@@ -72,6 +73,9 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
             LoraSpec(id=f"{family}-text", family=family, source=str(with_text)),
             LoraSpec(id=f"{family}-broken", family=family, source=str(broken)),
         ]
+        if family == "sdxl":
+            hyper = write_hypernetwork(folder / "hyper.safetensors", make_networks([64, 128]))
+            rows.append(LoraSpec(id="sdxl-hyper", family=family, source=str(hyper)))
     with_loras = catalogue.model_copy(update={"loras": tuple(rows)})
     with_references = with_ip_adapters(with_loras, folder / "ip")
     with_inversions = with_inversions_of(with_references, folder / "inversions", {"toy": 1, "look": 3})
@@ -94,7 +98,8 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     plain, text, relatives = (f"{family}-{name}" for name in ("lora", "text", "lycoris"))
     # The same prompt with its words as vectors, or as the words that they are without.
     prompt = f"{prompt}, {', '.join(words)}" if words else prompt
-    for scales in ({}, {plain: -0.5}, {text: 1.0, relatives: -0.7}, {relatives: 0.5, plain: 1.0}):
+    hyper = {"sdxl-hyper": 0.6} if family == "sdxl" else {}
+    for scales in ({}, {plain: -0.5} | hyper, {text: 1.0, relatives: -0.7}, {relatives: 0.5, plain: 1.0}):
         fast = plain in scales and relatives in scales
         mode = rng.choice(list(model.family_spec.modes))
         yield make_job(
