@@ -1,9 +1,9 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
 Random histories of jobs over all families: LoRAs, their relatives and a hypernetwork at several scales, of the
-denoiser and of text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several schedulers,
-exact and fast, models and adapters that displace each other, jobs that are cancelled, and failures in the middle
-of everything.
+denoiser and of text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several
+schedulers, exact and fast, models and adapters that displace each other, jobs that are cancelled, and failures in
+the middle of everything.
 `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
