@@ -127,8 +127,7 @@ def _readers(denoiser: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     return {
         name: layer
         for name, layer in denoiser.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-        and name.endswith(("attn1.to_k", "attn1.to_v", "attn2.to_k", "attn2.to_v"))
+        if isinstance(layer, torch.nn.Linear) and name.endswith(_READERS)
     }
 
 
