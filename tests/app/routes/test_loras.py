@@ -89,6 +89,24 @@ def test_a_relative_of_lora_is_uploaded_named_and_removed_as_a_lora_is(
     assert _job(client, "mine").status_code == 422
 
 
+def test_a_hypernetwork_is_uploaded_named_and_removed_as_a_lora_is(
+    client: TestClient, queue: JobQueue, storage: Storage
+) -> None:
+    tensors = {f"hypernetwork.128.{half}.0.weight": np.ones((128, 128), np.float32) for half in "kv"}
+    settings = {"hypernetwork": '{"activation": "linear", "activate_output": false}'}
+    _assert_refused(client, storage, save(tensors), "make it with `darkroom convert`")
+    damaged = {name: value * np.nan for name, value in tensors.items()}
+    _assert_refused(client, storage, save(damaged, settings), "NaN")
+    response = _add(client, save(tensors, settings))
+    view = response.json()
+    assert (response.status_code, view["kinds"], view["layout"], view["models"]) == (
+        201, ["hypernetwork"], "hypernetwork", ["shapes-sdxl"],
+    )  # fmt: skip
+    (lora,) = queue.fetch(_job(client, "mine").json()["id"]).parameters.loras
+    assert lora.values == 2 * 128 * 128
+    assert client.delete("/v1/loras/mine").status_code == 204
+
+
 def test_a_file_of_the_catalogue_is_read_again_only_where_it_has_changed(
     settings: SharedSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
