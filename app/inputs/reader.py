@@ -211,7 +211,7 @@ class InputReader:
         return self._decoder.preprocess(data, name, options, field, self._owner)
 
     def read_file(self, field: str, text: str) -> bytes:
-        """The bytes of a file that is no image, from base64 or a `data:` URL; raises as `read`."""
+        """The bytes of a file that is not an image, from base64 or a `data:` URL; raises as `read`."""
         if text[:5].lower() == "data:":
             return decode_data_url(field, text, self._decoder)
         return decode_base64(field, text, self._decoder)

@@ -116,7 +116,7 @@ def image_answer(description: str) -> dict[int | str, Document]:
 
 
 def file_answer(description: str) -> dict[int | str, Document]:
-    """`responses` of a route that answers with a file that is no image."""
+    """`responses` of a route that answers with a file that is not an image."""
     return {200: {"description": description, "content": {"application/octet-stream": {"schema": BINARY}}}}
 
 

@@ -57,7 +57,7 @@ def place_inputs(client: Client, parameters: JobParameters, fields: Json, files:
 
 
 def _upload_masks(client: Client, masks: Mapping[str, str], files: Sequence[InputFile]) -> dict[str, str]:
-    """Upload the files as masks until all are found; raises ServiceError where one is not, or is no mask here."""
+    """Upload the files as masks until all are found; raises ServiceError where one is missing or is not a mask."""
     names: dict[str, str] = {}
     unused = []
     for file in files if masks else ():
@@ -75,7 +75,7 @@ def _upload_masks(client: Client, masks: Mapping[str, str], files: Sequence[Inpu
 
 
 def _not_the_inputs(missing: Sequence[str], unused: Sequence[InputFile]) -> ServiceError:
-    told = [f"{file.path} (SHA-256 {file.sha256}) is no input image of the receipt" for file in unused]
+    told = [f"{file.path} (SHA-256 {file.sha256}) is not an input image of the receipt" for file in unused]
     if missing:
         told.append(f"the receipt's {', '.join(missing)} must be given with --input")
     return ServiceError(f"not the same inputs, so nothing was made again: {'; '.join(told)}")

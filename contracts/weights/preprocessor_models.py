@@ -46,7 +46,7 @@ def read_preprocessor(folder: Path, kind: MapKind) -> PreprocessorFacts:
     """Read what a folder in transformers' layout holds.
 
     Raises:
-        CatalogueError: it is no model of a class of this kind, lacks a file, or has no safetensors weights.
+        CatalogueError: it is not a model of a class of this kind, lacks a file, or has no safetensors weights.
     """
     if not folder.is_dir():
         raise CatalogueError("it must be a folder with config.json, preprocessor_config.json and weights")

@@ -22,8 +22,8 @@ RIGHT, WRONG = InputFile(Path("right.png"), b"right"), InputFile(Path("wrong.png
     ("files", "told"),
     [
         ([], f"the receipt's image \\(SHA-256 {RIGHT.sha256}\\) must be given"),
-        ([WRONG], f"wrong.png \\(SHA-256 {WRONG.sha256}\\) is no input image of the receipt; the receipt's image"),
-        ([RIGHT, WRONG], "wrong.png .* is no input image of the receipt$"),
+        ([WRONG], f"wrong.png \\(SHA-256 {WRONG.sha256}\\) is not an input image of the receipt; the receipt's image"),
+        ([RIGHT, WRONG], "wrong.png .* is not an input image of the receipt$"),
     ],
 )
 def test_other_files_are_refused_by_name(files: list[InputFile], told: str) -> None:
