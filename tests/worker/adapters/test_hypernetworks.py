@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import Mode
 from contracts.storage import Storage
+from tests.support.combinations import covering
 from tests.support.hypernetworks import Networks, make_networks, write_hypernetwork
 from tests.support.jobs import complete_job, decode_pixels, fail_job, make_job, model_of, run_jobs
 from worker.adapters import reader
@@ -77,8 +78,10 @@ def call_of(unet: Any) -> Callable[[], torch.Tensor]:
     return call
 
 
-@pytest.mark.parametrize(("norms", "activate_output"), [(False, False), (True, True)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "norms", "activate_output"),
+    covering([(family, whole, whole) for family in FAMILIES for whole in (False, True)]),
+)
 def test_the_result_is_the_web_uis_for_those_rows_and_the_models_own_for_others(
     pool: Pool, tmp_path: Path, family: str, norms: bool, activate_output: bool
 ) -> None:

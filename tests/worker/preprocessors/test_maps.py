@@ -7,23 +7,22 @@ import torch
 
 from contracts.catalogue.networks import MapKind
 from contracts.memory.networks import SCRATCH_BYTES
+from tests.support.combinations import ALL
 from tests.support.preprocessor_models import PreprocessorFolders, photo
 from worker.preprocessors.maps import ControlMap, on_white
 from worker.runtime.memory_tracker import MemoryTracker
 
 CPU = torch.device("cpu")
+MODELS: list[tuple[MapKind, str]] = [
+    ("depth", "dpt"),
+    ("segmentation", "segformer"),
+    ("segmentation", "upernet"),
+    ("segmentation", "upernet on swin"),
+    ("pose", "vitpose"),
+]
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("depth", "dpt"),
-        ("segmentation", "segformer"),
-        ("segmentation", "upernet"),
-        ("segmentation", "upernet on swin"),
-        ("pose", "vitpose"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "name"), MODELS if ALL else [MODELS[2], MODELS[4]])
 def test_a_model_takes_no_more_memory_than_was_planned(
     kind: MapKind, name: str, folders: PreprocessorFolders
 ) -> None:

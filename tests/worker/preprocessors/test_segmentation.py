@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from contracts.weights.preprocessor_models import read_preprocessor
+from tests.support.combinations import ALL
 from tests.support.preprocessor_models import PreprocessorFolders, photo
 from worker.preprocessors.ade20k import COLORS
 from worker.preprocessors.depth import prepare
@@ -17,7 +18,7 @@ from worker.preprocessors.segmentation import class_map
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["segformer", "upernet", "upernet on swin"])
+@pytest.mark.parametrize("name", ["segformer", "upernet", *["upernet on swin"] * ALL])
 def test_the_classes_are_those_that_transformers_finds(name: str, folders: PreprocessorFolders) -> None:
     folder, image = folders.find(name), photo()
     model, processor = load_model(folder, read_preprocessor(folder, "segmentation"), CPU), load_processor(folder)
