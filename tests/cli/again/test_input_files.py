@@ -22,7 +22,10 @@ RIGHT, WRONG = InputFile(Path("right.png"), b"right"), InputFile(Path("wrong.png
     ("files", "told"),
     [
         ([], f"the receipt's image \\(SHA-256 {RIGHT.sha256}\\) must be given"),
-        ([WRONG], f"wrong.png \\(SHA-256 {WRONG.sha256}\\) is not an input image of the receipt; the receipt's image"),
+        (
+            [WRONG],
+            f"wrong.png \\(SHA-256 {WRONG.sha256}\\) is not an input image of the receipt; the receipt's image",
+        ),
         ([RIGHT, WRONG], "wrong.png .* is not an input image of the receipt$"),
     ],
 )
