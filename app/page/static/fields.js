@@ -127,6 +127,8 @@ const ENTRY_LABELS = {
   switch_at: "Takes over at",
   upscaler: "Enlarged by",
   steps: "Steps",
+  step: "Step",
+  latents: "Kept latents",
   aesthetic_score: "Rating",
   negative_aesthetic_score: "Rating to avoid",
   url: "Address",
