@@ -73,10 +73,6 @@ async def preprocess(
     return await run_in_threadpool(_make, body, checks)
 
 
-def _draft(body: ReceivedBody) -> ControlImageDraft:
-    return ControlImageDraft(read(ControlImageRequest, body.raw))
-
-
 def _needs_job(raw: bytes, catalogue: Catalogue) -> bool:
     """Whether a body names a preprocessor that is a model, or asks for a job by its task."""
     check_json(raw)

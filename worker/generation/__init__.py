@@ -6,9 +6,7 @@ guidance.py       other guidance than plain, by diffusers' guiders
 hires.py        between the two passes of `hires`: images or latents become larger
 control_maps.py  control images that models make of the job's photos
 inputs.py        reads and decodes the job's input images
-step_listener.py listens to the pipeline: stage timer, steps, non-finite latents
-step_hashes.py   hashes of the latents after each step
-checked_step.py  makes one step again from latents that were kept
+steps/           what follows the steps from inside the pipeline
 inpainting.py    crops around a mask, pastes the result back, blends it in
 prompt_reading.py tokens of the job's prompts
 infotext.py      the line of parameters that A1111's web UI writes

@@ -8,7 +8,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
-from worker.generation.step_listener import Watch
+from worker.generation.steps.listener import Watch
 from worker.pool.pool import Pool
 
 

@@ -29,7 +29,6 @@ from worker.engine.job import JobInFlight
 from worker.engine.views import refuse_editing, view
 from worker.families.inputs import GenerationInputs
 from worker.generation import inpainting, receipts
-from worker.generation.checked_step import CheckedStep, StepMade
 from worker.generation.control_maps import make_control_maps
 from worker.generation.guidance import JobGuidance
 from worker.generation.hires import begin_second_pass, wants_latents
@@ -38,8 +37,9 @@ from worker.generation.outputs import JobResult, failure_of
 from worker.generation.prompt_reading import token_counts
 from worker.generation.receipts import StageUse
 from worker.generation.stages import Progress, kept_bytes, later_steps, require_steps
-from worker.generation.step_hashes import StepHashes
-from worker.generation.step_listener import StageTimer, StepListener, Watch
+from worker.generation.steps.checked import CheckedStep, StepMade
+from worker.generation.steps.hashes import StepHashes
+from worker.generation.steps.listener import StageTimer, StepListener, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory

@@ -11,7 +11,7 @@ from redis import Redis
 from contracts.storage import Storage
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
-from worker.generation.step_listener import Watch
+from worker.generation.steps.listener import Watch
 from worker.pool.pool import Pool
 
 

@@ -20,7 +20,7 @@ from worker.checkpoints.places import NotPrepared
 from worker.generation.inputs import open_stored, read_stored
 from worker.generation.outputs import JobResult, failure_of
 from worker.generation.receipts import library_versions
-from worker.generation.step_listener import StageTimer
+from worker.generation.steps.listener import StageTimer
 from worker.runtime.device import describe_device, free_memory
 from worker.runtime.out_of_memory import raise_if_device_failed
 from worker.tasks.attempt import Attempt

@@ -27,7 +27,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight, Placed
 from worker.generation.outputs import JobResult
 from worker.generation.receipts import library_versions
-from worker.generation.step_listener import StageTimer
+from worker.generation.steps.listener import StageTimer
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import describe_device, free_memory

@@ -21,7 +21,7 @@ from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
 from worker.generation.generate import JobGeneration
 from worker.generation.outputs import JobResult
-from worker.generation.step_hashes import StepHashes
+from worker.generation.steps.hashes import StepHashes
 from worker.pool.pool import Pool
 
 Hashes = Sequence[Sequence[str]]

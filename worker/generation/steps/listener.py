@@ -14,8 +14,8 @@ import torch
 
 from contracts.jobs.events import Preview
 from worker.engine.job import JobInFlight
-from worker.generation.checked_step import CheckedStep
-from worker.generation.step_hashes import StepHashes
+from worker.generation.steps.checked import CheckedStep
+from worker.generation.steps.hashes import StepHashes
 from worker.sampling.previews import PreviewEmitter
 from worker.sampling.step_cache import StepCache
 
