@@ -25,7 +25,6 @@ EXACT = {"use_resolution_binning": False, "clean_caption": False}
         ("flux2", "Flux2Pipeline", "flow_euler", {}),
         ("lumina2", "Lumina2Pipeline", "flow_euler", {}),
         ("sana", "SanaPipeline", "flow_dpmpp_2m", EXACT),
-        ("hunyuandit", "HunyuanDiTPipeline", "ddim", {"use_resolution_binning": False}),
     ],
 )
 def test_an_image_over_http_equals_that_of_bare_diffusers(

@@ -33,7 +33,13 @@ from worker.engine.engine import Engine
 from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
-FAMILY_IDS = [*FAMILIES, "flux-kontext", *(["qwen-image-edit-plus", "flux2-klein"] if combinations.ALL else [])]
+#: Whose calls are joined in tests of their own, or as SDXL's are.
+_LIKE_OTHERS: set[str] = set() if combinations.ALL else {"sana", "kolors"}
+FAMILY_IDS = [
+    *(id for id in FAMILIES if id not in _LIKE_OTHERS),
+    "flux-kontext",
+    *(["qwen-image-edit-plus", "flux2-klein"] if combinations.ALL else []),
+]
 #: Of families whose usual draw of jobs shares no call.
 _SEEDS = {"flux2": 22}
 #: Of 255, in float32 on the CPU.
