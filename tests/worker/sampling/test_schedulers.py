@@ -80,7 +80,7 @@ def test_deterministic_schedulers_agree_after_many_steps(
     assert np.abs(other - defaults[family]).mean() < 4
 
 
-@pytest.mark.parametrize("scheduler", sorted(set(SCHEDULERS) - {"scm"}))  # test_sana_sprint.py has it
+@pytest.mark.parametrize("scheduler", sorted(set(SCHEDULERS) - {"scm"}))  # see test_sana_sprint.py
 def test_one_step_is_enough_for_every_scheduler(
     scheduler: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
