@@ -1,6 +1,7 @@
 """One job: from its parameters to images, a receipt and stored files.
 
-generate.py      the algorithm: model, adapters, inputs, prompts, denoise and decode, restore, result
+generate.py      the algorithm: model, adapters, inputs, prompts, denoising, restore, result
+denoising.py     the pipeline's call of one stage, with previews, step cache and guidance
 alone.py         the same for a job that has the worker for itself
 guidance.py       other guidance than plain, by diffusers' guiders
 hires.py        between the two passes of `hires`: images or latents become larger

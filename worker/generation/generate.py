@@ -10,42 +10,37 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.errors import FailureCode, Unavailable
 from contracts.jobs import receipt as job_receipt
 from contracts.jobs.receipt import CacheUse, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
 from worker.checkpoints.places import NotPrepared
-from worker.engine.coroutine import Compute, Intercept
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
-from worker.engine.views import refuse_editing, view
 from worker.families.inputs import GenerationInputs
 from worker.generation import inpainting, receipts
 from worker.generation.control_maps import make_control_maps
-from worker.generation.guidance import JobGuidance
+from worker.generation.denoising import Denoising, to_pil
 from worker.generation.hires import begin_second_pass, wants_latents
 from worker.generation.inputs import read_inputs
 from worker.generation.outputs import JobResult, failure_of
 from worker.generation.prompt_reading import token_counts
 from worker.generation.receipts import StageUse
-from worker.generation.stages import Progress, kept_bytes, later_steps, require_steps
-from worker.generation.steps.checked import CheckedStep, StepMade
+from worker.generation.stages import Progress, kept_bytes
+from worker.generation.steps.checked import StepMade
 from worker.generation.steps.hashes import StepHashes
-from worker.generation.steps.listener import StageTimer, StepListener, Watch
+from worker.generation.steps.listener import StageTimer, Watch
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 from worker.runtime.device import free_memory
 from worker.runtime.out_of_memory import raise_if_device_failed
-from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
-from worker.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
 
@@ -80,11 +75,10 @@ class JobGeneration:
         self.timer = StageTimer(pool.device, on_stage)
         self._flight, self._job, self._parameters = job, job.job, job.generation
         self._engine, self._pool, self._storage = engine, pool, storage
-        self._watch, self._worker_name = watch, worker_name
-        self._may_show = may_show
-        self._predicted_calls = 0
+        self._worker_name = worker_name
         keeps, checks = self._parameters.keep_latents, self._parameters.check_step is not None
         self._step_hashes = StepHashes(keeps=keeps) if hashes_steps or keeps or checks else None
+        self._denoising = Denoising(job, storage, watch, self.timer, self._step_hashes, may_show)
         self._stages = self._parameters.stages
 
     def run(self) -> JobResult:
@@ -194,7 +188,7 @@ class JobGeneration:
 
         # Noise to latents to images.
         try:
-            result = self._denoise_and_decode(model, stage, cropped, embeddings, done)
+            result = self._denoising.run(model, stage, cropped, embeddings, done)
         except StepMade:
             done.uses.append(StageUse.of(job, model))
             raise
@@ -224,92 +218,6 @@ class JobGeneration:
         )
         return embeddings
 
-    def _denoise_and_decode(
-        self,
-        model: LoadedModel,
-        stage: JobParameters,
-        inputs: GenerationInputs,
-        embeddings: Mapping[str, Any],
-        done: Progress,
-    ) -> Any:
-        """Call the pipeline: one image per seed, with previews and the step cache as the job wants them.
-
-        Returns:
-            The images, or the latents that the next stage goes on with; notes whether they were finite.
-        """
-        job, steps_before = self._flight, self._flight.steps_done
-        controlnets = [control.component for control in stage.controls]
-        pipeline = model.pipeline(stage.mode, stage.scheduler, controlnets, view, stage.vae)
-        refuse_editing(type(pipeline))
-        later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
-        emitter = self._preview_emitter(pipeline, model, stage)
-        step_cache = None
-        if stage.speed == "fast":
-            step_cache = StepCache(model.spec.family_spec.step_cache, model.denoiser)
-        checked = CheckedStep.of(self._parameters, self._storage)
-        observers = (self._watch, self.timer, emitter, step_cache, self._step_hashes, checked)
-        listener = StepListener(pipeline, job, *observers, later_steps=later)
-        make_call: Intercept = step_cache or checked or _compute
-        if stage.guidance is not None:
-            make_call = JobGuidance(
-                job,
-                model.denoiser,
-                in_two_calls=model.family.guides_in_two_calls,
-                steps=lambda: listener.steps,
-                inner=make_call,
-            )
-            # The pipeline's own would rescale what the guider has guided.
-            inputs = replace(inputs, job=stage.model_copy(update={"guidance_rescale": 0.0}))
-        job.coroutine.intercept = self._timed(make_call)
-        as_latents = wants_latents(self._parameters, stage)
-        output = {"output_type": "latent" if as_latents else "pt"}
-        arguments = {"num_images_per_prompt": 1, **output, **model.family.arguments(inputs)}
-        try:
-            result = pipeline(**arguments, **embeddings, generator=list(done.generators))
-        finally:
-            listener.close()
-            job.coroutine.intercept = None
-            if emitter is not None:
-                emitter.close()
-        if checked is not None:
-            message = f"the job has {job.steps_done - steps_before} steps, and no step {checked.step}"
-            raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, message)
-        require_steps(self._parameters, stage, job.steps_done - steps_before)
-        self._predicted_calls = 0 if step_cache is None else step_cache.predicted_calls
-        done.non_finite = bool(listener.non_finite_images)
-        if as_latents:
-            return _unpack(model, pipeline, (stage.width, stage.height), result.images)
-        return result.images
-
-    def _timed(self, make_call: Intercept) -> Intercept:
-        """What stands before each call of a view: the stage that encodes the inputs ends at the first step's."""
-        begun = False
-
-        def intercept(module: torch.nn.Module, entry: str, compute: Compute) -> Any:
-            nonlocal begun
-            if entry == "__call__" and not begun:
-                begun = True
-                self.timer.end_stage("encode_inputs")
-            return make_call(module, entry, compute)
-
-        return intercept
-
-    def _preview_emitter(self, pipeline: Any, model: LoadedModel, stage: JobParameters) -> PreviewEmitter | None:
-        """Return what makes the job's previews; None if it wants none."""
-        parameters = self._parameters
-        if not parameters.previews:
-            return None
-        size = (stage.width, stage.height)
-        return PreviewEmitter(
-            PreviewRequest(parameters.previews, parameters.num_images),
-            DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
-            model.projection,
-            unpack=partial(_unpack, model, pipeline, size),
-            size=size,
-            emit=self._watch.preview,
-            may_show=self._may_show,
-        )
-
     def _receipt(self, done: Progress) -> Receipt:
         self._engine.note_memory(self._flight)
         return receipts.make_receipt(
@@ -319,24 +227,7 @@ class JobGeneration:
             maps=done.map_uses,
             embeddings=done.embeddings,
             budget_bytes=self._pool.plan_selector.size_bytes,
-            predicted_calls=self._predicted_calls,
+            predicted_calls=self._denoising.predicted_calls,
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
             worker=self._worker_name,
         )
-
-
-def _compute(module: torch.nn.Module, entry: str, compute: Compute) -> Any:  # noqa: ARG001
-    return compute()
-
-
-def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:
-    return model.family.unpack_latents(pipeline, latents, size)
-
-
-def to_pil(image: torch.Tensor) -> Image.Image:
-    """Round an image (3, height, width) of 0…1 as `VaeImageProcessor` does, but on its device.
-
-    A quarter of the bytes cross to the host, and the host converts nothing.
-    """
-    pixels = image.float().mul(255).round_().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -25,7 +25,7 @@ from tests.support.jobs import (
     run_jobs,
 )
 from tests.support.trained import TRAINED_FAMILIES
-from worker.generation.generate import to_pil
+from worker.generation.denoising import to_pil
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in TRAINED_FAMILIES.values() for mode in family.modes]
