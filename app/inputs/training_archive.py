@@ -158,7 +158,7 @@ class TrainingArchive:
             raise _refused(f"has {METADATA} and the caption {text!r:.100}; say all captions in one of both ways")
         data = self._read(entry, MAX_METADATA_BYTES)
         try:
-            listed = read_metadata(data, PurePosixPath(entry.filename).parent)
+            listed = read_metadata(data, PurePosixPath(entry.filename).parent, self._max_images)
         except MetadataProblem as error:
             raise _refused(str(error)) from None
         named = [name for one in listed for name in (one.name, one.control) if name is not None]

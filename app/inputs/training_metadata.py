@@ -43,14 +43,15 @@ class _Line(BaseModel):
     text: str | None = Field(None, min_length=1, max_length=4000)
 
 
-def read_metadata(data: bytes, folder: PurePosixPath) -> list[Listed]:
+def read_metadata(data: bytes, folder: PurePosixPath, max_images: int) -> list[Listed]:
     """Read all lines; empty ones are skipped.
 
     Args:
         folder: that the file is in, which paths are relative to.
 
     Raises:
-        MetadataProblem: a line is not an object of these columns, or names the same image as another.
+        MetadataProblem: a line is not an object of these columns, or names the same image as another; or more than
+            `max_images` are named, of which no more are read.
     """
     found: dict[str, Listed] = {}
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
@@ -60,6 +61,8 @@ def read_metadata(data: bytes, folder: PurePosixPath) -> list[Listed]:
         if listed.name in found:
             raise MetadataProblem(f"names the image {listed.name!r:.100} in two lines of {NAME}")
         found[listed.name] = listed
+        if len(found) > max_images:
+            raise MetadataProblem(f"names more than {max_images} images in {NAME}; send the most useful ones")
     return list(found.values())
 
 

@@ -94,6 +94,10 @@ def test_control_images_are_found_by_their_names_or_by_metadata(tmp_path: Path) 
         ({"a.png": b"x", "metadata.jsonl": '{"image": "a.png"}\n{"image": "a.png"}'}, "'a.png' in two lines"),
         ({"a.png": b"x", "a.txt": "x", "metadata.jsonl": '{"image": "a.png"}'}, "the caption 'a.txt'"),
         ({"a.png": b"x", "metadata.jsonl": "", "b/metadata.jsonl": ""}, "two files metadata.jsonl"),
+        (
+            {"a.png": b"x", "metadata.jsonl": "\n".join(f'{{"image": "{number}.png"}}' for number in range(9))},
+            "names more than 5 images in metadata.jsonl",
+        ),
         ({"a.txt": "only a caption"}, "no images"),
         ({f"{number}.png": b"x" for number in range(6)}, "6 images"),
         ({"a.png": b"x", "b.txt": "of nothing"}, "'b.txt', but no image of that name"),
