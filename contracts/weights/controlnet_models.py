@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.models import ModelSpec
-from contracts.errors import AdapterRefused
 from contracts.weights.safetensors import Tensor
-from contracts.weights.unet_files import read_unet
+from contracts.weights.unet_files import Layers, find_suited_models
 
 #: Class of the ControlNets of UNets.
 _CLASS = "ControlNetModel"
@@ -35,28 +35,16 @@ def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[st
     """
     copied = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(_OWN)}
     widths = {shape[-1] for name, shape in copied.items() if name.endswith(_READS_PROMPT)}
-    reasons: list[str] = []
-    unread: list[str] = []
-    for family in (row for row in FAMILIES.values() if row.controlnet == _CLASS):
-        suited = []
-        for model in (row for row in catalogue.models if row.family == family.id):
-            layers = read_unet(model, catalogue)
-            if layers is None:
-                unread += [family.id] * widths.issubset(family.context_widths)
-            elif reason := _misfit(copied, layers, model):
-                reasons.append(reason)
-            else:
-                suited.append(model.id)
-        if suited:
-            return family.id, suited
-    if unread:
-        return unread[0], []
-    raise AdapterRefused(next(iter(reasons), "the catalogue has no model of a family that it could be for"))
+    return find_suited_models(
+        (row for row in FAMILIES.values() if row.controlnet == _CLASS),
+        catalogue,
+        may_suit=lambda family: widths.issubset(family.context_widths),
+        misfit=partial(_misfit, copied),
+        no_family="the catalogue has no model of a family that it could be for",
+    )
 
 
-def _misfit(
-    copied: Mapping[str, tuple[int, ...]], layers: Mapping[str, tuple[int, ...]], model: ModelSpec
-) -> str | None:
+def _misfit(copied: Layers, layers: Layers, model: ModelSpec) -> str | None:
     encoder = {name: shape for name, shape in layers.items() if name.startswith(_ENCODER)}
     for name in sorted(copied.keys() | encoder.keys()):
         own, needed = copied.get(name), encoder.get(name)

@@ -1,20 +1,24 @@
-"""The layers of a model's UNet by the headers of its files, for files that must fit them. Loads nothing."""
+"""The models whose UNet an uploaded file suits, by the headers of the UNets' files. Loads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.family import Family
 from contracts.catalogue.models import ModelSpec
-from contracts.errors import CatalogueError
+from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import read_header
 
+#: Name -> shape of tensors.
+Layers = Mapping[str, tuple[int, ...]]
 
-def read_unet(model: ModelSpec, catalogue: Catalogue) -> Mapping[str, tuple[int, ...]] | None:
+
+def _read_unet(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
     """Return name -> shape of each of its tensors; None where they cannot be read on this machine."""
     try:
         place = catalogue.place(model)
@@ -28,3 +32,47 @@ def read_unet(model: ModelSpec, catalogue: Catalogue) -> Mapping[str, tuple[int,
     except (CatalogueError, NotSafetensors, OSError):
         return None
     return found or None
+
+
+def find_suited_models(
+    families: Iterable[Family],
+    catalogue: Catalogue,
+    *,
+    may_suit: Callable[[Family], bool],
+    misfit: Callable[[Layers, ModelSpec], str | None],
+    ending: str = "",
+    no_family: str,
+) -> tuple[str, list[str]]:
+    """Find the family that a file is for, and those of its models that it suits.
+
+    Args:
+        families: in the order in which they are tried.
+        may_suit: whether it could be for a family none of whose models can be compared on this machine.
+        misfit: what of a model's layers is not as the file needs it; None where it suits.
+        ending: of the names of the layers that are compared; a model without any cannot be compared.
+        no_family: the reason where the catalogue has no model of these families.
+
+    Returns:
+        Without any model where none can be compared on this machine.
+
+    Raises:
+        AdapterRefused: it suits no model here.
+    """
+    reasons: list[str] = []
+    unread: list[str] = []
+    for family in families:
+        suited = []
+        for model in (row for row in catalogue.models if row.family == family.id):
+            found = _read_unet(model, catalogue) or {}
+            layers = {name: shape for name, shape in found.items() if name.endswith(ending)}
+            if not layers:
+                unread += [family.id] * may_suit(family)
+            elif reason := misfit(layers, model):
+                reasons.append(reason)
+            else:
+                suited.append(model.id)
+        if suited:
+            return family.id, suited
+    if unread:
+        return unread[0], []
+    raise AdapterRefused(next(iter(reasons), no_family))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
@@ -10,7 +11,7 @@ from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.ip_adapter_rows import width_of_encoder
-from contracts.weights.unet_files import read_unet
+from contracts.weights.unet_files import Layers, find_suited_models
 
 _KEY = ".attn2.to_k.weight"
 
@@ -24,24 +25,14 @@ def find_models(facts: IpAdapterFacts, catalogue: Catalogue) -> tuple[str, list[
     Raises:
         AdapterRefused: it suits no model here.
     """
-    reasons: list[str] = []
-    unread: list[str] = []
-    for family in (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values())):
-        suited = []
-        for model in (row for row in catalogue.models if row.family == family.id):
-            tensors = read_unet(model, catalogue)
-            layers = [shape for name, shape in (tensors or {}).items() if name.endswith(_KEY)]
-            if not layers:
-                unread += [family.id] * (not family.context_widths or facts.width in family.context_widths)
-            elif reason := _misfit(facts, layers, model):
-                reasons.append(reason)
-            else:
-                suited.append(model.id)
-        if suited:
-            return family.id, suited
-    if unread:
-        return unread[0], []
-    raise AdapterRefused(next(iter(reasons), "the catalogue has no model of a family that IP-Adapters are for"))
+    return find_suited_models(
+        (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values())),
+        catalogue,
+        may_suit=lambda family: not family.context_widths or facts.width in family.context_widths,
+        misfit=partial(_misfit, facts),
+        ending=_KEY,
+        no_family="the catalogue has no model of a family that IP-Adapters are for",
+    )
 
 
 def find_image_encoder(facts: IpAdapterFacts, catalogue: Catalogue, wanted: str | None = None) -> str:
@@ -82,12 +73,13 @@ def encoders_of(catalogue: Catalogue) -> dict[str, str]:
     return known
 
 
-def _misfit(facts: IpAdapterFacts, layers: list[tuple[int, ...]], model: ModelSpec) -> str | None:
-    widths = sorted({shape[1] for shape in layers})
+def _misfit(facts: IpAdapterFacts, layers: Layers, model: ModelSpec) -> str | None:
+    shapes = list(layers.values())
+    widths = sorted({shape[1] for shape in shapes})
     if widths != [facts.width]:
         read = ", ".join(map(str, widths))
         return f"its tokens have {facts.width} values, and the layers of {model.id} read {read}"
-    if len(layers) != facts.layers or 2 * sum(shape[0] for shape in layers) != facts.key_values:
+    if len(layers) != facts.layers or 2 * sum(shape[0] for shape in shapes) != facts.key_values:
         return (
             f"it has {facts.layers} cross-attention layers, and {model.id} has {len(layers)}, or of other widths"
         )
