@@ -11,7 +11,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -35,11 +35,6 @@ def _img2img(inputs: GenerationInputs) -> dict[str, Any]:
 
 def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     return {**inputs.start, **inputs.inpaint_mask}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
@@ -87,7 +82,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=("max_sequence_length",),
         negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0, "prompt_attention_mask": 2},
         constants={"do_classifier_free_guidance": False},
     ),

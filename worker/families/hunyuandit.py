@@ -13,7 +13,7 @@ from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.deterministic_vae import DeterministicVae
 from worker.families.inputs import GenerationInputs, single_or_list
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 #: Arguments of `encode_prompt` for each encoder, as the pipelines' calls give them.
 _BERT: Mapping[str, int] = {"text_encoder_index": 0, "max_sequence_length": 77}
@@ -37,11 +37,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
         "use_resolution_binning": False,
         **control,
     }
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _encode(pipeline: Any, given: Mapping[str, Any]) -> Sequence[Any]:
@@ -103,7 +98,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=(),
         negative_option_fields=(),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={
             "prompt_embeds": 0, "prompt_attention_mask": 2, "prompt_embeds_2": 4, "prompt_attention_mask_2": 6,
         },

@@ -13,7 +13,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 from worker.families.sdxl_parts import usual_arguments
 
 _VECTORS = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
@@ -24,11 +24,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
     # That for images makes its output as large as the image, whatever size it is given.
     own = inputs.start if inputs.job.mode is Mode.IMG2IMG else inputs.size
     return {**usual_arguments(inputs), **own}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _patch(pipeline: Any) -> None:
@@ -86,7 +81,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=(),
         negative_option_fields=(),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0, "pooled_prompt_embeds": 2},
         constants={"do_classifier_free_guidance": False},
     ),

@@ -12,7 +12,7 @@ from typing import Any, cast
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -23,11 +23,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
         "guidance_scale": inputs.guidance_scale,
         "max_sequence_length": inputs.job.max_sequence_length,
     }
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _encode_negative(pipeline: Any, given: Mapping[str, Any]) -> Sequence[Any]:
@@ -62,7 +57,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=("max_sequence_length",),
         negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0, "prompt_attention_mask": 1},
         constants={"do_classifier_free_guidance": False},
         encode_negative=_encode_negative,

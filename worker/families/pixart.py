@@ -11,7 +11,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -30,11 +30,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
 
 #: Cleaning depends on which packages are installed.
 _AS_IT_IS = {"clean_caption": False}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _read_t5(pipeline: Any, text: str, max_length: int, device: Any) -> None:
@@ -68,7 +63,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=("max_sequence_length",),
         negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0, "prompt_attention_mask": 1},
         constants={"do_classifier_free_guidance": False, **_AS_IT_IS},
         read_t5=_read_t5,

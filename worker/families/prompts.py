@@ -132,3 +132,9 @@ def _with_chunks(job: JobParameters, arguments: PromptArguments, fields: Mapping
     """Return a prompt with its weighted spans; `fields` says which field of the job each argument is."""
     chunks = {name: job.prompt_chunks[field] for name, field in fields.items() if field in job.prompt_chunks}
     return Prompt(arguments, chunks, job.long_prompt or "truncate")
+
+
+def negative_if_guided(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
+    """Return the negative prompt; None where the scale is 1 or less, at which the pipeline guides nothing."""
+    del config
+    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt

@@ -5,11 +5,11 @@ Arguments are those of diffusers' `SanaPipeline` and `SanaControlNetPipeline` (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
 from worker.families.inputs import GenerationInputs
+from worker.families.prompts import negative_if_guided
 from worker.families.sana_parts import common_arguments, sana_encoding, sana_family
 
 
@@ -22,16 +22,11 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
     return given
 
 
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
-
-
 FAMILY = sana_family(
     id="sana",
     pipelines={Mode.TXT2IMG: "SanaPipeline", Mode.CONTROLNET: "SanaControlNetPipeline"},
     arguments=arguments,
-    encoding=sana_encoding(_negative_prompt, {"do_classifier_free_guidance": False}),
+    encoding=sana_encoding(negative_if_guided, {"do_classifier_free_guidance": False}),
     embeds_guidance=False,
     controlnet="SanaControlNetModel",
 )

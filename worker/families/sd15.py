@@ -12,7 +12,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs, single_or_list
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -51,11 +51,6 @@ def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
     return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    return None if inputs.guidance_scale <= 1 else inputs.negative_prompt
 
 
 def _prepare(pipeline: Any) -> None:
@@ -115,7 +110,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt",),
         option_fields=("clip_skip",),
         negative_option_fields=(),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0},
         constants={"num_images_per_prompt": 1, "do_classifier_free_guidance": False},
     ),

@@ -13,7 +13,7 @@ from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.deterministic_vae import DeterministicVae
 from worker.families.inputs import GenerationInputs, single_or_list
-from worker.families.prompts import PromptEncoding
+from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -47,13 +47,6 @@ def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
 def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     # The ControlNet sees the masked image; the latents start from noise.
     return {"control_image": inputs.image, "control_mask": inputs.mask, **inputs.control_weights()}
-
-
-def _negative_prompt(inputs: GenerationInputs, config: Mapping[str, Any]) -> str | None:
-    del config
-    if inputs.guidance_scale <= 1:
-        return None
-    return inputs.negative_prompt
 
 
 def _patch(pipeline: Any) -> None:
@@ -102,7 +95,7 @@ FAMILY = DiffusersFamily(
         prompt_fields=("prompt", "prompt_2", "prompt_3"),
         option_fields=("clip_skip", "max_sequence_length"),
         negative_option_fields=("max_sequence_length",),
-        negative_prompt=_negative_prompt,
+        negative_prompt=negative_if_guided,
         results={"prompt_embeds": 0, "pooled_prompt_embeds": 2},
         constants={"do_classifier_free_guidance": False},
     ),
