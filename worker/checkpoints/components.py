@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import diffusers
+import diffusers.pipelines.kolors  # which diffusers shows only where sentencepiece is installed
 import torch
 import transformers
 

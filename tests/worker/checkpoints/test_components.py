@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +195,14 @@ def test_an_inpainting_unet_inpaints_and_does_nothing_else(
     error = fail_job(make_job(unread, "sdxl"), pool, storage)
     assert (error.code, error.retryable) == (FailureCode.MODEL_LOAD_FAILED, False)
     assert "not made for txt2img" in error.message
+
+
+def test_classes_are_found_where_the_package_of_one_family_is_not_installed() -> None:
+    script = (
+        "import sys; sys.modules['sentencepiece'] = None\n"
+        "from worker.checkpoints.components import find_class\n"
+        "print(*(getattr(find_class(name), '__name__', None) for name in sys.argv[1:]))"
+    )
+    names = ["UNet2DConditionModel", "CLIPTextModel", "ChatGLMModel", "NoSuchClass"]
+    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [*names[:-1], "None"]
