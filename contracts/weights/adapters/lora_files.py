@@ -289,7 +289,9 @@ def misfit(layer: LoraLayer, shapes: Sequence[tuple[int, ...]], model: str) -> I
     """
     name, change = layer.name[:120], layer.change
     inputs, outputs, kernel = shapes[0][1], sum(shape[0] for shape in shapes), shapes[0][2:]
-    if change.outputs not in (None, outputs) or change.inputs not in (None, inputs):
+    if layer.widens_for_control(inputs):
+        yield f"{layer.of_control} ({name} has {change.inputs} input channels, the layer of {model} {inputs})"
+    elif change.outputs not in (None, outputs) or change.inputs not in (None, inputs):
         given = f"{change.inputs or 'any'} to {change.outputs or 'any'}"
         yield f"{name} maps {given} channels, the layer of {model} maps {inputs} to {outputs}"
     elif change.kernel is not None and change.kernel != kernel and {*change.kernel, *kernel} != {1}:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from contracts.errors import AdapterRefused
 from contracts.weights.adapters import lycoris_layouts
@@ -40,6 +41,15 @@ _MAX_RANKS = 1024
 _ORIGINAL_FLUX = re.compile(
     r"^((base_model\.model|diffusion_model|transformer|unet)\.)*(?P<layer>(double|single)_blocks\.\d+\..+)$"
 )
+#: A norm that a FLUX Control LoRA replaces, and the layer that it widens, by both releases' names.
+_CONTROL_NORM = re.compile(r"\.((query|key)_norm\.scale|norm_(added_)?[qk]\.weight)$")
+_CONTROL_INPUT = re.compile(r"(^|\.)(img_in|x_embedder)\.lora_A\.weight$")
+#: What is said of one.
+_CONTROL_LORA = (
+    "it is a FLUX Control LoRA, which gives the transformer further channels for a control image and replaces its "
+    "norms; name a whole checkpoint in a row of the catalogue instead, such as "
+    "black-forest-labs/FLUX.1-Canny-dev or FLUX.1-Depth-dev, and send control_image"
+)
 _XLABS_ALPHA = re.compile(r"_lora\d\.alpha$")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
@@ -64,6 +74,11 @@ class LoraLayer:
     is_own_name: bool
     is_converted: bool
     change: WeightChange
+    of_control: ClassVar[str] = _CONTROL_LORA
+
+    def widens_for_control(self, inputs: int) -> bool:
+        """Whether it gives the model's first layer, which has so many inputs, as many more for a control image."""
+        return self.layer == "x_embedder" and self.change.inputs == 2 * inputs
 
 
 def usual_name(key: str) -> str:
@@ -99,6 +114,9 @@ def read_layers(tensors: Mapping[str, Tensor], on_input: Collection[str] = ()) -
     Raises:
         AdapterRefused: a tensor is not part of a LoRA or one of its relatives, or a layer's tensors are not whole.
     """
+    of_control = next(filter(_CONTROL_NORM.search, tensors), None)
+    if of_control is not None and any(map(_CONTROL_INPUT.search, tensors)):
+        raise AdapterRefused(f"{_CONTROL_LORA} ({of_control[:120]})")
     groups = lycoris_layouts.group(tensors)
     grouped = {key for parts in groups.values() for key in parts.values()}
     for key, tensor in tensors.items():
