@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +19,11 @@ from app.openapi.routes import MAKING, problems
 from app.routes.adapter_files import AdapterFiles, AdapterView, NameQuery, files_of, place_of, state_of
 from app.services import Services
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.errors import AdapterRefused
 from contracts.hub_revisions import AgreedRows
 from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import LORAS, UploadedLora
-from contracts.weights.adapters.lora_files import AdapterFacts, describe, read_facts, read_lora
+from contracts.weights.adapters.lora_files import AdapterFacts, facts_in, read_facts, read_lora
 from contracts.weights.finite import check_finite
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
@@ -133,15 +131,4 @@ def _read(row: LoraSpec, catalogue: Catalogue, agreed_rows: AgreedRows) -> Adapt
     place = place_of(row, catalogue, agreed_rows)
     if place is None:
         return None
-    state = place.stat()
-    return _facts_of(place, row.family, state.st_mtime_ns, state.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _facts_of(path: Path, family: str, changed_at_ns: int, size_bytes: int) -> AdapterFacts | None:
-    """Facts from a file, read again only where it has changed: a list of LoRAs costs no header of each."""
-    del changed_at_ns, size_bytes
-    try:
-        return describe(read_lora(path), family)
-    except (AdapterRefused, OSError):
-        return None
+    return facts_in(place, row.family)

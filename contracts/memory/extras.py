@@ -20,7 +20,7 @@ from contracts.memory.components import Component, Role, size_component
 from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
-from contracts.weights.adapters.lora_files import describe, read_lora
+from contracts.weights.adapters.lora_files import facts_in
 from contracts.weights.architectures import find_controlnet
 from contracts.weights.parameter_counts import (
     ParameterCount,
@@ -79,10 +79,9 @@ def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path 
 
 
 def _lora_count(files: Sequence[Path], family: str) -> ParameterCount:
-    try:
-        return ParameterCount(describe(read_lora(files[0]), family).device_values)
-    except (AdapterRefused, IndexError):
-        return count_files(files)  # a job that names it fails; others must not
+    facts = facts_in(files[0], family) if files else None
+    # A job that names one that cannot be used fails; others must not.
+    return count_files(files) if facts is None else ParameterCount(facts.device_values)
 
 
 def size_ip_adapter(

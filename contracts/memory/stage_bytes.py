@@ -5,11 +5,12 @@ Knows where every component is placed, and chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
-from contracts.memory.activations import ActivationCost, peak_values
+from contracts.memory.activations import ActivationCost, Retained, peak_values
 from contracts.memory.components import Component, Role
 from contracts.memory.plan import PlacedComponent, Placement, Workload
 
@@ -47,9 +48,8 @@ class StageBytes:
 
     def of_call(self, images: float) -> dict[str, int]:
         """Weights and activations on the device in each stage of a call of so many images."""
-        resident = sum(placed.device_bytes for _, placed in self.parts if placed.placement is Placement.DEVICE)
         return {
-            stage: resident + self._kept_bytes(stage, images) + self._peak_bytes(stage, images)
+            stage: self._resident_bytes + self._kept_bytes(stage, images) + self._peak_bytes(stage, images)
             for stage in _STAGES
         }
 
@@ -58,8 +58,14 @@ class StageBytes:
         images = self.workload.shape.images
         return max(self._kept_bytes(stage, images) + self._working_bytes(stage, images) for stage in _STAGES)
 
-    def _of_stage(self, stage: str) -> list[tuple[Component, PlacedComponent]]:
-        return [(component, placed) for component, placed in self.parts if STAGE_OF[component.role] == stage]
+    @cached_property
+    def _resident_bytes(self) -> int:
+        return sum(placed.device_bytes for _, placed in self.parts if placed.placement is Placement.DEVICE)
+
+    @cached_property
+    def _parts_of(self) -> Mapping[str, Sequence[tuple[Component, PlacedComponent]]]:
+        """Stage -> what works in it. Kept, as what follows is: a plan asks for one workload some 20 times."""
+        return {stage: [part for part in self.parts if STAGE_OF[part[0].role] == stage] for stage in _STAGES}
 
     def _peak_bytes(self, stage: str, images: float) -> int:
         """Weights that come for a stage, and the activations of the component at work.
@@ -67,7 +73,7 @@ class StageBytes:
         Text encoders come one after the other; other components on demand come together, and one of them works.
         """
         weights, activations = [], []
-        for component, placed in self._of_stage(stage):
+        for component, placed in self._parts_of[stage]:
             weights.append(placed.device_bytes if placed.placement is Placement.ON_DEMAND else 0)
             activations.append(self._component_bytes(component, placed, images, streamed=True))
         if stage == "encode":
@@ -84,23 +90,32 @@ class StageBytes:
         if not self._encodes_controls:
             values += images * shape.control_values
         if stage != "encode":
-            values += sum(component.activations.retained.values(shape, images) for component, _ in self.parts)
+            values += sum(retained.values(shape, images) for retained in self._retained)
             values += self._residual_values(images)
         return int(values * self.value_bytes)
 
-    @property
+    @cached_property
+    def _retained(self) -> Sequence[Retained]:
+        every = (component.activations.retained for component, _ in self.parts)
+        return [retained for retained in every if retained != Retained()]
+
+    @cached_property
     def _encodes_controls(self) -> bool:
         return any(extra.activations.encodes_controls for extra in self.workload.extras)
 
     def _residual_values(self, images: float) -> float:
         """Residuals of one step; those of several ControlNets are added up, so the largest counts."""
         shape = self.workload.shape
-        costs = (component.activations.residuals for component, _ in self.parts)
-        return peak_values(costs, shape, images * shape.passes)
+        return peak_values(self._residuals, shape, images * shape.passes)
+
+    @cached_property
+    def _residuals(self) -> Sequence[ActivationCost]:
+        every = (component.activations.residuals for component, _ in self.parts)
+        return [residuals for residuals in every if residuals != ActivationCost()]
 
     def _working_bytes(self, stage: str, images: float) -> int:
         """What the component that needs most takes beside its weights."""
-        parts = self._of_stage(stage)
+        parts = self._parts_of[stage]
         return max((self._component_bytes(component, placed, images) for component, placed in parts), default=0)
 
     def _component_bytes(

@@ -104,7 +104,7 @@ def count_files(files: Iterable[Path]) -> ParameterCount:
     Raises:
         CatalogueError: a file is not a safetensors file.
     """
-    return _count(tuple((file, _state_of(file)) for file in files))
+    return _count(tuple((file, file_state(file)) for file in files))
 
 
 @lru_cache(maxsize=1024)
@@ -112,7 +112,7 @@ def _count(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> ParameterCount:
     return ParameterCount.of(tensor for file, _ in files for tensor in _tensors(file))
 
 
-def _state_of(file: Path) -> tuple[int, ...]:
+def file_state(file: Path) -> tuple[int, ...]:
     """What changes when a file is replaced or written to."""
     status = file.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

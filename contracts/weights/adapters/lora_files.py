@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from contracts.weights.adapters.lora_settings import ScaleSettings, read_setting
 from contracts.weights.adapters.lycoris_layouts import cannot_join
 from contracts.weights.adapters.original_names import layers_named
 from contracts.weights.header_text import NotSafetensors
+from contracts.weights.parameter_counts import file_state
 from contracts.weights.safetensors import Tensor, read_header
 
 #: Whole differences of weights, biases and norms, which ComfyUI writes even where they are zero.
@@ -163,6 +165,24 @@ def describe(lora: LoraFile, family: str, models: Sequence[str] = ()) -> Adapter
 
 
 # -- matching models --------------------------------------------------------------------------------------
+
+
+def facts_in(file: Path, family: str) -> AdapterFacts | None:
+    """Facts of a family's LoRA file, read again only where it has changed; None where no worker could use it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return _facts_in(file, file_state(file), family)
+
+
+@lru_cache(maxsize=4096)
+def _facts_in(file: Path, state: tuple[int, ...], family: str) -> AdapterFacts | None:
+    del state
+    try:
+        return describe(read_lora(file), family)
+    except (AdapterRefused, OSError):
+        return None
 
 
 def _find_family(lora: LoraFile, catalogue: Catalogue) -> tuple[Family, list[str]]:

@@ -63,11 +63,14 @@ def sd3_two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactor
 def _same_weights(first: Pool, second: Pool) -> bool:
     (id,) = first.warm
     parts = [pool.model(id).base.components for pool in (first, second)]
+    states = [
+        {name: part.state_dict() for name, part in every.items() if isinstance(part, torch.nn.Module)}
+        for every in parts
+    ]
     return all(
-        torch.equal(tensor, parts[1][name].state_dict()[key])
-        for name, part in parts[0].items()
-        if isinstance(part, torch.nn.Module)
-        for key, tensor in part.state_dict().items()
+        torch.equal(tensor, states[1][name][key])
+        for name, state in states[0].items()
+        for key, tensor in state.items()
     )
 
 
