@@ -185,7 +185,7 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
         totals=TotalsWriter(redis, counters),
         prometheus=PrometheusCollector(redis),
         body_memory=ByteBudget(settings.max_bodies_bytes, settings.max_body_bytes),
-        spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_lora_bytes + FORM_OVERHEAD_BYTES),
+        spool_space=ByteBudget(settings.max_spooled_bytes, settings.max_weights_bytes + FORM_OVERHEAD_BYTES),
         file_checks=FileChecks(),
         prompt_counter=PromptCounter(catalogue, agreed_rows),
         prompt_guard=open_prompt_check(settings),

@@ -115,7 +115,8 @@ class ApiSettings(Settings):
     max_spooled_bytes: int = Field(
         4096 * _MIB,
         ge=1024,
-        description="disk space for all LoRA files in progress; one owner gets at most half of it; more get 503",
+        description="disk space for all files of weights in progress; one owner gets at most half of it; more "
+        "get 503",
     )
     max_image_bytes: int = Field(
         32 * _MIB, ge=1024, description="maximum size of an image file, as sent and as stored; more gets 413"
@@ -148,9 +149,16 @@ class ApiSettings(Settings):
     decoder_timeout_seconds: float = Field(
         30.0, gt=0, description="timeout of decoding one image, without waiting; then 413"
     )
-    max_lora_bytes: int = Field(1024 * _MIB, ge=1024, description="maximum size of a LoRA file; more gets 413")
+    max_lora_bytes: int = Field(
+        1024 * _MIB,
+        ge=1024,
+        description="maximum size of the file of a LoRA, an IP-Adapter or a textual inversion; more gets 413",
+    )
+    max_controlnet_bytes: int = Field(
+        3072 * _MIB, ge=1024, description="maximum size of a ControlNet's file; more gets 413"
+    )
     lora_timeout_seconds: float = Field(
-        600.0, gt=0, description="timeout of receiving a LoRA or a file of requests (/v1/files); then 408"
+        600.0, gt=0, description="timeout of receiving such a file, or one of requests (/v1/files); then 408"
     )
     max_training_bytes: int = Field(
         256 * _MIB, ge=1024, description="maximum size of a zip file of images to train on; more gets 413"
@@ -278,6 +286,11 @@ class ApiSettings(Settings):
                     f"{origin!r} is not an origin; write scheme, host and port only: https://example.com"
                 )
         return origins
+
+    @property
+    def max_weights_bytes(self) -> int:
+        """Of the largest file of weights that may be uploaded."""
+        return max(self.max_lora_bytes, self.max_controlnet_bytes)
 
     @property
     def public_base(self) -> str | None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +96,25 @@ def service(data: Path) -> Iterator[str]:
             command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, env=environment
         )
     try:
-        for line in process.stdout or ():
-            if line.startswith("ready "):
-                yield line.split()[1]
-                return
-        raise ServiceError(f"the service stopped before it was ready; {LOG} says why")
+        yield url_of(process.stdout or ())
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+def url_of(lines: Iterable[str]) -> str:
+    """The URL of a service that is ready, from what `darkroom up` prints until then.
+
+    Raises:
+        ServiceError: it stopped, or its default model cannot be loaded.
+    """
+    for line in lines:
+        if line.startswith("ready "):
+            return line.split()[1]
+        if line.startswith("failed "):
+            reason = line.partition(": ")[2].strip()
+            raise ServiceError(f"{reason}\n{LOG} has the details")
+    raise ServiceError(f"the service stopped before it was ready; {LOG} says why")
 
 
 def contact_sheet(rows: list[list[Scene]]) -> Path:

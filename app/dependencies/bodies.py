@@ -85,10 +85,22 @@ async def _edit_body(request: Request, response: Response) -> AsyncGenerator[Req
 
 
 async def _lora_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
+    async with _weights(request, response, services_of(request).settings.max_lora_bytes) as file:
+        yield file
+
+
+async def _controlnet_file(request: Request, response: Response) -> AsyncGenerator[SpooledFile, None]:
+    async with _weights(request, response, services_of(request).settings.max_controlnet_bytes) as file:
+        yield file
+
+
+@asynccontextmanager
+async def _weights(request: Request, response: Response, max_bytes: int) -> AsyncGenerator[SpooledFile, None]:
+    """A file of weights, raw or in a form."""
     await require_generate(request, response)
     if media_type(request) not in ("multipart/form-data", "application/octet-stream"):
         raise _wrong_type(request, "the file as application/octet-stream, or a form with the field `file`")
-    async with _spooled(request, services_of(request).settings.max_lora_bytes) as file:
+    async with _spooled(request, max_bytes) as file:
         yield file
 
 
@@ -185,6 +197,8 @@ ImageBodyDep = Annotated[bytes, Depends(_image_body)]
 EditBodyDep = Annotated[RequestBody, Depends(_edit_body)]
 #: the file of a form in the field `content`
 ContentFileDep = Annotated[bytes, Depends(_content_file)]
+#: of a LoRA, an IP-Adapter or a textual inversion
 LoraFileDep = Annotated[SpooledFile, Depends(_lora_file)]
+ControlNetFileDep = Annotated[SpooledFile, Depends(_controlnet_file)]
 #: a file of requests, and the form's other fields
 JsonLinesFileDep = Annotated[SpooledFile, Depends(_json_lines_file)]

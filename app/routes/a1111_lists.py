@@ -17,9 +17,11 @@ from app.dialects.a1111.preprocessors import MODULE_NAMES, module_details, prepr
 from app.openapi.bodies import request_body
 from app.openapi.routes import problems
 from app.parsing.requests import parse
+from app.routes.loras import facts_of_lora
 from contracts.catalogue.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.images.preprocessing import own_resolution, resolve_options
+from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK
 
 router = APIRouter(tags=["a1111"], responses=problems(429, 503))
 _lists = APIRouter(prefix="/sdapi/v1", dependencies=[LIST_LIMITED])
@@ -76,9 +78,11 @@ def list_latent_upscalers() -> list[lists.A1111Named]:
 
 
 @_lists.get("/hypernetworks", name="list_a1111_hypernetworks")
-def list_hypernetworks() -> list[lists.A1111Named]:
-    """List the hypernetworks: none, they are among the LoRAs and act as `<lora:NAME:SCALE>`."""
-    return []
+def list_hypernetworks(catalogue: VisibleCatalogueDep, services: ServicesDep) -> list[lists.A1111Hypernetwork]:
+    """List the hypernetworks that your prompts may name as `<lora:NAME:SCALE>`; they are among the LoRAs, too."""
+    facts = [(row, facts_of_lora(row, services.catalogue, services.agreed_rows)) for row in catalogue.loras]
+    names = [row.id for row, known in facts if known is not None and HYPERNETWORK in known.kinds]
+    return [lists.A1111Hypernetwork(name=name, path=name) for name in names]
 
 
 @_lists.get("/face-restorers", name="list_a1111_face_restorers")

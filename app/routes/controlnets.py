@@ -10,7 +10,7 @@ from fastapi import Path as UrlPath
 from pydantic import Field
 
 from app.dependencies.access import LIST_LIMITED, RATE_LIMITED, VisibleCatalogueDep
-from app.dependencies.bodies import LoraFileDep
+from app.dependencies.bodies import ControlNetFileDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.dependencies.submissions import IdempotentCallDep
 from app.openapi.bodies import adapter_body
@@ -61,7 +61,7 @@ def list_controlnets(catalogue: VisibleCatalogueDep, services: ServicesDep) -> C
     responses={200: {"model": ControlNetView, "description": "Uploaded before"}, **problems(*MAKING)},
 )
 async def add_controlnet_file(
-    file: LoraFileDep,
+    file: ControlNetFileDep,
     services: ServicesDep,
     files: ControlNetsDep,
     call: IdempotentCallDep,

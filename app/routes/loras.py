@@ -118,7 +118,7 @@ def _check_file(path: Path, services: Services) -> dict[str, Any]:
 
 def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport], services: Services) -> LoraView:
     view = LoraView(id=row.id, family=row.family, title=row.title, trigger=row.trigger, models=list(row.models))
-    facts = row.facts if isinstance(row, UploadedLora) else _read(row, catalogue, services.agreed_rows)
+    facts = facts_of_lora(row, catalogue, services.agreed_rows)
     known: dict[str, Any] = (
         {} if facts is None else facts.model_dump(exclude={"family", "models", "values", "workspace_values"})
     )
@@ -126,8 +126,10 @@ def _view(row: LoraSpec, catalogue: Catalogue, workers: Sequence[WorkerReport], 
     return LoraView.model_validate(view.model_dump() | known)
 
 
-def _read(row: LoraSpec, catalogue: Catalogue, agreed_rows: AgreedRows) -> AdapterFacts | None:
+def facts_of_lora(row: LoraSpec, catalogue: Catalogue, agreed_rows: AgreedRows) -> AdapterFacts | None:
     """Facts from the file; None where it is neither on this machine nor in the hub's cache, or cannot be read."""
+    if isinstance(row, UploadedLora):
+        return row.facts
     place = place_of(row, catalogue, agreed_rows)
     if place is None:
         return None

@@ -26,8 +26,13 @@ _LOOK_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
 
 
+#: What helps where the default model is on this machine and cannot be loaded.
+_REMEDY = "mend that, or name another default_model in the catalogue; it is tried again every minute"
+
+
 class Announcement:
-    """Prints `preparing URL` while the default model is prepared, and `ready URL` once a job would be run.
+    """Prints `preparing URL` while the default model is prepared, `failed URL: WHY` where no worker can load it, and
+    `ready URL` once a job would be run.
 
     Attributes:
         refusal: why the default model cannot be had from its hub; None as long as it can.
@@ -45,6 +50,7 @@ class Announcement:
         self._report = StartReport()
         self._is_described = False
         self._is_preparing = False
+        self._failure = ""
 
     def run(self, is_closing: Callable[[], bool]) -> None:
         """Print until the service is ready, cannot become ready, or is closed."""
@@ -60,7 +66,7 @@ class Announcement:
                     print(f"ready {self._url}", flush=True)
                     self._report.end(self._url)
                     return
-                time.sleep(_LOOK_SECONDS if self._is_preparing else _POLL_SECONDS)
+                time.sleep(_LOOK_SECONDS if self._is_preparing or self._failure else _POLL_SECONDS)
 
     def _describe(self, reports: Sequence[WorkerReport], *, is_last: bool = False) -> None:
         """Say what the workers found, once: as soon as all have reported, or the service is ready without some."""
@@ -86,9 +92,14 @@ class Announcement:
             return False
 
     def _tell(self, obstacles: Sequence[Preparation]) -> None:
-        """Say once that the service waits for its default model; the worker's log says how that goes on."""
-        if all(preparation.state == FAILED for preparation in obstacles) and self._is_on_hub:
-            self.refusal = obstacles[0].message
+        """Say once that the service waits for its default model, or cannot load it; a worker's log has more."""
+        message = obstacles[0].message
+        if all(preparation.state == FAILED for preparation in obstacles):
+            if self._is_on_hub:
+                self.refusal = message
+            elif message != self._failure:
+                self._failure = message
+                print(f"failed {self._url}: {' '.join(message.split())}; {_REMEDY}", flush=True)
         elif not self._is_preparing:
             self._is_preparing = True
             print(f"preparing {self._url}", flush=True)

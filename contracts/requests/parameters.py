@@ -28,6 +28,11 @@ from contracts.requests.strict_model import STORED
 
 #: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes.
 _LATENT_BYTES_A_PIXEL = 2
+#: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
+_SINCE_VERSION_3 = (
+    "check_step", "control_image", "guidance", "hires", "ip_adapters", "keep_latents", "references", "refiner",
+    "textual_inversions", "vae",
+)  # fmt: skip
 
 
 class JobParameters(ImageFields, OptionalImages, ControlImage):
@@ -204,12 +209,12 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def record_version(self) -> int:
-        """Releases before version 2 take prompts in a syntax as plain text; those before 3 ignore `hires`,
-        `keep_latents` and `check_step`, take a photo for the control image that a model has yet to make of it, and
-        know no ControlNets but the catalogue's.
+        """Releases before version 2 take prompts in a syntax as plain text; those before 3 ignore newer fields,
+        take a photo for the control image that a model has yet to make of it, and know no ControlNets but the
+        catalogue's.
         """
         new_controls = any(control.is_made_in_job or control.key is not None for control in self.controls)
-        if self.hires is not None or self.keep_latents or self.check_step is not None or new_controls:
+        if new_controls or any(getattr(self, field) for field in _SINCE_VERSION_3):
             return 3
         return 2 if self.prompt_chunks else 1
 

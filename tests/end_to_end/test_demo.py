@@ -10,6 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cli import demo
+from cli.client import ServiceError
 from tests.support.running_service import RunningService
 
 
@@ -35,3 +36,12 @@ def test_a_demo_shows_one_bar_and_names_the_sheet_the_log_and_what_to_do_next(
     assert "sdxl-img2img" in shown.getvalue()
     with Image.open(sheet) as image:
         assert image.width > 2 * demo.SIDE
+
+
+def test_a_demo_whose_model_cannot_be_loaded_ends_with_the_reason_instead_of_waiting() -> None:
+    lines = ["preparing http://127.0.0.1:1\n", "failed http://127.0.0.1:1: m cannot be loaded: no; mend that\n"]
+    with pytest.raises(ServiceError, match=r"^m cannot be loaded: no; mend that\ndemo/service.log has"):
+        demo.url_of(iter([*lines, "never read"]))
+    assert demo.url_of([lines[0], "ready http://127.0.0.1:1\n"]) == "http://127.0.0.1:1"
+    with pytest.raises(ServiceError, match="stopped before it was ready"):
+        demo.url_of(lines[:1])

@@ -56,6 +56,13 @@ class A1111Lora(BaseModel):
     metadata: dict[str, Any] = Field(description="`ss_base_model_version`: the family; `trigger`: its words.")
 
 
+class A1111Hypernetwork(BaseModel):
+    """A hypernetwork."""
+
+    name: str = Field(description="Name in `<lora:NAME:SCALE>`: the id in `/v1/loras`.")
+    path: str = Field(description="The id again: file locations are not disclosed.")
+
+
 class A1111Upscaler(BaseModel):
     """An upscaler."""
 

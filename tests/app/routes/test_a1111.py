@@ -22,6 +22,7 @@ from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
+from tests.support.hypernetworks import make_networks, write_hypernetwork
 from tests.support.images import draw_shape, encode_image, left_half_mask, open_png, png_header, to_base64
 from tests.support.scripted_worker import ScriptedWorker
 from tests.support.waiting import wait_until
@@ -435,8 +436,11 @@ def test_parameters_are_read_from_a_png_file_and_nothing_else(client: TestClient
         assert client.post("/sdapi/v1/png-info", json={"image": image}).status_code == status
 
 
-def test_every_list_of_the_client_answers(client: TestClient) -> None:
+def test_every_list_of_the_client_answers(client: TestClient, tmp_path: Path) -> None:
     api = webui(client)
+    network = write_hypernetwork(tmp_path / "net.safetensors", make_networks([64])).read_bytes()
+    as_bytes = {"Content-Type": "application/octet-stream"}
+    assert client.post("/v1/loras?name=anime", content=network, headers=as_bytes).status_code == 201
 
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
     assert api.util_get_scheduler_names() == ["automatic", "karras", "sgm_uniform", "uniform"]
@@ -446,8 +450,9 @@ def test_every_list_of_the_client_answers(client: TestClient) -> None:
     assert "shapes-sdxl-canny" in api.controlnet_model_list()
     assert (api.controlnet_module_list()[:2], api.controlnet_version()) == (["none", "canny"], 2)
     assert api.get_latent_upscale_modes() == [{"name": "Latent"}]
-    empty = (api.get_sd_vae, api.get_hypernetworks, api.get_face_restorers)
-    assert [ask() for ask in (*empty, api.get_prompt_styles, api.get_realesrgan_models)] == [[]] * 5
+    assert api.get_hypernetworks() == [{"name": "anime", "path": "anime"}]
+    empty = (api.get_sd_vae, api.get_face_restorers, api.get_prompt_styles, api.get_realesrgan_models)
+    assert [ask() for ask in empty] == [[]] * 4
     assert (api.get_embeddings(), api.refresh_checkpoints()) == ({"loaded": {}, "skipped": {}}, None)
     assert api.get_memory().keys() == {"ram", "cuda"}
     assert api.get_cmd_flags()["api"] is True

@@ -11,8 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.main import create_app
+from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
-from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from tests.support.images import encode_image
 
 MODELS = BUILT_IN_CATALOGUE.parent
@@ -67,6 +69,15 @@ def test_an_uploaded_controlnet_is_listed_and_used_until_it_is_removed(
     refused = client.post("/v1/controlnet", json=request("outline"))
     assert "unknown ControlNet" in refused.json()["errors"][0]["message"]
     assert client.delete("/v1/controlnets/shapes-sdxl-canny").status_code == 409
+
+
+def test_a_controlnet_may_be_larger_than_a_lora_up_to_a_limit_of_its_own(settings: SharedSettings) -> None:
+    size_bytes = FILE.stat().st_size
+    limits = ApiSettings(shared=settings, max_lora_bytes=1024, max_controlnet_bytes=size_bytes)
+    with TestClient(create_app(limits)) as client:
+        refused = client.post("/v1/loras?name=a", content=FILE.read_bytes(), headers=BYTES)
+        assert (refused.status_code, upload(client).status_code) == (413, 201)
+        assert client.post("/v1/controlnets", content=bytes(size_bytes + 1), headers=BYTES).status_code == 413
 
 
 @pytest.mark.parametrize(

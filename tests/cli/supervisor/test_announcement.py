@@ -129,8 +129,12 @@ def test_a_default_model_on_this_machine_that_cannot_be_loaded_is_told_and_never
         report(queue, None)
         api.plans["/readyz"] = [Reply(200)]
 
-    lines, _ = run(announcement, capsys, "preparing", find_files)
-    assert lines == [f"preparing {api.url}", f"ready {api.url}"]
+    lines, _ = run(announcement, capsys, "failed", find_files)
+    assert lines == [
+        f"failed {api.url}: m cannot be loaded: its files are not on the worker; mend that, or name another "
+        "default_model in the catalogue; it is tried again every minute",
+        f"ready {api.url}",
+    ]
 
 
 def test_what_workers_found_is_told_on_a_terminal_and_so_is_where_the_page_is(

@@ -106,3 +106,5 @@ def test_a_job_has_a_stage_for_each_model_and_is_predicted_as_both() -> None:
     assert job.needs == ["base", "refiner"]
     assert job.work["image_steps"] == 24 + 12
     assert job.pace_key.startswith("base+refiner txt2img")
+    alone = job.model_copy(update={"refiner": None})
+    assert (job.record_version, alone.record_version) == (3, 1), "older workers would ignore the refiner"
