@@ -31,8 +31,8 @@ _REMEDY = "mend that, or name another default_model in the catalogue; it is trie
 
 
 class Announcement:
-    """Prints `preparing URL` while the default model is prepared, `failed URL: WHY` where no worker can load it, and
-    `ready URL` once a job would be run.
+    """Prints `preparing URL` while the default model is prepared, `failed URL: WHY` where no worker can load it,
+    and `ready URL` once a job would be run.
 
     Attributes:
         refusal: why the default model cannot be had from its hub; None as long as it can.
