@@ -147,8 +147,8 @@ class JobView(BaseModel):
         None, description="The same for the negative prompt; null without one."
     )
     links: dict[str, str] = Field(
-        description="URLs: `self`, `events`, `rerun`, `latents` where the job has kept any, and `cancel` until it "
-        "has ended."
+        description="URLs: `self`, `events`, `rerun`, `latents` where the job has kept any, `cancel` until it has "
+        "ended, and `released/N` for each flagged image N that the operator has released."
     )
 
 
@@ -197,6 +197,7 @@ class Links:
             links["rerun"] = f"{links['self']}/rerun"
         if record.receipt is not None and record.receipt.kept_latents is not None:
             links["latents"] = f"{links['self']}/latents"
+        links |= {f"released/{number}": f"{links['self']}/released/{number}" for number in record.released}
         if not record.state.is_final:
             links["cancel"] = f"{links['self']}/cancel"
         return links

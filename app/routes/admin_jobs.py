@@ -13,6 +13,7 @@ from app.dependencies.queries import NULL_IS_ABSENT, FilterDep, IncludeReceiptsD
 from app.dependencies.services import LinksDep, ServicesDep
 from app.job_response import job_response
 from app.openapi.routes import image_answer, problems
+from app.routes.images import flagged_image
 from contracts.errors import NotFound
 from contracts.job_view import JobView, Links, ListedJob, ListView, view_job
 from contracts.jobs.records import JobRecord
@@ -80,6 +81,7 @@ def list_all_jobs(
 
 
 _JobId = Annotated[str, Path(description="Id of the job.")]
+_ImageNumber = Annotated[int, Path(ge=0, le=99, description="Number of the image, counted from 0.")]
 
 
 @router.get("/jobs/{id}", responses=problems(410))
@@ -95,21 +97,28 @@ def show_any_job(id: _JobId, services: ServicesDep, principal: PrincipalDep, lin
     response_class=Response,
     responses={**image_answer("The image as PNG"), **problems(410)},
 )
-def show_flagged_image(
-    id: _JobId,
-    n: Annotated[int, Path(ge=0, le=99, description="Number of the image, counted from 0.")],
-    services: ServicesDep,
-    principal: PrincipalDep,
-) -> Response:
+def show_flagged_image(id: _JobId, n: _ImageNumber, services: ServicesDep, principal: PrincipalDep) -> Response:
     """Show flagged image `n` as it was generated; clients got a blurred one, or none. The log says who looked."""
     services.queue.fetch(id)
-    try:
-        data = services.storage.read(flagged_key(id, n))
-    except NotFound:
-        raise NotFound("flagged image", f"{id}/{n}") from None
+    answer = flagged_image(id, n, services)
     record_action(principal, "show flagged image", job_id=id)
-    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Response(data, media_type="image/png", headers=headers)
+    return answer
+
+
+@router.post("/jobs/{id}/flagged/{n:int}/release", responses=problems(409, 410))
+def release_flagged_image(
+    id: _JobId, n: _ImageNumber, services: ServicesDep, principal: PrincipalDep, links: LinksDep
+) -> AdminJob:
+    """Give the job's owner flagged image `n` as it was generated: the check was wrong. Idempotent.
+
+    The job's `links` name it from then on; its other files stay as they are. The log says who released it.
+    """
+    services.queue.fetch(id)
+    if not services.storage.exists(flagged_key(id, n)):
+        raise NotFound("flagged image", f"{id}/{n}")
+    record = services.operations.release_flagged(id, n)
+    record_action(principal, "release flagged image", job_id=id, image=n)
+    return _view(record, services, links)
 
 
 @router.post("/jobs/{id}/cancel", responses=problems(409, 410))

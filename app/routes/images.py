@@ -10,8 +10,10 @@ from fastapi.responses import RedirectResponse
 from app.dependencies.access import ImageJobDep
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import image_answer, problems
+from app.services import Services
 from contracts.errors import NotFound
 from contracts.jobs.records import ImageRecord, JobRecord, JobState
+from contracts.safety.checks import flagged_key
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
@@ -65,6 +67,16 @@ def image_of(record: JobRecord, number: int) -> ImageRecord:
     if record.state is not JobState.COMPLETED or number >= len(record.images):
         raise NotFound("image", f"{record.id}/{number}")
     return record.images[number]
+
+
+def flagged_image(id: str, number: int, services: Services) -> Response:
+    """A job's flagged image as it was generated; raises NotFound where there is none."""
+    try:
+        data = services.storage.read(flagged_key(id, number))
+    except NotFound:
+        raise NotFound("flagged image", f"{id}/{number}") from None
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return Response(data, media_type="image/png", headers=headers)
 
 
 def _names(if_none_match: str, sha256: str) -> bool:

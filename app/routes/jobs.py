@@ -1,17 +1,19 @@
-"""Routes that list, show, cancel and delete jobs, and show their kept latents."""
+"""Routes that list, show, cancel and delete jobs, and show their kept latents and released images."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 
 from app.dependencies.access import GENERATE_ONLY, LIST_LIMITED, OwnJobDep, PrincipalDep
 from app.dependencies.queries import FilterDep, IncludeReceiptsDep, PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
 from app.job_response import job_response
-from app.openapi.routes import file_answer, problems
+from app.openapi.routes import file_answer, image_answer, problems
+from app.routes.images import flagged_image
 from contracts.errors import NotFound, Unavailable
 from contracts.job_view import JobList, JobView, ListedJob, view_job
 from contracts.jobs.records import JobRecord, JobState
@@ -70,6 +72,22 @@ def show_latents(record: OwnJobDep, services: ServicesDep) -> Response:
         raise NotFound("latents", record.id) from None
     headers = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
     return Response(data, media_type="application/octet-stream", headers=headers)
+
+
+@router.get(
+    "/jobs/{id}/released/{n:int}",
+    response_class=Response,
+    responses={**image_answer("The image as PNG"), **problems(404, 410, 503)},
+)
+def show_released_image(
+    record: OwnJobDep,
+    n: Annotated[int, Path(ge=0, le=99, description="Number of the image, counted from 0.")],
+    services: ServicesDep,
+) -> Response:
+    """Download image `n` as it was generated: a safety check flagged it, and the operator has released it."""
+    if n not in record.released:
+        raise NotFound("released image", f"{record.id}/{n}")
+    return flagged_image(record.id, n, services)
 
 
 @router.post(

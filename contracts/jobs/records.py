@@ -148,6 +148,7 @@ class JobRecord(RecordPart):
         cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
         preparing: while it waits for files, how their preparation goes on.
         prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
+        released: numbers of its flagged images that an operator has given to its owner.
     """
 
     id: str
@@ -175,6 +176,7 @@ class JobRecord(RecordPart):
     progress: Progress = Field(default_factory=Progress)
     preparing: Preparation | None = None
     images: list[ImageRecord] = Field(default_factory=list)
+    released: list[int] = Field(default_factory=list)
     error: JobError | None = None
     receipt: Receipt | None = None
     webhook: WebhookRecord | None = None
@@ -233,6 +235,7 @@ JSON_FIELDS = frozenset(
         "progress",
         "preparing",
         "images",
+        "released",
         "error",
         "receipt",
         "webhook",

@@ -83,6 +83,19 @@ class Operations:
             raise Conflict(f"job {id} is {state}; only a failed job can be requeued")
         return self._queue.fetch(id)
 
+    def release_flagged(self, id: str, number: int) -> JobRecord:
+        """Give the owner of a job one of its flagged images, as it was generated. Idempotent.
+
+        Raises:
+            NotFound, Gone: the job is unknown, or has expired.
+            Conflict: it has not ended, or was cancelled.
+        """
+        with redis_errors_are_unavailable():
+            state = self._scripts.run("release_flagged", id=id, number=number)
+        if state is not None and state not in (JobState.COMPLETED, JobState.FAILED):
+            raise Conflict(f"job {id} is {state}; images of completed and failed jobs can be released")
+        return self._queue.fetch(id)
+
     def change_priority(self, id: str, priority: Priority) -> JobRecord:
         """Move a waiting job behind its owner's other jobs of another priority.
 

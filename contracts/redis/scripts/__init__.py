@@ -3,7 +3,7 @@ accounts.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
 `write_even_if_full()`. Those that bring something new are refused (submit, requeue_failed, preview, retain_input,
-register_lora, register_file, create_batch, idempotency_begin, idempotency_bind).
+register_lora, register_file, create_batch, release_flagged, idempotency_begin, idempotency_bind).
 
 submit           accept a job                          claim            lease waiting jobs to a worker
 cancel           cancel a job                          extend           extend leases
@@ -27,6 +27,7 @@ update_field     one field of a key or of a process's entry
 register_process enter a process among RQ's workers
 requeue_failed   put a failed job back                 change_priority  move a waiting job
 purge            cancel waiting jobs                   set_hold         pause a model, drain a worker
+release_flagged  give an owner a flagged image
 waiting_queues   what waits, for operators             tell_waiting     tell waiting jobs of a preparation
 find_jobs        a part of a list of jobs
 rate_limit       count a call of an API key            add_totals       add a process' counters to the totals

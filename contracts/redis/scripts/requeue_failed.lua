@@ -8,7 +8,7 @@ if not state or (tonumber(job[2] or nil) or math.huge) <= now() then return fals
 if state ~= 'failed' then return state end
 local queue = queue_of(id)
 redis.call('HDEL', key, 'error', 'started_at', 'finished_at', 'expires_at', 'deadline_at', 'ended_by', 'cancel_requested',
-           'attempts', 'device_failures', 'worker', 'preparing', 'retrying_since')
+           'attempts', 'device_failures', 'released', 'worker', 'preparing', 'retrying_since')
 redis.call('ZREM', KEY.expiry, id)
 redis.call('ZREM', KEY.rq_failed .. queue, id)
 set_stored(owner, 'job:' .. id, arguments.result_bytes)

@@ -16,6 +16,8 @@ from contracts.leases.claim import Report
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
+from contracts.safety.checks import flagged_key
+from contracts.storage import Storage
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker
 
@@ -135,6 +137,27 @@ def test_a_failed_job_is_requeued_and_completes_under_its_id(
     worker.complete(worker.claim())
     assert ann.get(f"jobs/{id}").json()["status"] == "completed"
     assert len(ann.get(f"jobs/{id}").json()["images"]) == 1
+
+
+def test_a_flagged_image_is_the_owners_once_it_is_released_until_the_job_runs_again(
+    admin: Caller, ann: Caller, bob: Caller, worker: ScriptedWorker, storage: Storage
+) -> None:
+    id = ann.submit()
+    storage.write(flagged_key(id, 0), b"png")
+    assert admin.post(f"admin/jobs/{id}/flagged/0/release").status_code == 409  # it still waits
+    worker.claims.fail(worker.claim(), JobError.of(FailureCode.FLAGGED, "flagged image 0"))
+    assert ann.post(f"admin/jobs/{id}/flagged/0/release").status_code == 403
+    assert ann.get(f"jobs/{id}/released/0").status_code == 404
+
+    assert admin.post(f"admin/jobs/{id}/flagged/0/release").json()["status"] == "failed"
+
+    job = ann.get(f"jobs/{id}").json()
+    assert job["links"]["released/0"].endswith(f"/v1/jobs/{id}/released/0")
+    assert ann.get(f"jobs/{id}/released/0").content == b"png"
+    assert [caller.get(f"jobs/{id}/released/{n}").status_code for caller, n in ((bob, 0), (ann, 1))] == [404] * 2
+    assert admin.post(f"admin/jobs/{id}/requeue").status_code == 200
+    assert "released/0" not in ann.get(f"jobs/{id}").json()["links"]
+    assert ann.get(f"jobs/{id}/released/0").status_code == 404
 
 
 def test_a_waiting_job_gets_another_priority_and_a_running_one_does_not(

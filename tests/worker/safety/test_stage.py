@@ -137,6 +137,17 @@ def test_no_stars_through_queue_worker_and_http(
         original = decode_pixels(client.get(f"/v1/admin/jobs/{ids[0]}/flagged/0").content)
         assert np.abs(shown - original).max() > 40
         assert client.get(f"/v1/admin/jobs/{ids[1]}/flagged/0").status_code == 404
+        released = f"/v1/jobs/{ids[0]}/released/0"
+        assert client.get(released).status_code == 404
+        for _ in range(2):
+            answer = client.post(f"/v1/admin/jobs/{ids[0]}/flagged/0/release")
+            assert answer.status_code == 200, answer.text
+        job = client.get(f"/v1/jobs/{ids[0]}").json()
+        assert job["images"][0]["sha256"] == jobs[0]["images"][0]["sha256"]
+        assert job["links"]["released/0"].endswith(released)
+        assert (decode_pixels(client.get(released).content) == original).all()
+        for missing in (f"{ids[1]}/flagged/0", f"{ids[0]}/flagged/1", "0/flagged/0"):
+            assert client.post(f"/v1/admin/jobs/{missing}/release").status_code == 404
         kinds = [event.kind for event in read_events(queue.connection, ids[0])]
         assert kinds.count("preview") < 2
         assert client.delete(f"/v1/jobs/{ids[0]}").status_code in (200, 204)
