@@ -241,12 +241,13 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def pace_key(self) -> str:
-        """The key of the measured seconds per image and step: equal where the steps take equally long."""
+        """The key of what is measured of jobs: equal where steps, and all else, take equally long."""
         fast = "" if self.speed == "exact" else f" {self.speed}"
         models = "+".join(dict.fromkeys(stage.model for stage in self.stages))
         second = f" hires {self.hires.width}x{self.hires.height} {self._hires_steps}" if self.hires else ""
         check = "" if self.check_step is None else " check"
-        return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}{check}"
+        maps = "".join(f" map {control.preprocess}" for control in self.controls if control.is_made_in_job)
+        return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}{check}{maps}"
 
     @property
     def _sizes_of_step(self) -> str:

@@ -116,6 +116,9 @@ def test_a_control_that_names_a_model_has_its_image_made_in_its_own_job(
     assert control.preprocess_options == {"confidence": 0.3, "resolution": 512}
     assert "preprocessor:people" in stored.needs
     assert stored.record_version == 3, "releases that know no such control read versions up to 2"
+    drawn = control.model_copy(update={"preprocess": None, "source": None})
+    without_map = stored.model_copy(update={"controls": (drawn,)})
+    assert stored.pace_key == f"{without_map.pace_key} map people", "what the map takes is learned of such jobs"
 
     again = client.post(f"/v1/jobs/{answer.json()['id']}/rerun", json={}).json()
     rerun = queue.fetch(again["id"]).parameters
