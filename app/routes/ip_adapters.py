@@ -44,9 +44,10 @@ class IpAdapterView(AdapterView):
     title: str = Field(description="Name for people; empty for uploaded ones.")
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     kind: str | None = Field(
-        description="`plain`: reads one vector of an image; `plus` and `full` read more of it."
+        description="`plain`: reads one vector of an image; `plus` and `full` read more of it; `redux`: reads "
+        "all of it, and makes it part of the prompt."
     )
-    tokens: int | None = Field(description="Tokens that one reference image becomes.")
+    tokens: int | None = Field(description="Tokens that one reference image becomes; null also for `redux`.")
     image_encoder: str = Field(description="Name of the image encoder that looks at its images.")
 
 

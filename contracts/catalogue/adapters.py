@@ -45,7 +45,8 @@ class IpAdapterSpec(LoraSpec):
     """An IP-Adapter: a `.safetensors` file for models of one family.
 
     Attributes:
-        image_encoder: folder with the CLIP image encoder that it was trained with, in transformers' layout.
+        image_encoder: folder with the image encoder that it was trained with, in transformers' layout: CLIP, or
+            SigLIP for Redux.
     """
 
     image_encoder: str

@@ -56,7 +56,7 @@ class Catalogue(BaseModel):
     """All rows. Relative sources are relative to `root`, the folder of the catalogue file.
 
     Attributes:
-        image_encoders: folders with CLIP image encoders for IP-Adapters that clients upload, beside those that
+        image_encoders: folders with image encoders for IP-Adapters that clients upload, beside those that
             `ip_adapters` name.
     """
 

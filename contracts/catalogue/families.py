@@ -58,7 +58,7 @@ __all__ = [
 
 _SD15_TEXT = INVERSIONS | GUIDANCE | {"negative_prompt", "clip_skip"}
 _SD3_TEXT = GUIDANCE | {"prompt_2", "prompt_3", "negative_prompt", "clip_skip", "max_sequence_length"}
-_FLUX_TEXT = INVERSIONS | {"prompt_2", "max_sequence_length"}
+_FLUX_TEXT = INVERSIONS | IMAGE_PROMPTS | {"prompt_2", "max_sequence_length"}
 _GUIDED_FLUX = TRUE_CFG | GUIDANCE
 
 _SD15 = Family(
@@ -127,6 +127,7 @@ _FLUX = Family(
     pipeline="FluxPipeline",
     controlnet="FluxControlNetModel",
     control_modes=True,
+    image_tokens_follow_prompt=True,
     modes={
         Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX | HIRES,
         Mode.IMG2IMG: _FLUX_TEXT | _GUIDED_FLUX | IMAGE,

@@ -197,7 +197,7 @@ class Family:
         long_prompts: values of `long_prompt` that it can follow.
         required_fields: fields of `modes` that every request must have.
         references: of edits; None without the task `edit`.
-        reads_image_as_reference: in an inpaint, the denoiser is given the image itself as a reference.
+        reads_image_as_reference: in an inpaint, the image itself is a reference.
         reserved_words: that prompts may not have, since the encoder takes them for images.
         other_checkpoints: classes that a `model_index.json` may name for checkpoints of this architecture that
             were trained for other tasks -> what these support.
@@ -206,6 +206,7 @@ class Family:
         index_entries: entries of `model_index.json` that its checkpoints have, where the class is not enough to
             tell them from others.
         starts_from_latents: whether its img2img pipeline takes latents in place of an image.
+        image_tokens_follow_prompt: whether its IP-Adapters are Redux; else they have attention layers.
         refiners: id of the row whose models can run the last steps of its images; empty where there are none.
     """
 
@@ -247,6 +248,7 @@ class Family:
     denoiser_channels: int | None = None
     index_entries: Mapping[str, object] = field(default_factory=dict)
     starts_from_latents: bool = True
+    image_tokens_follow_prompt: bool = False
     refiners: str = ""
 
     def of_checkpoint(self, pipeline: str | None) -> Family:

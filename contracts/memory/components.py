@@ -55,6 +55,7 @@ class Component:
         tile_side: pixels of a tile, for a VAE.
         origin: what the bytes were read from.
         shares_layers: for a ControlNet, whether it runs layers of the denoiser, which cannot be streamed then.
+        prompt_tokens: for an image encoder, those by which it makes the prompt's embedding longer.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Component:
     tile_side: int | None = None
     origin: Origin = "files"
     shares_layers: bool = False
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from contracts.memory.components import Component, Role, size_component
 from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
+from contracts.weights.adapters.ip_adapter_rows import patches_of_encoder
 from contracts.weights.adapters.lora_files import facts_in
 from contracts.weights.architectures import find_controlnet
 from contracts.weights.parameter_counts import (
@@ -89,8 +90,8 @@ def size_ip_adapter(
 ) -> Component | None:
     """What an IP-Adapter puts on the device, as a component `ip_adapter:ID`; None where it is not on this machine.
 
-    That is keys and values of its tokens in each layer, for one reference image and for none. Its weights stay in
-    its file, and the image encoder in host memory.
+    That is keys and values of its tokens in each layer, for one reference image and for none; nothing of Redux,
+    whose tokens are in the prompt's embedding. Its weights stay in its file, and the image encoder in host memory.
     """
     row = catalogue.ip_adapter(id)
     source = fetched or catalogue.place(row)
@@ -134,8 +135,10 @@ def size_image_encoders(catalogue: Catalogue) -> dict[str, Component]:
     found: dict[str, Component] = {}
     for name, source in encoders_of(catalogue).items():
         with suppress(CatalogueError, OSError):
-            count = count_files([catalogue.image_encoder(source) / "model.safetensors"])
+            folder = catalogue.image_encoder(source)
+            count = count_files([folder / "model.safetensors"])
             component = size_component(f"image_encoder:{name}", Role.IMAGE_ENCODER, count, _FLOAT32_BYTES)
+            component = replace(component, prompt_tokens=patches_of_encoder(folder))
             found[component.name] = component
             users = (row.id for row in catalogue.ip_adapters if row.image_encoder == source)
             found |= {f"image_encoder of {id}": component for id in users}

@@ -170,7 +170,9 @@ def workload_of(
         height=job.height,
         images=job.num_images if images is None else images,
         guided=_is_guided(row, job.guidance_scale),
-        text_tokens=(job.max_sequence_length or min(_fixed_tokens(row), _prompt_bytes(job))) + sum(tokens),
+        text_tokens=(job.max_sequence_length or min(_fixed_tokens(row), _prompt_bytes(job)))
+        + sum(tokens)
+        + sum(extra.prompt_tokens for extra in extras),
         windows=job.max_windows,
         started=job.image is not None or (job.mode is Mode.IMG2IMG and job.refiner is None),
         masked=job.mask_image is not None,

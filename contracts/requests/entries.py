@@ -35,10 +35,14 @@ class IpAdapter(StrictModel):
         min_length=1, max_length=4, description="Reference images; what they have in common is followed."
     )
     scale: float = Field(
-        1.0, ge=0, le=2, description="Weight of the reference images beside the prompt; 0 turns them off."
+        1.0,
+        ge=0,
+        le=2,
+        description="Weight of the reference images beside the prompt; 0 turns them off. Redux weighs the prompt "
+        "with them: the scales of all its images should add up to about 1.",
     )
     mask: ImagePromptMaskRef | None = Field(
-        None, description="Where in the output the references act. Default: everywhere."
+        None, description="Where in the output the references act; not with Redux. Default: everywhere."
     )
 
 

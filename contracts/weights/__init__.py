@@ -8,7 +8,7 @@ preprocessor_models.py the same of the folder of a preprocessor
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
 controlnet_models.py   the models that one suits
-unet_files.py          the models whose UNet a file suits
+denoiser_files.py      the models whose denoiser a file suits
 adapters/              LoRAs, textual inversions, IP-Adapters
 vae_files.py           VAEs of the catalogue, and the models that they suit
 checkpoint_limits.py   tasks and schedulers of one checkpoint

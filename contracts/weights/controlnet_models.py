@@ -8,8 +8,8 @@ from functools import partial
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.models import ModelSpec
+from contracts.weights.denoiser_files import Layers, find_suited_models
 from contracts.weights.safetensors import Tensor
-from contracts.weights.unet_files import Layers, find_suited_models
 
 #: Class of the ControlNets of UNets.
 _CLASS = "ControlNetModel"

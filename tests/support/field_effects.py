@@ -181,7 +181,8 @@ class FieldEffects:
     def _image_prompts(self, family: str, fields: dict[str, Any]) -> Iterator[tuple[str, object, dict[str, Any]]]:
         """Where the catalogue has IP-Adapters; of a family without one any name is refused."""
         if self.catalogue.ip_adapters:
-            adapter = {"name": f"{family}-plain", "images": ["inputs/other.png"]}
+            own = (row.id for row in self.catalogue.ip_adapters if row.family == family)
+            adapter = {"name": next(own, f"{family}-plain"), "images": ["inputs/other.png"]}
             yield "ip_adapters", "on", fields | {"ip_adapters": [adapter]}
 
     def _base(self, family: str, mode: Mode, base: str) -> dict[str, Any]:

@@ -21,6 +21,9 @@ FULL: Shapes = {
     "image_proj.proj.0.weight": (12, 12), "image_proj.proj.2.weight": (6, 12), "image_proj.proj.3.weight": (6,),
     **LAYERS,
 }  # fmt: skip
+REDUX: Shapes = {
+    "redux_up.weight": (18, 12), "redux_up.bias": (18,), "redux_down.weight": (6, 18), "redux_down.bias": (6,),
+}  # fmt: skip
 
 
 def write_file(path: Path, shapes: Shapes) -> Path:

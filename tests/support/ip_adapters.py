@@ -1,4 +1,4 @@
-"""Small random IP-Adapters for models with a UNet, and an image encoder that they read."""
+"""Small random IP-Adapters for models with a UNet, Redux for FLUX, and image encoders that they read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
@@ -25,6 +26,23 @@ def write_image_encoder(folder: Path, seed: int = 0) -> None:
         num_attention_heads=2, image_size=SIDE, patch_size=8,
     )  # fmt: skip
     transformers.CLIPVisionModelWithProjection(config).save_pretrained(folder)
+
+
+def write_siglip_encoder(folder: Path, seed: int = 0) -> None:
+    """Write a SigLIP image encoder in transformers' layout, which sees 16 patches."""
+    torch.manual_seed(seed)
+    config = transformers.SiglipVisionConfig(
+        hidden_size=STATES, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
+        patch_size=8,
+    )  # fmt: skip
+    transformers.SiglipVisionModel(config).save_pretrained(folder)
+
+
+def redux_tensors(width: int, seed: int = 0) -> Tensors:
+    """The tensors of Redux for a FLUX transformer that reads a prompt of this width."""
+    torch.manual_seed(seed)
+    embedder = ReduxImageEncoder(redux_dim=STATES, txt_in_features=width)
+    return {name: tensor * 4 for name, tensor in embedder.state_dict().items()}
 
 
 def ip_adapter_tensors(checkpoint: Path, kind: str = "plain", seed: int = 0) -> Tensors:
@@ -77,10 +95,10 @@ def _resampler(width: int, generator: torch.Generator) -> Tensors:
 
 
 def with_ip_adapters(catalogue: Catalogue, folder: Path) -> Catalogue:
-    """The catalogue with two IP-Adapters, `FAMILY-plain` and `FAMILY-plus`, for each family with a UNet."""
+    """The catalogue with `FAMILY-plain` and `FAMILY-plus` for each family with a UNet, and `flux-redux`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_image_encoder(folder / "encoder")
-    rows = []
+    rows = [redux_row(catalogue, folder)]
     for family in ("sdxl", "sd15"):
         checkpoints = [catalogue.root / row.source for row in catalogue.models if row.family == family]
         kinds = [(checkpoint, kind) for checkpoint in checkpoints[:1] for kind in ("plain", "plus")]
@@ -93,3 +111,13 @@ def with_ip_adapters(catalogue: Catalogue, folder: Path) -> Catalogue:
                 )
             )
     return catalogue.model_copy(update={"ip_adapters": tuple(rows)})
+
+
+def redux_row(catalogue: Catalogue, folder: Path) -> IpAdapterSpec:
+    """Write Redux, `flux-redux`, for the FLUX models of a catalogue, and its encoder."""
+    write_siglip_encoder(folder / "siglip")
+    checkpoint = next(catalogue.root / row.source for row in catalogue.models if row.family == "flux")
+    width = diffusers.FluxTransformer2DModel.load_config(checkpoint / "transformer")["joint_attention_dim"]
+    save_file(redux_tensors(width), folder / "redux.safetensors")
+    source = str(folder / "redux.safetensors")
+    return IpAdapterSpec(id="flux-redux", family="flux", source=source, image_encoder=str(folder / "siglip"))

@@ -21,6 +21,7 @@ from contracts.jobs.receipt import CacheUse, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
+from worker.adapters.references.redux import lengthen_prompt
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
@@ -183,6 +184,7 @@ class JobGeneration:
         cropped = inpainting.crop_inputs(inputs, done.crop)
         embeddings = self._encode(model, cropped, done)
         job.adapters = model.with_image_prompts(job.adapters, cropped)
+        embeddings = lengthen_prompt(embeddings, job.adapters.image_prompts)
         self._engine.residency.keep(job, kept_bytes(stage, embeddings))
         timer.end_stage("encode_prompt")
 

@@ -4,6 +4,7 @@ validation.py  all checks of a request
 effects.py     that no field is without effect beside the others
 step_rules.py  steps, scheduler and speed
 vaes.py        whether its VAE can take the place of the model's own
+ip_adapters.py its IP-Adapters
 hires.py       its second pass, and what can enlarge images for it
 control_maps.py control images that a job makes itself
 refining.py    its refiner, and which models can be one

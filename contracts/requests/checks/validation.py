@@ -15,6 +15,7 @@ from contracts.catalogue.preprocessors import Preprocessor
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.hires import hires_problems
+from contracts.requests.checks.ip_adapters import ip_adapter_problems
 from contracts.requests.checks.refining import refiner_problems
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
@@ -53,7 +54,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_seed_problems(request),
         *_step_problems(request, model, catalogue),
         *_lora_problems(request, model, catalogue),
-        *_ip_adapter_problems(request, model, catalogue),
+        *ip_adapter_problems(request, model, catalogue),
         *vae_problems(request, model, catalogue),
         *inversion_problems(request, model, catalogue),
         *_control_problems(request, model, catalogue),
@@ -215,23 +216,6 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
             yield FieldProblem(field, message, names)
         if row.id in seen:
             yield FieldProblem(field, f"repeats {row.id}; name it once, with the sum of the scales")
-        seen.add(row.id)
-
-
-def _ip_adapter_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
-    names = [row.id for row in catalogue.ip_adapters if row.suits(model)]
-    seen: set[str] = set()
-    for index, adapter in enumerate(request.ip_adapters):
-        field = f"ip_adapters.{index}.name"
-        try:
-            row = catalogue.ip_adapter(adapter.name)
-        except NotFound:
-            yield FieldProblem(field, f"unknown IP-Adapter {adapter.name[:64]!r}", names)
-            continue
-        if (message := row.misfit(model)) is not None:
-            yield FieldProblem(field, message, names)
-        if row.id in seen and adapter.mask is None:
-            yield FieldProblem(field, f"repeats {row.id}; name it once, with all images, or give it a mask")
         seen.add(row.id)
 
 

@@ -1,7 +1,8 @@
 """IP-Adapter files by their headers: kind, widths, and how many tokens an image becomes. Loads no weights.
 
-The layouts are those of the original releases (github.com/tencent-ailab/IP-Adapter). Refuses what no worker could
-use, with the reason; `worker/adapters/references/image_prompts.py` compares the file with the loaded model.
+The layouts are those of the original releases (github.com/tencent-ailab/IP-Adapter, and FLUX.1 Redux of
+github.com/black-forest-labs/flux). Refuses what no worker could use, with the reason; `image_prompts.py` and
+`redux.py` in `worker/adapters/references/` compare the file with the loaded model.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from contracts.errors import AdapterRefused
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Tensor, read_header
 
-#: What an image encoder gives of an image: one projected vector, or the states of its last layer but one.
-Reads = Literal["embedding", "states"]
+#: What an image encoder gives of an image: CLIP's one projected vector, or the states of its last layer but one;
+#: SigLIP's vector of each patch.
+Reads = Literal["embedding", "states", "patches"]
 
 _PROJECTION, _LAYERS = "image_proj.", "ip_adapter."
 #: Both projections of a cross-attention layer; numbered by twos, since self-attention layers are counted too.
@@ -26,24 +28,27 @@ _LAYER = re.compile(r"^ip_adapter\.(\d+)\.to_(k|v)_ip\.weight$")
 #: Tokens of one image where the file has no table of them.
 _PLAIN_TOKENS, _FULL_TOKENS = 4, 257
 _MAX_TOKENS = 1024
+#: All tensors of Redux: two linear layers, the inner width three times the outer one.
+_REDUX = frozenset(f"redux_{layer}.{tensor}" for layer in ("up", "down") for tensor in ("weight", "bias"))
 
 
 class IpAdapterFacts(BaseModel):
     """What an IP-Adapter file's header says.
 
     Attributes:
-        kind: `plain`, `plus` (a resampler of the encoder's states) or `full` (all states).
-        tokens: that the denoiser's layers read of one image.
+        kind: `plain`, `plus` (a resampler of the encoder's states) or `full` (all states); `redux`, whose tokens
+            follow those of the prompt.
+        tokens: that the denoiser's layers read of one image; None: as many as its encoder sees patches.
         image_width: of what the image encoder gives.
         width: of the tokens, which is that of the model's prompt embeddings.
-        layers: cross-attention layers.
+        layers: cross-attention layers; 0 of one without layers of its own.
         key_values: outputs of all layers' projections, for one token.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["plain", "plus", "full"]
-    tokens: int
+    kind: Literal["plain", "plus", "full", "redux"]
+    tokens: int | None
     image_width: int
     width: int
     layers: int
@@ -52,12 +57,14 @@ class IpAdapterFacts(BaseModel):
     @property
     def reads(self) -> Reads:
         """What it needs of the image encoder."""
+        if self.kind == "redux":
+            return "patches"
         return "embedding" if self.kind == "plain" else "states"
 
     @property
     def device_values(self) -> int:
         """Keys and values of one reference image, and of none, in all layers: what a job keeps on the device."""
-        return 2 * self.tokens * self.key_values
+        return 2 * (self.tokens or 0) * self.key_values
 
 
 def read_ip_adapter(file: Path) -> IpAdapterFacts:
@@ -70,11 +77,15 @@ def read_ip_adapter(file: Path) -> IpAdapterFacts:
         tensors = read_header(file).tensors
     except NotSafetensors as error:
         raise AdapterRefused(f"the file {error}") from None
+    if not _REDUX.isdisjoint(tensors):
+        return _redux(tensors)
     projection = {
         name.removeprefix(_PROJECTION): tensor for name, tensor in tensors.items() if name.startswith(_PROJECTION)
     }
     if not projection or not any(name.startswith(_LAYERS) for name in tensors):
-        raise AdapterRefused("the file is not an IP-Adapter: it has no tensors `image_proj.…` and `ip_adapter.…`")
+        raise AdapterRefused(
+            "the file is not an IP-Adapter: it has no tensors `image_proj.…` and `ip_adapter.…`, nor `redux_up.…`"
+        )
     _refuse_other_kinds(tensors, projection)
     layers = _layers(tensors)
     kind, tokens, image_width, width = _projection(projection)
@@ -94,6 +105,26 @@ def read_ip_adapter(file: Path) -> IpAdapterFacts:
     )
 
 
+def _redux(tensors: Mapping[str, Tensor]) -> IpAdapterFacts:
+    if differing := sorted(_REDUX ^ tensors.keys()):
+        has = "lacks" if differing[0] in _REDUX else "has, beside Redux's tensors,"
+        raise AdapterRefused(f"it {has} {differing[0][:120]}")
+    up = tensors["redux_up.weight"].shape
+    inner, read = up if len(up) == 2 else (0, 0)
+    width = inner // 3
+    expected = {
+        "redux_up.weight": (3 * width, read), "redux_up.bias": (3 * width,),
+        "redux_down.weight": (width, 3 * width), "redux_down.bias": (width,),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        if tensors[name].shape != shape or not all(shape):
+            raise AdapterRefused(
+                f"{name} has the shape {list(tensors[name].shape)}; Redux makes tokens of a third of the "
+                f"{inner} values of redux_up.weight"
+            )
+    return IpAdapterFacts(kind="redux", tokens=None, image_width=read, width=width, layers=0, key_values=0)
+
+
 def _refuse_other_kinds(tensors: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> None:
     faces = [name for name in tensors if "lora" in name or "perceiver_resampler" in name]
     if faces or ("norm.weight" in projection and "proj.0.weight" in projection):
@@ -104,8 +135,8 @@ def _refuse_other_kinds(tensors: Mapping[str, Tensor], projection: Mapping[str, 
     other = next((name for name in tensors if not name.startswith(_PROJECTION) and not _LAYER.match(name)), None)
     if other is not None:
         raise AdapterRefused(
-            f"{other[:120]} is not a tensor of an IP-Adapter for models with a UNet: "
-            "those of FLUX and SD3 are not supported"
+            f"{other[:120]} is not a tensor of an IP-Adapter for models with a UNet; "
+            "for FLUX only Redux is supported, for SD3 none"
         )
 
 

@@ -11,9 +11,10 @@ from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.ip_adapter_rows import width_of_encoder
-from contracts.weights.unet_files import Layers, find_suited_models
+from contracts.weights.denoiser_files import Layers, find_suited_models
 
-_KEY = ".attn2.to_k.weight"
+#: Ends of the names of layers that read the prompt: cross-attention's of a UNet, and FLUX's one layer before all.
+_ATTENTION, _EMBEDDER = ".attn2.to_k.weight", "context_embedder.weight"
 
 
 def find_models(facts: IpAdapterFacts, catalogue: Catalogue) -> tuple[str, list[str]]:
@@ -25,12 +26,14 @@ def find_models(facts: IpAdapterFacts, catalogue: Catalogue) -> tuple[str, list[
     Raises:
         AdapterRefused: it suits no model here.
     """
+    is_redux = facts.kind == "redux"
+    families = (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values()))
     return find_suited_models(
-        (row for row in FAMILIES.values() if any("ip_adapters" in used for used in row.modes.values())),
+        (row for row in families if row.image_tokens_follow_prompt == is_redux),
         catalogue,
         may_suit=lambda family: not family.context_widths or facts.width in family.context_widths,
         misfit=partial(_misfit, facts),
-        ending=_KEY,
+        ending=_EMBEDDER if is_redux else _ATTENTION,
         no_family="the catalogue has no model of a family that IP-Adapters are for",
     )
 
@@ -79,6 +82,8 @@ def _misfit(facts: IpAdapterFacts, layers: Layers, model: ModelSpec) -> str | No
     if widths != [facts.width]:
         read = ", ".join(map(str, widths))
         return f"its tokens have {facts.width} values, and the layers of {model.id} read {read}"
+    if facts.kind == "redux":
+        return None
     if len(layers) != facts.layers or 2 * sum(shape[0] for shape in shapes) != facts.key_values:
         return (
             f"it has {facts.layers} cross-attention layers, and {model.id} has {len(layers)}, or of other widths"

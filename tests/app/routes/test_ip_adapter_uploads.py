@@ -48,8 +48,13 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     config = {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModelWithProjection"]}
     (encoder / "config.json").write_text(json.dumps({**config, "projection_dim": 24, "hidden_size": 16}))
     write_file(encoder / "model.safetensors", {"x": (1,)})
+    siglip = tmp_path / "encoders" / "siglip-small"
+    siglip.mkdir()
+    (siglip / "config.json").write_text(json.dumps({"model_type": "siglip_vision_model", "hidden_size": 24}))
+    write_file(siglip / "model.safetensors", {"x": (1,)})
     text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
-    (tmp_path / "catalogue.toml").write_text(f'image_encoders = ["encoders/clip-small"]\n{text}', encoding="utf-8")
+    encoders = 'image_encoders = ["encoders/clip-small", "encoders/siglip-small"]'
+    (tmp_path / "catalogue.toml").write_text(f"{encoders}\n{text}", encoding="utf-8")
     shutil.copy(BUILT_IN_CATALOGUE, tmp_path / "unused.toml")
     return SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=tmp_path / "catalogue.toml")
 
@@ -94,9 +99,33 @@ def test_an_upload_is_described_listed_used_and_removed(
         assert storage.exists(one.key)
 
 
+def _redux(width: int) -> Shapes:
+    return {
+        "redux_up.weight": (3 * width, 24), "redux_up.bias": (3 * width,),
+        "redux_down.weight": (width, 3 * width), "redux_down.bias": (width,),
+    }  # fmt: skip
+
+
+def test_redux_is_for_the_flux_models_of_its_width_and_the_siglip_encoder(
+    client: TestClient, tmp_path: Path
+) -> None:
+    with client:
+        added = _add(client, tmp_path, _redux(128))
+        assert added.status_code == 201, added.text
+        shown = added.json()
+        assert {name: shown[name] for name in ("family", "models", "kind", "tokens", "image_encoder")} == {
+            "family": "flux", "models": ["shapes-flux"], "kind": "redux", "tokens": None,
+            "image_encoder": "siglip-small",
+        }  # fmt: skip
+        body = {"prompt": "x", "model": "shapes-flux", "ip_adapters": [{"name": "look", "images": [IMAGE]}]}
+        accepted = client.post("/v1/txt2img", json=body)
+        assert accepted.status_code == 202, accepted.text
+
+
 @pytest.mark.parametrize(
     ("shapes", "fields", "reason"),
     [
+        (_redux(64), {}, "its tokens have 64 values, and the layers of shapes-flux read 128"),
         (
             _shapes(image_width=1024),
             {},

@@ -135,7 +135,7 @@ def _draw_references(rng: random.Random, catalogue: Catalogue, family: str, *, l
     rows = [row.id for row in catalogue.ip_adapters if row.family == family]
     if not rows or not likely or rng.random() < 0.5:
         return {}
-    names = rng.sample(rows, rng.choice([1, 2]))
+    names = rng.sample(rows, min(rng.choice([1, 2]), len(rows)))
     return {
         "ip_adapters": [
             {"name": name, "images": [rng.choice(["inputs/image.png", "inputs/control.png"])], "scale": 0.7}

@@ -1,4 +1,4 @@
-"""CLIP image encoders of IP-Adapters: their outputs for reference images, cached by content.
+"""Image encoders of IP-Adapters, CLIP or SigLIP: their outputs for reference images, cached by content.
 
 They compute on the CPU in float32: an image is seen once, and the device has no room for them beside a denoiser.
 Loaded for the images that are not known, and dropped. Knows no IP-Adapter.
@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionModelWithProjection,
+    SiglipImageProcessorPil,
+    SiglipVisionModel,
+)
 
 from contracts.weights.adapters.ip_adapter_files import Reads
 from contracts.weights.adapters.ip_adapter_rows import read_image_encoder
@@ -28,7 +33,11 @@ _MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An encoder's output for one image, and for none: (1, width), or (1, positions, width) for states."""
+    """An encoder's output for one image: (1, width), or (1, positions, width) for states and patches.
+
+    Attributes:
+        nothing: the same for no image; of no positions for patches, which only images are read for.
+    """
 
     image: torch.Tensor
     nothing: torch.Tensor
@@ -63,7 +72,7 @@ class ImageEncoders:
         # Held beside the cache, from which the loop at the end may evict some of them.
         found = {key: self._known[key] for key in keys if key in self._known}
         if missing:
-            encoder = _load(folder)
+            encoder = _load(folder, reads)
             for key in missing:
                 found[key] = _encode(encoder, images[keys.index(key)], reads)
         for key, encoded in found.items():
@@ -74,19 +83,25 @@ class ImageEncoders:
         return [found[key] for key in keys]
 
 
-def _load(folder: Path) -> Any:
-    read_image_encoder(folder)
+def _load(folder: Path, reads: Reads) -> Any:
+    read_image_encoder(folder, reads)
+    encoder_class = SiglipVisionModel if reads == "patches" else CLIPVisionModelWithProjection
     # The encoder is used by many calls in inference mode, but is not loaded in any of them.
     with torch.inference_mode(mode=False), torch.no_grad():
-        encoder = load_complete(CLIPVisionModelWithProjection, folder, "the image encoder", torch.float32, None)
+        encoder = load_complete(encoder_class, folder, "the image encoder", torch.float32, None)
     return encoder.eval()
 
 
 def _encode(encoder: Any, image: Image.Image, reads: Reads) -> EncodedImage:
-    """As diffusers' `StableDiffusionXLPipeline.encode_image` (0.42)."""
+    """As `encode_image` of diffusers' `StableDiffusionXLPipeline` and `FluxPriorReduxPipeline` (0.42)."""
     side = encoder.config.image_size
-    processor = CLIPImageProcessorPil(size=side, crop_size=side)
-    pixels = processor(image, return_tensors="pt").pixel_values
+    if reads == "patches":
+        processor = SiglipImageProcessorPil(size={"height": side, "width": side})
+        pixels = processor(image, return_tensors="pt", do_convert_rgb=True).pixel_values
+        with torch.no_grad():
+            patches = encoder(pixels).last_hidden_state
+        return EncodedImage(patches, patches[:, :0])
+    pixels = CLIPImageProcessorPil(size=side, crop_size=side)(image, return_tensors="pt").pixel_values
     with torch.no_grad():
         if reads == "embedding":
             embedding = encoder(pixels).image_embeds

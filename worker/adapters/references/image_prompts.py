@@ -35,9 +35,10 @@ class ImagePrompt:
         encoder: its image encoder, for receipts.
         scale: of what the layers add.
         layers: cross-attention layer -> keys and values; first of no image where the job is guided, then of the
-            images.
+            images. Empty where `tokens` act.
         is_guided: whether a call has a row without the prompt for each row with it.
         mask: (1, height, width) of 0 and 1, where it acts; None: everywhere.
+        tokens: (images, tokens, width), in host memory, that follow those of the prompt; None: `layers` act.
         number: tells it from all others of the process.
     """
 
@@ -47,11 +48,12 @@ class ImagePrompt:
     layers: Mapping[Any, KeyValues]
     is_guided: bool
     mask: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
     number: int = field(default_factory=count().__next__)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all keys and values."""
+        """Bytes of all keys and values, on the device."""
         return sum(tensor.nbytes for pairs in self.layers.values() for pair in pairs for tensor in pair)
 
 
@@ -88,7 +90,8 @@ def read_layers(
         for index, layer in enumerate(layers.values()):
             # One layer's weights at a time are on the device.
             key, value = (
-                _finite(file, f"ip_adapter.{2 * index + 1}.to_{half}_ip.weight").to(device, dtype) for half in "kv"
+                finite_tensor(file, f"ip_adapter.{2 * index + 1}.to_{half}_ip.weight").to(device, dtype)
+                for half in "kv"
             )
             groups = [tokens[:, one] for one in range(len(encoded))] if apart else [tokens]
             pairs = [(functional.linear(group, key), functional.linear(group, value)) for group in groups]
@@ -119,7 +122,7 @@ def _projection(unet: Any, file: Any, dtype: torch.dtype, device: torch.device) 
     """The projection of an encoded image into tokens, as diffusers builds it, outside the UNet."""
     prefix = "image_proj."
     stored = {
-        name.removeprefix(prefix): _finite(file, name)
+        name.removeprefix(prefix): finite_tensor(file, name)
         for name in file.keys()  # noqa: SIM118  # not a dictionary
         if name.startswith(prefix)
     }
@@ -145,7 +148,12 @@ def _tokens(
     return tokens.reshape(len(passes), len(encoded), *tokens.shape[1:])
 
 
-def _finite(file: Any, name: str) -> torch.Tensor:
+def finite_tensor(file: Any, name: str) -> torch.Tensor:
+    """Return a tensor of an open file; one of 8-bit floats as float32.
+
+    Raises:
+        ValueError: it has values that are no numbers.
+    """
     tensor: torch.Tensor = file.get_tensor(name)
     if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:
         tensor = tensor.to(torch.float32)

@@ -6,6 +6,7 @@ Nothing of them stays loaded: a job keeps the keys and values of its own images.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,8 @@ from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from worker.adapters.files import LoraFiles
 from worker.adapters.references.image_encoders import ImageEncoders
-from worker.adapters.references.image_prompts import ImagePrompt, mask_of, read_layers
+from worker.adapters.references.image_prompts import ImagePrompt, KeyValues, mask_of, read_layers
+from worker.adapters.references.redux import read_tokens
 from worker.checkpoints.places import NotPrepared
 from worker.families.inputs import GenerationInputs
 from worker.runtime.out_of_memory import is_out_of_memory
@@ -26,11 +28,11 @@ from worker.runtime.out_of_memory import is_out_of_memory
 _log = logging.getLogger(__name__)
 
 
-class UnetModel(Protocol):
+class ReferenceModel(Protocol):
     """What is asked of a loaded model.
 
     Attributes:
-        denoiser: its UNet.
+        denoiser: its UNet or transformer.
     """
 
     denoiser: Any
@@ -47,7 +49,7 @@ class IpAdapters:
         self._files = files
         self._encoders = ImageEncoders(files.hasher)
 
-    def read(self, model: UnetModel, inputs: GenerationInputs) -> tuple[ImagePrompt, ...]:
+    def read(self, model: ReferenceModel, inputs: GenerationInputs) -> tuple[ImagePrompt, ...]:
         """Make the reference images of a job ready to act on a model; those with scale 0 do nothing.
 
         Raises:
@@ -63,7 +65,7 @@ class IpAdapters:
         )
 
     def _read_one(
-        self, model: UnetModel, inputs: GenerationInputs, number: int, adapter: IpAdapterParameters
+        self, model: ReferenceModel, inputs: GenerationInputs, number: int, adapter: IpAdapterParameters
     ) -> ImagePrompt:
         try:
             return self._image_prompt(model, inputs, number, adapter)
@@ -84,16 +86,21 @@ class IpAdapters:
         return known[adapter.image_encoder]
 
     def _image_prompt(
-        self, model: UnetModel, inputs: GenerationInputs, number: int, adapter: IpAdapterParameters
+        self, model: ReferenceModel, inputs: GenerationInputs, number: int, adapter: IpAdapterParameters
     ) -> ImagePrompt:
         path = self._files.locate(adapter, "ip_adapter")
         folder = self._catalogue.image_encoder(self._encoder_of(adapter))
         images, mask = inputs.image_prompts[number], mask_of(inputs.image_prompt_masks[number], model.device)
         encoded = self._encoders.encode(folder, images, read_ip_adapter(path).reads)
         is_guided = inputs.guidance_scale > model.spec.family_spec.guidance_off
-        layers = read_layers(
-            model.denoiser, path, encoded, is_guided=is_guided, apart=mask is not None, device=model.device
-        )
+        layers: Mapping[Any, KeyValues] = {}
+        tokens: torch.Tensor | None = None
+        if model.spec.family_spec.image_tokens_follow_prompt:
+            tokens = read_tokens(model.denoiser, path, encoded)
+        else:
+            layers = read_layers(
+                model.denoiser, path, encoded, is_guided=is_guided, apart=mask is not None, device=model.device
+            )
         sha256 = self._files.fingerprint(path)
         weights = self._files.weights(adapter, sha256, model.spec.family_spec.id, "ip_adapter")
         return ImagePrompt(
@@ -103,6 +110,7 @@ class IpAdapters:
             layers=layers,
             is_guided=is_guided,
             mask=mask,
+            tokens=tokens,
         )
 
 

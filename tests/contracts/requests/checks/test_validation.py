@@ -43,6 +43,8 @@ def catalogue(tmp_path: Path) -> Catalogue:
             IpAdapterSpec(
                 id="look-other", family="sdxl", source="o.safetensors", image_encoder="clip", models=("other",)
             ),
+            IpAdapterSpec(id="look-one", family="flux", source="redux.safetensors", image_encoder="siglip"),
+            IpAdapterSpec(id="look-two", family="flux", source="redux2.safetensors", image_encoder="siglip"),
         ),
         controlnets=(
             ControlNetSpec(id="edges-xl", family="sdxl", source="edges", preprocessors=("canny",)),
@@ -96,7 +98,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("txt2img", {"ip_adapters": [look("other")]}, "ip_adapters.0.name"),
     ("txt2img", {"ip_adapters": [look(), look()]}, "ip_adapters.1.name"),
     ("txt2img", {"model": "three", "ip_adapters": [look()]}, "ip_adapters"),
-    ("txt2img", {"model": "one", "ip_adapters": [look()]}, "ip_adapters"),
+    ("txt2img", {"model": "one", "ip_adapters": [look()]}, "ip_adapters.0.name"),
+    ("txt2img", {"model": "one", "ip_adapters": [look("one", mask=IMAGE)]}, "ip_adapters.0.mask"),
+    ("txt2img", {"model": "one", "ip_adapters": [look("one"), look("two")]}, "ip_adapters.1.name"),
+    ("txt2img", {"model": "one", "ip_adapters": [look("one")], "true_cfg_scale": 2.0}, "true_cfg_scale"),
     ("controlnet", {"controls": [edges("nothing")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [edges("one")]}, "controls.0.controlnet"),
     ("controlnet", {"controls": [{"controlnet": "edges-xl"}]}, "controls.0.image"),
@@ -362,7 +367,8 @@ def test_reference_images_are_accepted_in_every_mode_of_their_family(catalogue: 
     for adapters in ([], [look()], [look(), look(mask=IMAGE)]):
         check(request("txt2img", ip_adapters=adapters), catalogue)
     check(request("controlnet", controls=[edges("xl")], image=IMAGE, ip_adapters=[look()]), catalogue)
-    check(request("txt2img", model="one", ip_adapters=[]), catalogue)
+    for entries in ([], [look("one", scale=0.7), look("one", scale=0.3)]):
+        check(request("txt2img", model="one", ip_adapters=entries), catalogue)
 
 
 @pytest.mark.parametrize("entry", [{"images": []}, {"images": [IMAGE] * 5}, {"scale": 2.5}, {"scale": -1}])

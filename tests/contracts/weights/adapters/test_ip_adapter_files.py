@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from contracts.memory.extras import size_ip_adapter
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
-from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
-from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, Shapes, write_file
+from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row, patches_of_encoder
+from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, REDUX, Shapes, write_file
 from tests.support.parameters import parameters
 
 
@@ -37,6 +38,31 @@ def test_the_header_says_what_a_file_reads_and_makes(
     assert (facts.width, facts.layers, facts.key_values) == (6, 2, 32)
 
 
+def test_redux_reads_patches_and_keeps_nothing_on_the_device(tmp_path: Path) -> None:
+    facts = read_ip_adapter(write_file(tmp_path / "a.safetensors", REDUX))
+    assert (facts.kind, facts.tokens, facts.image_width, facts.reads) == ("redux", None, 12, "patches")
+    assert (facts.width, facts.layers, facts.device_values) == (6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"redux_down.bias": None}, r"lacks redux_down\.bias"),
+        ({"redux_in.weight": (6, 6)}, r"has, beside Redux's tensors, redux_in\.weight"),
+        ({"redux_up.weight": (17, 12)}, r"redux_up\.weight has the shape \[17, 12\]; Redux makes"),
+        ({"redux_up.weight": (18,)}, r"redux_up\.weight has the shape \[18\]"),
+        ({"redux_up.weight": (0, 12), "redux_up.bias": (0,)}, "has the shape"),
+        ({"redux_down.weight": (6, 12)}, r"redux_down\.weight has the shape \[6, 12\]"),
+    ],
+)
+def test_redux_of_other_tensors_is_refused(
+    changed: dict[str, tuple[int, ...] | None], reason: str, tmp_path: Path
+) -> None:
+    shapes = {name: shape for name, shape in {**REDUX, **changed}.items() if shape is not None}
+    with pytest.raises(AdapterRefused, match=reason):
+        read_ip_adapter(write_file(tmp_path / "a.safetensors", shapes))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -50,7 +76,7 @@ def test_the_header_says_what_a_file_reads_and_makes(
         (lambda s: s.update({"ip_adapter.1.to_k_ip.weight": (8, 5)}), "read tokens of 5, 6 values"),
         (lambda s: s.update({"ip_adapter.0.to_q_lora.down.weight": (4, 8)}), "a FaceID adapter"),
         (lambda s: s.update({"image_proj.perceiver_resampler.proj_in.weight": (4, 8)}), "insightface"),
-        (lambda s: s.update({"ip_adapter.0.to_k_ip.bias": (8,)}), "of FLUX and SD3 are not supported"),
+        (lambda s: s.update({"ip_adapter.0.to_k_ip.bias": (8,)}), "for FLUX only Redux is supported"),
         (lambda s: s.update({"text_model.a": (8,)}), r"text_model\.a is not a tensor of an IP-Adapter"),
         (lambda s: s.update({"image_proj.norm.weight": (7,)}), "24 outputs; 4 tokens of 7 are needed"),
         (lambda s: s.pop("image_proj.norm.weight"), "lacks a tensor"),
@@ -107,7 +133,8 @@ def test_a_row_whose_encoder_gives_what_its_file_reads_is_right(tmp_path: Path) 
         ),
         ({"model_type": "siglip"}, "is a siglip, and a CLIPVisionModelWithProjection is needed"),
         ({"architectures": ["CLIPVisionModel"]}, "is a CLIPVisionModel, and"),
-        ({"family": "flux"}, "IP-Adapters of family flux are not supported"),
+        ({"family": "sd3"}, "IP-Adapters of family sd3 are not supported"),
+        ({"family": "flux"}, "of the kind plain, which models of family flux cannot use"),
     ],
 )
 def test_a_row_that_cannot_work_is_refused_at_the_start(
@@ -116,6 +143,29 @@ def test_a_row_that_cannot_work_is_refused_at_the_start(
     catalogue = _catalogue(tmp_path, **options)
     with pytest.raises(CatalogueError, match=reason):
         check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "siglip_vision_model"}, None),
+        (
+            {"model_type": "siglip_vision_model", "hidden_size": 10},
+            "reads 12 values of an image, and the hidden_size",
+        ),
+        ({}, "is a clip_vision_model, and a SiglipVisionModel is needed"),
+    ],
+)
+def test_redux_needs_the_siglip_encoder_that_it_was_trained_with(
+    config: dict[str, Any], reason: str | None, tmp_path: Path
+) -> None:
+    catalogue = _catalogue(tmp_path, "flux", **config)
+    write_file(tmp_path / "a.safetensors", REDUX)
+    if reason is None:
+        check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
+    else:
+        with pytest.raises(CatalogueError, match=reason):
+            check_ip_adapter_row(catalogue, catalogue.ip_adapter("a"))
 
 
 def test_an_encoder_that_is_not_here_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -140,3 +190,22 @@ def test_a_plan_counts_every_image_of_every_adapter_of_a_job(tmp_path: Path) -> 
     extras = capacity.workload("sdxl", job, 2).extras
     assert [(extra.name, extra.bytes) for extra in extras] == [("ip_adapter:a", 2 * 2 * 4 * 32 * 2)] * 2
     assert capacity.workload("sdxl", parameters(model="m"), 2).extras == ()
+
+
+def test_a_plan_counts_the_tokens_of_redux_once_however_many_images_there_are(tmp_path: Path) -> None:
+    catalogue = _catalogue(tmp_path, "flux", model_type="siglip_vision_model", image_size=384, patch_size=14)
+    write_file(tmp_path / "a.safetensors", REDUX)
+    write_file(tmp_path / "clip" / "model.safetensors", {"x": (1,)})
+    capacity = take_capacity(catalogue, 2**30, Policy(), lambda _: 2)
+    entry = {"name": "a", "images": ("inputs/a.png", "inputs/b.png")}
+    jobs = [parameters(model="m", max_sequence_length=512, ip_adapters=(entry,) * count) for count in (0, 1, 2)]
+    workloads = [capacity.workload("flux", job, 1) for job in jobs]
+    assert [workload.shape.text_tokens for workload in workloads] == [512, 512 + 729, 512 + 729]
+    assert sum(extra.bytes for extra in workloads[2].extras if extra.role is Role.ADAPTER) == 0
+
+
+@pytest.mark.parametrize("sides", [{"patch_size": 0}, {"patch_size": 1, "image_size": 384}, {"image_size": "384"}])
+def test_an_encoder_of_impossible_patches_is_refused(sides: dict[str, Any], tmp_path: Path) -> None:
+    _catalogue(tmp_path, "flux", model_type="siglip_vision_model", **sides)
+    with pytest.raises(CatalogueError):
+        patches_of_encoder(tmp_path / "clip")

@@ -1,4 +1,4 @@
-"""The models whose UNet an uploaded file suits, by the headers of the UNets' files. Loads nothing."""
+"""The models whose denoiser an uploaded file suits, by the headers of the denoisers' files. Loads nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from contracts.hub.source import HubSource
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import read_header
 
+#: Folders of a checkpoint, of which it has one.
+_PARTS = ("unet", "transformer")
 #: Name -> shape of tensors.
 Layers = Mapping[str, tuple[int, ...]]
 
 
-def _read_unet(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
+def _read_denoiser(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
     """Return name -> shape of each of its tensors; None where they cannot be read on this machine."""
     try:
         place = catalogue.place(model)
@@ -27,7 +29,8 @@ def _read_unet(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
         if not isinstance(folder, Path) or not folder.is_dir():
             return None
         found: dict[str, tuple[int, ...]] = {}
-        for file in sorted((folder / "unet").glob("*.safetensors")):
+        files = [file for part in _PARTS for file in sorted((folder / part).glob("*.safetensors"))]
+        for file in files:
             found |= {name: tensor.shape for name, tensor in read_header(file).tensors.items()}
     except (CatalogueError, NotSafetensors, OSError):
         return None
@@ -63,7 +66,7 @@ def find_suited_models(
     for family in families:
         suited = []
         for model in (row for row in catalogue.models if row.family == family.id):
-            found = _read_unet(model, catalogue) or {}
+            found = _read_denoiser(model, catalogue) or {}
             layers = {name: shape for name, shape in found.items() if name.endswith(ending)}
             if not layers:
                 unread += [family.id] * may_suit(family)
