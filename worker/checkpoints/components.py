@@ -33,6 +33,8 @@ _ALIKE = {
     "Gemma2PreTrainedModel": ("Gemma2Model",),
     "T5EncoderModel": ("MT5EncoderModel",),
 }
+#: Class that older checkpoints name -> the one that diffusers has made of it, for the families here.
+_RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
 #: Names that a message lists.
@@ -80,7 +82,7 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
             f"it is a {str(named)[:80]}, and family {family.id} needs a {family.checkpoint_class}"
         )
     classes = {
-        name: entry[1]
+        name: _RENAMED.get(entry[1], entry[1])
         for name, entry in index.items()
         if isinstance(entry, list)
         and len(entry) == 2
@@ -127,6 +129,7 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
         if (part / file).is_file():
             config = _read_json(part / file)
             own = config.get("_class_name") or (config.get("architectures") or [named])[0]
+            own = _RENAMED.get(own, own)
             if config.get("quantization_config"):
                 raise CatalogueError(
                     f"its {name} is quantized (quantization_config in {name}/{file}): not supported"

@@ -18,6 +18,8 @@ inputs.py          inputs of one pipeline call
 kolors.py          Kolors
 lumina2.py         Lumina-Image 2.0
 pixart.py          PixArt-Σ
+pixart_alpha.py    PixArt-α
+pixart_parts.py    what these two share
 prompts.py         prompts, and how they become embeddings
 qwen_image.py      Qwen-Image
 qwen_image_edit.py Qwen-Image-Edit

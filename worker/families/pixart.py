@@ -8,66 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
-from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding, negative_if_guided
-
-
-def arguments(inputs: GenerationInputs) -> dict[str, Any]:
-    """Return the arguments of the pipeline."""
-    return {
-        **inputs.size,
-        "negative_prompt": None,  # its default, an empty one, contradicts the embeddings
-        "num_inference_steps": inputs.job.num_inference_steps,
-        "guidance_scale": inputs.guidance_scale,
-        "max_sequence_length": inputs.job.max_sequence_length,
-        # It would generate at another size than asked for, and scale the result.
-        "use_resolution_binning": False,
-        **_AS_IT_IS,
-    }
-
-
-#: Cleaning depends on which packages are installed.
-_AS_IT_IS = {"clean_caption": False}
-
-
-def _read_t5(pipeline: Any, text: str, max_length: int, device: Any) -> None:
-    pipeline.encode_prompt(
-        [text], do_classifier_free_guidance=False, device=device, max_sequence_length=max_length, **_AS_IT_IS
-    )
+from worker.families.pixart_parts import pixart_family, pixart_misfit
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels),
-        "use_additional_conditions of the transformer": (bool(transformer.use_additional_conditions), False),
-    }
-    if components.get("text_encoder") is not None:
-        width = components["text_encoder"].config.d_model
-        pairs["caption_channels of the transformer"] = (transformer.caption_channels, width)
-    return first_difference(pairs)
+    return pixart_misfit(components, is_conditioned=False)
 
 
-FAMILY = DiffusersFamily(
-    id="pixart",
-    pipelines={Mode.TXT2IMG: "PixArtSigmaPipeline"},
-    controlnet="",
-    multi_controlnet="",
-    denoiser="transformer",
-    denoiser_class="PixArtTransformer2DModel",
-    repeated_blocks=("BasicTransformerBlock",),
-    t5="text_encoder",
-    encoding=PromptEncoding(
-        prompt_fields=("prompt",),
-        option_fields=("max_sequence_length",),
-        negative_option_fields=("max_sequence_length",),
-        negative_prompt=negative_if_guided,
-        results={"prompt_embeds": 0, "prompt_attention_mask": 1},
-        constants={"do_classifier_free_guidance": False, **_AS_IT_IS},
-        read_t5=_read_t5,
-    ),
-    arguments=arguments,
-    misfit=_misfit,
-)
+FAMILY = pixart_family(id="pixart", pipeline="PixArtSigmaPipeline", misfit=_misfit)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import MappingProxyType
+
 from contracts.catalogue.family import Family, Mode, TextEncoder
 from contracts.catalogue.family_rows.mode_fields import (
     CONTROLS,
@@ -37,6 +40,15 @@ PIXART = Family(
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
+#: PixArt-α: those for 1024 pixels are told the image's size and aspect; T5 reads less.
+_PIXART_ALPHA = replace(
+    PIXART,
+    id="pixart-alpha",
+    pipeline="PixArtAlphaPipeline",
+    defaults={**PIXART.defaults, "max_sequence_length": 120},
+    max_sequence_length=120,
+)
+PIXART = replace(PIXART, other_checkpoints=MappingProxyType({"PixArtAlphaPipeline": _PIXART_ALPHA}))
 
 CHROMA = Family(
     id="chroma",

@@ -57,8 +57,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-#: Class of transformers that a published configuration names -> the one that diffusers loads of its weights.
-_LOADED_AS = {"Qwen3ForCausalLM": "Qwen3Model", "MT5EncoderModel": "T5EncoderModel"}
+#: Class that a published configuration names -> the one that diffusers loads of its weights.
+_LOADED_AS = {
+    "Qwen3ForCausalLM": "Qwen3Model",
+    "MT5EncoderModel": "T5EncoderModel",
+    "Transformer2DModel": "PixArtTransformer2DModel",
+}
 
 
 def class_of(config: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ PUBLISHED_BYTES = {
     "sd1.5": (246_120_960, 1_719_041_928, 167_307_726, 722_558_240),
     "sd2.1": (680_775_680, 1_731_821_448, 167_307_726, 728_456_480),
     "pixart-sigma": (9_524_621_312, 1_221_712_192, 167_307_726),
+    "pixart-alpha": (9_524_621_312, 1_222_698_304, 167_307_726),
     "chroma1-hd": (9_524_621_312, 17_799_966_848, 167_639_366),
     "z-image": (8_044_936_192, 12_309_817_472, 167_639_366, 6_712_451_584),
     "lumina-image-2.0": (5_228_683_776, 5_219_538_304, 167_639_366),
@@ -65,4 +66,5 @@ def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_architecture_of_its_famil
     assert found("sdxl", "somebody/a-fine-tune") == "sdxl"
     assert found("flux", "black-forest-labs/FLUX.1-schnell") == "flux.1-schnell"
     assert found("flux", "somebody/a-fine-tune") == "flux.1-dev"
+    assert found("pixart", "PixArt-alpha/PixArt-XL-2-1024-MS") == "pixart-alpha"
     assert found("sd3", "somebody/a-fine-tune") is None

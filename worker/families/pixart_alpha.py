@@ -1,0 +1,38 @@
+"""PixArt-α: PixArt-Σ's transformer, told the image's size and aspect where it was trained for 1024 pixels.
+
+Arguments are those of diffusers' `PixArtAlphaPipeline` (`diffusers.pipelines.pixart_alpha`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+from worker.families.pixart_parts import pixart_family, pixart_misfit
+
+#: Side of the latents, in positions, that the pipeline knows a transformer with these conditions by.
+_CONDITIONED_SIDE = 128
+
+
+def _misfit(components: Mapping[str, Any]) -> str | None:
+    is_conditioned = components["transformer"].config.sample_size == _CONDITIONED_SIDE
+    return pixart_misfit(components, is_conditioned=is_conditioned)
+
+
+def _patch(pipeline: Any) -> None:
+    """Give a scheduler's step a second result: diffusers 0.42 takes that of an only step, and not all have one.
+
+    That of those that have is what the step predicts the image to be, which the first is at the last step, too.
+    """
+    step = pipeline.scheduler.step
+
+    @wraps(step)
+    def with_two(*args: Any, **given: Any) -> Any:
+        results = step(*args, **given)
+        return (*results, *results) if isinstance(results, tuple) and len(results) == 1 else results
+
+    pipeline.scheduler.step = with_two
+
+
+FAMILY = pixart_family(id="pixart-alpha", pipeline="PixArtAlphaPipeline", misfit=_misfit, patch=_patch)
