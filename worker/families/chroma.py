@@ -11,6 +11,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
+from worker.families.packed_latents import PATCH, unpack_latents
 from worker.families.prompts import PromptEncoding, negative_if_guided
 
 
@@ -37,11 +38,6 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
     return {**inputs.start, **inputs.inpaint_mask}
 
 
-def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
-
-
 def _prepare(pipeline: Any) -> None:
     """diffusers 0.42's inpainting pipeline asks for an entry that the transformer's configuration lacks."""
     if "guidance_embeds" not in pipeline.transformer.config:
@@ -51,7 +47,7 @@ def _prepare(pipeline: Any) -> None:
 def _misfit(components: Mapping[str, Any]) -> str | None:
     transformer, vae = components["transformer"].config, components["vae"].config
     pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, 4 * vae.latent_channels)
+        "in_channels of the transformer": (transformer.in_channels, PATCH * vae.latent_channels)
     }
     if components.get("text_encoder") is not None:
         width = components["text_encoder"].config.d_model
@@ -89,6 +85,6 @@ FAMILY = DiffusersFamily(
     arguments=arguments,
     prepare=_prepare,
     misfit=_misfit,
-    unpack_latents=_unpack_latents,
+    unpack_latents=unpack_latents,
     guides_in_two_calls=True,
 )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families.flux_parts import PATCH, TRUE_CFG_ENCODING, flux_family, flux_misfit
+from worker.families.flux_parts import TRUE_CFG_ENCODING, flux_family, flux_misfit
 from worker.families.inputs import GenerationInputs, single_or_list
+from worker.families.packed_latents import PATCH
 from worker.runtime.async_copies import with_asynchronous_tensors
 
 

@@ -10,10 +10,9 @@ import torch
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
+from worker.families.packed_latents import PATCH
 from worker.families.prompts import PromptEncoding
 
-#: Latents of 2 × 2 positions are one token of the transformer.
-_PATCH = 4
 #: Layers of the text encoder whose outputs are the prompt's embedding, side by side.
 _TEXT_LAYERS = 3
 
@@ -79,7 +78,7 @@ def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
 def _misfit(components: Mapping[str, Any]) -> str | None:
     transformer, vae = components["transformer"].config, components["vae"].config
     pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, _PATCH * vae.latent_channels),
+        "in_channels of the transformer": (transformer.in_channels, PATCH * vae.latent_channels),
     }
     if components.get("text_encoder") is not None:
         config = components["text_encoder"].config

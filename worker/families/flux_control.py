@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families.flux_parts import PATCH, PLAIN_ENCODING, flux_family, flux_misfit
+from worker.families.flux_parts import PLAIN_ENCODING, flux_family, flux_misfit
 from worker.families.inputs import GenerationInputs
+from worker.families.packed_latents import PATCH
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:

@@ -8,10 +8,8 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
+from worker.families.packed_latents import unpack_latents
 from worker.families.prompts import PromptEncoding
-
-#: Latents of 2 × 2 positions are one token of the transformer.
-PATCH = 4
 
 
 def flux_family(
@@ -35,7 +33,7 @@ def flux_family(
         encoding=encoding,
         arguments=arguments,
         misfit=misfit,
-        unpack_latents=_unpack_latents,
+        unpack_latents=unpack_latents,
         guides_in_two_calls=True,
         **more,
     )
@@ -91,8 +89,3 @@ def flux_misfit(components: Mapping[str, Any], latent_channels: Mapping[str, int
     channels = {field: (getattr(transformer, field), needed) for field, needed in latent_channels.items()}
     pairs = {**channels, **encoders}
     return first_difference({f"{field} of the transformer": pair for field, pair in pairs.items()})
-
-
-def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)

@@ -12,10 +12,8 @@ from transformers import AutoTokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcess
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
+from worker.families.packed_latents import PATCH, unpack_latents
 from worker.families.prompts import PromptEncoding, one_tensor
-
-#: Latents of 2 × 2 positions are one token of the transformer.
-_PATCH = 4
 
 
 def qwen_family(
@@ -107,14 +105,13 @@ def _scale(inputs: GenerationInputs) -> float:
 
 
 def _unpack_latents(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    width, height = size
-    return pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)[:, :, 0]
+    return unpack_latents(pipeline, latents, size)[:, :, 0]
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
     transformer, vae = components["transformer"].config, components["vae"].config
     pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, _PATCH * vae.z_dim),
+        "in_channels of the transformer": (transformer.in_channels, PATCH * vae.z_dim),
         "guidance_embeds of the transformer": (bool(transformer.guidance_embeds), False),
     }
     if components.get("text_encoder") is not None:

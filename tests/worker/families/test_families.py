@@ -139,21 +139,6 @@ def test_these_tests_cover_every_field() -> None:
     assert set(VALUES) | HANDLED_FIELDS | images == MODE_FIELDS | COMMON_FIELDS
 
 
-_PREFIXES = {
-    "sdxl": "StableDiffusionXL",
-    "sd3": "StableDiffusion3",
-    "flux": "Flux",
-    "sd15": "StableDiffusion",
-    "pixart": "PixArtSigma",
-    "chroma": "Chroma",
-    "z-image": "ZImage",
-    "qwen-image": "QwenImage",
-    "flux2": "Flux2",
-    "lumina2": "Lumina2",
-    "sana": "Sana",
-    "hunyuandit": "HunyuanDiT",
-    "kolors": "Kolors",
-}
 _SUFFIXES = {
     Mode.TXT2IMG: ("Pipeline",),
     Mode.IMG2IMG: ("Img2ImgPipeline",),
@@ -166,11 +151,12 @@ _SUFFIXES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_pipeline_that_diffusers_has_for_a_mode_is_used(family: str) -> None:
+    prefix = FAMILIES[family].pipeline.removesuffix("Pipeline")
     there = {
         mode: name
         for mode, suffixes in _SUFFIXES.items()
         for suffix in suffixes
-        if hasattr(diffusers, name := _PREFIXES[family] + suffix)
+        if hasattr(diffusers, name := prefix + suffix)
     }
     used = {mode: name for mode, name in get_family(family).pipelines.items() if mode in _SUFFIXES}
     assert used == there
