@@ -94,6 +94,9 @@ class TrainingRules:
         if request.snr_gamma is not None and model.family_spec.kind == "flow":
             message = "has no meaning for this model, which predicts a flow; leave it out"
             problems.append(FieldProblem("snr_gamma", message))
+        if request.train_text_encoder and not model.family_spec.lora_text_encoders:
+            message = "is not possible for this model: LoRAs cannot change its text encoder; leave it out"
+            problems.append(FieldProblem("train_text_encoder", message))
         try:
             check(image_request(request, model), self._catalogue)
         except InvalidRequest as error:

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind = next((_TYPES[one["type"]] for one in kinds if one.get("type") in _TYPES), str)
         choices = next((one["enum"] for one in kinds if "enum" in one), None)
         text = field.get("description", "").replace("%", "%%")
+        if field.get("type") == "boolean":
+            parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", default=None, help=text)
+            continue
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=kind, choices=choices, help=text)
     parser.add_argument(
         "--sample-prompt", action="append", default=[], metavar="PROMPT", help="a sample image; may be repeated"

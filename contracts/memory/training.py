@@ -18,6 +18,9 @@ _ASSUMED_WIDTH = 640
 _CONTROLNET_SHARE = 0.55
 #: Of one vector of a textual inversion, for both encoders of SDXL.
 _VECTOR_VALUES = 2048
+#: What the gradients of one caption need, in bytes of the text encoders' weights: an eighth of them in activations
+#: (measured for CLIP-L; in half precision a quarter), and weights in float16 once more in bfloat16.
+_TEXT_ACTIVATIONS = 1.25
 #: What a step needs, in activations of an image: recomputed for one block at a time, with their gradients.
 _BACKWARD = 3.0
 #: The same beside it for a ControlNet, whose blocks are recomputed one at a time as well.
@@ -25,19 +28,23 @@ _CONTROLNET_BACKWARD = 1.5
 
 
 def missing_role(plan: Plan, training: TrainingParameters) -> Role | None:
-    """The first role that gradients pass through and whose weights are not all on the device; None: all are."""
+    """The first role that each step needs and whose weights are not all on the device; None: there is none."""
     roles = {Role.DENOISER}
-    if training.settings.kind == "textual_inversion":
+    if training.settings.encodes_each_step:
         roles.add(Role.TEXT_ENCODER)
+    if training.settings.train_text_encoder:
+        roles.add(Role.T5)  # which reads the captions in each step as well
     parts = (part for part in plan.components if part.role in roles)
-    return next((part.role for part in parts if part.placement is not Placement.DEVICE), None)
+    there = (Placement.DEVICE, Placement.SKIPPED)  # a T5 that is left out is read by nobody
+    return next((part.role for part in parts if part.placement not in there), None)
 
 
 def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> int:
     """What is trained, its gradients and its optimizer."""
     if training.settings.kind == "textual_inversion":
         return (training.settings.vectors or 1) * _VECTOR_VALUES * _VALUE_BYTES
-    values = sum(part.bytes for part in plan.components if part.role is Role.DENOISER) // value_bytes
+    roles = {Role.DENOISER, Role.TEXT_ENCODER} if training.settings.train_text_encoder else {Role.DENOISER}
+    values = sum(part.bytes for part in plan.components if part.role in roles) // value_bytes
     is_controlnet = training.settings.kind == "controlnet"
     share = _CONTROLNET_SHARE if is_controlnet else min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH)
     return int(values * share * _VALUE_BYTES)
@@ -46,7 +53,10 @@ def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> i
 def activation_bytes(plan: Plan, training: TrainingParameters) -> int:
     """What a step takes beyond the activations of one image, which the plan has."""
     backward = _BACKWARD + (_CONTROLNET_BACKWARD if training.settings.kind == "controlnet" else 0)
-    return int(plan.activation_bytes * (backward * training.settings.batch_size - 1))
+    is_text = training.settings.train_text_encoder
+    text = sum(part.bytes for part in plan.components if is_text and part.role is Role.TEXT_ENCODER)
+    image = plan.activation_bytes * (backward * training.settings.batch_size - 1)
+    return int(image + _TEXT_ACTIVATIONS * text)
 
 
 def refusal(plan: Plan, training: TrainingParameters, value_bytes: int) -> str | None:

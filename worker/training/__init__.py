@@ -2,7 +2,7 @@
 
 run.py           one training: its steps, its checkpoint, its result
 trainee.py       what a training changes: values that learn, and the file that they become
-adapter.py       the LoRA's layers, which are in the model only during a step
+adapter.py       the LoRA's layers, in the denoiser and perhaps in text encoders, only during a step
 inversion.py     the vectors of a textual inversion, which the text encoders read in each step
 controlnet.py    a ControlNet, which starts as a copy of the UNet's encoder
 examples.py      images and captions as latents and embeddings, and which of them a step learns from

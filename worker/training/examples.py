@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -123,6 +123,12 @@ def make_examples(
         read = (size, pixels.original_size, pixels.crop)
         examples.append(Example(mean, spread, known[caption], *read, caption, pixels.hint))
     return examples
+
+
+def encoded(rows: Sequence[Example], encode: Callable[[str], Embeddings]) -> list[Example]:
+    """Rows with new embeddings; each different caption is encoded once."""
+    known = {caption: encode(caption) for caption in dict.fromkeys(row.caption for row in rows)}
+    return [replace(row, embeddings=known[row.caption]) for row in rows]
 
 
 def pick(count: int, batch: int, step: int, seed: int, kind: str) -> list[int]:

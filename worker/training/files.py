@@ -42,24 +42,22 @@ def half_precision(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def lora_bytes(
-    tensors: Mapping[str, torch.Tensor], component: str, settings: Mapping[str, object], facts: Mapping[str, str]
+    tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Mapping[str, object]], facts: Mapping[str, str]
 ) -> bytes:
     """Return a LoRA's file in diffusers' layout, in half precision.
 
     Args:
-        tensors: `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, without the component's name.
-        component: that they change, such as `unet`.
-        settings: of peft, for diffusers, which reads them from the metadata.
+        tensors: `COMPONENT.LAYER.lora_A.weight` and `COMPONENT.LAYER.lora_B.weight`.
+        settings: of peft, by component, for diffusers, which reads them from the metadata.
         facts: of the training, for people and programs that read the metadata.
 
     Raises:
         ValueError: a value is not finite, or not in half precision.
     """
-    named = half_precision({f"{component}.{name}": tensor for name, tensor in tensors.items()})
-    packed = {f"{component}.{name}": value for name, value in settings.items()}
+    packed = {f"{part}.{name}": value for part, given in settings.items() for name, value in given.items()}
     metadata = {
         "format": "pt",
         LORA_ADAPTER_METADATA_KEY: json.dumps(packed, indent=2, sort_keys=True),
         **facts,
     }
-    return to_safetensors(named, metadata)
+    return to_safetensors(half_precision(tensors), metadata)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from contracts.weights.adapters.inversion_files import CLIP_L
-from worker.training.examples import Embeddings, Example
+from worker.training.examples import Embeddings, Example, encoded
 from worker.training.files import to_safetensors
 from worker.training.trainee import Trainee
 
@@ -61,8 +61,7 @@ class InversionVectors(Trainee):
     def read(self, rows: Sequence[Example]) -> Sequence[Example]:
         """See `Trainee`: each different caption is encoded once."""
         vectors = {name: self.parameters[part] for name, part in self._parts.items()}
-        known = {caption: self._encode(vectors, caption) for caption in dict.fromkeys(row.caption for row in rows)}
-        return [replace(row, embeddings=known[row.caption]) for row in rows]
+        return encoded(rows, partial(self._encode, vectors))
 
     def file(self, facts: Mapping[str, str]) -> bytes:
         """See `Trainee`: `clip_l` and `clip_g`, or of one encoder a tensor under the word."""

@@ -71,7 +71,9 @@ class Preparation:
     def _trainee(self) -> Trainee:
         model, settings = self.model, self.training.settings
         if settings.kind == "lora":
-            return LoraAdapter(model.denoiser, model.family.denoiser, settings)
+            names = sorted(model.spec.family_spec.lora_text_encoders) if settings.train_text_encoder else ()
+            texts = {name: getattr(model.base, name) for name in names}
+            return LoraAdapter(model.denoiser, model.family.denoiser, settings, texts, self._encode_caption)
         if settings.kind == "controlnet":
             levels = len(model.base.vae.config.block_out_channels)
             return TrainedControlNet(model.denoiser, levels, settings.seed)
@@ -82,6 +84,11 @@ class Preparation:
             encoders[name] = (part, encoder)
             start[name] = first_vectors(encoder, tokenizer, settings.initial_text, settings.vectors or 1)
         return InversionVectors(model.denoiser, encoders, self.training.name, start, self._encode_with)
+
+    def _encode_caption(self, caption: str) -> Embeddings:
+        """Encode a caption as the text encoders are now."""
+        encoder = self.model.encoder(AdapterSet(), self.owner)
+        return encoder.encode_uncached(GenerationInputs(self.training.caption_parameters(caption)))
 
     def _encode_with(self, vectors: Mapping[str, torch.Tensor], caption: str) -> Embeddings:
         """Encode a caption with vectors in the place of the training's word."""
@@ -101,8 +108,8 @@ class Preparation:
         encoder = self.model.encoder(AdapterSet(), self.owner)
 
         def encode_text(caption: str) -> Embeddings:
-            if self.training.settings.kind == "textual_inversion":
-                return {}  # in each step, with the vectors of then
+            if self.training.settings.encodes_each_step:
+                return {}
             found = encoder.encode(GenerationInputs(self.training.caption_parameters(caption)))
             return {name: value for name, value in found.items() if not name.startswith("negative_")}
 

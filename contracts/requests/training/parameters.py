@@ -168,6 +168,7 @@ class TrainingParameters(StrictModel):
             self.settings.resolution,
             self.settings.batch_size,
             self.class_images > 0,
+            self.settings.train_text_encoder,
         )
 
     @property
@@ -175,8 +176,9 @@ class TrainingParameters(StrictModel):
         """As in `TaskParameters`; under names of its own, since a step takes longer than one of images."""
         settings = self.settings
         rows = settings.batch_size * (1 + (self.class_images > 0))
+        text = " text" if settings.train_text_encoder else ""
         return {
-            "pace": f"training {self.model} {settings.resolution} {rows}",
+            "pace": f"training {self.model} {settings.resolution} {rows}{text}",
             "model": f"training {self.model}",
             "image_steps": settings.steps * rows,
             "megapixel_steps": settings.steps * rows * settings.resolution**2 / 1e6,

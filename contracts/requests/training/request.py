@@ -27,7 +27,9 @@ TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
 #: Fields that mean something for one kind alone.
 KIND_FIELDS: Mapping[Kind, frozenset[str]] = MappingProxyType(
     {
-        "lora": frozenset({"rank", "alpha", "targets", "class_prompt", "class_images", "prior_loss_weight"}),
+        "lora": frozenset(
+            {"rank", "alpha", "targets", "train_text_encoder", "class_prompt", "class_images", "prior_loss_weight"}
+        ),
         "textual_inversion": frozenset({"vectors", "initial_text"}),
         "controlnet": frozenset(),
     }
@@ -117,6 +119,11 @@ class TrainingRequest(DeliveryFields):
         None, gt=0, le=1024, description="The LoRA's strength is `alpha` / `rank`. Default: `rank`."
     )
     targets: Targets = Field("attention", description="Layers that the LoRA changes.")
+    train_text_encoder: bool = Field(
+        False,
+        description="Whether the LoRA changes the attention of the CLIP text encoders too: it learns a new word "
+        "better, and takes more memory and time. T5 is never trained.",
+    )
     vectors: int | None = Field(
         None,
         ge=1,

@@ -35,6 +35,11 @@ class TrainingSettings(StrictModel):
     rank: int = Field(description="Rank of each changed layer of a LoRA.")
     alpha: float = Field(description="A LoRA's strength is `alpha` / `rank`.")
     targets: Targets = Field("attention", description="Layers of the denoiser that are changed.")
+    train_text_encoder: bool = Field(
+        False,
+        description="Whether a LoRA changes the CLIP text encoders too.",
+        exclude_if=lambda is_trained: not is_trained,
+    )
     steps: int = Field(description="Steps of the optimizer.")
     batch_size: int = Field(1, description="Images that each step learns from, beside as many of the class.")
     learning_rate: float = Field(1e-4, description="Learning rate of AdamW after the warm-up.")
@@ -44,3 +49,8 @@ class TrainingSettings(StrictModel):
     prior_loss_weight: float = Field(1.0, description="Weight of the loss on class images.")
     resolution: int = Field(description="Images are read with at most the pixels of a square of this side.")
     seed: int = Field(description="Seed of everything that is drawn.")
+
+    @property
+    def encodes_each_step(self) -> bool:
+        """Whether the text encoders learn, so that captions are encoded in each step, as these are then."""
+        return self.train_text_encoder or self.kind == "textual_inversion"

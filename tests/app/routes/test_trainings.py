@@ -82,8 +82,9 @@ def test_a_zip_file_becomes_a_training_below_all_images(
 def test_images_may_be_named_in_json(client: TestClient, queue: JobQueue) -> None:
     upload = client.post("/v1/uploads", content=png(), headers={"Content-Type": "image/png"}).json()["id"]
     body = {**FIELDS, "images": [{"image": upload}, {"image": upload, "caption": "again"}]}
-    training = parameters_of(queue, client.post("/v1/trainings", json=body))
+    training = parameters_of(queue, client.post("/v1/trainings", json={**body, "train_text_encoder": True}))
     assert [one.caption for one in training.images] == ["a red thing", "again"]
+    assert training.settings.train_text_encoder
 
 
 def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) -> None:
@@ -138,6 +139,7 @@ def test_a_textual_inversion_is_stored_with_its_own_defaults(client: TestClient,
     [
         ({"kind": "lora", "vectors": 2}, "vectors", "textual_inversion alone"),
         ({"rank": 4}, "rank", "lora alone"),
+        ({"train_text_encoder": True}, "train_text_encoder", "lora alone"),
         ({"class_prompt": "a thing"}, "class_prompt", "lora alone"),
         ({"vectors": 33}, "vectors", "at most 32"),
         ({"initial_text": "?"}, "initial_text", ""),

@@ -52,8 +52,10 @@ def test_a_folder_with_metadata_is_sent_with_its_folders(
 
 
 def test_only_the_given_options_are_sent(photos: Path) -> None:
-    arguments = build_parser().parse_args(["train", str(photos), "--name", "mine", "--learning-rate", "0.001"])
-    assert compose(arguments) == {"name": "mine", "learning_rate": 0.001}
+    words = ["train", str(photos), "--name", "mine", "--learning-rate", "0.001"]
+    assert compose(build_parser().parse_args(words)) == {"name": "mine", "learning_rate": 0.001}
+    also = compose(build_parser().parse_args([*words, "--train-text-encoder"]))
+    assert also == {"name": "mine", "learning_rate": 0.001, "train_text_encoder": True}
 
 
 def test_what_cannot_be_sent_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
