@@ -5,6 +5,7 @@ networks/      the networks and tokenizers, and how they become a diffusers fold
 recipes/       what is particular to a family's training
 stages/        one command each: autoencoder, text encoders, denoiser, guidance, ControlNets, adapters
 judging/       what is right in the generated images
+lessons.py     LoRAs and ControlNets by the worker's own training
 loop.py        the training loop, its checkpoints and its ranks
 optimizers.py  which optimizer moves which weights
 """

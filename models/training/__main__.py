@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts.requests.training.request import TRAINABLE_FAMILIES
 from models.training.data import effects
 from models.training.judging import figures, trials
 from models.training.networks import export
@@ -26,7 +27,10 @@ from models.training.stages import (
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the stage here, or in several processes when --ranks asks for them."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.ranks > 1 and not _is_shared(options):
+        parser.error(f"--ranks: {options.stage} runs in one process; leave it out")
     if options.ranks > 1 and "RANK" not in os.environ:
         return _launch(options.ranks, arguments)
     options.run(options)
@@ -42,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_writing(stages)
     _add_judging(stages)
     return parser
+
+
+def _is_shared(options: argparse.Namespace) -> bool:
+    """Whether several processes can run the stage together."""
+    by_worker = options.stage == "controlnet" and options.family in TRAINABLE_FAMILIES["controlnet"]
+    return options.stage in ("vae", "text", "denoiser", "guidance", "controlnet") and not by_worker
 
 
 def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

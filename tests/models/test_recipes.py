@@ -1,11 +1,10 @@
 """The recipes say the same as the families' own pipelines: what is trained is what will be run."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from diffusers import FluxPipeline
 from torch import Tensor
 
 from models.training.networks.export import (
@@ -16,8 +15,7 @@ from models.training.networks.export import (
     fresh_parts,
     make_tokenizers,
 )
-from models.training.recipes import Conditions, load_recipe, pad_to
-from models.training.recipes.flux import number_places, pack, unpack
+from models.training.recipes import Conditions, ControlRecipe, load_recipe, pad_to
 
 CAPTIONS = ["a red circle on a blue background", "a small striped star at the top left"]
 T5_TOKENS = 32
@@ -93,8 +91,10 @@ def test_the_denoiser_answers_in_the_shape_of_the_latents(
     assert answer.isfinite().all()
 
 
+@pytest.mark.parametrize("family", ["sd3", "flux"], indirect=True)
 def test_an_untrained_control_changes_nothing(family: str, parts: dict[str, Any], conditions: Conditions) -> None:
-    recipe, noisy, share = load_recipe(family), draw_noise(family), torch.tensor([0.3, 0.8])
+    recipe = cast("ControlRecipe", load_recipe(family))
+    noisy, share = draw_noise(family), torch.tensor([0.3, 0.8])
     denoiser = denoiser_of(parts)
     control = build_control(family, denoiser).eval()
     pixels = torch.randint(0, 256, (len(noisy), 3, 64, 64), dtype=torch.uint8)
@@ -106,14 +106,6 @@ def test_an_untrained_control_changes_nothing(family: str, parts: dict[str, Any]
     assert torch.allclose(steered, unsteered, atol=1e-5)
 
 
-def test_flux_packs_as_its_pipeline_does() -> None:
-    latents = torch.randn(2, 16, 8, 12)
-    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 16, 8, 12))
-    assert torch.equal(unpack(pack(latents), 8, 12), latents)
-    ids = FluxPipeline._prepare_latent_image_ids(2, 4, 6, torch.device("cpu"), torch.float32)
-    assert torch.equal(number_places(4, 6), ids)
-
-
 def test_states_are_cut_or_padded_with_their_last() -> None:
     hidden = torch.randn(2, 5, 3)
     assert torch.equal(pad_to(hidden, 3), hidden[:, :3])
@@ -123,7 +115,7 @@ def test_states_are_cut_or_padded_with_their_last() -> None:
 
 def test_a_prepared_control_of_sd3_takes_zeros_for_the_mean_caption(words: Tokenizers) -> None:
     torch.manual_seed(0)
-    parts, recipe = fresh_parts("sd3", words), load_recipe("sd3")
+    parts, recipe = fresh_parts("sd3", words), cast("ControlRecipe", load_recipe("sd3"))
     control = build_control("sd3", parts["transformer"]).eval()
     with torch.no_grad():
         said = recipe.encode(parts, words, CAPTIONS)

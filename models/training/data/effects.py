@@ -26,7 +26,7 @@ _NEW_WORD_SHARE = 0.7
 class Effect:
     """One adapter: how large it is, how it is written, and whether it changes the text encoders.
 
-    Rank, alpha, feed-forward layers and steps are those of SDXL; `lora.HOLDS` says how other families differ.
+    Rank, alpha, feed-forward layers and steps are those of SDXL; `lora.settings_for` has what differs elsewhere.
     """
 
     name: str

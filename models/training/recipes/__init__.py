@@ -71,6 +71,10 @@ class Recipe(Protocol):
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
         """What the denoiser says. `extra` may hold sizes, guidance, or a ControlNet's residuals."""
 
+
+class ControlRecipe(Recipe, Protocol):
+    """A family whose ControlNets the worker does not train."""
+
     def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
         """Control images, as bytes, to what the family's ControlNet takes."""
 

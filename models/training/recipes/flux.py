@@ -8,6 +8,7 @@ import random
 from typing import Any
 
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from models.training.data.gallery import to_signal
@@ -71,17 +72,9 @@ class FluxRecipe:
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
         """`extra`: guidance, and the ControlNet's residuals under the transformer's own names."""
-        height, width = noisy.shape[-2:]
-        packed = denoiser(
-            hidden_states=pack(noisy),
-            timestep=share,
-            encoder_hidden_states=conditions.hidden,
-            pooled_projections=conditions.pooled,
-            img_ids=number_places(height // 2, width // 2).to(noisy.device),
-            txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
-            **extra,
-        ).sample
-        return unpack(packed, height, width)
+        packed = denoiser(**_arguments(noisy, share, conditions), **extra).sample
+        unpacked: Tensor = FluxPipeline._unpack_latents(packed, *noisy.shape[-2:], vae_scale_factor=1)
+        return unpacked
 
     def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
         """Latents, shifted and scaled."""
@@ -96,17 +89,8 @@ class FluxRecipe:
         self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
     ) -> dict[str, Any]:
         """One residual per block of the control, double and single apart; and plain guidance."""
-        height, width = noisy.shape[-2:]
-        double, single = control(
-            hidden_states=pack(noisy),
-            controlnet_cond=pack(hint),
-            timestep=share,
-            encoder_hidden_states=conditions.hidden,
-            pooled_projections=conditions.pooled,
-            img_ids=number_places(height // 2, width // 2).to(noisy.device),
-            txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
-            return_dict=False,
-        )
+        arguments = _arguments(noisy, share, conditions)
+        double, single = control(**arguments, controlnet_cond=_pack(hint), return_dict=False)
         return {
             "controlnet_block_samples": double,
             "controlnet_single_block_samples": single,
@@ -114,26 +98,24 @@ class FluxRecipe:
         }
 
 
-def pack(latents: Tensor) -> Tensor:
-    """(batch, channels, height, width) to (batch, places, channels × 4)."""
-    count, channels, height, width = latents.shape
-    squares = latents.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return squares.reshape(count, height * width // 4, channels * 4)
+def _arguments(noisy: Tensor, share: Tensor, conditions: Conditions) -> dict[str, Any]:
+    """What the transformer and its ControlNet are told alike."""
+    height, width = noisy.shape[-2:]
+    return {
+        "hidden_states": _pack(noisy),
+        "timestep": share,
+        "encoder_hidden_states": conditions.hidden,
+        "pooled_projections": conditions.pooled,
+        "img_ids": FluxPipeline._prepare_latent_image_ids(
+            len(noisy), height // 2, width // 2, noisy.device, torch.float32
+        ),
+        "txt_ids": torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
+    }
 
 
-def unpack(packed: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of `pack`."""
-    count, _, depth = packed.shape
-    squares = packed.view(count, height // 2, width // 2, depth // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return squares.reshape(count, depth // 4, height, width)
-
-
-def number_places(rows: int, columns: int) -> Tensor:
-    """FLUX's image ids: 0, row, column."""
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1] = torch.arange(rows)[:, None]
-    ids[..., 2] = torch.arange(columns)[None]
-    return ids.reshape(rows * columns, 3)
+def _pack(latents: Tensor) -> Tensor:
+    packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
+    return packed
 
 
 RECIPE = FluxRecipe()

@@ -28,8 +28,7 @@ class SdxlRecipe:
     noise_shift = 1.0
 
     def __init__(self) -> None:
-        schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-        self._kept: Tensor = schedule.alphas_cumprod
+        self._schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """The second encoder is the one whose pooled vector counts."""
@@ -73,9 +72,9 @@ class SdxlRecipe:
 
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """v = a·noise − s·latents."""
-        kept = self._kept.to(latents.device)[self._step(share)]
-        signal, sigma = broadcast(kept.sqrt(), latents), broadcast((1 - kept).sqrt(), latents)
-        return signal * latents + sigma * noise, signal * noise - sigma * latents
+        step = self._step(share)
+        noisy = self._schedule.add_noise(latents, noise, step)
+        return noisy, self._schedule.get_velocity(latents, noise, step)
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
         """`extra`: sizes of the batch, and residuals under the UNet's own names."""
@@ -97,23 +96,6 @@ class SdxlRecipe:
                 crop = [rng.randrange(64) for _ in range(2)]
                 sizes[row] = torch.tensor([*edges[:2], *crop, *edges[2:]], dtype=torch.float32)
         return {"sizes": sizes}
-
-    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:  # noqa: ARG002
-        """Pixels from 0 to 1."""
-        return pixels.float() / 255
-
-    def prepare(self, control: Any, conditions: Conditions) -> None:
-        """Nothing: it is told what the denoiser is told."""
-
-    def steer(
-        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
-    ) -> dict[str, Any]:
-        """Residuals for every level of the UNet."""
-        added = {"text_embeds": conditions.pooled, "time_ids": usual_sizes(len(noisy)).to(noisy.device)}
-        down, middle = control(
-            noisy, self._step(share), conditions.hidden, hint, added_cond_kwargs=added, return_dict=False
-        )
-        return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
 
     def _step(self, share: Tensor) -> Tensor:
         return (share * _TIMESTEPS).long().clamp(0, _TIMESTEPS - 1)

@@ -1,30 +1,42 @@
 """Trains a ControlNet for a frozen denoiser: silhouettes, or contours as a Canny detector draws them.
 
 Captions say neither size nor place, and often not even the shape: what they leave open, the control decides.
+A UNet's ControlNet is trained by the worker's own code, from the exported checkpoint.
 """
 
 import random
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import diffusers
 import torch
 from torch import Tensor
 
+from contracts.requests.training.request import TRAINABLE_FAMILIES
 from models.training.data.captions import IN_DISTRIBUTION, draw_scene
 from models.training.data.drawing import EDGE_PIXELS, Scene, place, render, render_edges, render_silhouette
 from models.training.data.gallery import to_bytes
+from models.training.lessons import Drawing, teach
 from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
-from models.training.networks.export import build_control, make_tokenizers
-from models.training.recipes import Conditions, Recipe, load_recipe
+from models.training.networks.export import build_control, checkpoint_folder, make_tokenizers
+from models.training.recipes import Conditions, ControlRecipe, load_recipe
 from models.training.stages import autoencoder, denoiser
 from models.training.stages.latents import encode
+from worker.checkpoints.controlnets import load_controlnet
+from worker.families import get_family
 
-_SCENES_PER_RANK = 6000
+_PAIRS_PER_RANK = 6000
 _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
+#: Of a training by the worker, which encodes them one by one.
+_PAIRS = 2000
+SETTINGS = {
+    "kind": "controlnet", "rank": 1, "alpha": 1, "steps": 900, "batch_size": 24, "learning_rate": 1e-3,
+    "schedule": "cosine", "warmup_steps": 50,
+}  # fmt: skip
 PLANS = {
-    "sdxl": Plan(900, 24, 1e-3, warmup_steps=50, ema_decay=0.99, bfloat16_share=0.8),
     "sd3": Plan(1500, 24, 2e-3, muon_rate=6e-3, warmup_steps=100, ema_decay=0.99, bfloat16_share=1.0),
     "flux": Plan(4500, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
 }
@@ -32,24 +44,40 @@ PLANS = {
 
 def train(family: str, kind: str, resume: bool) -> None:
     """Trains one ControlNet and writes it into its run folder."""
+    learn = _learn_by_worker if family in TRAINABLE_FAMILIES["controlnet"] else _learn
+    learn(family, kind, resume)
+
+
+def _learn_by_worker(family: str, kind: str, resume: bool) -> None:
+    data = teach(
+        family, f"control-{family}-{kind}", SETTINGS, draw_pairs(kind, f"train/pairs/{kind}", _PAIRS), resume
+    )
+    denoiser = diffusers.UNet2DConditionModel.from_pretrained(checkpoint_folder(family), subfolder="unet")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "control.safetensors"
+        file.write_bytes(data)
+        control = load_controlnet(get_family(family), file, torch.float32, denoiser)
+    control.save_pretrained(folder(family, kind))
+
+
+def _learn(family: str, kind: str, resume: bool) -> None:
     rank, device, plan = join_ranks(), pick_device(), PLANS[family]
-    recipe = load_recipe(family)
+    recipe = cast("ControlRecipe", load_recipe(family))
     torch.manual_seed(0)
     base = denoiser.load(family).to(device)
     control = build_control(family, base).to(device)
     recipe.hasten(base)
     recipe.hasten(control)
     name = f"control-{family}-{kind}"
-    scenes = draw_scenes(f"train/{name}/{rank.index}", _SCENES_PER_RANK)
-    clean, hints, conditions = gather(recipe, kind, scenes)
+    pairs = draw_pairs(kind, f"train/{name}/{rank.index}", _PAIRS_PER_RANK)
+    clean, hints, conditions = gather(recipe, pairs)
     weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
     recipe.prepare(control, conditions)
     loop = Loop(name, {"control": control}, plan, rank, resume)
     for step in loop:
         rng, generator = step_numbers(loop.name, rank, step)
-        rows = [rng.randrange(len(scenes)) for _ in range(plan.batch)]
-        said = conditions.pick([-1 if rng.random() < _EMPTY_SHARE else row for row in rows])
-        said = recipe.vary(said, rng).to(device)
+        rows = [rng.randrange(len(pairs)) for _ in range(plan.batch)]
+        said = recipe.vary(conditions.pick(rows), rng).to(device)
         share = denoiser.spread(plan.batch, rank, generator, recipe.noise_shift).to(device)
         noise = torch.randn(clean[rows].shape, generator=generator).to(device)
         noisy, target = recipe.mix(clean[rows].to(device), noise, share)
@@ -68,8 +96,8 @@ def folder(family: str, kind: str) -> Path:
 
 def load(family: str, kind: str) -> Any:
     """A finished ControlNet, frozen, in float32."""
-    fresh = build_control(family, denoiser.load(family))
-    return type(fresh).from_pretrained(folder(family, kind)).eval().requires_grad_(False)
+    kind_of_model = getattr(diffusers, get_family(family).controlnet)
+    return kind_of_model.from_pretrained(folder(family, kind)).eval().requires_grad_(False)
 
 
 def draw_scenes(seed: str, count: int) -> list[Scene]:
@@ -94,18 +122,26 @@ def describe(scene: Scene, rng: random.Random) -> str:
     return f"a {texture}{scene.colour} {shape}{ground}"
 
 
+def draw_pairs(kind: str, seed: str, count: int) -> list[Drawing]:
+    """Images of scenes, their control images, and captions, a few of which are empty."""
+    rng = random.Random(f"{seed}/{count}")
+    pairs = []
+    for scene in draw_scenes(seed, count):
+        caption = "" if rng.random() < _EMPTY_SHARE else describe(scene, rng)
+        control = DRAW[kind](scene, 3)
+        if kind == "canny" and rng.random() < 0.5:  # a detector's contours are one pixel wide and never grey
+            control = control.convert("L").point([255 * (value > 127) for value in range(256)])
+        pairs.append(Drawing(render(scene, rng, 3), caption, control))
+    return pairs
+
+
 @torch.no_grad()
-def gather(recipe: Recipe, kind: str, scenes: list[Scene]) -> tuple[Tensor, Tensor, Conditions]:
-    """Latents, hints and conditions of the scenes; the last condition is the empty caption's."""
-    rng = random.Random(f"train/control/{kind}/{len(scenes)}")
+def gather(recipe: ControlRecipe, pairs: list[Drawing]) -> tuple[Tensor, Tensor, Conditions]:
+    """Latents, hints and conditions of the pairs."""
     vae = autoencoder.load(recipe.latent_channels)
-    clean = encode(vae, to_bytes([render(scene, rng, 3) for scene in scenes]))
-    drawn = to_bytes([DRAW[kind](scene, 3) for scene in scenes])
-    if kind == "canny":  # a detector's contours are one pixel wide and never grey
-        hard = torch.tensor([rng.random() < 0.5 for _ in scenes])[:, None, None, None]
-        drawn = torch.where(hard, (drawn > 127).byte() * 255, drawn)
+    clean = encode(vae, to_bytes([pair.image for pair in pairs]))
+    drawn = to_bytes([pair.control for pair in pairs if pair.control is not None])
     hints = torch.cat([recipe.read_control(vae, part).half() for part in torch.split(drawn, 64)])
     words = make_tokenizers()
     parts = denoiser.load_text_parts(recipe, words)
-    captions = [*(describe(scene, rng) for scene in scenes), ""]
-    return clean, hints, denoiser.encode_all(recipe, parts, words, captions)
+    return clean, hints, denoiser.encode_all(recipe, parts, words, [pair.caption for pair in pairs])
