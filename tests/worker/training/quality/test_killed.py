@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,9 @@ from PIL import Image
 from tests.support.running_service import RunningService
 from tests.support.waiting import wait_until
 
-STEPS, CHECKPOINT_STEPS, KILLED_AFTER = 60, 5, 23
+STEPS, CHECKPOINT_STEPS = 60, 5
+#: What is trained -> its own settings.
+KINDS: dict[str, dict[str, Any]] = {"lora": {"rank": 4}, "controlnet": {}}
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def service(tmp_path: Path) -> Iterator[RunningService]:
     running.stop()
 
 
-def train(service: RunningService, name: str) -> str:
+def train(service: RunningService, name: str, kind: str) -> str:
     """The id of a training of this name."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as file:
@@ -37,9 +40,11 @@ def train(service: RunningService, name: str) -> str:
             Image.new("RGB", (64, 64), colour).save(image, "PNG")
             file.writestr(f"{colour}.png", image.getvalue())
             file.writestr(f"{colour}.txt", f"a {colour} thing")
+            if kind == "controlnet":
+                file.writestr(f"{colour}.control.png", image.getvalue())
     fields = {
-        "name": name, "model": "shapes-sdxl", "steps": STEPS, "rank": 4, "learning_rate": 0.001, "seed": 3,
-        "checkpoint_every_steps": CHECKPOINT_STEPS,
+        "name": name, "model": "shapes-sdxl", "kind": kind, "steps": STEPS, "learning_rate": 0.001, "seed": 3,
+        "checkpoint_every_steps": CHECKPOINT_STEPS, **KINDS[kind],
     }  # fmt: skip
     files = {"file": ("images.zip", packed.getvalue(), "application/zip")}
     response = service.http.post("/v1/trainings", files=files, data={"request": json.dumps(fields)})
@@ -48,16 +53,18 @@ def train(service: RunningService, name: str) -> str:
     return id
 
 
-def result_of(job: dict[str, Any]) -> str:
+def result_of(job: dict[str, Any], kind: str) -> str:
     assert job["status"] == "completed", job
-    sha256: str = job["receipt"]["training"]["loras"][-1]["sha256"]
+    sha256: str = job["receipt"]["training"][f"{kind}s"][-1]["sha256"]
     return sha256
 
 
-def test_a_killed_workers_training_goes_on_elsewhere_to_the_same_file(service: RunningService) -> None:
-    whole = result_of(service.wait(train(service, "whole"), 180))
-    id = train(service, "killed")
-    wait_until(lambda: service.fetch(id)["progress"]["step"] >= KILLED_AFTER, 60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_workers_training_goes_on_elsewhere_to_the_same_file(service: RunningService, kind: str) -> None:
+    whole = result_of(service.wait(train(service, "whole", kind), 180), kind)
+    id = train(service, "killed", kind)
+    killed_after = random.randrange(1, STEPS - 2 * CHECKPOINT_STEPS)  # any step: the file is the same
+    wait_until(lambda: (service.fetch(id)["progress"]["step"] or 0) >= killed_after, 60)
     workers = service.http.get("/v1/workers").json()["data"]
     (killed,) = [worker for worker in workers if id in worker["current_jobs"]]
     reached = service.fetch(id)["progress"]["step"]
@@ -73,7 +80,7 @@ def test_a_killed_workers_training_goes_on_elsewhere_to_the_same_file(service: R
     wait_until(goes_on, 120)
     ended = service.fetch(id)
     first = next(step for step in resumed if step)
-    print(f"killed after step {reached} or later; the first step seen on the other worker was {first}")
-    assert result_of(ended) == whole
+    print(f"{kind}: killed after step {reached} or later; the first step seen on the other worker was {first}")
+    assert result_of(ended, kind) == whole
     assert ended["receipt"]["worker"] != killed["id"]
     assert first >= reached - CHECKPOINT_STEPS
