@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
@@ -58,6 +58,16 @@ class LaMa(torch.nn.Module):
     def __init__(self, generator: torch.nn.Module) -> None:
         super().__init__()
         self.model = generator
+
+    @property
+    def parts(self) -> list[torch.nn.Sequential]:
+        """The generator's layers in their order, about a convolution in each part: one may pause between them."""
+        parts: list[list[torch.nn.Module]] = []
+        for layer in cast("torch.nn.Sequential", self.model.model):  # `children` would leave out repeated ones
+            if not parts or any(weight.ndim > 1 for weight in layer.parameters()):
+                parts.append([])
+            parts[-1].append(layer)
+        return [torch.nn.Sequential(*layers) for layers in parts]
 
     def forward(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Fill an image (batch, 3, height, width) of 0…1 where its mask (batch, 1, height, width) is 1."""

@@ -1,4 +1,4 @@
-"""An image from which something is erased: an eraser's network on the part around the mask.
+"""An image from which something is erased: an eraser's network on the part around the mask, some layers a step.
 
 Outside the mask the image stays exactly as it is.
 """
@@ -6,7 +6,10 @@ Outside the mask the image stays exactly as it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +20,7 @@ from contracts.jobs.receipt import Weights
 from contracts.memory.networks import ERASER_MULTIPLE, eraser_bytes
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
-from worker.checkpoints.networks import load_network
+from worker.checkpoints.networks import LaMa, load_network
 from worker.generation.inputs import decode_mask
 from worker.generation.outputs import JobResult
 from worker.networks.images import Pixels, require_finite, to_input, to_pixels
@@ -65,8 +68,10 @@ class _Erase:
         task.timer.end_stage("load")
 
         pixels = np.asarray(image).copy()
-        task.steps(1)
-        task.step(lambda: erase_pixels(network, pixels, mask, box, max_pixels, pool.device))
+        steps = erase_steps(cast("LaMa", network), pixels, mask, box, max_pixels, pool.device)
+        task.steps(len(steps))
+        for step in steps:
+            task.step(step)
         task.timer.end_stage("erase")
 
         result = Image.fromarray(pixels)
@@ -95,50 +100,70 @@ def surroundings(mask: npt.NDArray[np.bool_]) -> Box:
     )
 
 
-def erase_pixels(
-    network: torch.nn.Module,
+def erase_steps(
+    network: LaMa,
     pixels: Pixels,
     mask: npt.NDArray[np.bool_],
     box: Box,
     max_pixels: int,
     device: torch.device,
-) -> None:
-    """Write what the network makes of an image (height, width, 3) of 0…255 into its masked pixels.
+) -> list[Callable[[], None]]:
+    """What writes a network's result into the masked pixels of an image (height, width, 3) of 0…255, step by step.
 
     Args:
         box: the part of the image that it is given; scaled down where that has more than `max_pixels`.
+
+    Raises:
+        JobFailed: its output is not finite; by the last step.
     """
     left, upper, right, lower = box
     part, hole = pixels[upper:lower, left:right], mask[upper:lower, left:right]
-    given = to_input(part, device)
-    holes = torch.from_numpy(hole.copy()).to(device)[None, None].float()
+    states: list[torch.Tensor] = []
+
+    def begin() -> None:
+        given, holes = _network_input(part, hole, max_pixels, device)
+        states.append(torch.cat([given * (1 - holes), holes], 1))
+
+    def advance(layers: torch.nn.Module) -> None:
+        states.append(layers(states.pop()))
+
+    def finish() -> None:
+        made = states.pop()
+        require_finite(made, "eraser")
+        height, width = _shrunk(part, max_pixels)
+        made = made[..., :height, :width]
+        if (height, width) != part.shape[:2]:
+            made = torch.nn.functional.interpolate(made, part.shape[:2], mode="bicubic", antialias=False)
+        part[hole] = to_pixels(made[0])[hole]
+
+    return [begin, *(partial(advance, layers) for layers in network.parts), finish]
+
+
+def _shrunk(part: Pixels, max_pixels: int) -> tuple[int, int]:
+    """Height and width at which a part of an image is given to the network."""
     height, width = part.shape[:2]
     shrink = math.sqrt(max_pixels / (height * width))
-    if shrink < 1:
-        size = (max(ERASER_MULTIPLE, int(height * shrink)), max(ERASER_MULTIPLE, int(width * shrink)))
+    if shrink >= 1:
+        return height, width
+    return max(ERASER_MULTIPLE, int(height * shrink)), max(ERASER_MULTIPLE, int(width * shrink))
+
+
+def _network_input(
+    part: Pixels, hole: npt.NDArray[np.bool_], max_pixels: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A part of an image and its mask, (1, 3 and 1, height, width) of 0…1, with sides that suit the network."""
+    given = to_input(part, device)
+    holes = torch.from_numpy(hole.copy()).to(device)[None, None].float()
+    height, width = size = _shrunk(part, max_pixels)
+    if size != part.shape[:2]:
         given = torch.nn.functional.interpolate(given, size, mode="area")
         holes = torch.nn.functional.adaptive_max_pool2d(holes, size)
-    made = _fill(network, given, holes)
-    if shrink < 1:
-        made = torch.nn.functional.interpolate(made, (height, width), mode="bicubic", antialias=False)
-    part[hole] = to_pixels(made[0])[hole]
-
-
-def _fill(network: torch.nn.Module, given: torch.Tensor, holes: torch.Tensor) -> torch.Tensor:
-    """Call the network with sides that suit it.
-
-    Raises:
-        JobFailed: its output is not finite.
-    """
-    height, width = given.shape[-2:]
     more = (0, -width % ERASER_MULTIPLE, 0, -height % ERASER_MULTIPLE)
     # LaMa reflects three pixels at its edges, and its middle has an eighth of the sides.
     more = (0, max(more[1], 4 * ERASER_MULTIPLE - width), 0, max(more[3], 4 * ERASER_MULTIPLE - height))
     if any(more):
         given, holes = (torch.nn.functional.pad(one, more, mode="replicate") for one in (given, holes))
-    made: torch.Tensor = network(given, holes)[..., :height, :width]
-    require_finite(made, "eraser")
-    return made
+    return given, holes
 
 
 def _plan_name(area: int, most: int) -> str:

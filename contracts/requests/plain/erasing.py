@@ -45,7 +45,7 @@ class EraseParameters(PlainImageParameters):
 
     @property
     def expected_steps(self) -> int:
-        """One call of the network."""
+        """One call of the network, as usage counts it; its progress has more steps."""
         return 1
 
     @property
