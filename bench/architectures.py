@@ -1,7 +1,8 @@
-"""Writes what the planner knows of component classes: `python -m bench.architectures --write`.
+"""Writes what is known of component classes: `python -m bench.architectures --write`.
 
 Builds every component of `contracts/weights/architectures/` and of the shipped models on torch's meta device,
-counts its activations, and writes them to `contracts/memory/activation_tables/`. A test compares the tables.
+counts its activations for the planner, and writes them to `contracts/memory/activation_tables/`; counts its
+floating-point operations for estimates of energy, in `contracts/weights/flops.json`. Tests compare the tables.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.component_calls import ONE_BY_ONE, Inputs, build, run_of
+from bench.flops import TABLE, count_flops, nonzero, render_flops
 from bench.live import LISTED_SHAPES, SHAPES, Follower, find_peaks
 from bench.report import options
 from contracts.memory import activation_tables
@@ -91,22 +93,22 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     plain, cudnn, result = peaks()
     shaping = {key: value for key, value in _shaping(config).items() if value is not None}
     entry: dict[str, Any] = {"config": shaping}
-    entry["peaks"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
+    entry["peaks"] = [nonzero(cost) for cost in (*plain, *cudnn)]
     arguments = calls[0].of(class_name)
     control = next((name for name in ("controlnet_cond", "control_context") if name in arguments), None)
     if control is not None:
-        entry["residuals"] = _nonzero(result)
+        entry["residuals"] = nonzero(result)
         entry["encodes_controls"] = arguments[control].numel() < calls[0].image().numel()
     elif hasattr(module, "decode"):
         plain, cudnn, _ = peaks(encode=True)
-        entry["encoding"] = [_nonzero(cost) for cost in (*plain, *cudnn)]
+        entry["encoding"] = [nonzero(cost) for cost in (*plain, *cudnn)]
     elif not arguments.keys().isdisjoint({"timestep", "t"}):
         one = [cost for costs in peaks([*plain, *cudnn], adapters=1)[:2] for cost in costs]
         more = [cost for costs in peaks([*plain, *cudnn, *one], adapters=2)[:2] for cost in costs]
-        entry["one_adapter"] = [_nonzero(cost) for cost in one]
-        entry["more_adapters"] = [_nonzero(cost) for cost in more]
-        entry["latents"] = _nonzero(_size_of(("sample", "hidden_states", "x"), calls, class_name))
-        entry["prompt"] = _nonzero(_size_of(("encoder_hidden_states", "cap_feats"), calls, class_name))
+        entry["one_adapter"] = [nonzero(cost) for cost in one]
+        entry["more_adapters"] = [nonzero(cost) for cost in more]
+        entry["latents"] = nonzero(_size_of(("sample", "hidden_states", "x"), calls, class_name))
+        entry["prompt"] = nonzero(_size_of(("encoder_hidden_states", "cap_feats"), calls, class_name))
     return entry
 
 
@@ -136,10 +138,6 @@ def _size_of(names: Sequence[str], calls: Sequence[Inputs], class_name: str) -> 
 
 def _values(argument: Any) -> int:
     return sum(item.numel() for item in (argument if isinstance(argument, list) else [argument]))
-
-
-def _nonzero(cost: ActivationCost) -> dict[str, float]:
-    return {key: value for key, value in asdict(cost).items() if value}
 
 
 def _adapted(module: Any, adapters: int) -> ExitStack:
@@ -187,6 +185,13 @@ def main() -> None:
         print(f"{class_name}: {', '.join(name for name, _ in configs.values())}", file=sys.stderr)
         entries = [count_activations(config) for _, config in configs.values()]
         (TABLES / f"{class_name}.json").write_text(render(entries), encoding="utf-8")
+    _write_flops([config for _, config in components()], only)
+
+
+def _write_flops(configs: Sequence[Mapping[str, Any]], only: Sequence[str]) -> None:
+    chosen = [config for config in configs if not only or class_of(config) in only]
+    kept = [row for row in json.loads(TABLE.read_text(encoding="utf-8")) if only and row["class"] not in only]
+    TABLE.write_text(render_flops([*kept, *count_flops(chosen)]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -109,9 +109,9 @@ class Inputs:
             "ChatGLMModel": self._chatglm,
             "BertModel": lambda: self._encoder(_CLIP_TOKENS),
             "HunyuanDiT2DModel": self._hunyuandit,
-            "HunyuanDiT2DControlNetModel": self._hunyuandit_controlnet,
+            "HunyuanDiT2DControlNetModel": lambda: self._hunyuandit() | self._controlled(),
             "SanaTransformer2DModel": self._sana,
-            "SanaControlNetModel": self._sana_controlnet,
+            "SanaControlNetModel": lambda: self._sana() | self._controlled(),
             "AutoencoderDC": lambda: {"z": self._latents(self.config["latent_channels"])},
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
@@ -175,7 +175,7 @@ class Inputs:
             "hidden_states": self._latents(self.config["in_channels"]),
             "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["caption_channels"]),
             "timestep": self._empty(),
-            "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+            "added_cond_kwargs": {"resolution": self._empty(2), "aspect_ratio": self._empty(1)},  # α reads it
             "encoder_attention_mask": self._empty(self.shape.text_tokens),
         }
 
@@ -210,20 +210,11 @@ class Inputs:
             "image_rotary_emb": (positions, positions),
         }
 
-    def _hunyuandit_controlnet(self) -> dict[str, Any]:
-        return {**self._hunyuandit(), "controlnet_cond": self._latents(self.config["in_channels"])}
+    def _controlled(self) -> dict[str, Any]:
+        return {"controlnet_cond": self._latents(self.config["in_channels"])}
 
     def _sana(self) -> dict[str, Any]:
-        tokens = self.shape.text_tokens
-        return {
-            "hidden_states": self._latents(self.config["in_channels"]),
-            "encoder_hidden_states": self._empty(tokens, self.config["caption_channels"]),
-            "timestep": self._empty(),
-            "encoder_attention_mask": self._empty(tokens),
-        }
-
-    def _sana_controlnet(self) -> dict[str, Any]:
-        return {**self._sana(), "controlnet_cond": self._latents(self.config["in_channels"])}
+        return {name: value for name, value in self._pixart().items() if name != "added_cond_kwargs"}
 
     def _z_image(self) -> dict[str, Any]:
         width = self.config.get("cap_feat_dim", _Z_IMAGE_CAPTION)

@@ -166,11 +166,17 @@ class WorkerSettings(Settings):
         description="what happens with flagged images. refuse: the job fails with flagged; blur: clients get a "
         "blurred one; mark: the job says so. Operators see refused and blurred ones",
     )
+    flops_per_joule: float | None = Field(
+        None,
+        gt=0,
+        description="floating-point operations that the device computes for a joule, for estimates of energy "
+        "where no counter of the card can be read; none: 8e9 for a CPU, 4e11 for a GPU",
+    )
     watts: float | None = Field(
         None,
         gt=0,
-        description="power of the device while it computes, for estimates of energy where no counter of the card "
-        "can be read; none: 65 for a CPU, 300 for a GPU",
+        description="power of the device while it computes, for estimates of energy of jobs whose operations are "
+        "not all counted; none: 65 for a CPU, 300 for a GPU",
     )
     cpu_threads: int = Field(0, ge=0, description="CPU threads that torch uses; 0: torch's default")
 

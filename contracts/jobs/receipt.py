@@ -71,12 +71,19 @@ class Energy(RecordPart):
     joules: float = Field(description="Joules of the device (3.6 million are a kilowatt hour), without its host.")
     source: Literal["measured", "estimated"] = Field(
         description="`measured`: by the card's counter, shared by device seconds with jobs that ran at the same "
-        "time; `estimated`: device seconds times `assumed_watts`."
+        "time; `estimated`: the receipt's `flops` divided by `assumed_flops_per_joule` or, where not all of the "
+        "job's operations are known, device seconds times `assumed_watts`."
+    )
+    assumed_flops_per_joule: float | None = Field(
+        None,
+        exclude_if=lambda rate: rate is None,
+        description="Floating-point operations that the estimate assumes for a joule; left out where it is not "
+        "made from them.",
     )
     assumed_watts: float | None = Field(
         None,
         exclude_if=lambda watts: watts is None,
-        description="Power that the estimate assumes of the device; left out where it was measured.",
+        description="Power that the estimate assumes of the device; left out where it is not made from it.",
     )
 
 
@@ -202,6 +209,13 @@ class Receipt(RecordPart):
     )
     memory: MemoryUse | None = Field(
         None, description="The memory plan, and the memory that was used; null in receipts of older releases."
+    )
+    flops: int | None = Field(
+        None,
+        exclude_if=lambda flops: flops is None,
+        description="Floating-point operations of the job's text encoders, denoiser, ControlNets and VAE, of its "
+        "own rows only; left out where not all are known: of unusual components, preprocessors, upscalers and "
+        "trainings. Adapters and image encoders are not included.",
     )
     energy: Energy | None = Field(
         None,

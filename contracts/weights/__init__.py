@@ -13,5 +13,6 @@ adapters/              LoRAs, textual inversions, IP-Adapters
 vae_files.py           VAEs of the catalogue, and the models that they suit
 checkpoint_limits.py   tasks and schedulers of one checkpoint
 parameter_counts.py    numbers of values and configurations of a checkpoint's components
+flops.py               floating-point operations of components' calls, as they were counted (JSON)
 architectures/         the same for published checkpoints that are not on this machine (JSON)
 """

@@ -11,5 +11,6 @@ policy.py    which suspended calls are served next; pure
 accounts.py  what each owner has been served
 turns.py     which model the device serves, and for how long
 meter.py     what served calls have cost each job
+flops.py     what calls compute, in floating-point operations
 costs.py     what a call of so many rows takes, learned while running
 """

@@ -17,6 +17,7 @@ import torch
 from worker.engine.attempts import Attempts
 from worker.engine.calls import Call
 from worker.engine.coroutine import Coroutine, Turn
+from worker.engine.flops import FlopTable
 from worker.engine.job import Job, JobInFlight
 from worker.engine.meter import CallMeter, call_of, kind_of
 from worker.engine.policy import Policy, StepPolicy, Waiting
@@ -74,6 +75,11 @@ class Engine:
     def jobs(self) -> Sequence[JobInFlight]:
         """Those in flight."""
         return self._jobs
+
+    @property
+    def flops(self) -> FlopTable:
+        """Operations of modules' calls, for those that the engine does not make itself."""
+        return self._meter.flops
 
     @property
     def idle_seconds(self) -> float:

@@ -80,6 +80,8 @@ class Usage:
         load_seconds: worker time in which its model was loaded and placed.
         image_rows: rows of each of its images in a call; 0 before the first.
         call_images: images like its own that its calls had, those of other owners included; summed over its calls.
+        flops: floating-point operations of its own rows so far; None once something was computed whose operations
+            are not known.
     """
 
     calls: int = 0
@@ -92,6 +94,11 @@ class Usage:
     load_seconds: float = 0.0
     image_rows: float = 0.0
     call_images: float = 0.0
+    flops: float | None = 0.0
+
+    def note_flops(self, flops: float | None) -> None:
+        """Add the operations of a call; None: they are not known."""
+        self.flops = None if flops is None or self.flops is None else self.flops + flops
 
     @property
     def measured(self) -> Measured:
@@ -173,6 +180,11 @@ class JobInFlight:
     def result(self) -> Any:
         """What the work returned."""
         return self.coroutine.result
+
+    @property
+    def flops(self) -> float | None:
+        """Floating-point operations so far; None where not all are known, or it runs on no model of the pool."""
+        return None if self.job.generation is None else self.usage.flops
 
     @property
     def steps_left(self) -> int:

@@ -14,6 +14,7 @@ import torch
 from worker.engine.calls import Call
 from worker.engine.coroutine import Turn
 from worker.engine.costs import CallCosts
+from worker.engine.flops import FlopTable
 from worker.engine.job import JobInFlight
 from worker.engine.residency import Residency
 from worker.runtime.call_timer import CallTimer
@@ -40,6 +41,7 @@ class CallMeter:
 
     Attributes:
         costs: what calls take.
+        flops: operations of calls.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class CallMeter:
     ) -> None:
         """`on_call`: told of each call of a denoiser: model and rows."""
         self.costs = CallCosts()
+        self.flops = FlopTable()
         self._timer = CallTimer(device)
         self._residency = residency
         self._on_call = on_call
@@ -59,6 +62,8 @@ class CallMeter:
         """The call for which these jobs wait has been made, or is queued on the device."""
         calls = [call_of(job) for job in group]
         first = calls[0]
+        for job, call in zip(group, calls, strict=True):
+            job.usage.note_flops(self.flops.of(call.module, call.entry, call.given))
         served = _Served(
             jobs=tuple(group),
             rows=tuple(call.rows for call in calls),

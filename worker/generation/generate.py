@@ -118,6 +118,7 @@ class JobGeneration:
         done = Progress([torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds])
         done.maps, done.map_uses = make_control_maps(job, self._engine, self._pool, self._storage)
         if done.maps:
+            job.usage.note_flops(None)  # preprocessors are not in the table
             self.timer.end_stage("preprocess")
         for stage in self._stages:
             if job.stage is not stage:
@@ -208,7 +209,8 @@ class JobGeneration:
     def _encode(self, model: LoadedModel, inputs: GenerationInputs, done: Progress) -> Mapping[str, Any]:
         """The prompts as arguments of the pipeline call."""
         encoder = model.encoder(self._flight.adapters, self._job.owner)
-        embeddings = encoder.encode(inputs)
+        with self._engine.flops.noting_encoders(encoder.pipeline, self._flight.usage.note_flops):
+            embeddings = encoder.encode(inputs)
         self._pool.count_look_ups(model, encoder)
         self._engine.residency.end_stage()
         look_ups = encoder.owners_cache_use

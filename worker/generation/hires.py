@@ -49,6 +49,7 @@ def begin_second_pass(done: Progress, job: JobInFlight, engine: Engine, pool: Po
     if hires.network is not None:
         upscaler = _Upscaler(job, engine, pool, hires.network)
         done.starts, done.upscaler = upscaler.upscale(done.starts)
+        job.usage.note_flops(None)  # upscalers are not in the table
     size = (hires.width, hires.height)
     done.starts = [image.resize(size, Image.Resampling.LANCZOS) for image in done.starts]
 

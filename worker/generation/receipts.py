@@ -29,6 +29,7 @@ _PER_RUN = frozenset(
     {
         "embeddings",
         "energy",
+        "flops",
         "joined",
         "checked_step",
         "kept_latents",
@@ -146,6 +147,7 @@ def make_receipt(
             peak_bytes=usage.peak_bytes,
             ran_out=list(usage.failed_plans),
         ),
+        flops=None if job.flops is None else round(job.flops),
         predicted_calls=predicted_calls,
         deviations=_deviations(plan, parameters),
         embeddings=embeddings,

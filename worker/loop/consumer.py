@@ -35,7 +35,7 @@ from worker.loop.preparation.warm_list import WarmList
 from worker.loop.progress import ProgressReporter
 from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
-from worker.runtime.energy import EnergyMeter, default_watts, open_counter
+from worker.runtime.energy import AssumedPower, EnergyMeter, open_counter
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Consumer:
         device, settings = self._pool.device, self._settings
         # A card that several workers share counts for all of them.
         counter = open_counter(device) if settings.budget_bytes is None else None
-        return EnergyMeter(settings.watts or default_watts(device), counter)
+        return EnergyMeter(AssumedPower.of(device, settings.flops_per_joule, settings.watts), counter)
 
     # -- life -----------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class JobsInFlight:
             self._work.note_device_failure(error)
             ended = []
         for flight in self._engine.jobs:
-            self._watches[flight.job.id].used_seconds = flight.coroutine.used_seconds
+            self._note_use(flight)
         self._energy.share(self._watches.values())
         if self.device_failure is not None:
             ended = [*ended, *self._engine.close()]
@@ -128,8 +128,7 @@ class JobsInFlight:
 
         A few results wait at most: a slow storage slows generation down instead of filling the memory.
         """
-        watch = self._watches[flight.job.id]
-        watch.used_seconds = flight.coroutine.used_seconds
+        watch = self._note_use(flight)
         self._energy.share(self._watches.values(), now=True)
         del self._watches[flight.job.id]
         self._lookahead.forget(flight.job.id)
@@ -151,6 +150,12 @@ class JobsInFlight:
             watch.mark_alive()
         self._completions.append(self._completer.complete(watch.claim, watch, result))
         self._completions[-1].add_done_callback(lambda _: self._heartbeat.stop_holding(watch))
+
+    def _note_use(self, flight: JobInFlight) -> JobWatch:
+        """Bring what a job has used of the device up to date; return its watch."""
+        watch = self._watches[flight.job.id]
+        watch.used_seconds, watch.flops = flight.coroutine.used_seconds, flight.flops
+        return watch
 
     def _unwritten(self) -> Sequence[Future[None]]:
         """The jobs that are being completed; raises what ended one of the others."""

@@ -45,6 +45,7 @@ class JobWatch:
         used_seconds: of worker time, by its execution so far.
         metered_seconds: those of them whose energy is known.
         energy: of these; None before the first.
+        flops: floating-point operations of its execution so far; None where not all are known.
         stages: those of its execution so far, for its trace.
     """
 
@@ -55,6 +56,7 @@ class JobWatch:
         self.verdict: Verdict | None = None
         self.used_seconds = self.metered_seconds = 0.0
         self.energy: Energy | None = None
+        self.flops: float | None = None
         self.stages = Stages()
         self.claim = claim
         self._reporter = reporter

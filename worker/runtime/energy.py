@@ -9,7 +9,8 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable, Collection
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 
@@ -20,7 +21,10 @@ _log = logging.getLogger(__name__)
 
 #: Interval between two looks at the counter, which cards bring up to date about ten times a second.
 _READ_SECONDS = 0.25
-#: Power that estimates assume where the settings name none: a desktop's CPU, a data center's GPU.
+#: What estimates assume where the settings name nothing. A desktop's CPU: half of the 10^12 operations a second of
+#: eight cores with AVX2 at 4 GHz, at 65 W. A data center's GPU: SDXL's steps on an H100 (docs/gpu.md), at 700 W.
+_CPU_FLOPS_PER_JOULE, _GPU_FLOPS_PER_JOULE = 8e9, 4e11
+#: Power of the same, for jobs whose operations are not known.
 _CPU_WATTS, _GPU_WATTS = 65.0, 300.0
 
 
@@ -30,12 +34,44 @@ class Metered(Protocol):
     Attributes:
         used_seconds: of the device, so far.
         metered_seconds: those of them whose energy is known.
+        flops: floating-point operations so far; None where not all are known.
         energy: of these; None before the first.
     """
 
     used_seconds: float
     metered_seconds: float
+    flops: float | None
     energy: Energy | None
+
+
+@dataclass(frozen=True)
+class AssumedPower:
+    """What estimates assume of a device.
+
+    Attributes:
+        flops_per_joule: floating-point operations that it computes for a joule, above 0.
+        watts: that it draws while it computes, above 0.
+    """
+
+    flops_per_joule: float
+    watts: float
+
+    @classmethod
+    def of(cls, device: torch.device, flops_per_joule: float | None = None, watts: float | None = None) -> Self:
+        """That of a device of this type, except for what the settings name."""
+        is_cpu = device.type == "cpu"
+        return cls(
+            flops_per_joule or (_CPU_FLOPS_PER_JOULE if is_cpu else _GPU_FLOPS_PER_JOULE),
+            watts or (_CPU_WATTS if is_cpu else _GPU_WATTS),
+        )
+
+    def estimate(self, job: Metered) -> Energy:
+        """The energy of a job so far: by its operations where they are known, else by its seconds."""
+        if job.flops is None:
+            joules = round(job.used_seconds * self.watts, 3)
+            return Energy(joules=joules, source="estimated", assumed_watts=self.watts)
+        joules = round(job.flops / self.flops_per_joule, 3)
+        return Energy(joules=joules, source="estimated", assumed_flops_per_joule=self.flops_per_joule)
 
 
 class EnergyMeter:
@@ -43,19 +79,19 @@ class EnergyMeter:
 
     def __init__(
         self,
-        watts: float,
+        assumed: AssumedPower,
         counter: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Share nothing yet.
 
         Args:
-            watts: assumed power of the device while it computes, above 0.
+            assumed: what estimates assume of the device.
             counter: joules that the device has drawn since some moment; raises OSError where it fails. None: all
-                energy is estimated from `watts`.
+                energy is estimated.
             clock: seconds since some moment.
         """
-        self._watts, self._counter, self._clock = watts, counter, clock
+        self._assumed, self._counter, self._clock = assumed, counter, clock
         self._joules = self._read_at = 0.0
 
     def begin(self) -> None:
@@ -74,8 +110,7 @@ class EnergyMeter:
         if joules is None:
             for job in jobs:
                 job.metered_seconds = job.used_seconds
-                estimate = round(job.used_seconds * self._watts, 3)
-                job.energy = Energy(joules=estimate, source="estimated", assumed_watts=self._watts)
+                job.energy = self._assumed.estimate(job)
             return
         new_seconds = sum(job.used_seconds - job.metered_seconds for job in jobs)
         if new_seconds <= 0:
@@ -98,11 +133,6 @@ class EnergyMeter:
             _log.warning("energy is estimated from now on: %s", error)
             self._counter = None
             return None
-
-
-def default_watts(device: torch.device) -> float:
-    """The power that estimates assume of a device of this type where the settings name none."""
-    return _CPU_WATTS if device.type == "cpu" else _GPU_WATTS
 
 
 def open_counter(device: torch.device, library: str = "libnvidia-ml.so.1") -> Callable[[], float] | None:

@@ -66,9 +66,10 @@ def test_a_worker_reports_its_models_memory_and_stage_times(
         assert report.stage_seconds[stage] == pytest.approx(spent, abs=1e-3)
     drawn = [record.receipt.energy for record in ended if record.receipt and record.receipt.energy]
     (used,) = read_usage(queue.connection, today(queue.connection), today(queue.connection))
-    assert {(one.source, one.assumed_watts) for one in drawn} == {("estimated", 65.0)}
+    computed = [record.receipt.flops for record in ended if record.receipt and record.receipt.flops]
+    assert {(one.source, one.assumed_flops_per_joule) for one in drawn} == {("estimated", 8e9)}
+    assert [one.joules for one in drawn] == [round(flops / 8e9, 3) for flops in computed]
     assert used.estimated_joules == used.joules == pytest.approx(sum(one.joules for one in drawn), abs=1e-2)
-    assert used.joules == pytest.approx(65.0 * used.device_seconds, abs=0.1)
 
 
 def test_a_job_that_names_another_function_fails_and_is_logged(
