@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,13 @@ def _entry(*images: str, scale: float = 1.0) -> dict[str, Any]:
 def _job(
     catalogue: Catalogue, *entries: dict[str, Any], mode: Mode = Mode.TXT2IMG, **fields: Any
 ) -> JobParameters:
-    # The prior reads 512 tokens, whatever it is given.
-    return make_job(catalogue, "flux", mode, max_sequence_length=512, ip_adapters=entries, **fields)
+    return make_job(catalogue, "flux", mode, ip_adapters=entries, **{"num_inference_steps": 2, **fields})
 
 
-def _by_two_calls(
-    folder: Path, checkpoint: Path, images: Sequence[str], scales: list[float], job: JobParameters
-) -> list[Pixels]:
-    """The images by `FluxPriorReduxPipeline` and `FluxPipeline`, which know nothing of Darkroom."""
+@pytest.fixture(scope="module")
+def two_pipelines(redux: Catalogue, folder: Path) -> tuple[Any, Any]:
+    """The pipelines of diffusers."""
+    checkpoint = redux.root / redux.model("shapes-flux").source
     flux = diffusers.FluxPipeline.from_pretrained(checkpoint, dtype=torch.float32)
     weights = load_file(folder / "redux.safetensors")
     embedder = ReduxImageEncoder(weights["redux_up.weight"].shape[1], len(weights["redux_down.bias"]))
@@ -77,6 +76,14 @@ def _by_two_calls(
         **{name: part for name, part in flux.components.items() if name.startswith(("text_encoder", "tokenizer"))},
     )
     flux.set_progress_bar_config(disable=True)
+    return prior, flux
+
+
+def _by_two_calls(
+    pipelines: tuple[Any, Any], images: Sequence[str], scales: list[float], job: JobParameters
+) -> list[Pixels]:
+    """The images of two calls, which know nothing of Darkroom; the first always reads 512 tokens."""
+    prior, flux = pipelines
     prompt = prior(
         [INPUT_IMAGES[image] for image in images],
         prompt=job.prompt.strip(),
@@ -84,23 +91,24 @@ def _by_two_calls(
         pooled_prompt_embeds_scale=scales,
     )
     found = flux(
-        **prompt, num_images_per_prompt=job.num_images, num_inference_steps=3, width=64, height=64,
+        **{name: tensor.repeat_interleave(job.num_images, 0) for name, tensor in prompt.items()},
+        num_inference_steps=2, width=64, height=64,
         guidance_scale=3.5, generator=[torch.Generator("cpu").manual_seed(seed) for seed in job.seeds],
     ).images  # fmt: skip
     return [np.asarray(image, dtype=np.int16) for image in found]
 
 
 def test_the_images_are_those_of_diffusers_two_calls(
-    redux: Catalogue, redux_pool: Pool, folder: Path, storage: Storage
+    redux: Catalogue, redux_pool: Pool, two_pipelines: tuple[Any, Any], storage: Storage
 ) -> None:
-    checkpoint = redux.root / redux.model("shapes-flux").source
-    job = _job(redux, _entry(ONE, TWO, scale=0.4), _entry(TWO, scale=0.3), num_images=2)
-    expected = _by_two_calls(folder, checkpoint, [ONE, TWO, TWO], [0.4, 0.4, 0.3], job)
+    entries = [_entry(ONE, TWO, scale=0.4), _entry(TWO, scale=0.3)]
+    job = _job(redux, *entries, num_images=2, max_sequence_length=512)
+    expected = _by_two_calls(two_pipelines, [ONE, TWO, TWO], [0.4, 0.4, 0.3], job)
 
     files, receipt = complete_job(job, redux_pool, storage)
 
     assert np.array_equal([decode_pixels(file) for file in files], expected)
-    plain = generate_pixels(_job(redux), redux_pool, storage)
+    plain = generate_pixels(_job(redux, max_sequence_length=512), redux_pool, storage)
     assert np.abs(expected[0] - plain).max() > 8, "it had no effect"
     # One name twice: a receipt has the weights of each entry, and the encoder that looked at its images.
     assert [(one.id, one.scale) for one in receipt.ip_adapters] == [("flux-redux", 0.4), ("flux-redux", 0.3)]
@@ -108,11 +116,10 @@ def test_the_images_are_those_of_diffusers_two_calls(
 
 
 def test_an_image_may_stand_for_the_prompt(
-    redux: Catalogue, redux_pool: Pool, folder: Path, storage: Storage
+    redux: Catalogue, redux_pool: Pool, two_pipelines: tuple[Any, Any], storage: Storage
 ) -> None:
-    job = _job(redux, _entry(ONE), prompt=" ")
-    checkpoint = redux.root / redux.model("shapes-flux").source
-    (expected,) = _by_two_calls(folder, checkpoint, [ONE], [1.0], job)
+    job = _job(redux, _entry(ONE), prompt=" ", max_sequence_length=512)
+    (expected,) = _by_two_calls(two_pipelines, [ONE], [1.0], job)
     assert np.array_equal(generate_pixels(job, redux_pool, storage), expected)
 
 
@@ -135,16 +142,14 @@ def test_it_acts_beside_a_control_image_an_image_and_a_mask(
     redux: Catalogue, redux_pool: Pool, storage: Storage
 ) -> None:
     with_it, without = (
-        generate_pixels(
-            _job(redux, *entries, mode=Mode.CONTROLNET_INPAINT, num_inference_steps=2), redux_pool, storage
-        )
+        generate_pixels(_job(redux, *entries, mode=Mode.CONTROLNET_INPAINT), redux_pool, storage)
         for entries in ([_entry(ONE)], [])
     )
     assert np.abs(with_it - without).max() > 1
 
 
 def test_its_tokens_are_in_the_plan(redux: Catalogue, storage: Storage) -> None:
-    job = make_job(redux, "flux", width=128, height=128, ip_adapters=[_entry(ONE, TWO)])
+    job = _job(redux, _entry(ONE, TWO), width=128, height=128)
     planned = candidates_of(redux, job)[-1]
     pool = Pool(redux, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)
 
@@ -156,23 +161,26 @@ def test_its_tokens_are_in_the_plan(redux: Catalogue, storage: Storage) -> None:
     assert 0.85 < memory.peak_bytes / planned.peak_bytes <= 1 + TOLERANCE
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda t: t["redux_up.bias"].fill_(float("nan")), "NaN or infinite"),
-        (lambda t: t.update(redux_tensors(64)), "its tokens have 64 values, and the model reads 128"),
-        (lambda t: t.pop("redux_down.bias"), "lacks redux_down.bias"),
-    ],
-)
+_BROKEN: Mapping[str, tuple[Callable[[Any], object], str]] = {
+    "nan": (lambda t: t["redux_up.bias"].fill_(float("nan")), "NaN or infinite"),
+    "other": (lambda t: t.update(redux_tensors(64)), "its tokens have 64 values, and the model reads 128"),
+    "partial": (lambda t: t.pop("redux_down.bias"), "lacks redux_down.bias"),
+}
+
+
 def test_a_file_that_does_not_fit_fails_its_job_by_name(
-    change: Any, reason: str, redux: Catalogue, storage: Storage, tmp_path: Path
+    redux: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
-    tensors = redux_tensors(128)
-    change(tensors)
-    save_file(tensors, tmp_path / "broken.safetensors")
-    row = redux.ip_adapter("flux-redux").model_copy(update={"source": str(tmp_path / "broken.safetensors")})
-    pool = Pool(redux.model_copy(update={"ip_adapters": (row,)}), device="cpu")
-    error = fail_job(_job(pool.catalogue, _entry(ONE)), pool, storage)
-    assert error.code is FailureCode.ADAPTER_INCOMPATIBLE
-    assert reason in error.message
-    assert str(tmp_path) not in error.message
+    rows = []
+    for name, (change, _) in _BROKEN.items():
+        tensors = redux_tensors(128)
+        change(tensors)
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        changed = {"id": name, "source": str(tmp_path / f"{name}.safetensors")}
+        rows.append(redux.ip_adapter("flux-redux").model_copy(update=changed))
+    pool = Pool(redux.model_copy(update={"ip_adapters": tuple(rows)}), device="cpu")
+    for name, (_, reason) in _BROKEN.items():
+        error = fail_job(_job(pool.catalogue, _entry(ONE) | {"name": name}), pool, storage)
+        assert error.code is FailureCode.ADAPTER_INCOMPATIBLE
+        assert reason in error.message
+        assert str(tmp_path) not in error.message
