@@ -105,6 +105,7 @@ class Inputs:
             "FluxTransformer2DModel": self._flux,
             "PixArtTransformer2DModel": self._pixart,
             "ChromaTransformer2DModel": self._chroma,
+            "OvisImageTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
             "ChatGLMModel": self._chatglm,
             "BertModel": lambda: self._encoder(_CLIP_TOKENS),

@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, seventeen published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, eighteen published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -39,6 +39,7 @@ MODELS = (
     "sana-1.6b",
     "hunyuandit-1.2",
     "kolors",
+    "ovis-image-7b",
 )
 
 

@@ -23,7 +23,14 @@ from contracts.catalogue.family import (
     task_of,
 )
 from contracts.catalogue.family_rows.flux2 import FLUX2
-from contracts.catalogue.family_rows.language_models import KOLORS, LUMINA2, QWEN_IMAGE, SANA, Z_IMAGE
+from contracts.catalogue.family_rows.language_models import (
+    KOLORS,
+    LUMINA2,
+    OVIS_IMAGE,
+    QWEN_IMAGE,
+    SANA,
+    Z_IMAGE,
+)
 from contracts.catalogue.family_rows.mode_fields import (
     CONTROL_IMAGE,
     CONTROLS,
@@ -220,7 +227,7 @@ _FLUX = replace(
 
 _ROWS = (
     SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA, HUNYUANDIT,
-    KOLORS,
+    KOLORS, OVIS_IMAGE,
 )  # fmt: skip
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in _ROWS})

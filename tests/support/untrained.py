@@ -27,6 +27,7 @@ from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import (
     lumina2,
+    ovis_image,
     qwen_image,
     qwen_image_controlnet,
     sana,
@@ -263,6 +264,7 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "sana": sana,
         "hunyuandit": hunyuandit,
         "kolors": kolors,
+        "ovis-image": ovis_image,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -129,6 +129,30 @@ def lumina2() -> Any:
     )  # fmt: skip
 
 
+def ovis_image() -> Any:
+    """Ovis-Image with one block of each kind, whose tokenizer has the words of the pipeline's instruction."""
+    tokenizer = qwen_tokenizer(
+        "Describe the image by detailing the color, quantity, text, shape, size, texture, spatial relationships "
+        "of the objects and background: "
+    )
+    config = transformers.Qwen3Config(**decoder_options(tokenizer))
+    transformer = seeded(
+        lambda: diffusers.OvisImageTransformer2DModel(
+            in_channels=64, out_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=WIDTH, axes_dims_rope=(4, 6, 6),
+        )
+    )  # fmt: skip
+    with torch.no_grad():  # so that prompts show in the image
+        for layer in (transformer.context_embedder, transformer.proj_out):
+            layer.weight.mul_(30 if layer is transformer.context_embedder else 8)
+    latent_vae = vae(16, use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1)
+    return diffusers.OvisImagePipeline(
+        tokenizer=tokenizer, text_encoder=seeded(lambda: transformers.Qwen3Model(config)), vae=latent_vae,
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )  # fmt: skip
+
+
 _SANA_TRANSFORMER: dict[str, Any] = {
     "in_channels": 8, "out_channels": 8, "num_attention_heads": 2, "attention_head_dim": 8,
     "num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16,

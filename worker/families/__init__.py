@@ -17,6 +17,7 @@ hunyuandit.py      HunyuanDiT
 inputs.py          inputs of one pipeline call
 kolors.py          Kolors
 lumina2.py         Lumina-Image 2.0
+ovis_image.py      Ovis-Image
 packed_latents.py  latents that are packed as FLUX.1's
 pixart.py          PixArt-Σ
 pixart_alpha.py    PixArt-α

@@ -50,6 +50,6 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "lineart"])
     assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart", "hunyuandit", "kolors"]
     assert schedulers["edm_euler"]["families"] == ["sdxl"]
-    flow = ["sd3", "flux", "chroma", "z-image", "qwen-image", "flux2", "lumina2", "sana"]
+    flow = ["sd3", "flux", "chroma", "z-image", "qwen-image", "flux2", "lumina2", "sana", "ovis-image"]
     assert schedulers["flow_euler"]["families"] == flow
     assert (lineart["id"], lineart["controlnets"]) == ("lineart", ["edges", "outlines"])

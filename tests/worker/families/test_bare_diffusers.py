@@ -114,6 +114,12 @@ def _kolors(mode: Mode, name: str, **call: Any) -> Case:
     return Case("kolors", mode, f"Kolors{name}Pipeline", {**both, **call}, fields)
 
 
+def _ovis(guidance_scale: float) -> Case:
+    both: dict[str, Any] = {"guidance_scale": guidance_scale, "max_sequence_length": 64}
+    both |= {"negative_prompt": TEXTS["negative_prompt"] if guidance_scale > 1 else None}
+    return Case("ovis-image", Mode.TXT2IMG, "OvisImagePipeline", {**SIZE, **both}, both, "flow_euler", 3)
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
@@ -164,6 +170,8 @@ CASES = [
     _hunyuandit(Mode.CONTROLNET, "ControlNet", "ddim", control_image=CONTROL),
     _kolors(Mode.TXT2IMG, "", **SIZE),
     _kolors(Mode.IMG2IMG, "Img2Img", **START),
+    _ovis(3.0),
+    _ovis(1.0),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),

@@ -137,6 +137,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "sana": "truncate",
         "hunyuandit": "truncate",
         "kolors": "truncate",
+        "ovis-image": "truncate",
     }
 
 
