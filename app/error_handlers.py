@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from app.errors import ClientLeft, Failure, describe
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Longest text of an error response; it may quote what the client sent.
 _MAX_TEXT = 1000
+#: That routes may have; HEAD and OPTIONS are answered for all of them.
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 class ProblemField(BaseModel):
@@ -126,8 +128,7 @@ async def handle(request: Request, error: Exception) -> Response:
     """
     failure, request_id, path = describe(error), request_id_of(request), path_in_api(request.scope)
     if failure.row.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        # The framework lists the methods of the first matching route only.
-        methods = await run_in_threadpool(request.app.methods_at, path, failure.headers.get("Allow", ""))
+        methods = _methods_at(request)
         if methods:
             detail = f"{request.method[:20]} is not a method of {path}; allowed: {', '.join(methods)}"
             failure = replace(failure, detail=detail, headers={"Allow": ", ".join(methods)})
@@ -140,6 +141,17 @@ async def handle(request: Request, error: Exception) -> Response:
         # The server logs the traceback itself; this line connects it to the request.
         log.error("request %s: %s %s failed: %r", request_id, request.method, path, error)
     return dialect_of(path, request.app.state.dialects).render(failure, request_id)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """The methods at a request's path: those of all its routes, where the framework lists the first one's only."""
+    routes: Sequence[BaseRoute] = request.app.routes
+    found = {
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    }
+    return sorted(found | ({"HEAD"} if "GET" in found else set()) | ({"OPTIONS"} if found else set()))
 
 
 def install(app: FastAPI, dialects: Sequence[Dialect]) -> None:

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -70,7 +71,9 @@ class DocumentedApi(FastAPI):
         if not self._openapi_json:
             prefix = request.scope.get("root_path", "")
             servers = {"servers": [{"url": prefix}]} if prefix else {}
-            self._openapi_json = bytes(JSONResponse({**self.openapi(), **servers}).body)
+            # In a thread: it takes a second, in which other requests go on.
+            document = await run_in_threadpool(self.openapi)
+            self._openapi_json = bytes(JSONResponse({**document, **servers}).body)
         return Response(self._openapi_json, media_type="application/json")
 
     def openapi(self) -> Document:
@@ -110,19 +113,6 @@ class DocumentedApi(FastAPI):
             remove_unused(document)
             self.openapi_schema = document
         return self.openapi_schema
-
-    def methods_at(self, path: str, named: str = "") -> list[str]:
-        """The methods at the path of a request: HEAD wherever GET, and OPTIONS.
-
-        Args:
-            named: what the framework lists, which knows routes that are not documented, but reads the first only.
-        """
-        found = set(named.split(", ")) if named else set()
-        for template, operations in self.openapi()["paths"].items():
-            parts = re.split(r"{[^}]*}", template)
-            if re.fullmatch("[^/]+".join(map(re.escape, parts)), path):
-                found |= {method.upper() for method in operations}
-        return sorted(found | ({"HEAD", "OPTIONS"} if "GET" in found else {"OPTIONS"} if found else set()))
 
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:

@@ -7,8 +7,12 @@ they are loaded.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -76,14 +80,31 @@ def _describe(folder: Path, name: str, class_name: str, variant: str | None, *, 
     diffusers_class: Any = getattr(diffusers, class_name, None)
     if diffusers_class is None:
         return SimpleNamespace(config=find_class(class_name).config_class.from_pretrained(folder / name))
-    with torch.device("meta"):
-        model = diffusers_class.from_config(diffusers_class.load_config(folder / name))
+    text = json.dumps(diffusers_class.load_config(folder / name), sort_keys=True)
+    component = _build(class_name, text)
     if not is_elsewhere:
-        _account(name, folder, variant, model)
-    return model
+        _account(name, folder, variant, component.shapes)
+    return component
 
 
-def _account(name: str, folder: Path, variant: str | None, model: torch.nn.Module) -> None:
+@dataclass(frozen=True)
+class _Component:
+    """What a component of this class and configuration is like: its configuration, complete, and its layers."""
+
+    config: Any
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+@lru_cache(maxsize=64)
+def _build(class_name: str, config: str) -> _Component:
+    """Build a component without weights. Kept: fine-tuned models of one kind have the same configurations."""
+    with torch.device("meta"):
+        model = getattr(diffusers, class_name).from_config(json.loads(config))
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return _Component(model.config, MappingProxyType(shapes))
+
+
+def _account(name: str, folder: Path, variant: str | None, own: Mapping[str, tuple[int, ...]]) -> None:
     """Compare a component's layers with the headers of its weights."""
     files = RepositoryFiles.in_folder(folder)
     names = (variant and component_weights(files, name, variant)) or component_weights(files, name, None)
@@ -95,7 +116,6 @@ def _account(name: str, folder: Path, variant: str | None, model: torch.nn.Modul
         shapes |= _shapes(folder / file)
     if any(mark in key for key in shapes for mark in _RENAMED):
         return
-    own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     check_loaded(
         name or "the ControlNet",
         {
