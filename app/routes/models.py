@@ -49,6 +49,10 @@ class ModelView(BaseModel):
     owned_by: Literal["darkroom"] = Field("darkroom", description="Always `darkroom`.")
     family: str = Field(description=f"Architecture: {', '.join(f'`{family}`' for family in FAMILIES)}.")
     title: str = Field(description="Name for people.")
+    quantization: str | None = Field(
+        description="How its denoiser's weights are quantized, such as `gguf-q8_0`; null where they are not, or "
+        "where its file is not on the API's machine."
+    )
     aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")
     defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
@@ -135,6 +139,7 @@ def _model(
         "id": row.id,
         "family": row.family,
         "title": row.title,
+        "quantization": row.quantization,
         "aliases": list(row.aliases),
         "tasks": row.tasks,
         "defaults": {name: value for name, value in defaults.items() if name not in row.refused},

@@ -64,7 +64,7 @@ class TrainingRules:
         known = [
             model.id
             for model in self._catalogue.models
-            if model.family in trainable and needed.issubset(model.tasks)
+            if model.family in trainable and needed.issubset(model.tasks) and not model.is_gguf
         ]
         id = request.model or self._catalogue.default_model
         if id in known:
@@ -74,7 +74,7 @@ class TrainingRules:
         families, noun = ", ".join(trainable), _REGISTERED[request.kind].noun
         message = (
             f"{id!r:.80} {reason}; a {noun} is trained on models that make images from prompts, "
-            f"of these families: {families}"
+            f"of these families, from weights that are not quantized: {families}"
         )
         raise InvalidRequest([FieldProblem("model", message, known)])
 

@@ -14,7 +14,7 @@ from contracts.catalogue.families import Family
 from contracts.catalogue.models import ModelSpec
 from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file, transformers_files
 from contracts.hub.snapshot import Snapshot, find_snapshot
-from contracts.hub.source import HubSource
+from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 
 __all__ = ["AnySpec", "find_cached", "optional_t5", "select_files"]
 
@@ -37,7 +37,7 @@ def select_files(
     if isinstance(row, NetworkSpec):
         return lora_file(source.file, None)
     if source.file is not None:
-        return one_file(source.file)
+        return one_file(source.file, CHECKPOINT_SUFFIXES)
     return model_files(class_name, row.variant, without=optional_t5(row.family_spec) if without_t5 else ())
 
 

@@ -121,6 +121,7 @@ _SD3 = Family(
     guidance_kinds=("apg", "cfg_zero", "slg"),
     inpaint_control_only=True,
     t5_optional=True,
+    gguf=True,
     text_encoders=(
         TextEncoder("text_encoder", "tokenizer", "prompt", "clip"),
         TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "clip"),
@@ -162,6 +163,7 @@ _FLUX = Family(
         TextEncoder("text_encoder_2", "tokenizer_2", "prompt_2", "t5"),
     ),
     long_prompts=("truncate", "refuse"),
+    gguf=True,
 )  # fmt: skip
 
 #: FLUX.1 Kontext: the same transformer, trained to be given reference images behind the noise.

@@ -178,7 +178,7 @@ class Family:
         guidance_kinds: other guidance than plain classifier-free guidance that it can follow, in the modes that
             have the field `guidance`.
         guides_in_turn: whether the passes with and without the prompt are calls of their own.
-        single_file: whether diffusers reads its checkpoints from one file.
+        single_file, gguf: whether a checkpoint may be one file, and its transformer a GGUF file.
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
@@ -230,6 +230,7 @@ class Family:
     guides_in_turn: bool = False
     guidance_kinds: tuple[GuidanceKind, ...] = ()
     single_file: bool = True
+    gguf: bool = False
     refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False
     max_controls: int = 4

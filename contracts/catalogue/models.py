@@ -12,15 +12,17 @@ from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.rows import Alias, Row, Variant, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.catalogue.vaes import LatentSpace
-from contracts.hub.source import parse_source
+from contracts.hub.source import GGUF, parse_source
 
 
 class ModelSpec(Row):
     """A checkpoint.
 
     Attributes:
-        source: folder in diffusers layout or repository of that layout on a hub, or a single `.safetensors` file.
-        config: folder or repository with the components' configurations; for a single file only.
+        source: folder in diffusers layout or repository of that layout on a hub, or a single `.safetensors` file,
+            or a `.gguf` file that holds a transformer.
+        config: folder or repository with the components' configurations; for a single file only, and with the
+            other components for a `.gguf` file.
         variant: weight variant in the folder, for example `fp16`.
         dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
         defaults: overrides entries of the family's defaults.
@@ -36,6 +38,8 @@ class ModelSpec(Row):
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
         vae: id of the VAE that takes the place of its own where a request names none.
         latents: of its own VAE, of a checkpoint whose configuration is on this machine.
+        quantization: how its denoiser's weights are packed, such as `gguf-q8_0`, of a checkpoint whose file is on
+            this machine; None: they are not, or that is not known yet.
         aliases: other names that requests may use for it, such as those of other services' models.
     """
 
@@ -53,6 +57,7 @@ class ModelSpec(Row):
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
     vae: str | None = None
     latents: LatentSpace | None = None
+    quantization: str | None = None
     aliases: tuple[Alias, ...] = ()
 
     @property
@@ -99,6 +104,24 @@ class ModelSpec(Row):
     def default(self, field: str) -> object:
         """Return the default of a request field: the model's, else the family's, else None."""
         return self.vae if field == "vae" else self.defaults.get(field, self.family_spec.defaults.get(field))
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a `.gguf` file, which holds a transformer; the rest comes from `config`."""
+        return self.source.endswith(GGUF)
+
+    @model_validator(mode="after")
+    def _gguf_is_usable(self) -> ModelSpec:
+        if self.quantization is not None:
+            raise ValueError("quantization is read from the file: leave it out")
+        if not self.is_gguf:
+            return self
+        if not FAMILIES[self.family].gguf:
+            able = ", ".join(id for id, family in FAMILIES.items() if family.gguf)
+            raise ValueError(f"a .gguf file can be used of {able}, not of {self.family}: name another source")
+        if self.config is None:
+            raise ValueError("a .gguf file holds a transformer alone: name a whole checkpoint in config")
+        return self
 
     @model_validator(mode="after")
     def _pipeline_is_known(self) -> ModelSpec:

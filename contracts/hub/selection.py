@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from contracts.hub.errors import HubRefused
+from contracts.hub.source import SAFETENSORS
 
 #: Beside the weights of a model that reads images, in transformers' layout.
 IMAGE_MODEL_CONFIGS = ("config.json", "preprocessor_config.json")
@@ -83,15 +84,16 @@ _LIBRARIES = frozenset({"diffusers", "transformers", "kolors"})
 _MAX_LISTED = 12
 
 
-def one_file(name: str) -> Select:
-    """Select one `.safetensors` file."""
+def one_file(name: str, suffixes: tuple[str, ...] = (SAFETENSORS,)) -> Select:
+    """Select one file whose name ends with one of these."""
+    kinds = " or ".join(suffixes)
 
     def select(files: RepositoryFiles) -> list[str]:
-        if not name.endswith(".safetensors"):
-            raise HubRefused(f"{name} of {files.repository} is not a .safetensors file")
+        if not name.endswith(suffixes):
+            raise HubRefused(f"{name} of {files.repository} is not a {kinds} file")
         if name not in files.names:
-            found = _listed(safetensors_of(files.names))
-            raise HubRefused(f"{files.repository} has no file {name}; its .safetensors files: {found}")
+            found = _listed(sorted(other for other in files.names if other.endswith(suffixes)))
+            raise HubRefused(f"{files.repository} has no file {name}; its {kinds} files: {found}")
         return [name]
 
     return select

@@ -8,6 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from contracts.hub.environment import read_environment
 
+#: What the name of a checkpoint in one file ends with.
+SAFETENSORS, GGUF = ".safetensors", ".gguf"
+CHECKPOINT_SUFFIXES = (SAFETENSORS, GGUF)
 #: As the hub restricts the parts of a repository's id.
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 _PUBLIC_HOSTS = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
@@ -35,19 +38,21 @@ def parse_source(text: str) -> HubSource | None:
     """Read a source of the catalogue that is not a path on this machine; None if it names nothing on a hub.
 
     Args:
-        text: `org/name`, `org/name/path/file.safetensors`, or a page's address of the hub: `https://HOST/org/name`,
-            `…/tree/REVISION`, `…/blob/REVISION/FILE`, `…/resolve/REVISION/FILE`. HOST is huggingface.co or that of
-            HF_ENDPOINT. The hub writes a revision with a slash as `refs%2Fpr%2F1`.
+        text: `org/name`, `org/name/path/file.safetensors`, `org/name/path/file.gguf`, or a page's address of the
+            hub: `https://HOST/org/name`, `…/tree/REVISION`, `…/blob/REVISION/FILE`, `…/resolve/REVISION/FILE`.
+            HOST is huggingface.co or that of HF_ENDPOINT. The hub writes a revision with a slash as
+            `refs%2Fpr%2F1`.
     """
     if "://" in text:
         return _of_address(text)
     parts = text.split("/")
     if not _are_names(parts[:2]) or not _are_plain(parts):
         return None
+    is_file = text.endswith(CHECKPOINT_SUFFIXES)
     if len(parts) == 2:
         # A file of that name in the catalogue's folder was meant, and is missing.
-        return None if text.endswith(".safetensors") else HubSource(text)
-    return HubSource("/".join(parts[:2]), None, "/".join(parts[2:])) if text.endswith(".safetensors") else None
+        return None if is_file else HubSource(text)
+    return HubSource("/".join(parts[:2]), None, "/".join(parts[2:])) if is_file else None
 
 
 def _of_address(text: str) -> HubSource | None:
@@ -71,7 +76,7 @@ def _of_address(text: str) -> HubSource | None:
             return HubSource(repository)
         case ["tree", revision] if revision:
             return HubSource(repository, revision)
-        case ["blob" | "resolve", revision, *file] if revision and file and file[-1].endswith(".safetensors"):
+        case ["blob" | "resolve", revision, *file] if revision and file and file[-1].endswith(CHECKPOINT_SUFFIXES):
             return HubSource(repository, revision, "/".join(file))
     return None
 

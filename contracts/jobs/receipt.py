@@ -39,6 +39,11 @@ class Weights(RecordPart):
         exclude_if=lambda value: value is None,
         description="Commit of the repository; left out where the weights do not come from a hub.",
     )
+    quantization: str | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="How a model's weights are quantized, such as `gguf-q8_0`; left out where they are not.",
+    )
 
 
 class CacheUse(RecordPart):

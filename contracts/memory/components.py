@@ -56,6 +56,7 @@ class Component:
         origin: what the bytes were read from.
         shares_layers: for a ControlNet, whether it runs layers of the denoiser, which cannot be streamed then.
         prompt_tokens: for an image encoder, those by which it makes the prompt's embedding longer.
+        unpacking_bytes: what its largest layer takes while it computes, where its weights are packed; else 0.
     """
 
     name: str
@@ -69,6 +70,12 @@ class Component:
     origin: Origin = "files"
     shares_layers: bool = False
     prompt_tokens: int = 0
+    unpacking_bytes: int = 0
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its weights are quantized, and unpacked layer by layer."""
+        return self.unpacking_bytes > 0
 
 
 @dataclass(frozen=True)
@@ -112,15 +119,18 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
 def size_component(
     name: str, role: Role, count: ParameterCount, value_bytes: int, config: Mapping[str, Any] | None = None
 ) -> Component:
-    """A component of this many values; it is streamed by blocks where that saves two thirds of its bytes.
+    """A component of this size; it is streamed by blocks where that saves two thirds of its bytes.
 
     Raises:
         CatalogueError: the configuration lacks what its class always has.
     """
     config = {} if config is None else config
-    by_block = count.loose_values + 2 * count.block_values
-    groups: Literal["block", "leaf"] = "block" if by_block <= count.values // 3 else "leaf"
-    streamed = by_block if groups == "block" else 2 * count.leaf_values
+    packed = count.packed
+    size = count.values * value_bytes + packed.bytes
+    by_block = (count.loose_values + 2 * count.block_values) * value_bytes
+    by_block += packed.loose_bytes + 2 * packed.block_bytes
+    groups: Literal["block", "leaf"] = "block" if by_block <= size // 3 else "leaf"
+    by_leaf = 2 * max(count.leaf_values * value_bytes, packed.leaf_bytes)
     try:
         activations = find_activations(config)
     except (KeyError, TypeError, IndexError) as error:
@@ -128,18 +138,22 @@ def size_component(
     return Component(
         name=name,
         role=role,
-        bytes=count.values * value_bytes,
-        group_bytes=min(streamed, count.values) * value_bytes,
+        bytes=size,
+        group_bytes=min(by_block if groups == "block" else by_leaf, size),
         groups=groups,
         value_bytes=value_bytes,
         activations=activations,
         tile_side=_tile_side(config) if role is Role.VAE else None,
         shares_layers=class_of(config) in _SHARING,
+        # Unpacked values are in 16 bits first, and beside that in the dtype of the model.
+        unpacking_bytes=max(packed.unpacking_bytes, packed.layer_values * (2 + value_bytes)),
     )
 
 
 #: ControlNets that are not whole without their denoiser.
 _SHARING = frozenset({"ZImageControlNetModel"})
+#: The component that a GGUF file holds.
+_OF_GGUF = "transformer"
 
 
 #: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.
@@ -169,11 +183,18 @@ def components_of_file(
 ) -> ModelComponents:
     """The components of a single file, which does not name them: those of its configuration or of its size.
 
-    Where neither is known, the file counts as one component, `checkpoint`.
+    Where neither is known, the file counts as one component, `checkpoint`. A GGUF file takes the place of the
+    transformer of its configuration.
     """
     folder = None if model.config is None else catalogue.locate(model.config)
+    own = {_OF_GGUF: count} if model.is_gguf else {}
     if isinstance(folder, Path) and folder.is_dir():
-        return assemble(model, count_values(folder, model.variant), read_configs(folder), value_bytes, origin)
+        counts = {**count_values(folder, model.variant), **own}
+        return assemble(model, counts, read_configs(folder), value_bytes, origin)
+    if own and isinstance(folder, HubSource):
+        published = find_architecture(model.family, folder.repository)
+        if published is not None:
+            return assemble(model, {**published.counts, **own}, published.configs, value_bytes, origin)
     same_size = [
         architecture
         for architecture in read_architectures()

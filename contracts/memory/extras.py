@@ -163,7 +163,7 @@ def size_uploaded_controlnet(control: ControlParameters, family: str, value_byte
         return None
     published = find_controlnet(family, "")
     config = None if published is None else published.config
-    count = ParameterCount(*[control.values] * 4)
+    count = ParameterCount(*(control.values,) * 4)
     return size_component(f"controlnet:{control.component}", Role.CONTROLNET, count, value_bytes, config)
 
 

@@ -16,7 +16,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSp
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
-from contracts.hub.source import HubSource
+from contracts.hub.source import CHECKPOINT_SUFFIXES, GGUF, HubSource
 from contracts.memory.components import (
     Component,
     ModelComponents,
@@ -25,8 +25,10 @@ from contracts.memory.components import (
     components_of_file,
     size_component,
 )
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.parameter_counts import ParameterCount, values_of
+from contracts.weights.checkpoint_files import AnyTensor
+from contracts.weights.gguf import read_gguf_of
+from contracts.weights.header_text import UnreadableWeights
+from contracts.weights.parameter_counts import ParameterCount, count_tensors
 from contracts.weights.safetensors import read_header_of
 
 
@@ -90,7 +92,7 @@ def _read(source: HubSource, row: AnySpec, class_name: str | None) -> _Weights:
         files, configs = defaultdict(list), {}
         for name in chosen:
             folder = PurePosixPath(name).parent.name
-            if name.endswith(".safetensors"):
+            if name.endswith(CHECKPOINT_SUFFIXES):
                 files[folder].append(name)
             elif PurePosixPath(name).name == "config.json":
                 configs[folder] = repository.files.read_json(name)
@@ -98,10 +100,12 @@ def _read(source: HubSource, row: AnySpec, class_name: str | None) -> _Weights:
 
 
 def _count(repository: RemoteRepository, names: list[str]) -> ParameterCount:
-    tensors: list[tuple[str, int]] = []
+    tensors: list[tuple[str, AnyTensor]] = []
     for name in names:
+        stream, size = repository.open(name), repository.size(name)
         try:
-            tensors += values_of(read_header_of(repository.open(name), repository.size(name)))
-        except NotSafetensors as error:
+            read = read_gguf_of(stream, size) if name.endswith(GGUF) else read_header_of(stream, size).tensors
+        except UnreadableWeights as error:
             raise CatalogueError(f"{name} {error}") from error
-    return ParameterCount.of(tensors)
+        tensors += read.items()
+    return count_tensors(tensors)

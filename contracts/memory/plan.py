@@ -253,6 +253,7 @@ class Strategy:
 def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:
     """All combinations that the policy allows; placements of T5 are varied only where the model has one."""
     has_t5 = any(component.role is Role.T5 for component in model.components)
+    is_packed = any(component.is_packed for component in model.components)
     unstreamed = (Placement.DEVICE, Placement.ON_DEMAND)
     choices = product(
         # Beside T5, other text encoders are small.
@@ -261,7 +262,7 @@ def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:
         (*unstreamed, Placement.STREAMED),
         unstreamed,
         (False, True),
-        (False, True) if policy.allow_fp8 else (False,),
+        (False, True) if policy.allow_fp8 and not is_packed else (False,),
     )
     for choice in choices:
         yield Strategy(*choice)

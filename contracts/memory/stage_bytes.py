@@ -136,10 +136,13 @@ class StageBytes:
         is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
         before = self._residual_values(images) * is_one_of_several
         pixels = shape.sequence_pixels if component.role is Role.DENOISER else shape.pixels
-        return max(
-            int((cost.values(shape, images * passes, pixels) + before) * value_bytes)
-            + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)
-            for cost in self._costs(component)
+        return (
+            max(
+                int((cost.values(shape, images * passes, pixels) + before) * value_bytes)
+                + (_streamed_bytes(component, placed, cost.layers) if streamed else 0)
+                for cost in self._costs(component)
+            )
+            + component.unpacking_bytes
         )
 
     def _costs(self, component: Component) -> tuple[ActivationCost, ...]:

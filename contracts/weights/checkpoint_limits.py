@@ -17,9 +17,9 @@ from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.weights.header_text import NotSafetensors
+from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
+from contracts.weights.header_text import UnreadableWeights
 from contracts.weights.parameter_counts import read_config
-from contracts.weights.safetensors import read_header
 
 #: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.
 _DISTILLED_STEPS = 4
@@ -31,8 +31,7 @@ _FIRST_LAYERS = (
     "model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight",
     "model.diffusion_model.img_in.weight", "img_in.weight", "x_embedder.weight",
 )  # fmt: skip
-#: In the original layout: prefix of a whole checkpoint, and what every FLUX.1 transformer has.
-_CHECKPOINT_PREFIX = "model.diffusion_model."
+#: In the original layout: what every FLUX.1 transformer has.
 _FLUX_INPUTS = frozenset({"img_in", "time_in", "vector_in", "double_blocks"})
 
 
@@ -73,7 +72,7 @@ def tasks_of_channels(channels: int, latent_channels: int) -> tuple[Task, ...]:
 def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
     try:
         limits = _limits(catalogue, row)
-    except (CatalogueError, NotSafetensors, OSError):  # loading it says why
+    except (CatalogueError, UnreadableWeights, OSError):  # loading it says why
         return row
     limited = _with_few_steps(row.model_copy(update=limits))
     if limited.default("scheduler") not in limited.schedulers and limited.schedulers:
@@ -113,12 +112,14 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     if place is None:
         return {}
     keys: Mapping[str, tuple[int, ...]] = {}
+    tensors: Mapping[str, AnyTensor] = {}
     folder: Path | None = place
     if place.is_file():
         config = None if row.config is None else catalogue.locate(row.config)
         folder = config if isinstance(config, Path) else None
-        keys = {name: tensor.shape for name, tensor in read_header(place).tensors.items()}
-    limits: dict[str, object] = {}
+        tensors = read_tensors(place)
+        keys = {name: tensor.shape for name, tensor in tensors.items()}
+    limits: dict[str, object] = {"quantization": quantization_of(tensors)}
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
@@ -150,7 +151,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
 def _ignores_guidance(folder: Path | None, keys: Collection[str]) -> bool:
     """Whether a FLUX.1 denoiser has no input for guidance, as schnell's: any value gives the same image."""
     if keys:
-        begins = {name.removeprefix(_CHECKPOINT_PREFIX).partition(".")[0] for name in keys}
+        begins = {name.removeprefix(CHECKPOINT_PREFIX).partition(".")[0] for name in keys}
         return begins >= _FLUX_INPUTS and "guidance_in" not in begins
     return folder is not None and read_config(folder / "transformer").get("guidance_embeds") is False
 

@@ -26,8 +26,12 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _ENTRY = re.compile(r"\{[^{}]{0,1000}\}")
 
 
-class NotSafetensors(DarkroomError):
-    """A file that is not a complete safetensors file; the message continues a sentence that names the file."""
+class UnreadableWeights(DarkroomError):
+    """A file of weights that cannot be used; the message continues a sentence that names the file."""
+
+
+class NotSafetensors(UnreadableWeights):
+    """A file that is not a complete safetensors file."""
 
 
 def read_text(raw: bytes) -> tuple[dict[str, dict[str, object]], dict[str, str]]:

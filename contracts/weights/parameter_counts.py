@@ -1,6 +1,7 @@
-"""Numbers of parameters in a checkpoint, from the headers of its safetensors files; loads nothing.
+"""Numbers of parameters in a checkpoint, from the headers of its files; loads nothing.
 
 Counts values (parameters and stored buffers), not bytes: the dtype in the file may differ from that on the device.
+Packed weights are the exception: they stay on the device as they are in the file.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,29 @@ from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import Header, read_header
+from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, read_tensors
+from contracts.weights.gguf import PackedTensor
+from contracts.weights.header_text import UnreadableWeights
 
 #: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class PackedBytes:
+    """Bytes of a component's packed weights, whatever dtype it computes in; as those of `ParameterCount`.
+
+    Attributes:
+        layer_values: values of the largest packed layer, which is unpacked while it computes.
+        unpacking_bytes: the most that a layer takes for that, with its values in 16 bits.
+    """
+
+    bytes: int = 0
+    block_bytes: int = 0
+    loose_bytes: int = 0
+    leaf_bytes: int = 0
+    layer_values: int = 0
+    unpacking_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,37 +49,47 @@ class ParameterCount:
     """Numbers of values of one component.
 
     Attributes:
-        values: in all tensors.
+        values: in all tensors that are not packed.
         block_values: in its largest block (a member of a module list, such as `transformer_blocks.7`).
         loose_values: outside of all blocks.
         leaf_values: in its largest single layer.
+        packed: its other tensors.
     """
 
     values: int
     block_values: int = 0
     loose_values: int = 0
     leaf_values: int = 0
+    packed: PackedBytes = PackedBytes()
 
     @classmethod
-    def of(cls, tensors: Iterable[tuple[str, int]]) -> ParameterCount:
+    def of(
+        cls, tensors: Iterable[tuple[str, int]], packed: Sequence[tuple[str, PackedTensor]] = ()
+    ) -> ParameterCount:
         """Count a component.
 
         Args:
             tensors: key and number of values of each.
+            packed: key and description of each packed one.
         """
-        blocks: dict[str, int] = defaultdict(int)
-        leaves: dict[str, int] = defaultdict(int)
-        for key, values in tensors:
-            block = _BLOCK.match(key)
-            blocks[block[0] if block else ""] += values
-            leaves[key.rpartition(".")[0]] += values
-        loose = blocks.pop("", 0)
-        return cls(
-            values=sum(leaves.values()),
-            block_values=max(blocks.values(), default=0),
-            loose_values=loose,
-            leaf_values=max(leaves.values(), default=0),
+        sizes = PackedBytes(
+            *_sums((key, one.stored_bytes) for key, one in packed),
+            layer_values=max((one.values for _, one in packed), default=0),
+            unpacking_bytes=max((one.unpacking_bytes for _, one in packed), default=0),
         )
+        return cls(*_sums(tensors), packed=sizes)
+
+
+def _sums(tensors: Iterable[tuple[str, int]]) -> tuple[int, int, int, int]:
+    """Of all, of the largest block, outside of blocks, of the largest layer."""
+    blocks: dict[str, int] = defaultdict(int)
+    leaves: dict[str, int] = defaultdict(int)
+    for key, size in tensors:
+        block = _BLOCK.match(key)
+        blocks[block[0] if block else ""] += size
+        leaves[key.rpartition(".")[0]] += size
+    loose = blocks.pop("", 0)
+    return sum(leaves.values()), max(blocks.values(), default=0), loose, max(leaves.values(), default=0)
 
 
 def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, ParameterCount]:
@@ -109,7 +138,26 @@ def count_files(files: Iterable[Path]) -> ParameterCount:
 
 @lru_cache(maxsize=1024)
 def _count(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> ParameterCount:
-    return ParameterCount.of(tensor for file, _ in files for tensor in _tensors(file))
+    tensors: list[tuple[str, AnyTensor]] = []
+    for file, _ in files:
+        try:
+            tensors += read_tensors(file).items()
+        except UnreadableWeights as error:
+            raise CatalogueError(f"{file.name} {error}") from error
+    return count_tensors(tensors)
+
+
+def count_tensors(tensors: Iterable[tuple[str, AnyTensor]]) -> ParameterCount:
+    """Count the component that these are the tensors of, each with its name."""
+    plain, packed = [], []
+    for key, tensor in tensors:
+        if not isinstance(tensor, PackedTensor):
+            plain.append((key, tensor.values))
+        elif tensor.is_packed:
+            packed.append((key.removeprefix(CHECKPOINT_PREFIX), tensor))
+        else:
+            plain.append((key.removeprefix(CHECKPOINT_PREFIX), tensor.values))
+    return ParameterCount.of(plain, packed)
 
 
 def file_state(file: Path) -> tuple[int, ...]:
@@ -152,18 +200,3 @@ def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise CatalogueError(f"{file.parent.name}/{file.name} is not a JSON object")
     return config
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, int]]:
-    """Key and number of values of each tensor in a safetensors file."""
-    try:
-        header = read_header(file)
-    except NotSafetensors as error:
-        raise CatalogueError(f"{file.name} {error}") from error
-    yield from values_of(header)
-
-
-def values_of(header: Header) -> Iterator[tuple[str, int]]:
-    """Key and number of values of each tensor."""
-    for key, tensor in header.tensors.items():
-        yield key, tensor.values

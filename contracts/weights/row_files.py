@@ -26,7 +26,8 @@ from contracts.hub.selection import RepositoryFiles, model_files, weights_below
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.controlnet_files import refuse_other_kinds
-from contracts.weights.header_text import NotSafetensors
+from contracts.weights.gguf import read_gguf
+from contracts.weights.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.networks import check_network_row
 from contracts.weights.safetensors import read_header
 
@@ -55,14 +56,23 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             _check_folder(place, row)
         elif isinstance(row, ControlNetSpec) and not place.with_name("config.json").is_file():
             refuse_other_kinds(_read(place))
-        elif isinstance(row, ModelSpec) and not row.family_spec.single_file:
-            raise HubRefused(f"checkpoints of family {row.family} must be a folder in diffusers' layout")
+        elif isinstance(row, ModelSpec):
+            _check_file(place, row)
         else:
             _read(place)
     except CatalogueError as error:
         raise CatalogueError(f"{row.source}: {error}") from None
-    except (AdapterRefused, HubRefused, NotSafetensors, OSError) as error:
+    except (AdapterRefused, HubRefused, UnreadableWeights, OSError) as error:
         raise CatalogueError(f"{row.source}: {error}") from None
+
+
+def _check_file(place: Path, row: ModelSpec) -> None:
+    if row.is_gguf:
+        read_gguf(place)
+    elif row.family_spec.single_file:
+        _read(place)
+    else:
+        raise HubRefused(f"checkpoints of family {row.family} must be a folder in diffusers' layout")
 
 
 def _check_lora(place: Path, row: LoraSpec) -> None:

@@ -22,7 +22,8 @@ from contracts.requests.entry_parameters import LoraParameters
 from worker.adapters import reader
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import LoadedInversion
-from worker.adapters.low_rank import Layer, LayerChange
+from worker.adapters.layer_weight import Layer, dtype_of
+from worker.adapters.low_rank import LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
 from worker.adapters.references.attention_hooks import Span, reference_images_act
 from worker.adapters.references.image_prompts import ImagePrompt
@@ -237,7 +238,7 @@ class LoraCache:
             # Layers may share the weights of a hypernetwork.
             size_bytes=sum({id(weights): weights.size_bytes for weights in layers.values()}.values()),
             workspace_bytes=max(
-                weights.workspace_values * layer.weight.element_size() for layer, weights in layers.items()
+                weights.workspace_values * dtype_of(layer).itemsize for layer, weights in layers.items()
             ),
         )
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.adapters.low_rank import Change, Layer
+from worker.adapters.layer_weight import Layer, values_of
+from worker.adapters.low_rank import Change
 from worker.adapters.weight_differences import Difference, apply_layer, by_channel
 
 #: lycoris-lora adds it to lengths, so that none is zero.
@@ -58,7 +59,7 @@ class Dora:
             inputs: of the layer, on the device where it computes.
         """
         self.difference.move_to(inputs)
-        changed = layer.weight.to(inputs.device, torch.float32)
+        changed = values_of(layer).to(inputs.device, torch.float32)
         changed = changed + self.difference.weight(layer).float() * self.difference.scale
         changed = changed.transpose(0, 1) if self.on_input else changed
         lengths: torch.Tensor = torch.linalg.vector_norm(changed.flatten(1), dim=1) + _EPSILON
@@ -74,7 +75,7 @@ def _dora_change(dora: Dora, layer: Layer, weight: float) -> Change:
         difference.move_to(inputs)
         if not made:
             made.append(dora.factors(layer, weight, inputs).to(inputs.dtype))
-        factors, own = by_channel(layer, made[0]), layer.weight.to(inputs)
+        factors, own = by_channel(layer, made[0]), values_of(layer).to(inputs)
         if dora.on_input:
             added = difference.product(layer, inputs + inputs * factors) * difference.scale
             output = output + added + apply_layer(layer, inputs * factors, own)

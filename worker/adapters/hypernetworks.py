@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from contracts.weights.adapters.hypernetwork_files import KIND, Hypernetwork
-from worker.adapters.low_rank import InputChange, Layer
+from worker.adapters.layer_weight import Layer, dtype_of, shape_of
+from worker.adapters.low_rank import InputChange
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 #: The web UI's names -> torch's functions.
@@ -102,7 +103,7 @@ def read_networks(denoiser: torch.nn.Module, path: Path, hypernetwork: Hypernetw
         ValueError: it does not fit this model, or has values that are no numbers.
     """
     readers = _readers(denoiser)
-    shapes = {name.replace(".", "_"): tuple(layer.weight.shape) for name, layer in readers.items()}
+    shapes = {name.replace(".", "_"): shape_of(layer) for name, layer in readers.items()}
     if reason := next(hypernetwork.mismatches(shapes, "the model"), None):
         raise ValueError(reason)
     tensors = load_file(path)
@@ -113,7 +114,7 @@ def read_networks(denoiser: torch.nn.Module, path: Path, hypernetwork: Hypernetw
         if width not in hypernetwork.depths:
             continue
         if (width, half) not in networks:
-            copy = partial(_copy, tensors, like=layer.weight)
+            copy = partial(_copy, tensors, like=layer)
             depth = hypernetwork.depths[width][half]
             layers = [copy(f"{KIND}.{width}.{half}.{index}.") for index in range(depth)]
             activation = _ACTIVATIONS[hypernetwork.activation]
@@ -131,11 +132,13 @@ def _readers(denoiser: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     }
 
 
-def _copy(tensors: Mapping[str, torch.Tensor], prefix: str, like: torch.Tensor) -> dict[str, torch.Tensor]:
+def _copy(tensors: Mapping[str, torch.Tensor], prefix: str, like: Layer) -> dict[str, torch.Tensor]:
     """One layer's tensors, copied: those of the file map its bytes and would change with it."""
-    dtype = like.dtype if like.dtype.itemsize > 1 else torch.float32
+    dtype = dtype_of(like)
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     for part, tensor in own.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{prefix}{part} contains NaN or infinite values")
-    return {part: tensor.detach().to(like.device, dtype, copy=True).contiguous() for part, tensor in own.items()}
+    return {
+        part: tensor.detach().to(like.weight.device, dtype, copy=True).contiguous() for part, tensor in own.items()
+    }

@@ -19,7 +19,7 @@ from diffusers.utils import (
 )
 
 from contracts.weights.adapters.lora_layouts import scheme_of, usual_name
-from worker.adapters.low_rank import Layer
+from worker.adapters.layer_weight import Layer
 from worker.checkpoints.tracking import mark, names_of, numbers_read, unmarked
 
 Tensors = dict[str, torch.Tensor]

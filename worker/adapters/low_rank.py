@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-#: Layers that a LoRA can change.
-Layer = torch.nn.Linear | torch.nn.Conv2d
+from worker.adapters.layer_weight import Layer, values_of
+
 #: (layer input, layer output) -> changed output.
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -144,7 +144,7 @@ class _Dora:
 
     def _compute_row_factors(self, inputs: torch.Tensor) -> torch.Tensor:
         """Compute magnitude ÷ actual length for each row of the changed weight."""
-        weight = self._layer.weight.to(inputs)
+        weight = values_of(self._layer).to(inputs)
         product = self._lora.up.flatten(1) @ self._lora.down.flatten(1)
         lengths: torch.Tensor = torch.linalg.vector_norm(weight.flatten(1) + self._scale * product, dim=1)
         return self._magnitude.to(inputs).flatten() / lengths

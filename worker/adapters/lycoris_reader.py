@@ -18,8 +18,9 @@ from contracts.weights.adapters.lora_settings import ScaleSettings
 from contracts.weights.adapters.lycoris_layouts import WeightChange, group
 from contracts.weights.adapters.original_names import layers_named
 from worker.adapters.dora import Dora
+from worker.adapters.layer_weight import Layer, shape_of
 from worker.adapters.layouts import Layers, Tensors
-from worker.adapters.low_rank import Layer, LayerChange, check_layer
+from worker.adapters.low_rank import LayerChange, check_layer
 from worker.adapters.weight_differences import (
     ChannelScale,
     Difference,
@@ -63,13 +64,13 @@ def read_differences(
         modules = [layers[component][name] for name in found]
         for module in modules:
             check_layer(layer.name, module)
-        if reason := next(misfit(layer, [tuple(module.weight.shape) for module in modules], "the model"), None):
+        if reason := next(misfit(layer, [shape_of(module) for module in modules], "the model"), None):
             raise ValueError(reason)
         parts = {part: tensors[key] for part, key in groups[layer.name].items()}
         start = 0
         for name, module in zip(found, modules, strict=True):
-            rows = None if len(modules) == 1 else (start, start + module.weight.shape[0])
-            start += module.weight.shape[0]
+            rows = None if len(modules) == 1 else (start, start + shape_of(module)[0])
+            start += shape_of(module)[0]
             scale = _scale(layer.change, parts, file.settings.get(component, ScaleSettings()), name)
             yield component, name, _change(layer.change, parts, scale, module, rows, partial(copy_to, module))
 
@@ -84,7 +85,7 @@ def _find(layer: LoraLayer, names: Mapping[str, str], layers: Mapping[str, Layer
     """The model's layers that one of a file stands for, in the order in which it joins them."""
     if layer.layer in names:
         return [names[layer.layer]]
-    shapes = {flat: tuple(layers[name].weight.shape) for flat, name in names.items()}
+    shapes = {flat: shape_of(layers[name]) for flat, name in names.items()}
     found = layers_named(layer.layer, shapes)
     return None if not found or any(name not in names for name in found) else [names[name] for name in found]
 
@@ -153,7 +154,7 @@ def _low_rank(parts: Tensors, layer: Layer, own: slice, copy: Copy) -> Tensors:
     down, up = parts["down"].flatten(1), parts["up"].flatten(1)[own]
     if not isinstance(layer, torch.nn.Conv2d):
         return {"down": copy(down), "up": copy(up)}
-    kernel: Sequence[int] = (1, 1) if "mid" in parts else layer.weight.shape[2:]
+    kernel: Sequence[int] = (1, 1) if "mid" in parts else shape_of(layer)[2:]
     mid = {"mid": copy(parts["mid"])} if "mid" in parts else {}
     return {"down": copy(down.reshape(len(down), -1, *kernel)), "up": copy(up[..., None, None]), **mid}
 

@@ -18,8 +18,9 @@ from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_settings import ScaleSettings
 from contracts.weights.adapters.lycoris_layouts import group
 from worker.adapters.hypernetworks import read_networks
+from worker.adapters.layer_weight import Layer, dtype_of, shape_of
 from worker.adapters.layouts import LayerTensors, Tensors, find_layers, layers_of
-from worker.adapters.low_rank import Layer, LayerChange, LowRank, check_layer
+from worker.adapters.low_rank import LayerChange, LowRank, check_layer
 from worker.adapters.lycoris_reader import read_differences
 from worker.families import DiffusersFamily
 
@@ -88,18 +89,19 @@ def _low_rank(name: str, layer: Layer, stored: LayerTensors, alpha: float) -> Lo
         raise ValueError(f"{name[:120]} must have both LoRA weights, and no bias of the first")
     check_layer(name, layer)
     down, up = (_shaped_as(layer, half) for half in (down, up))
+    shape = shape_of(layer)
     for tensor, axis in ((down, 1), (up, 0)):
-        if tensor.dim() != layer.weight.dim():
-            raise ValueError(f"{name[:120]} has {tensor.dim()} dimensions, the model's layer {layer.weight.dim()}")
-        if tensor.shape[axis] != layer.weight.shape[axis]:
-            trained, actual = tensor.shape[axis], layer.weight.shape[axis]
+        if tensor.dim() != len(shape):
+            raise ValueError(f"{name[:120]} has {tensor.dim()} dimensions, the model's layer {len(shape)}")
+        if tensor.shape[axis] != shape[axis]:
+            trained, actual = tensor.shape[axis], shape[axis]
             raise ValueError(f"{name[:120]} is made for {trained} channels, the model's layer has {actual}")
-    if down.shape[0] != up.shape[1] or down.shape[2:] != layer.weight.shape[2:] or set(up.shape[2:]) - {1}:
+    if down.shape[0] != up.shape[1] or down.shape[2:] != shape[2:] or set(up.shape[2:]) - {1}:
         raise ValueError(f"the two LoRA weights of {name[:120]} do not fit together")
     bias, magnitude = stored.tensors.get("B.bias"), stored.tensors.get("magnitude")
     for values in (bias, magnitude):
-        if values is not None and values.numel() != layer.weight.shape[0]:
-            raise ValueError(f"{name[:120]} has {values.numel()} values for {layer.weight.shape[0]} channels")
+        if values is not None and values.numel() != shape[0]:
+            raise ValueError(f"{name[:120]} has {values.numel()} values for {shape[0]} channels")
     return LowRank(
         _copy_to(layer, down), _copy_to(layer, up), alpha,
         bias=None if bias is None else _copy_to(layer, bias),
@@ -111,15 +113,14 @@ def _shaped_as(layer: Layer, half: torch.Tensor) -> torch.Tensor:
     """One half with as many dimensions as its layer's weight: a 1 × 1 convolution is a matrix, and the reverse."""
     if isinstance(layer, torch.nn.Linear) and half.dim() == 4 and half.shape[2:] == (1, 1):
         return half[:, :, 0, 0]
-    if isinstance(layer, torch.nn.Conv2d) and half.dim() == 2 and layer.weight.shape[2:] == (1, 1):
+    if isinstance(layer, torch.nn.Conv2d) and half.dim() == 2 and shape_of(layer)[2:] == (1, 1):
         return half[:, :, None, None]
     return half
 
 
 def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
     """Copy to the layer's device: the tensor maps the file's bytes and would change with the file."""
-    dtype = layer.weight.dtype if layer.weight.dtype.itemsize > 1 else torch.float32
-    return tensor.detach().to(layer.weight.device, dtype, copy=True).contiguous()
+    return tensor.detach().to(layer.weight.device, dtype_of(layer), copy=True).contiguous()
 
 
 def _trained_scale(settings: ScaleSettings, layer: str, stored: LayerTensors) -> float:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from worker.adapters.low_rank import Change, InputChange, Layer
+from worker.adapters.layer_weight import Layer
+from worker.adapters.low_rank import Change, InputChange
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from worker.adapters.low_rank import Change, Layer
+from worker.adapters.layer_weight import Layer, shape_of, values_of
+from worker.adapters.low_rank import Change
 
 Tensors = dict[str, torch.Tensor]
 
@@ -83,7 +84,7 @@ class Full(Difference):
 
     def weight(self, layer: Layer) -> torch.Tensor:
         """`diff`."""
-        return self.tensors["diff"].reshape(layer.weight.shape)
+        return self.tensors["diff"].reshape(shape_of(layer))
 
 
 class LowRankProduct(Difference):
@@ -103,7 +104,7 @@ class LowRankProduct(Difference):
         down, up = self.tensors["down"].flatten(1), self.tensors["up"].flatten(1)
         if "mid" in self.tensors:
             return torch.einsum("m n k l, i m, n j -> i j k l", self.tensors["mid"], up, down)
-        return (up @ down).view(layer.weight.shape)
+        return (up @ down).view(shape_of(layer))
 
 
 class Hadamard(Difference):
@@ -113,7 +114,7 @@ class Hadamard(Difference):
         """Made for each call: kept, it would take as much memory as the layer."""
         product = self._half(1)
         product *= self._half(2)
-        return product.view(layer.weight.shape)
+        return product.view(shape_of(layer))
 
     def _half(self, number: int) -> torch.Tensor:
         first, second = self.tensors[f"hada_w{number}_a"], self.tensors[f"hada_w{number}_b"].flatten(1)
@@ -149,7 +150,7 @@ class Kronecker(Difference):
         first, second = self._first(), self._second(layer)
         product = torch.kron(first.view(*first.shape, *[1] * (second.dim() - 2)), second.contiguous())
         rows = product if self.rows is None else product[slice(*self.rows)]
-        return rows.reshape(layer.weight.shape)
+        return rows.reshape(shape_of(layer))
 
     def _first(self) -> torch.Tensor:
         if "lokr_w1" in self.tensors:
@@ -158,7 +159,7 @@ class Kronecker(Difference):
 
     def _second(self, layer: Layer) -> torch.Tensor:
         """(outputs, inputs, kernel of the layer)."""
-        kernel = layer.weight.shape[2:]
+        kernel = shape_of(layer)[2:]
         if "lokr_w2" in self.tensors:
             second = self.tensors["lokr_w2"]
         elif "lokr_t2" in self.tensors:
@@ -177,7 +178,7 @@ class Rotation(Difference):
     def product(self, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
         """What the rotations change of what the weight gives."""
         turns, rescale = self.tensors["turns"], self.tensors.get("rescale")
-        own = apply_layer(layer, inputs, layer.weight.to(inputs))
+        own = apply_layer(layer, inputs, values_of(layer).to(inputs))
         axis = 1 if isinstance(layer, torch.nn.Conv2d) else -1
         last = own.movedim(axis, -1)
         blocks = last.reshape(*last.shape[:-1], *turns.shape[:2])
@@ -214,7 +215,7 @@ class ChannelScale(Difference):
 
     def product(self, layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
         """What the factors change of what the weight gives."""
-        factors, weight = by_channel(layer, self.tensors["factors"]), layer.weight.to(inputs)
+        factors, weight = by_channel(layer, self.tensors["factors"]), values_of(layer).to(inputs)
         if self.on_input:
             return apply_layer(layer, inputs * factors, weight)
         return apply_layer(layer, inputs, weight) * factors

@@ -4,6 +4,7 @@ loader.py  folders, single files and hub ids into pipelines; never a pickle
 controlnets.py      ControlNets, in folders and in one file
 components.py       a folder's models, each of the right class and with all its weights
 original_layout.py  one file in an original layout, with an account of its tensors
+gguf_files.py       GGUF files: packed weights as diffusers' quantizer takes them
 noise_tables.py      the noise schedule that one file stores, against its scheduler's
 rehearsal.py         whether a model can be loaded, by descriptions and headers
 tracking.py         which tensors of a file end up in a model

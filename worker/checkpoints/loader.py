@@ -1,4 +1,4 @@
-"""Reads weights from a folder in diffusers layout or from one `.safetensors` file; never a pickle.
+"""Reads weights from a folder in diffusers layout, or from one `.safetensors` or `.gguf` file; never a pickle.
 
 Knows nothing of devices, or of which models stay in memory.
 """
@@ -17,6 +17,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
+from contracts.hub.source import CHECKPOINT_SUFFIXES
+from contracts.weights.checkpoint_files import quantization_of
 from contracts.weights.vae_files import latent_space, read_latent_space
 from worker.checkpoints.components import load_complete, load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
@@ -36,8 +38,7 @@ def load_model(
     """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
     Raises:
-        CatalogueError: the checkpoint is not a safetensors file, is of another kind, lacks weights, or holds some
-            that nothing takes.
+        CatalogueError: the checkpoint is of another kind, lacks weights, or holds some that nothing takes.
         Exception: whatever the libraries raise for damaged files.
     """
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
@@ -49,7 +50,7 @@ def load_model(
         pipeline = pipeline_class.from_pretrained(
             path, **components, **dict.fromkeys({*skipped, *absent}), **_unused(pipeline_class), **options
         )
-    elif path.suffix == ".safetensors":
+    elif path.suffix in CHECKPOINT_SUFFIXES:
         folder, file = find_config(catalogue, spec, family, path), SingleFile(path)
         if folder is None:
             raise CatalogueError("the configuration of its file is not on this machine")
@@ -61,13 +62,18 @@ def load_model(
         )
         pipeline.register_modules(scheduler=with_settings_of_file(pipeline.scheduler, file))
     else:
-        raise CatalogueError("a checkpoint in one file must be a .safetensors file")
+        raise CatalogueError("a checkpoint in one file must be a .safetensors or .gguf file")
     misfit = family.misfit(pipeline.components)
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
     _fix_vae_dtype(pipeline.vae, dtype)
     family.prepare(pipeline)
     return pipeline
+
+
+def read_quantization(path: Path) -> str | None:
+    """How the weights of a checkpoint's folder or file are packed; None where they are not."""
+    return None if path.is_dir() else quantization_of(SingleFile(path).tensors)
 
 
 def load_vae(folder: Path, own: Any, dtype: torch.dtype) -> Any:

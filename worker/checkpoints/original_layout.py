@@ -22,6 +22,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
 from contracts.weights.checkpoint_limits import read_scheduler_config, settings_of_keys
 from worker.checkpoints.components import is_model, load_component, read_index
+from worker.checkpoints.gguf_files import check_packed_layers, quantizer, read_packed
 from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
@@ -67,7 +68,10 @@ def load_file_components(
         CatalogueError: the file is of another layout, lacks weights, or holds some that nothing takes.
         Exception: whatever the libraries raise for damaged files.
     """
-    stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
+    if file.is_gguf:
+        stored = read_packed(file.path)
+    else:
+        stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
     check_noise_tables(stored, {**read_scheduler_config(config), **settings_of_keys(stored.keys())})
     marked, index, found = mark(stored), read_index(family, config), {}
     with used_names() as used:
@@ -76,6 +80,7 @@ def load_file_components(
                 continue
             try:
                 found[name] = _load(file, family, name, index[name], marked, config, dtype, variant)
+                check_packed_layers(name, found[name])
             except NotImplementedError as error:  # a weight that stayed on the meta device cannot be moved
                 gaps = _gaps(name, index[name], marked, config)
                 raise (_missing(file, name, gaps) if gaps else error) from error
@@ -121,6 +126,7 @@ def _load(
             message = f"the file has no {name}, and `config` has no weights of it: name a whole checkpoint there"
             raise CatalogueError(message) from None
     library = "diffusers" if hasattr(diffusers, class_name) else "transformers"
+    packing = quantizer(tensors.values(), dtype)
     return load_single_file_sub_model(
         library_name=library,
         class_name=class_name,
@@ -131,6 +137,7 @@ def _load(
         cached_model_config_path=str(config),
         torch_dtype=dtype,
         local_files_only=True,
+        **({} if packing is None else {"quantization_config": packing}),
     )
 
 

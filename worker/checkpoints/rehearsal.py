@@ -22,12 +22,14 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
 from worker.checkpoints.components import check_loaded, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
+from worker.checkpoints.gguf_files import require_package
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
@@ -47,14 +49,16 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
     """
     folder = path
     if not path.is_dir():
-        if path.suffix != ".safetensors":
-            raise CatalogueError("a checkpoint in one file must be a .safetensors file")
+        if path.suffix not in CHECKPOINT_SUFFIXES:
+            raise CatalogueError("a checkpoint in one file must be a .safetensors or .gguf file")
         found = find_config(catalogue, spec, family, path)
         if found is None:
             return  # its configurations must be fetched first
         folder = found
     index = read_index(family, folder)
     file = None if path.is_dir() else SingleFile(path)
+    if file is not None:
+        require_package(file.tensors)
     parts: dict[str, Any] = {}
     for name in [name for name in index if is_model(index[name])]:
         parts[name] = _describe(

@@ -22,7 +22,7 @@ from contracts.hub.selection import (
     weights_below,
 )
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
-from contracts.hub.source import HubSource
+from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 from worker.checkpoints.single_file import SingleFile
 from worker.families import DiffusersFamily, get_family
 
@@ -48,7 +48,7 @@ def find_model(
     """
     place = catalogue.place(spec)
     path = place if isinstance(place, Path) else _find(place, _select(place, spec, without_t5))
-    if path is None or path.is_dir() or path.suffix != ".safetensors":
+    if path is None or path.is_dir() or path.suffix not in CHECKPOINT_SUFFIXES:
         return path
     return None if find_config(catalogue, spec, family, path, without_t5=without_t5) is None else path
 
@@ -76,7 +76,7 @@ def fetch_model(
     if isinstance(place, HubSource):
         select = _select(place, spec, without_t5)
         place = _path(fetch(place, select, on_progress=on_progress, is_wanted=is_wanted))
-    if place.is_file() and place.suffix == ".safetensors":
+    if place.is_file() and place.suffix in CHECKPOINT_SUFFIXES:
         file = SingleFile(place)
         config = config or file.usual_repository()
         if isinstance(config, HubSource):

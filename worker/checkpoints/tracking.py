@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
 from diffusers.loaders import single_file_model, single_file_utils
 from torch.utils._pytree import tree_flatten, tree_map
+
+from worker.checkpoints.gguf_files import is_packed
 
 #: Name -> tensor.
 Tensors = dict[str, torch.Tensor]
@@ -24,9 +27,9 @@ _read: ContextVar[set[str]] = ContextVar("read", default=set())  # noqa: B039  #
 
 
 class MarkedTensor(torch.Tensor):
-    """A tensor that knows the names of the tensors that it was made from."""
+    """A tensor, or a packed parameter, that knows the names of the tensors that it was made from."""
 
-    names: frozenset[str]
+    names: frozenset[str] = frozenset()
 
     @classmethod
     def __torch_function__(
@@ -50,7 +53,20 @@ def _mark(value: Any, names: frozenset[str]) -> Any:
 
 def mark(tensors: Mapping[str, torch.Tensor]) -> Tensors:
     """Return the same tensors, marked with their names; no values are copied."""
-    return {name: _mark(tensor.as_subclass(MarkedTensor), frozenset({name})) for name, tensor in tensors.items()}
+    return {name: _mark(_markable(tensor), frozenset({name})) for name, tensor in tensors.items()}
+
+
+def _markable(tensor: Any) -> Any:
+    if not is_packed(tensor):
+        return tensor.as_subclass(MarkedTensor)
+    packed_class: Any = type(tensor)
+    return _marked_class(packed_class)(tensor.as_tensor(), quant_type=tensor.quant_type)
+
+
+@cache
+def _marked_class(packed_class: Any) -> Any:
+    """A class of packed parameters that are marked: loaders look for the class of packed ones."""
+    return type(f"Marked{packed_class.__name__}", (MarkedTensor, packed_class), {})
 
 
 def names_of(value: Any) -> frozenset[str]:
@@ -59,7 +75,10 @@ def names_of(value: Any) -> frozenset[str]:
 
 
 def unmarked(value: Any) -> Any:
-    """Return the same tensor, or number, without marks."""
+    """Return the same tensor, packed parameter or number, without marks."""
+    if is_packed(value):
+        (packed_class,) = (base for base in type(value).__bases__ if base is not MarkedTensor)
+        return packed_class(value.as_tensor(), quant_type=value.quant_type)
     return value.as_subclass(torch.Tensor) if isinstance(value, MarkedTensor) else value
 
 

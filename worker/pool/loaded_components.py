@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from contracts.catalogue.models import ModelSpec
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.weights.parameter_counts import ParameterCount
+from worker.checkpoints.gguf_files import describe, is_packed
 
 
 def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelComponents:
@@ -19,10 +21,16 @@ def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelCo
         if not isinstance(part, torch.nn.Module):
             continue
         config = _config(part)
-        count = ParameterCount.of((key, tensor.numel()) for key, tensor in part.state_dict().items())
+        count = _count(part.state_dict())
         value_bytes = _value_bytes(part) if name == "vae" else dtype.itemsize
         components.append(size_component(name, role_of(name, config), count, value_bytes, config))
     return ModelComponents(spec.id, tuple(components), dtype.itemsize, spec.family_spec.t5_optional)
+
+
+def _count(tensors: Mapping[str, torch.Tensor]) -> ParameterCount:
+    packed = {key: describe(tensor) for key, tensor in tensors.items() if is_packed(tensor)}
+    plain = ((key, tensor.numel()) for key, tensor in tensors.items() if key not in packed)
+    return ParameterCount.of(plain, list(packed.items()))
 
 
 def _value_bytes(vae: Any) -> int:

@@ -97,7 +97,8 @@ class LoadedModel:
         self.fp8 = plan.fp8
         self._context = context
         beside = weights_beside(context.catalogue, spec, self.family, path)
-        self.weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
+        weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
+        self.weights = weights.model_copy(update={"quantization": checkpoints.read_quantization(path)})
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
@@ -105,17 +106,15 @@ class LoadedModel:
         self.base.__class__ = computing_on(self.device, base_class)
         # Kept, since diffusers' `components` reads a signature each time it is asked.
         self.denoiser: Any = self.base.components[self.family.denoiser]
+        uncompiled = "weights are quantized" if self.weights.quantization else ""
         if plan.fp8:
             self.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
+            uncompiled = "denoiser in fp8"
         self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, spec.id)
         self.kernels.set_memory_format(modules)
-        self.kernels.compile(
-            modules[self.family.denoiser],
-            self.family.repeated_blocks,
-            refused="denoiser in fp8" if plan.fp8 else "",
-        )
+        self.kernels.compile(modules[self.family.denoiser], self.family.repeated_blocks, refused=uncompiled)
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.weights_lock)
         self.encoders = PromptEncoders(
             self.family,

@@ -12,19 +12,32 @@ from app.settings import ApiSettings
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
+from tests.support.gguf_headers import entry, header
 from tests.support.small_catalogue import SMALL_CATALOGUE
+
+_PACKED = """
+[[models]]
+id = "packed"
+family = "flux"
+source = "flux.gguf"
+config = "org/flux"
+"""
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     path = tmp_path / "catalogue.toml"
-    path.write_text(SMALL_CATALOGUE, encoding="utf-8")
+    path.write_text(SMALL_CATALOGUE + _PACKED, encoding="utf-8")
+    (tmp_path / "flux.gguf").write_bytes(
+        header([entry("img_in.weight", [64, 8], 8, 0)]) + bytes(64 // 32 * 8 * 34)
+    )
     return SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=path)
 
 
 def test_a_model_shows_its_tasks_limits_and_defaults(client: TestClient) -> None:
-    sd, schnell = client.get("/v1/models").json()["data"]
+    sd, schnell, packed = client.get("/v1/models").json()["data"]
 
+    assert [model["quantization"] for model in (sd, schnell, packed)] == [None, None, "gguf-q8_0"]
     assert (sd["object"], sd["family"]) == ("model", "sdxl")
     assert sd["tasks"] == ["txt2img", "img2img", "inpaint", "controlnet"]
     assert sd["defaults"]["num_inference_steps"] == 30
@@ -73,3 +86,11 @@ def test_the_built_in_catalogue_is_served(redis_url: str, tmp_path: Path) -> Non
         models = client.get("/v1/models").json()["data"]
 
     assert {model["family"] for model in models} == {"sdxl", "sd3", "flux"}
+
+
+def test_a_packed_model_cannot_be_trained_on(client: TestClient) -> None:
+    request = {"name": "mine", "model": "packed", "instance_prompt": "x", "images": [{"image": "https://x.org/a"}]}
+    (problem,) = client.post("/v1/trainings", json=request).json()["errors"]
+    assert problem["field"] == "model"
+    assert "from weights that are not quantized" in problem["message"]
+    assert "packed" not in problem["allowed"]

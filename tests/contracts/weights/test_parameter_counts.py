@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from safetensors.torch import save_file
 
 from contracts.errors import CatalogueError
 from contracts.weights import parameter_counts
+from contracts.weights.checkpoint_files import AnyTensor, read_tensors
 from contracts.weights.parameter_counts import ParameterCount, count_values
-from contracts.weights.safetensors import Header, read_header
 
 
 def test_variants_and_shards_are_counted_once(tmp_path: Path) -> None:
@@ -43,11 +44,11 @@ def test_a_file_that_is_not_a_safetensors_file_is_named(tmp_path: Path) -> None:
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def count(file: Path) -> Header:
+    def count(file: Path) -> Mapping[str, AnyTensor]:
         names.append(file.name)
-        return read_header(file)
+        return read_tensors(file)
 
-    monkeypatch.setattr(parameter_counts, "read_header", count)
+    monkeypatch.setattr(parameter_counts, "read_tensors", count)
     file = tmp_path / "unet" / "model.safetensors"
     file.parent.mkdir()
     save_file({"weight": torch.zeros(4)}, file)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from worker.adapters.low_rank import Layer, LowRank
+from worker.adapters.layer_weight import Layer
+from worker.adapters.low_rank import LowRank
 from worker.adapters.row_hooks import LoraHook
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -18,7 +18,7 @@ from lycoris.modules.lokr import LokrModule
 from safetensors.torch import save_file
 
 from worker.adapters import reader
-from worker.adapters.low_rank import Layer
+from worker.adapters.layer_weight import Layer
 from worker.adapters.row_hooks import LayerHooks, Rows
 
 Tensors = dict[str, torch.Tensor]
