@@ -131,9 +131,7 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
             own = config.get("_class_name") or (config.get("architectures") or [named])[0]
             own = _RENAMED.get(own, own)
             if config.get("quantization_config"):
-                raise CatalogueError(
-                    f"its {name} is quantized (quantization_config in {name}/{file}): not supported"
-                )
+                raise CatalogueError(_quantized(f"{name}/{file}", config["quantization_config"]))
     if name == "scheduler":
         if own.startswith(("EDM", "FlowMatch")) != named.startswith(("EDM", "FlowMatch")):
             raise CatalogueError(f"its model_index.json names the scheduler {named}, and its configuration {own}")
@@ -144,6 +142,16 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
         # A text model with its projection may be stored as the class without, whose weights are the same.
         if found not in allowed and not (found.startswith("CLIP") and found != named):
             raise CatalogueError(f"its {name} is a {found[:80]}, and a {' or '.join(allowed)} is needed")
+
+
+def _quantized(file: str, settings: object) -> str:
+    """Why a component whose weights are quantized cannot be loaded from a folder."""
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    way = f" by {str(method)[:40]}" if method else ""
+    return (
+        f"its {file.partition('/')[0]} is quantized{way} (quantization_config in {file}), which is not supported: "
+        "use the checkpoint that is not, or, of FLUX.1 and SD3, a .gguf file of its transformer"
+    )
 
 
 def find_class(class_name: str) -> Any:

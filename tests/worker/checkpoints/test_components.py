@@ -96,7 +96,7 @@ def _add_weight(part: str, file: str) -> Change:
             lambda folder: _edit(
                 folder / "unet/config.json", quantization_config={"quant_method": "bitsandbytes"}
             ),
-            "unet is quantized",
+            r"unet is quantized by bitsandbytes .* use the checkpoint that is not",
         ),
         (_drop_weight("unet", "diffusion_pytorch_model.safetensors"), "unet lacks weights: "),
         (_drop_weight("text_encoder_2", "model.safetensors"), "text_encoder_2 lacks weights: "),

@@ -10,7 +10,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
+from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
@@ -157,7 +158,8 @@ def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
     assert (receipt.memory.plan, receipt.memory.ran_out) == (streamed.name, [])
-    assert 0.85 * streamed.peak_bytes <= receipt.memory.peak_bytes <= streamed.peak_bytes
+    # The room to unpack a layer is added to all activations: with layers this small, a tenth too much.
+    assert 0.8 * streamed.peak_bytes <= receipt.memory.peak_bytes <= streamed.peak_bytes
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +201,14 @@ def test_an_original_layout_is_converted_packed(
         ), name
 
 
-def test_what_a_file_lacks_has_in_addition_or_packs_where_nothing_unpacks_it_is_named(
+def test_a_packed_weight_that_nothing_unpacks_is_named() -> None:
+    norm = torch.nn.Sequential(torch.nn.LayerNorm(32))
+    norm[0].weight = GGUFParameter(torch.zeros(34, dtype=torch.uint8), quant_type=GGMLQuantizationType.Q8_0)
+    with pytest.raises(CatalogueError, match=r"its transformer has 0.weight packed as Q8_0, which only"):
+        gguf_files.check_packed_layers("transformer", norm)
+
+
+def test_what_a_file_lacks_or_has_in_addition_is_named(
     sd3: dict[str, torch.Tensor], load_sd3: Callable[..., torch.nn.Module]
 ) -> None:
     gap = "joint_blocks.0.x_block.mlp.fc1.bias"
@@ -207,8 +216,6 @@ def test_what_a_file_lacks_has_in_addition_or_packs_where_nothing_unpacks_it_is_
         load_sd3({name: one for name, one in sd3.items() if name != gap})
     with pytest.raises(CatalogueError, match=r"no layer takes control\.weight"):
         load_sd3({**sd3, "control.weight": torch.ones(4)})
-    with pytest.raises(CatalogueError, match=r"pos_embed.pos_embed packed as Q8_0, which only"):
-        load_sd3({**sd3, "pos_embed": sd3["pos_embed"][0]})
 
 
 def test_without_the_package_a_packed_file_is_refused_at_the_start_and_says_what_to_install(
