@@ -78,6 +78,10 @@ build/generators/bin/openapi-python-client: build/generators/bin/python
 build/generators/bin/datamodel-codegen: build/generators/bin/python
 	PIP_CONSTRAINT= build/generators/bin/python -m pip install --quiet datamodel-code-generator==0.89.0
 
+# In a folder of its own: where it is installed, every program that imports peft imports it.
+build/eight-bit/bitsandbytes: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --no-deps --target build/eight-bit bitsandbytes
+
 # In an environment of its own: it brings 380 MB, and pins of its own.
 build/litellm/bin/litellm:
 	$(PYTHON) -m venv build/litellm
@@ -105,9 +109,10 @@ gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python -m bench.gpu
 
-judge: .venv/installed-dev  ## quality of the shapes models, the effect of each field, and each family with each mode, scheduler and plan; when models/ or constraints.txt change
+judge: .venv/installed-dev build/eight-bit/bitsandbytes  ## quality of the shapes models, the effect of each field, and each family with each mode, scheduler and plan; when models/ or constraints.txt change
 	$(BIN)/python -m pytest tests/models/quality
-	$(BIN)/python -m pytest -s tests/worker/generation/quality tests/worker/training/quality
+	$(BIN)/python -m pytest -s tests/worker/generation/quality
+	PYTHONPATH=build/eight-bit $(BIN)/python -m pytest -s tests/worker/training/quality
 	DARKROOM_TEST_ALL_COMBINATIONS=1 $(PYTEST) -q tests/worker tests/contracts/memory tests/bench tests/test_gpu_check.py tests/end_to_end/test_image_content.py
 	for family in sdxl sd3 flux; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \

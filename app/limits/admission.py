@@ -20,6 +20,7 @@ from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import TaskParameters
 from contracts.requests.training.parameters import TrainingParameters
+from contracts.requests.training.settings import EIGHT_BIT
 
 #: Workers report every few seconds, so their reports are not read for every request.
 _CACHE_SECONDS = 1.0
@@ -118,6 +119,10 @@ class Admission:
         if workers and not trainers:
             message = "no worker here trains (DARKROOM_WORKER_TRAINING is never); ask the operator for one"
             raise InvalidRequest([FieldProblem("model", message)])
+        has_8bit = any(EIGHT_BIT in one.worker.ready for one in trainers)
+        if trainers and EIGHT_BIT in training.needs and not has_8bit:
+            message = "adamw8bit needs the package bitsandbytes, and no worker that trains has it; use adamw"
+            raise InvalidRequest([FieldProblem("optimizer", message, ["adamw"])])
         reasons = [_training_refusal(one, training) for one in trainers]
         if reasons and None not in reasons:
             message = f"no worker has enough memory to train: {reasons[0]}"

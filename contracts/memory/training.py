@@ -5,12 +5,16 @@ An estimate, on the safe side. Knows no layers: the width of a denoiser's layers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement, Plan, gib
 from contracts.requests.training.parameters import TrainingParameters
+from contracts.requests.training.settings import OptimizerName
 
-#: Bytes of each value that is trained: weight, gradient, two averages of AdamW, all in float32.
-_VALUE_BYTES = 16
+#: Bytes of each value that is trained: weight, gradient, two averages of AdamW, all in float32; or the averages in
+#: 8 bits, with a scale for 256 of them.
+_VALUE_BYTES: Mapping[OptimizerName, float] = {"adamw": 16, "adamw8bit": 10.1}
 #: A LoRA has `2 * rank / width` values for each value of the layers that it changes. Widths are 320 to 3072; the
 #: values of a denoiser are mostly in its wider layers.
 _ASSUMED_WIDTH = 640
@@ -42,12 +46,12 @@ def missing_role(plan: Plan, training: TrainingParameters) -> Role | None:
 def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> int:
     """What is trained, its gradients and its optimizer."""
     if training.settings.kind == "textual_inversion":
-        return (training.settings.vectors or 1) * _VECTOR_VALUES * _VALUE_BYTES
+        return (training.settings.vectors or 1) * _VECTOR_VALUES * 16  # too few for 8 bits
     roles = {Role.DENOISER, Role.TEXT_ENCODER} if training.settings.train_text_encoder else {Role.DENOISER}
     values = sum(part.bytes for part in plan.components if part.role in roles) // value_bytes
     is_controlnet = training.settings.kind == "controlnet"
     share = _CONTROLNET_SHARE if is_controlnet else min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH)
-    return int(values * share * _VALUE_BYTES)
+    return int(values * share * _VALUE_BYTES[training.settings.optimizer])
 
 
 def activation_bytes(plan: Plan, training: TrainingParameters) -> int:

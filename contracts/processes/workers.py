@@ -142,7 +142,8 @@ class WorkerReport(BaseModel):
     )
     ready: list[str] = Field(
         default_factory=list,
-        description="What it can use without a download: ids of models, `controlnet:ID` and `lora:ID`.",
+        description="What it can use without a download: ids of models, `controlnet:ID`, `lora:ID`, and "
+        "`optimizer:adamw8bit` where it has the package bitsandbytes.",
     )
 
     @field_validator("capacity", mode="wrap")

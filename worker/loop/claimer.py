@@ -18,9 +18,11 @@ from contracts.jobs.records import JobError
 from contracts.leases.claim import Claim
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.queue.new_job import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
+from contracts.requests.training.settings import EIGHT_BIT
 from worker.loop.claim_policy import ClaimPolicy
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.resources import WorkerResources
+from worker.training.optimizers import available_optimizers
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Claimer:
         self._claim_lost = False
         self._runs_alone = False
         self._tiers: tuple[int, ...] = ()
+        self._optimizers = available_optimizers()
 
     def claim(self, tiers: Sequence[int]) -> Claim | None:
         """The next job that can run now beside those in flight, which have these tiers; None: there is none."""
@@ -100,7 +103,9 @@ class Claimer:
         # Networks that run beside the models replace none: their jobs never wait for one to be left.
         warm = [*(row.id for row in self._pool.catalogue.networks), *self._pool.warm]
         self._prefetcher.forget(self._pool.warm)
-        ready = {*self._pool.warm, *self._prefetcher.ready}
+        ready = {*self._pool.warm, *self._prefetcher.ready, *self._optimizers}
+        lacking = {EIGHT_BIT} - self._optimizers
+        deferred = [*deferred, *lacking]
         return self._policy.criteria(warm, self._tiers, ready, [name for name in deferred if name not in ready])
 
     def _may_run(self, claim: Claim) -> bool:
@@ -108,7 +113,7 @@ class Claimer:
         if not self._is_ours(claim):
             return False
         needs = claim.job.parameters.needs
-        if {*self._pool.warm, *self._prefetcher.ready}.issuperset(needs):
+        if {*self._pool.warm, *self._prefetcher.ready, *self._optimizers}.issuperset(needs):
             return True
         # An earlier release queued it, and did not say what it needs.
         self._claims.release(claim, needs=needs)

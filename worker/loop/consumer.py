@@ -20,6 +20,7 @@ from contracts.processes.shutdown import Shutdown
 from contracts.queue.listener import WorkListener
 from contracts.redis import keys
 from contracts.requests.parameters import JobParameters
+from contracts.requests.training.settings import EIGHT_BIT
 from worker.engine.engine import Engine
 from worker.engine.policy import FifoPolicy
 from worker.loop.claim_policy import ClaimPolicy
@@ -36,6 +37,7 @@ from worker.loop.progress import ProgressReporter
 from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
 from worker.runtime.energy import AssumedPower, EnergyMeter, open_counter
+from worker.training.optimizers import available_optimizers
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ class Consumer:
             self._resources.claims,
             self._settings.name,
             self._settings.download_retry_seconds,
-            loaded=lambda: self._pool.warm,
+            loaded=lambda: [*self._pool.warm, EIGHT_BIT],  # nothing prepares an optimizer
         )
 
     def _build_completer(self) -> JobCompleter:
@@ -274,6 +276,7 @@ class Consumer:
         """This worker's fields of its `WorkerReport`."""
         reason = self._outage.reason
         stopping = "draining" if self._shutdown.requested else ""
+        pool = self._pool.report()
         return {
             "state": "starting" if self._warming_up else stopping or ("paused" if reason else "idle"),
             "reason": reason,
@@ -284,5 +287,6 @@ class Consumer:
             "trains": self._settings.training != "never",
             "stage_seconds": self._completer.stage_seconds,
             "preparing": [*self._prefetcher.preparations, *self._warm_list.failures],
-            **self._pool.report(),
+            **pool,
+            "ready": [*pool["ready"], *available_optimizers()],
         }

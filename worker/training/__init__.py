@@ -7,6 +7,7 @@ inversion.py     the vectors of a textual inversion, which the text encoders rea
 controlnet.py    a ControlNet, which starts as a copy of the UNet's encoder
 examples.py      images and captions as latents and embeddings, and which of them a step learns from
 objectives.py    what each family learns: noise, target, call of the denoiser
+optimizers.py    AdamW in 32 and in 8 bits, and what a checkpoint has of it
 job.py           a training as a job: its turns and checkpoints
 images.py        what it has the model make: images of the class, and samples
 preparation.py   from a loaded model and images to a training that can begin

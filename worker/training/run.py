@@ -17,11 +17,10 @@ from contracts.requests.training.settings import TrainingSettings
 from worker.training.examples import Example, Examples, pick, step_generator
 from worker.training.files import to_safetensors
 from worker.training.objectives import Objective
+from worker.training.optimizers import OPTIMIZERS
 from worker.training.trainee import Trainee
 
 _MAX_GRADIENT_NORM = 1.0
-#: State of AdamW that a checkpoint has for each parameter.
-_STATE = ("exp_avg", "exp_avg_sq")
 _LENGTH_BYTES = 8
 
 
@@ -55,10 +54,10 @@ class TrainingRun:
         self._settings, self._fingerprint = settings, fingerprint
         self._trainee = trainee
         self._parameters = list(self._trainee.parameters.values())
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=settings.learning_rate)
+        self._optimizer = OPTIMIZERS[settings.optimizer](trainee.parameters, settings.learning_rate)
         schedule: Any = get_scheduler(
             "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-            self._optimizer,
+            self._optimizer.torch,
             num_warmup_steps=settings.warmup_steps,
             num_training_steps=settings.steps,
         )
@@ -72,8 +71,8 @@ class TrainingRun:
 
     @property
     def state_bytes(self) -> int:
-        """Device memory between two steps: weights, and AdamW's two averages of each."""
-        return 3 * sum(parameter.nbytes for parameter in self._parameters)
+        """Device memory between two steps: weights, and the optimizer's averages of each."""
+        return sum(parameter.nbytes for parameter in self._parameters) + self._optimizer.state_bytes
 
     def learn(self) -> float:
         """Make one step; returns its loss, without the class images' part.
@@ -86,28 +85,22 @@ class TrainingRun:
         subject = self._pick(self._examples.subject, "subject")
         prior = self._pick(self._examples.prior, "prior") if self._examples.prior else []
         with torch.inference_mode(mode=False), torch.enable_grad(), self._trainee.in_place(), self._exactly():
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.torch.zero_grad(set_to_none=True)
             loss = self._learn_from(subject, generator, 1.0)
             if prior and settings.prior_loss_weight:
                 self._learn_from(prior, generator, settings.prior_loss_weight)
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, _MAX_GRADIENT_NORM)
             if not torch.isfinite(norm):
                 raise FloatingPointError(f"the loss is not finite at step {step + 1}; try a lower learning rate")
-            for group in self._optimizer.param_groups:
-                group["lr"] = settings.learning_rate * self._share_of_rate(step)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+            self._optimizer.step(settings.learning_rate * self._share_of_rate(step))
         self.step += 1
         return loss
 
     def checkpoint(self, notes: str = "") -> bytes:
         """Everything that the remaining steps depend on, as a safetensors file; with notes for who restores it."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, parameter in self._trainee.parameters.items():
-            tensors[f"weight:{name}"] = parameter
-            for key in _STATE if self.step else ():
-                tensors[f"{key}:{name}"] = self._optimizer.state[parameter][key]
-        return to_safetensors(tensors, {"step": str(self.step), "fingerprint": self._fingerprint, "notes": notes})
+        return to_safetensors(
+            self._tensors, {"step": str(self.step), "fingerprint": self._fingerprint, "notes": notes}
+        )
 
     def restore(self, data: bytes) -> str:
         """Go on from a checkpoint, bit for bit as the training that wrote it; returns its notes.
@@ -116,18 +109,27 @@ class TrainingRun:
             CheckpointUnusable: nothing has changed.
         """
         with torch.inference_mode(mode=False), torch.no_grad():
-            step, notes, tensors = self._read(data)
-            for name, parameter in self._trainee.parameters.items():
-                parameter.copy_(tensors[f"weight:{name}"])
-                if step:
-                    state = {key: tensors[f"{key}:{name}"].to(parameter.device) for key in _STATE}
-                    self._optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
+            step, notes, found = self._read(data)
+            if step:
+                self._optimizer.begin(step)
+            for name, own in self._tensors.items():
+                if name not in found or (found[name].shape, found[name].dtype) != (own.shape, own.dtype):
+                    self._optimizer.forget()
+                    raise CheckpointUnusable(f"the checkpoint has no {name}")
+            for name, own in self._tensors.items():
+                own.copy_(found[name])
         self.step = step
         return notes
 
     def result(self, facts: Mapping[str, str]) -> bytes:
         """What is trained as it is now; arguments and errors as `Trainee.file`."""
         return self._trainee.file(facts)
+
+    @property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Everything that a checkpoint has, `KIND:NAME`."""
+        weights = {f"weight:{name}": parameter for name, parameter in self._trainee.parameters.items()}
+        return {**weights, **self._optimizer.state}
 
     def _pick(self, examples: Sequence[Example], kind: str) -> list[Example]:
         settings = self._settings
@@ -189,12 +191,6 @@ class TrainingRun:
             raise CheckpointUnusable(f"the checkpoint is damaged: {type(error).__name__}") from None
         if fingerprint != self._fingerprint:
             raise CheckpointUnusable("the checkpoint is of another training")
-        keys = ("weight", *_STATE) if step else ("weight",)
-        for name, parameter in self._trainee.parameters.items():
-            for key in keys:
-                found = tensors.get(f"{key}:{name}")
-                if found is None or found.shape != parameter.shape:
-                    raise CheckpointUnusable(f"the checkpoint has no {key} of {name}")
         return step, notes, tensors
 
 

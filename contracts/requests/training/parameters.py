@@ -15,7 +15,7 @@ from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.parameters import JobParameters
 from contracts.requests.strict_model import StrictModel, is_none
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.settings import TrainingSettings
+from contracts.requests.training.settings import EIGHT_BIT, TrainingSettings
 
 #: Seeds of class images follow the training's own, and those of samples are its own.
 _CLASS_SEEDS = 1
@@ -140,8 +140,8 @@ class TrainingParameters(StrictModel):
 
     @property
     def needs(self) -> list[str]:
-        """The model."""
-        return [self.model]
+        """The model, and an optimizer that not every worker has."""
+        return [self.model, *([EIGHT_BIT] if self.settings.optimizer == "adamw8bit" else ())]
 
     @property
     def inputs(self) -> list[str]:

@@ -13,7 +13,7 @@ from contracts.requests.images.image_fields import SourceRef
 from contracts.requests.schema import DeliveryFields, Priority
 from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.settings import Kind, Schedule, Targets
+from contracts.requests.training.settings import Kind, OptimizerName, Schedule, Targets
 
 #: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
 #: denoiser by one pooled vector alone; a ControlNet is made from a UNet's encoder.
@@ -145,6 +145,11 @@ class TrainingRequest(DeliveryFields):
         le=1,
         description="Learning rate after the warm-up. Default: 0.0001; for a textual inversion 0.001, for a "
         "ControlNet 0.00001.",
+    )
+    optimizer: OptimizerName = Field(
+        "adamw",
+        description="What changes the weights. `adamw8bit` keeps its two averages of each value in 8 bits "
+        "instead of 32, which takes less memory, where a worker has the package bitsandbytes.",
     )
     schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
     warmup_steps: int = Field(

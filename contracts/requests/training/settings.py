@@ -12,6 +12,10 @@ from contracts.requests.strict_model import StrictModel
 Kind = Literal["lora", "textual_inversion", "controlnet"]
 #: Layers that a LoRA changes: the projections of the attentions, or also the feed-forward layers.
 Targets = Literal["attention", "attention_and_feed_forward"]
+#: What changes the weights: PyTorch's AdamW, or bitsandbytes', which keeps its averages in 8 bits.
+OptimizerName = Literal["adamw", "adamw8bit"]
+#: What a job with the second one needs of its worker.
+EIGHT_BIT = "optimizer:adamw8bit"
 #: How the learning rate goes after its warm-up.
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -43,6 +47,9 @@ class TrainingSettings(StrictModel):
     steps: int = Field(description="Steps of the optimizer.")
     batch_size: int = Field(1, description="Images that each step learns from, beside as many of the class.")
     learning_rate: float = Field(1e-4, description="Learning rate of AdamW after the warm-up.")
+    optimizer: OptimizerName = Field(
+        "adamw", description="What changes the weights.", exclude_if=lambda name: name == "adamw"
+    )
     schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
     warmup_steps: int = Field(0, description="Steps in which the learning rate rises from 0.")
     snr_gamma: float | None = Field(None, description="Gamma of min-SNR weighting; null: none.")

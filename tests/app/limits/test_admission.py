@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from contracts.queue.client import JobQueue
+from contracts.requests.training.settings import EIGHT_BIT
 from tests.support.images import to_data_url
 from tests.support.requests import BODIES
 from tests.support.worker_reports import LARGE, report_worker
@@ -111,3 +112,18 @@ def test_the_upscaler_of_a_second_pass_counts(client: TestClient, queue: JobQueu
     found = client.post("/v1/txt2img", json=body).json()["errors"][0]
     assert found["field"] == "hires.upscaler"
     assert "shapes-upscaler needs 8.9 MiB of 8.0 MiB" in found["message"]
+
+
+@pytest.mark.parametrize(("ready", "status"), [([], 422), ([EIGHT_BIT], 202)])
+def test_an_optimizer_that_no_worker_has_is_refused_by_name(
+    client: TestClient, queue: JobQueue, ready: list[str], status: int
+) -> None:
+    report_worker(queue, "only", 256, ready=ready)
+    image = to_data_url(Image.new("RGB", (64, 64), "white"))
+    body = {"name": "mine", "images": [{"image": image, "caption": "a thing"}], "optimizer": "adamw8bit"}
+    response = client.post("/v1/trainings", json=body)
+    assert response.status_code == status, response.text
+    if status == 422:
+        (found,) = response.json()["errors"]
+        assert (found["field"], found["allowed"]) == ("optimizer", ["adamw"])
+        assert "bitsandbytes" in found["message"]

@@ -30,6 +30,7 @@ from contracts.uploads.retention import Retention
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
 from worker.adapters.files import LoraFiles
+from worker.loop import claimer
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 
@@ -253,6 +254,17 @@ def test_a_training_whose_image_is_gone_fails_and_says_so(
     (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, record.id)
     assert ended.error is not None
     assert "no longer stored" in ended.error.message
+
+
+def test_a_worker_without_its_optimizer_leaves_a_training_to_others(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claimer, "available_optimizers", frozenset)
+    passed_over = train(queue, storage, "small", {"steps": 1, "optimizer": "adamw8bit"})
+    taken = train(queue, storage, "usual", {"steps": 1})
+    (ended,) = work_until_ended(make_consumer(settings, pool, storage), queue, taken.id)
+    assert ended.state is JobState.COMPLETED, ended.error
+    assert queue.fetch(passed_over.id).state is JobState.QUEUED
 
 
 @pytest.mark.parametrize(("training", "claims_image"), [("never", True), ("only", False)])
