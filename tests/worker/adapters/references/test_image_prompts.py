@@ -206,7 +206,7 @@ def test_scale_zero_is_the_image_without(adapted: Catalogue, adapted_pool: Pool,
         (lambda t: [t.pop(key) for key in list(t) if key.startswith("ip_adapter.1.")], "numbered 1, 3, 5"),
         (lambda t: t["image_proj.proj.bias"].fill_(float("nan")), "NaN or infinite"),
         (lambda t: t.update({"ip_adapter.0.to_q_lora.down.weight": torch.zeros(1)}), "a FaceID adapter"),
-        (lambda t: t.update({"ip_adapter.0.to_k_ip.bias": torch.zeros(1)}), "those of FLUX and SD3"),
+        (lambda t: t.update({"ip_adapter.0.to_k_ip.bias": torch.zeros(1)}), "for FLUX only Redux is supported"),
         (lambda t: t.update({"image_proj.proj.weight": torch.zeros(512, 32)}), "its image encoder gives 24"),
     ],
 )
