@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, eighteen published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, 21 published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
 loaded or measured. The text around the tables is written by hand.
@@ -25,10 +25,12 @@ MODELS = (
     "sd1.5",
     "sd2.1",
     "sdxl",
+    "sdxl-refiner",
     "sd3-medium",
     "sd3.5-large",
     "flux.1-dev",
     "pixart-sigma",
+    "pixart-alpha",
     "chroma1-hd",
     "z-image",
     "qwen-image",
@@ -37,6 +39,7 @@ MODELS = (
     "flux.2-klein-9b",
     "lumina-image-2.0",
     "sana-1.6b",
+    "sana-sprint-1.6b",
     "hunyuandit-1.2",
     "kolors",
     "ovis-image-7b",
@@ -56,7 +59,8 @@ def fill(page: str) -> str:
 
 def _rows(name: str, policy: Policy) -> list[list[str]]:
     architecture = next(one for one in read_architectures() if one.id == name)
-    model = ModelSpec(id=name, family=architecture.family, source=architecture.sources[0])
+    source, pipeline = architecture.sources[0], architecture.pipeline
+    model = ModelSpec(id=name, family=architecture.family, source=source, pipeline=pipeline)
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
     components = read_components(catalogue, model, 2)
     if components is None:

@@ -238,7 +238,8 @@ def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
     if name in {model.id for model in catalogue.models} or name not in architectures:
         return catalogue, _model(catalogue, name, architectures), False
     published = architectures[name]
-    model = ModelSpec(id=name, family=published.family, source=published.sources[0])
+    source, pipeline = published.sources[0], published.pipeline
+    model = ModelSpec(id=name, family=published.family, source=source, pipeline=pipeline)
     return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model, True
 
 

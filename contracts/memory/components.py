@@ -19,7 +19,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, Activations
-from contracts.weights.architectures import Architecture, find_architecture, read_architectures
+from contracts.weights.architectures import Architecture, architectures_of, find_architecture
 from contracts.weights.parameter_counts import (
     ParameterCount,
     count_files,
@@ -109,7 +109,9 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
     if isinstance(source, HubSource):
         cached = find_cached(catalogue, model)
         if cached is None:
-            return _of_architecture(model, find_architecture(model.family, source.repository), value_bytes)
+            return _of_architecture(
+                model, find_architecture(model.family, source.repository, model.pipeline), value_bytes
+            )
         source = cached.folder if source.file is None else cached.paths[0]
     if source.is_file():
         return components_of_file(catalogue, model, count_files([source]), value_bytes, "files")
@@ -197,8 +199,8 @@ def components_of_file(
             return assemble(model, {**published.counts, **own}, published.configs, value_bytes, origin)
     same_size = [
         architecture
-        for architecture in read_architectures()
-        if architecture.family == model.family and _is_of_size(architecture, count.values)
+        for architecture in architectures_of(model.family, model.pipeline)
+        if _is_of_size(architecture, count.values)
     ]
     whole = _of_architecture(model, same_size[0], value_bytes) if len(same_size) == 1 else None
     return whole or assemble(model, {"checkpoint": count}, {}, value_bytes, origin)

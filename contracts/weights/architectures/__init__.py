@@ -42,6 +42,7 @@ class Architecture:
         counts: component -> its number of values.
         configs: component -> its configuration.
         controlnet: a widely used one for it; None where there is none.
+        pipeline: class that their `model_index.json` names, where they are not the family's usual checkpoints.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Architecture:
     counts: Mapping[str, ParameterCount]
     configs: Mapping[str, Mapping[str, Any]]
     controlnet: ControlNet | None = None
+    pipeline: str | None = None
 
     @property
     def values(self) -> int:
@@ -64,14 +66,20 @@ def read_architectures() -> tuple[Architecture, ...]:
     return tuple(sorted(map(_read, texts), key=lambda architecture: architecture.id))
 
 
-def find_architecture(family: str, source: str) -> Architecture | None:
-    """The architecture of a checkpoint on a hub: the one that names it, else that of its family.
-
-    Where a family has several, the largest if all have nearly the same size; else None.
-    """
+def architectures_of(family: str, pipeline: str | None = None) -> list[Architecture]:
+    """Those of a family's checkpoints of this class; where none are known, those of its usual ones."""
     of_family = [architecture for architecture in read_architectures() if architecture.family == family]
-    named = [architecture for architecture in of_family if source in architecture.sources]
-    found = sorted(named or of_family, key=lambda architecture: architecture.values)
+    of_class = [architecture for architecture in of_family if architecture.pipeline == pipeline]
+    return of_class or [architecture for architecture in of_family if architecture.pipeline is None]
+
+
+def find_architecture(family: str, source: str, pipeline: str | None = None) -> Architecture | None:
+    """The architecture of a checkpoint on a hub: the one that names it, else that of its family and class.
+
+    Where there are several, the largest if all have nearly the same size; else None.
+    """
+    named = [one for one in read_architectures() if one.family == family and source in one.sources]
+    found = sorted(named or architectures_of(family, pipeline), key=lambda architecture: architecture.values)
     return found[-1] if found and found[0].values > _SAME_SIZE * found[-1].values else None
 
 
@@ -96,4 +104,5 @@ def _read(text: str) -> Architecture:
         {name: ParameterCount(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
         control and ControlNet(tuple(control["sources"]), ParameterCount(**control["count"]), control["config"]),
+        entries.get("pipeline"),
     )

@@ -16,6 +16,7 @@ from contracts.weights.parameter_counts import ParameterCount
 #: were built from the published configurations, and stand here so that a change shows.
 PUBLISHED_BYTES = {
     "sdxl": (246_120_960, 1_389_319_680, 5_134_927_368, 167_307_726, 2_502_028_320),
+    "sdxl-refiner": (1_389_319_680, 4_519_053_320, 167_307_726),
     "sd3-medium": (247_300_608, 1_389_319_680, 9_524_621_312, 4_056_656_000, 167_639_366, 1_077_611_520),
     "sd3.5-large": (247_300_608, 1_389_319_680, 9_524_621_312, 16_113_255_040, 167_639_366, 4_307_037_952),
     "sd1.5": (246_120_960, 1_719_041_928, 167_307_726, 722_558_240),
@@ -26,6 +27,7 @@ PUBLISHED_BYTES = {
     "z-image": (8_044_936_192, 12_309_817_472, 167_639_366, 6_712_451_584),
     "lumina-image-2.0": (5_228_683_776, 5_219_538_304, 167_639_366),
     "sana-1.6b": (5_228_683_776, 3_208_925_504, 624_500_550),
+    "sana-sprint-1.6b": (5_228_683_776, 3_220_474_944, 624_500_550),
     "sana-0.6b": (5_228_683_776, 1_183_495_744, 624_500_550, 337_531_392),
     "kolors": (12_487_168_000, 5_158_917_640, 167_307_726),
     "ovis-image-7b": (3_441_149_952, 14_740_899_456, 167_639_366),
@@ -58,8 +60,8 @@ def test_models_built_on_the_meta_device_have_the_published_bytes(architecture: 
 
 
 def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_architecture_of_its_family() -> None:
-    def found(family: str, source: str) -> str | None:
-        architecture = find_architecture(family, source)
+    def found(family: str, source: str, pipeline: str | None = None) -> str | None:
+        architecture = find_architecture(family, source, pipeline)
         return None if architecture is None else architecture.id
 
     assert found("sd3", "stabilityai/stable-diffusion-3.5-large") == "sd3.5-large"
@@ -68,4 +70,7 @@ def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_architecture_of_its_famil
     assert found("flux", "black-forest-labs/FLUX.1-schnell") == "flux.1-schnell"
     assert found("flux", "somebody/a-fine-tune") == "flux.1-dev"
     assert found("pixart", "PixArt-alpha/PixArt-XL-2-1024-MS") == "pixart-alpha"
+    assert found("pixart", "somebody/a-fine-tune") == "pixart-sigma"
+    assert found("pixart", "somebody/a-fine-tune", "PixArtAlphaPipeline") == "pixart-alpha"
+    assert found("flux", "somebody/a-fine-tune", "FluxKontextPipeline") == "flux.1-dev"
     assert found("sd3", "somebody/a-fine-tune") is None
