@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from contracts.weights.flops import CallFlops, sizes_of
 TABLE = Path(weights.__file__).parent / "flops.json"
 #: Factors are whole numbers, small ones of these parts: a term of a VAE's pixels may be that small.
 _LARGE, _PARTS = 1e6, 64
+#: Attends to few positions in another way, which no image has that is worth making.
+_CHOOSES_BY_SIZE = "AutoencoderDC"
 #: A call's arguments, and the call.
 Run = tuple[Mapping[str, Any], Callable[[], object]]
 
@@ -59,7 +61,9 @@ def count_flops(configs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _runs(module: Any, config: Mapping[str, Any]) -> dict[str, list[Run]]:
     """Entry -> its calls."""
     runs: dict[str, list[Run]] = {}
-    for shape in LISTED_SHAPES:
+    larger = 2 if class_of(config) == _CHOOSES_BY_SIZE else 1
+    for listed in LISTED_SHAPES:
+        shape = replace(listed, width=listed.width * larger, height=listed.height * larger)
         call = Inputs(config, shape)
         given = call.of(class_of(config))
         if "sample" in given:  # a UNet: it reads as many windows of CLIP as a prompt has

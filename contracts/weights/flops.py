@@ -20,6 +20,9 @@ from typing import Any, ClassVar
 _SAME_PARAMETERS = 0.005
 #: Arguments with the prompt's tokens.
 _PROMPTS = ("encoder_hidden_states", "cap_feats")
+#: Z-Image, whose arguments are lists, pads the tokens of each item to multiples of so many. One of an image is a
+#: square of so many positions.
+_PADDED, _PATCH = 32, 4
 #: What is computed for these beside the tokens was not counted: images that a language model reads.
 _UNCOUNTED = ("pixel_values",)
 
@@ -91,10 +94,14 @@ def sizes_of(arguments: Mapping[str, Any]) -> Iterator[tuple[int, int, int]]:
     if isinstance(first, list):
         for number, item in enumerate(first):
             tokens = 0 if prompts is None else prompts[number % len(prompts)].shape[0]
-            yield 1, math.prod(item.shape[1:]), tokens
+            yield 1, _padded(math.prod(item.shape[1:]), _PATCH * _PADDED), _padded(tokens, _PADDED)
         return
     positions = first.shape[1] if len(first.shape) < 4 else math.prod(first.shape[2:])
     yield first.shape[0], positions, 0 if prompts is None else prompts.shape[1]
+
+
+def _padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def flops_of(counted: Mapping[str, CallFlops], entry: str, arguments: Mapping[str, Any]) -> float | None:
