@@ -21,6 +21,7 @@ from bench.component_calls import ONE_BY_ONE, Inputs, build, run_of
 from bench.flops import TABLE, count_flops, nonzero, render_flops
 from bench.live import LISTED_SHAPES, SHAPES, Follower, find_peaks
 from bench.report import options
+from contracts.catalogue.controlnets import T2I_ADAPTER
 from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import ActivationCost
@@ -41,7 +42,8 @@ _SHAPING = (
     "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
     "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels", "transformer_num_layers",
-    "encoder_hid_dim", "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
+    "encoder_hid_dim", "channels", "adapter_type", "downscale_factor",
+    "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
 _DEPTHS, _DEPTH = ("num_layers", "num_single_layers", "n_layers"), 4
@@ -60,10 +62,10 @@ def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:
-    """Name -> count and configuration: of its components, and of the ControlNet that is used with it."""
+    """Name -> count and configuration: of its components, and of the ControlNet and T2I-Adapter used with it."""
     found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
-    net = architecture.controlnet
-    return found if net is None else {**found, "controlnet": (net.count, net.config)}
+    nets = {"controlnet": architecture.controlnet, "t2i_adapter": architecture.t2i_adapter}
+    return found | {name: (net.count, net.config) for name, net in nets.items() if net is not None}
 
 
 def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +97,8 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"config": shaping}
     entry["peaks"] = [nonzero(cost) for cost in (*plain, *cudnn)]
     arguments = calls[0].of(class_name)
-    control = next((name for name in ("controlnet_cond", "control_context") if name in arguments), None)
+    images = ("controlnet_cond", "control_context", *["x"] * (class_name == T2I_ADAPTER))
+    control = next((name for name in images if name in arguments), None)
     if control is not None:
         entry["residuals"] = nonzero(result)
         entry["encodes_controls"] = arguments[control].numel() < calls[0].image().numel()

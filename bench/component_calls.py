@@ -117,6 +117,7 @@ class Inputs:
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
+            "T2IAdapter": lambda: {"x": self.image()},
             "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
         }

@@ -1,4 +1,4 @@
-"""Routes that list, upload and delete ControlNets: those of the operator's catalogue and uploaded ones."""
+"""Routes that list, upload and delete ControlNets and T2I-Adapters: the operator's and uploaded ones."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ ControlNetsDep = Annotated[AdapterFiles, Depends(files_of(CONTROLNETS))]
 
 
 class ControlNetView(AdapterView):
-    """One ControlNet."""
+    """One ControlNet or T2I-Adapter."""
 
     id: str = Field(description="Value of the field `controlnet` in requests.")
     family: str = Field(description="Architecture of the models that it works with.")
     title: str = Field(description="Name for people; empty for uploaded ones.")
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
-    kind: str = Field(description="`hint`: takes a control image; `inpaint`: reads the job's image and mask.")
+    kind: str = Field(
+        description="`hint`: takes a control image; `inpaint`: reads the job's image and mask; `t2i_adapter`: a "
+        "T2I-Adapter, which takes a control image."
+    )
     modes: list[str] = Field(
         description="Kinds of control of a union: a request's `mode` is a position here, from 0. Empty for others."
     )
@@ -44,12 +47,12 @@ class ControlNetView(AdapterView):
 
 
 class ControlNetList(ListView[ControlNetView]):
-    """The ControlNets that the caller's requests may use."""
+    """The ControlNets and T2I-Adapters that the caller's requests may use."""
 
 
 @router.get("/controlnets", dependencies=[LIST_LIMITED], responses=problems(429, 503))
 def list_controlnets(catalogue: VisibleCatalogueDep, services: ServicesDep) -> ControlNetList:
-    """List the ControlNets that your requests may use, those that you have trained or uploaded among them."""
+    """List the ControlNets and T2I-Adapters that your requests may use, your own among them."""
     workers = live_workers(services)
     return ControlNetList(data=[_view(row, workers) for row in catalogue.controlnets])
 

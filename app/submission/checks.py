@@ -25,6 +25,7 @@ from contracts.provenance.kept_latents import require_room
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.checks.control_maps import with_map_options
 from contracts.requests.checks.refining import with_refiner
+from contracts.requests.checks.t2i_adapters import require_t2i_size
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.fields import ImageFields
@@ -147,6 +148,7 @@ class RequestChecks:
         images = self.inputs.preprocess(request, model, delivery.images)
         stored = {path: image.stored for path, image in images.items()}
         parameters = with_map_options(resolve(request, model, stored), catalogue, stored)
+        require_t2i_size(parameters, catalogue)
         parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
         parameters = resolve_uploads(parameters, catalogue)
         require_room(parameters)

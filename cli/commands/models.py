@@ -148,7 +148,7 @@ def _needs(catalogue: Catalogue, row: AnySpec) -> list[tuple[HubSource, Select]]
     if isinstance(place, HubSource):
         class_name = None if isinstance(row, LoraSpec | NetworkSpec) else row.family_spec.pipeline
         if isinstance(row, ControlNetSpec):
-            class_name = row.family_spec.controlnet
+            class_name = row.class_name
         found.append((place, select_files(row, place, class_name)))
     config = None if not isinstance(row, ModelSpec) or row.config is None else catalogue.locate(row.config)
     if isinstance(config, HubSource):

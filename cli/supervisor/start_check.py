@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
@@ -24,7 +24,6 @@ from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
 from contracts.variables import unknown_variables
 from contracts.weights.row_files import check_row_files
-from contracts.weights.vae_files import check_vae_row
 
 #: Maximum time for all of them.
 _SECONDS = 10.0
@@ -79,11 +78,6 @@ def _local_refusals(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
             check_row_files(catalogue, row)
         except CatalogueError as error:
             yield name, str(error)
-    for vae in catalogue.vaes:
-        try:
-            check_vae_row(catalogue, vae)
-        except CatalogueError as error:
-            yield f"vae:{vae.id}", str(error)
 
 
 def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
@@ -99,10 +93,10 @@ def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
 
 
 def _class_of(row: AnySpec) -> str | None:
-    """The class that a repository must be of for this row; None for LoRAs and networks, which name none."""
-    if isinstance(row, LoraSpec | NetworkSpec):
+    """The class that a repository must be of for this row; None for those that name none, or one of several."""
+    if isinstance(row, LoraSpec | VaeSpec | NetworkSpec):
         return None
-    return row.family_spec.controlnet if isinstance(row, ControlNetSpec) else row.family_spec.pipeline
+    return row.class_name if isinstance(row, ControlNetSpec) else row.family_spec.pipeline
 
 
 def _place(find: Callable[[], Path | HubSource]) -> Path | HubSource | None:

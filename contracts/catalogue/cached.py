@@ -9,10 +9,19 @@ from contracts.catalogue.catalogue import (
     LoraSpec,
     NetworkSpec,
     PreprocessorSpec,
+    VaeSpec,
 )
 from contracts.catalogue.families import Family
 from contracts.catalogue.models import ModelSpec
-from contracts.hub.selection import Select, controlnet_files, lora_file, model_files, one_file, transformers_files
+from contracts.hub.selection import (
+    Select,
+    controlnet_files,
+    lora_file,
+    model_files,
+    one_file,
+    transformers_files,
+    vae_files,
+)
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 
@@ -32,6 +41,8 @@ def select_files(
         return lora_file(source.file, row.variant)
     if isinstance(row, ControlNetSpec):
         return controlnet_files(class_name, row.variant, source.file)
+    if isinstance(row, VaeSpec):
+        return vae_files(row.variant, source.file)
     if isinstance(row, PreprocessorSpec):
         return transformers_files()
     if isinstance(row, NetworkSpec):

@@ -37,7 +37,7 @@ __all__ = [
 
 
 #: A row of any kind that has files.
-AnySpec = ModelSpec | ControlNetSpec | LoraSpec | NetworkSpec
+AnySpec = ModelSpec | ControlNetSpec | VaeSpec | LoraSpec | NetworkSpec
 #: What rows are, in the singular of their tables' names.
 _KINDS = (
     "model",
@@ -111,7 +111,7 @@ class Catalogue(BaseModel):
     @property
     def rows_by_need(self) -> dict[str, AnySpec]:
         """All rows by the names under which jobs need them: `ID`, `controlnet:ID`, `lora:ID`, `ip_adapter:ID`,
-        `textual_inversion:ID`, `upscaler:ID`, `eraser:ID`, `preprocessor:ID`.
+        `textual_inversion:ID`, `vae:ID`, `upscaler:ID`, `eraser:ID`, `preprocessor:ID`.
         """
         kinds: tuple[tuple[str, Sequence[AnySpec]], ...] = (
             ("", self.models),
@@ -119,6 +119,7 @@ class Catalogue(BaseModel):
             ("lora:", self.loras),
             ("ip_adapter:", self.ip_adapters),
             ("textual_inversion:", self.textual_inversions),
+            ("vae:", self.vaes),
             ("upscaler:", self.upscalers),
             ("eraser:", self.erasers),
             ("preprocessor:", self.preprocessors),
@@ -149,15 +150,6 @@ class Catalogue(BaseModel):
     def vae(self, id: str) -> VaeSpec:
         """Return the row of a VAE; raises NotFound."""
         return _find("VAE", self.vaes, id)
-
-    def vae_folder(self, row: VaeSpec) -> Path:
-        """Return the folder of a VAE; raises CatalogueError if this machine lacks it."""
-        path = self._find(row.source)
-        if path is None or not path.is_dir():
-            raise CatalogueError(
-                f"{row.source}: a VAE must be a folder on this machine, with config.json and its weights"
-            )
-        return path
 
     @property
     def networks(self) -> tuple[NetworkSpec, ...]:
@@ -220,7 +212,7 @@ class Catalogue(BaseModel):
         return path if path.exists() else None
 
 
-_AnyRow = TypeVar("_AnyRow", bound=SourceRow | VaeSpec)
+_AnyRow = TypeVar("_AnyRow", bound=SourceRow)
 
 
 def _find(kind: str, rows: tuple[_AnyRow, ...], id: str) -> _AnyRow:

@@ -83,6 +83,7 @@ _SD15 = Family(
         Mode.CONTROLNET_INPAINT: _SD15_TEXT | IMAGE_PROMPTS | CONTROLS | MASK,
     },
     size_multiple=8,
+    t2i_multiple=8,
     max_pixels=2048 * 2048,
     defaults={
         "width": 512, "height": 512, "num_inference_steps": 25, "guidance_scale": 7.5,

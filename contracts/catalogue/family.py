@@ -182,7 +182,8 @@ class Family:
         refuses: fields of every task that its models ignore.
         t5_optional: T5 may be skipped, which changes the image.
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
-        max_controls: ControlNets that one request may have.
+        t2i_multiple: what a side in pixels must be a multiple of with a T2I-Adapter; None: it has none.
+        max_controls: ControlNets and T2I-Adapters that one request may have.
         control_ranges: whether a ControlNet may act on some of the steps only.
         control_modes: whether its ControlNets may be unions of several kinds of control.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
@@ -233,6 +234,7 @@ class Family:
     gguf: bool = False
     refuses: tuple[str, ...] = ()
     inpaint_control_only: bool = False
+    t2i_multiple: int | None = None
     max_controls: int = 4
     control_ranges: bool = True
     control_modes: bool = False

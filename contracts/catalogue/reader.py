@@ -67,7 +67,7 @@ def _describe(path: Path, text: str, problem: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of a row, or those of the file."""
-    rows: dict[object, type[SourceRow | VaeSpec]] = {
+    rows: dict[object, type[SourceRow]] = {
         "models": ModelSpec,
         "loras": LoraSpec,
         "controlnets": ControlNetSpec,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.rows import Id
+from contracts.catalogue.rows import WeightRow
 
 
 class LatentSpace(BaseModel):
@@ -38,27 +37,17 @@ class LatentSpace(BaseModel):
         return None
 
 
-class VaeSpec(BaseModel):
+class VaeSpec(WeightRow):
     """A VAE for models of one family.
 
     Attributes:
-        source: a folder on this machine with `config.json` and `diffusion_pytorch_model.safetensors`.
-        latents: what its configuration says, where it is on this machine; None: not known.
+        source: a folder or repository with `config.json` and weights, or a `.safetensors` file, with a
+            `config.json` beside it or alone.
+        latents: what its configuration says, where that is on this machine; None: not known, as of a file alone,
+            which is read as the model's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: Id
-    family: str
-    source: str
-    title: str = ""
     latents: LatentSpace | None = None
-
-    @model_validator(mode="after")
-    def _family_is_known(self) -> VaeSpec:
-        if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}; known: {', '.join(FAMILIES)}")
-        return self
 
     def misfit(self, model: str, family: str, own: LatentSpace | None) -> str | None:
         """Return why it cannot be used with a model of this id, family and own latents; None: it can."""

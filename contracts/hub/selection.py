@@ -209,6 +209,17 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
     return select
 
 
+def vae_files(variant: str | None = None, file: str | None = None) -> Select:
+    """Select a VAE as `controlnet_files` does; or a named file alone, where no `config.json` is beside it."""
+    configured = controlnet_files(None, variant, file)
+
+    def select(files: RepositoryFiles) -> list[str]:
+        is_alone = file is not None and str(PurePosixPath(file).with_name("config.json")) not in files.names
+        return one_file(str(file))(files) if is_alone else configured(files)
+
+    return select
+
+
 def transformers_files() -> Select:
     """Select a model that reads images, in transformers' layout: its configurations and weights."""
 

@@ -6,10 +6,11 @@ architecture. Knows nothing of devices, budgets or requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
@@ -22,7 +23,7 @@ from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.ip_adapter_rows import patches_of_encoder
 from contracts.weights.adapters.lora_files import facts_in
-from contracts.weights.architectures import find_controlnet
+from contracts.weights.architectures import find_controlnet, read_architectures
 from contracts.weights.parameter_counts import (
     ParameterCount,
     controlnet_parts,
@@ -30,7 +31,7 @@ from contracts.weights.parameter_counts import (
     count_files,
     read_config,
 )
-from contracts.weights.vae_files import WEIGHTS
+from contracts.weights.vae_files import chosen_in, configuration_of, weights_of
 
 _FLOAT32_BYTES = 4
 
@@ -60,7 +61,10 @@ def size_controlnet(
         file = source / row.file if source.is_dir() and row.file is not None else source
         count, folder = count_files(_weights(controlnet_parts(file))), file.parent
     config = read_config(folder)
-    if not config and (published := find_controlnet(row.family, "")) is not None:
+    if (
+        not config
+        and (published := find_controlnet(row.family, "", is_t2i_adapter=row.is_t2i_adapter)) is not None
+    ):
         config = published.config  # a file alone does not tell its architecture
     return size_component(name, Role.CONTROLNET, count, value_bytes, config)
 
@@ -108,21 +112,37 @@ def size_ip_adapter(
     return size_component(f"ip_adapter:{id}", Role.ADAPTER, count, value_bytes)
 
 
-def size_vae(catalogue: Catalogue, id: str, value_bytes: int) -> Component | None:
-    """A VAE that takes the place of a model's own, as a component `vae:ID`.
+def size_vae(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:
+    """A VAE that takes the place of a model's own, as a component `vae:ID`; None where it is still on a hub.
+
+    Args:
+        fetched: its folder or file.
 
     Raises:
-        CatalogueError: it is not on this machine, or cannot be read.
+        CatalogueError: it cannot be read.
     """
-    folder = catalogue.vae_folder(catalogue.vae(id))
-    config = read_config(folder)
+    row = catalogue.vae(id)
+    source = fetched or catalogue.place(row)
+    if isinstance(source, HubSource):
+        cached = find_cached(catalogue, row)
+        if cached is None:
+            return None
+        source = cached.paths[-1]
+    place = chosen_in(row, source)
+    config, file = configuration_of(place) or published_vae(row.family), weights_of(place)
     # One that would overflow in float16 works in float32 there.
     width = max(value_bytes, 4) if config.get("force_upcast") else value_bytes
     try:
-        count = count_files([folder / WEIGHTS])
+        count = count_files([file])
     except OSError as error:
-        raise CatalogueError(f"{folder / WEIGHTS}: {error.strerror}") from None
+        raise CatalogueError(f"{file}: {error.strerror}") from None
     return size_component(f"vae:{id}", Role.VAE, count, width, config)
+
+
+def published_vae(family: str) -> Mapping[str, Any]:
+    """The configuration of a family's published VAE: a file alone does not tell its own."""
+    configs = (one.configs for one in read_architectures() if one.family == family)
+    return next((config["vae"] for config in configs if "vae" in config), {})
 
 
 def size_image_encoders(catalogue: Catalogue) -> dict[str, Component]:
@@ -168,7 +188,7 @@ def size_uploaded_controlnet(control: ControlParameters, family: str, value_byte
 
 
 def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:
-    published = find_controlnet(row.family, source.repository)
+    published = find_controlnet(row.family, source.repository, is_t2i_adapter=row.is_t2i_adapter)
     if published is None:
         return None
     name = f"controlnet:{row.id}"

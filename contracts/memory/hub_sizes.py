@@ -12,7 +12,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from contracts.catalogue.cached import AnySpec, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.catalogue import (
+    Catalogue,
+    ControlNetSpec,
+    IpAdapterSpec,
+    LoraSpec,
+    TextualInversionSpec,
+    VaeSpec,
+)
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
@@ -25,6 +32,7 @@ from contracts.memory.components import (
     components_of_file,
     size_component,
 )
+from contracts.memory.extras import published_vae
 from contracts.weights.checkpoint_files import AnyTensor
 from contracts.weights.gguf import read_gguf_of
 from contracts.weights.header_text import UnreadableWeights
@@ -68,9 +76,9 @@ def read_hub_components(
 
 
 def size_hub_extra(
-    catalogue: Catalogue, row: ControlNetSpec | LoraSpec, value_bytes: int, class_name: str | None = None
+    catalogue: Catalogue, row: ControlNetSpec | VaeSpec | LoraSpec, value_bytes: int, class_name: str | None = None
 ) -> Component | None:
-    """A ControlNet or LoRA as a component; None for one that is on this machine.
+    """A ControlNet, VAE or LoRA as a component; None for one that is on this machine.
 
     Raises:
         HubUnavailable, HubRefused, CatalogueError: as `read_hub_components`.
@@ -81,6 +89,10 @@ def size_hub_extra(
     count, config = _read(source, row, class_name).only
     if isinstance(row, LoraSpec):  # not streamed, so that its layers do not matter
         component = size_component(f"lora:{row.id}", Role.ADAPTER, ParameterCount(count.values), value_bytes)
+    elif isinstance(row, VaeSpec):
+        component = size_component(
+            f"vae:{row.id}", Role.VAE, count, value_bytes, config or published_vae(row.family)
+        )
     else:
         component = size_component(f"controlnet:{row.id}", Role.CONTROLNET, count, value_bytes, config)
     return replace(component, origin="hub")

@@ -31,6 +31,7 @@ _TABLES = {
     "controlnets": "controlnet:",
     "ip_adapters": "ip_adapter:",
     "textual_inversions": "textual_inversion:",
+    "vaes": "vae:",
     "upscalers": "upscaler:",
     "erasers": "eraser:",
     "preprocessors": "preprocessor:",

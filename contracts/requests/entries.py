@@ -1,4 +1,4 @@
-"""What lists of a request hold: LoRAs, IP-Adapters, textual inversions and ControlNets; its second stages.
+"""What lists of a request hold: LoRAs, IP-Adapters, textual inversions and controls; its second stages.
 
 Each entry is declared once, for the request and for the stored parameters.
 """
@@ -128,7 +128,7 @@ class StepCheck(StrictModel):
 
 
 class Control(StrictModel):
-    """A ControlNet and its control image."""
+    """A ControlNet or T2I-Adapter, and its control image."""
 
     controlnet: str = Field(
         description="Id from `/v1/controlnets`; it must have been made for the model's family."

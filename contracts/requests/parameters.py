@@ -264,7 +264,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `preprocessor:ID`
-        for each control image that the job makes, and for each one of the catalogue `controlnet:ID`,
+        for each control image that the job makes, `vae:ID`, and for each one of the catalogue `controlnet:ID`,
         `ip_adapter:ID`, `lora:ID` and `textual_inversion:ID`.
 
         Uploaded files come from the storage, like input images.
@@ -275,8 +275,11 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
         models = (stage.model for stage in self.stages)
+        vaes = () if self.vae is None else (f"vae:{self.vae}",)
         upscalers = () if self.hires is None or not self.hires.network else (f"upscaler:{self.hires.network}",)
-        return list(dict.fromkeys((*models, *upscalers, *controlnets, *maps, *loras, *ip_adapters, *inversions)))
+        return list(
+            dict.fromkeys((*models, *vaes, *upscalers, *controlnets, *maps, *loras, *ip_adapters, *inversions))
+        )
 
     @property
     def inputs(self) -> list[str]:

@@ -20,6 +20,9 @@ RGB = 3
 #: Layers of a UNet's ControlNet in diffusers' layout: the first that reads the control image, and the last.
 _FIRST, _LAST = "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"
 
+#: What to do with a T2I-Adapter that is taken for a ControlNet.
+T2I_REMEDY = 'name its folder, with its config.json, in a row of [[controlnets]] with kind = "t2i_adapter"'
+
 #: A name that only this kind has -> what it is, and what to do.
 _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
     (
@@ -35,7 +38,7 @@ _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
         re.compile(r"^controlnet_mode_embedder\."),
         "a union of several kinds of control: put its config.json beside it, and its kinds in `modes` of its row",
     ),
-    (re.compile(r"^(adapter\.)?(body|conv_in)\.\d"), "a T2I-Adapter, which is not supported: take a ControlNet"),
+    (re.compile(r"^(adapter\.)?(body|conv_in)\.\d"), f"a T2I-Adapter, not a ControlNet: {T2I_REMEDY}"),
     (
         re.compile(r"^(image_proj|ip_adapter)[._]"),
         "an IP-Adapter, not a ControlNet",

@@ -16,7 +16,9 @@ from contracts.catalogue.catalogue import (
     LoraSpec,
     NetworkSpec,
     TextualInversionSpec,
+    VaeSpec,
 )
+from contracts.catalogue.controlnets import T2I_ADAPTER
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
@@ -25,11 +27,12 @@ from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files, weights_below
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
-from contracts.weights.controlnet_files import refuse_other_kinds
+from contracts.weights.controlnet_files import T2I_REMEDY, refuse_other_kinds
 from contracts.weights.gguf import read_gguf
 from contracts.weights.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.networks import check_network_row
 from contracts.weights.safetensors import read_header
+from contracts.weights.vae_files import check_vae_row
 
 
 def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
@@ -48,6 +51,8 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             check_ip_adapter_row(catalogue, row)
         elif isinstance(row, TextualInversionSpec):
             check_inversion_row(catalogue, row)
+        elif isinstance(row, VaeSpec):
+            check_vae_row(row, place)
         elif isinstance(row, NetworkSpec):
             check_network_row(row, place)
         elif isinstance(row, LoraSpec):
@@ -55,7 +60,7 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
         elif place.is_dir():
             _check_folder(place, row)
         elif isinstance(row, ControlNetSpec) and not place.with_name("config.json").is_file():
-            refuse_other_kinds(_read(place))
+            _check_control_file(place, row)
         elif isinstance(row, ModelSpec):
             _check_file(place, row)
         else:
@@ -75,6 +80,13 @@ def _check_file(place: Path, row: ModelSpec) -> None:
         raise HubRefused(f"checkpoints of family {row.family} must be a folder in diffusers' layout")
 
 
+def _check_control_file(place: Path, row: ControlNetSpec) -> None:
+    names = _read(place)
+    if row.is_t2i_adapter:
+        raise HubRefused("a T2I-Adapter needs its config.json beside its weights")
+    refuse_other_kinds(names)
+
+
 def _check_lora(place: Path, row: LoraSpec) -> None:
     files = weights_below(place)
     if row.variant is not None and place.is_dir():
@@ -91,7 +103,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         if "config.json" not in files.names:
             raise HubRefused("the folder has no config.json, so it is not a ControlNet in diffusers' layout")
         config = files.read_json("config.json")
-        _check_class(str(config.get("_class_name", "")), family, family.controlnet)
+        _check_control_class(str(config.get("_class_name", "")), row)
         _check_context(config.get("cross_attention_dim"), family)
         names = [row.file] if row.file is not None else folder_files(files, row.variant)
     else:
@@ -131,6 +143,15 @@ def _check_class(named: str, family: Family, expected: str) -> None:
     remedy = "no family here can use it" if owner is None else f'set family = "{owner}", or another source'
     shown = named[:80] or "checkpoint without a class name"
     raise HubRefused(f"it is a {shown}, and family {family.id} needs a {expected}: {remedy}")
+
+
+def _check_control_class(named: str, row: ControlNetSpec) -> None:
+    if named == T2I_ADAPTER and not row.is_t2i_adapter:
+        raise HubRefused(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
+    if row.is_t2i_adapter and named != T2I_ADAPTER:
+        raise HubRefused(f'it is a {named[:80]}, and a row with kind = "t2i_adapter" needs a {T2I_ADAPTER}')
+    if not row.is_t2i_adapter:
+        _check_class(named, FAMILIES[row.family], row.class_name)
 
 
 def _check_context(width: object, family: Family) -> None:

@@ -1,15 +1,17 @@
-"""VAEs of the catalogue: what their folders hold, and whether they suit the models whose rows name them.
+"""VAEs of the catalogue: what their folders or files hold, and whether they suit the models whose rows name them.
 
-Reads configurations and headers; loads nothing. A folder that is not on this machine is passed over: its worker
+Reads configurations and headers; loads nothing. One that is not on this machine is passed over: its worker
 says what is wrong with it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.vaes import LatentSpace, VaeSpec
@@ -21,6 +23,8 @@ from contracts.weights.safetensors import read_header
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TINY = "AutoencoderTiny"
 _CLASSES = ("AutoencoderKL", _TINY)
+#: A layer of every AutoencoderKL, under diffusers' names and the original ones.
+_DECODER = re.compile(r"^((first_stage_model|vae)\.)?decoder\.conv_in\.weight$")
 #: diffusers' defaults of the factors, which a configuration may leave out.
 _SCALING = {"AutoencoderKL": 0.18215, _TINY: 1.0}
 
@@ -47,27 +51,50 @@ def with_vaes(catalogue: Catalogue) -> Catalogue:
     return known
 
 
-def check_vae_row(catalogue: Catalogue, row: VaeSpec) -> None:
-    """Check that a VAE's folder is on this machine and whole; raises CatalogueError."""
-    folder = catalogue.vae_folder(row)
-    read_latent_space(folder)
+def check_vae_row(row: VaeSpec, place: Path) -> None:
+    """Check that a VAE in this folder, or this file, is whole; raises CatalogueError."""
+    is_alone = read_latent_space(chosen_in(row, place)) is None
+    file = weights_of(chosen_in(row, place))
     try:
-        read_header(folder / WEIGHTS)
+        names = read_header(file).tensors.keys()
     except (NotSafetensors, OSError) as error:
-        raise CatalogueError(f"{row.source}: {WEIGHTS} {_reason(error)}") from None
+        raise CatalogueError(f"{file.name} {_reason(error)}") from None
+    if is_alone and not any(map(_DECODER.search, names)):
+        raise CatalogueError("it is not the file of a VAE: it has no decoder.conv_in.weight")
 
 
-def read_latent_space(folder: Path) -> LatentSpace:
-    """Return the latents of the VAE in a folder.
+def chosen_in(row: VaeSpec, place: Path) -> Path:
+    """Return the folder, or the weights that the row chooses in it by `file` or `variant`; a file as it is."""
+    if row.file is not None and place.is_dir():
+        return place / row.file
+    if row.variant is not None and place.is_dir():
+        return place / f"{Path(WEIGHTS).stem}.{row.variant}.safetensors"
+    return place
+
+
+def weights_of(place: Path) -> Path:
+    """Return the weights of a VAE in this folder, or this file."""
+    return place / WEIGHTS if place.is_dir() else place
+
+
+def configuration_of(place: Path) -> Mapping[str, Any]:
+    """Return the configuration of a VAE in this folder, or beside this file; empty for a file alone."""
+    return read_config(place if place.is_dir() else place.parent)
+
+
+def read_latent_space(place: Path) -> LatentSpace | None:
+    """Return the latents of the VAE in a folder or file; None for a file alone, which does not say them.
 
     Raises:
         CatalogueError: it holds none, or one of a class that cannot take the place of a model's.
     """
-    config = read_config(folder)
+    config = configuration_of(place)
+    if not config and not place.is_dir():
+        return None
     named = config.get("_class_name")
     if named not in _CLASSES:
         raise CatalogueError(
-            f"{folder}: it is a {str(named)[:80]}; a VAE must be an {' or an '.join(_CLASSES)} with config.json"
+            f"it is a {str(named)[:80]}; a VAE must be an {' or an '.join(_CLASSES)} with config.json"
         )
     return latent_space(config)
 
@@ -91,10 +118,26 @@ def latent_space(config: Mapping[str, Any]) -> LatentSpace:
 
 def _with_latents(catalogue: Catalogue, row: VaeSpec) -> VaeSpec:
     try:
-        folder = catalogue.vae_folder(row)
-    except CatalogueError:
+        place = _found(catalogue, row)
+    except CatalogueError:  # the check of the row says why
         return row
-    return row.model_copy(update={"latents": read_latent_space(folder)})
+    return row if place is None else row.model_copy(update={"latents": _read_latents(row, place)})
+
+
+def _found(catalogue: Catalogue, row: VaeSpec) -> Path | None:
+    """The VAE's folder or file, here or in the hub's cache; None: it is still on a hub."""
+    place = catalogue.place(row)
+    if isinstance(place, Path):
+        return chosen_in(row, place)
+    cached = find_cached(catalogue, row)
+    return None if cached is None else cached.paths[-1]
+
+
+def _read_latents(row: VaeSpec, place: Path) -> LatentSpace | None:
+    try:
+        return read_latent_space(place)
+    except CatalogueError as error:
+        raise CatalogueError(f"{row.source}: {error}") from None
 
 
 def _with_own_latents(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:

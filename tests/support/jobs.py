@@ -73,7 +73,7 @@ def make_job(
     """Parameters of a job that passed validation, with the images that its mode needs.
 
     Args:
-        control_fields: more fields of each of its controls.
+        control_fields: more fields of each of its controls; or a list with those of one after the other.
     """
     task = task_of(mode)
     model = catalogue.model(model_of(catalogue, family))
@@ -89,7 +89,8 @@ def make_job(
             fields.setdefault(field, "upload:x")
             images[field] = StoredImage(key, SIDE, SIDE)
     if task is Task.CONTROLNET and "controls" not in fields:
-        fields["controls"] = [{**_control(family, mode), **control_fields}] * controls
+        several = control_fields if isinstance(control_fields, list) else [control_fields] * controls
+        fields["controls"] = [{**_control(family, mode), **own} for own in several]
     for index, control in enumerate(fields.get("controls", ())):
         if "image" in control:
             images[f"controls.{index}.image"] = StoredImage("inputs/control.png", SIDE, SIDE)

@@ -143,6 +143,11 @@ def _unet(tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
         yield f"model.diffusion_model.{renamed}", tensor
 
 
+def vae_tensors(tensors: Tensors) -> Tensors:
+    """A VAE's tensors under their names in a whole checkpoint of the original layout."""
+    return dict(_vae(tensors))
+
+
 def _vae(tensors: Tensors) -> Iterator[tuple[str, torch.Tensor]]:
     blocks = 1 + _last(tensors, r"decoder\.up_blocks\.(\d)")
     for name, tensor in tensors.items():

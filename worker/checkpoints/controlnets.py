@@ -18,12 +18,14 @@ import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from safetensors.torch import load_file
 
+from contracts.catalogue.controlnets import T2I_ADAPTER
 from contracts.errors import CatalogueError
-from contracts.weights.controlnet_files import RGB, refuse_other_kinds
+from contracts.weights.controlnet_files import RGB, T2I_REMEDY, refuse_other_kinds
 from contracts.weights.parameter_counts import controlnet_parts, read_config
-from worker.checkpoints.components import check_loaded, load_complete
+from worker.checkpoints.components import load_complete
+from worker.checkpoints.one_file import assemble, renamed
 from worker.checkpoints.scaled import unscaled
-from worker.checkpoints.tracking import Tensors, mark, names_of, unmarked
+from worker.checkpoints.tracking import Tensors
 from worker.families import DiffusersFamily
 
 #: Names of a UNet's ControlNet in the layout of the original release.
@@ -31,7 +33,6 @@ _ORIGINAL = re.compile(r"^(control_model\.)?time_embed\.0\.weight$")
 _PREFIX = "control_model."
 #: Layers of SDXL that diffusers' converter (0.42) does not know.
 _SIZES = {"label_emb.0.0.": "add_embedding.linear_1.", "label_emb.0.2.": "add_embedding.linear_2."}
-_MAX_LISTED = 3
 
 
 def load_controlnet(
@@ -53,18 +54,30 @@ def load_controlnet(
     if not config and denoiser is not None and path.suffix == ".safetensors" and path.is_file():
         return _load_file(controlnet_class, family, path, dtype, denoiser)
     check_config(family, config, modes)
+    return _union(load_configured(controlnet_class, path, "the ControlNet", dtype))
+
+
+def load_configured(module_class: Any, path: Path, part: str, dtype: torch.dtype) -> Any:
+    """A module with a `config.json`, from its folder, or from its weights, or their index, beside that.
+
+    Args:
+        part: what errors call it.
+
+    Raises:
+        CatalogueError: it lacks weights, or holds some that no layer takes.
+    """
     if path.is_dir():
-        return _union(load_complete(controlnet_class, path, "the ControlNet", dtype, None))
+        return load_complete(module_class, path, part, dtype, None)
     # diffusers finds weights by their name alone.
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for part in controlnet_parts(path):
-            link = folder / part.name
-            if part == path:
+        for file in controlnet_parts(path):
+            link = folder / file.name
+            if file == path:
                 index = ".index.json" if path.suffix == ".json" else ""
                 link = folder / f"diffusion_pytorch_model.safetensors{index}"
-            link.symlink_to(part.absolute())
-        return _union(load_complete(controlnet_class, folder, "the ControlNet", dtype, None))
+            link.symlink_to(file.absolute())
+        return load_complete(module_class, folder, part, dtype, None)
 
 
 def _union(controlnet: Any) -> Any:
@@ -96,6 +109,8 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
             "a ControlNet must be a folder with config.json and its weights; config.json is missing"
         )
     named = config.get("_class_name")
+    if named == T2I_ADAPTER != family.controlnet:
+        raise CatalogueError(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
     if named != family.controlnet:
         raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
     channels = config.get("conditioning_channels", RGB)
@@ -127,62 +142,27 @@ def _load_file(
     config = {name: value for name, value in given.items() if name in known}
     if config.get("num_mode") is not None:
         raise CatalogueError("it is a union of several kinds of control, of which no request can name one")
-    with torch.device("meta"):
-        net = controlnet_class.from_config(config)
-    own = net.state_dict()
-    try:
-        check_loaded(
-            "the ControlNet",
-            {
-                "missing_keys": own.keys() - tensors.keys(),
-                "unexpected_keys": tensors.keys() - own.keys(),
-                "mismatched_keys": [
-                    key for key in own.keys() & tensors.keys() if own[key].shape != tensors[key].shape
-                ],
-            },
-        )
-    except CatalogueError as error:
-        raise CatalogueError(
-            f"{error}: without a config.json beside its file, a ControlNet must have the {family.denoiser} "
-            "architecture of the model; put its config.json there, or use its folder"
-        ) from None
-    net.load_state_dict({key: tensor.to(dtype) for key, tensor in tensors.items()}, assign=True)
-    return _with_tables(net, controlnet_class, config).eval()
-
-
-def _with_tables(net: Any, controlnet_class: Any, config: Mapping[str, Any]) -> Any:
-    """Give the buffers that no file holds, such as position tables, their computed values."""
-    computed = [name for name, buffer in net.named_buffers() if buffer.is_meta]
-    if computed:
-        whole = dict(controlnet_class.from_config(config).named_buffers())
-        for name in computed:
-            module, _, buffer = name.rpartition(".")
-            net.get_submodule(module).register_buffer(buffer, whole[name], persistent=False)
-    return net
+    remedy = (
+        f"without a config.json beside its file, a ControlNet must have the {family.denoiser} architecture of the "
+        "model; put its config.json there, or use its folder"
+    )
+    return assemble(controlnet_class, config, tensors, dtype, "ControlNet", remedy)
 
 
 def _original_names(stored: Tensors, denoiser: Any) -> Tensors:
     """The tensors under diffusers' names; raises CatalogueError where its converter drops one."""
     plain = {name.removeprefix(_PREFIX): tensor for name, tensor in stored.items()}
-    marked = mark(plain)
-    sizes = {
-        f"{new}{name.removeprefix(old)}": marked.pop(name)
-        for old, new in _SIZES.items()
-        for name in list(marked)
-        if name.startswith(old)
-    }
-    try:
-        found = {**convert_controlnet_checkpoint(marked, dict(denoiser.config)), **sizes}
-    except (KeyError, IndexError, ValueError) as error:
-        raise CatalogueError(f"its file is not in the layout of an original ControlNet: {error}") from error
-    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
-    used = frozenset().union(*map(names_of, tensors.values()))
-    left = sorted(plain.keys() - used)
-    if left:
-        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
-        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
-        raise CatalogueError(f"no layer of a ControlNet takes {names}{more} of its file")
-    return {name: unmarked(tensor) for name, tensor in tensors.items()}
+
+    def convert(tensors: Tensors) -> Tensors:
+        sizes = {
+            f"{new}{name.removeprefix(old)}": tensors.pop(name)
+            for old, new in _SIZES.items()
+            for name in list(tensors)
+            if name.startswith(old)
+        }
+        return {**convert_controlnet_checkpoint(tensors, dict(denoiser.config)), **sizes}
+
+    return renamed(plain, convert, "ControlNet")
 
 
 def _config_of(tensors: Tensors) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
-from contracts.weights.vae_files import latent_space, read_latent_space
-from worker.checkpoints.components import load_complete, load_components
+from worker.checkpoints.components import load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
+from worker.checkpoints.vaes import fix_vae_dtype
 from worker.families import DiffusersFamily
 
 
@@ -66,7 +66,7 @@ def load_model(
     misfit = family.misfit(pipeline.components)
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
-    _fix_vae_dtype(pipeline.vae, dtype)
+    fix_vae_dtype(pipeline.vae, dtype)
     family.prepare(pipeline)
     return pipeline
 
@@ -76,37 +76,8 @@ def read_quantization(path: Path) -> str | None:
     return None if path.is_dir() else quantization_of(SingleFile(path).tensors)
 
 
-def load_vae(folder: Path, own: Any, dtype: torch.dtype) -> Any:
-    """A VAE that takes the place of a model's `own`, in host memory.
-
-    Raises:
-        CatalogueError: it is of another class, lacks weights, or makes images of other latents.
-    """
-    found = read_latent_space(folder)
-    difference = found.difference(latent_space({**own.config, "_class_name": type(own).__name__}))
-    if difference is not None:
-        raise CatalogueError(difference)
-    vae_class: Any = diffusers.AutoencoderTiny if found.is_tiny else diffusers.AutoencoderKL
-    vae = load_complete(vae_class, folder, "the VAE", dtype, None)
-    _fix_vae_dtype(vae, dtype)
-    return vae
-
-
 def _unused(pipeline_class: Any) -> dict[str, Any]:
     """Arguments of `from_pretrained` that leave out what no job uses."""
     taken = inspect.signature(pipeline_class.__init__).parameters
     unused: dict[str, Any] = {name: None for name in sorted(UNUSED_COMPONENTS) if name in taken}
     return unused | ({"requires_safety_checker": False} if "requires_safety_checker" in taken else {})
-
-
-def _fix_vae_dtype(vae: Any, dtype: torch.dtype) -> None:
-    """Keep a VAE that overflows in float16 (SDXL's) in float32 there; callers cast its inputs.
-
-    With `force_upcast`, diffusers' SDXL pipelines (0.42) cast the shared weights to float32 and back in every
-    call, also in bfloat16, where that is not needed.
-    `test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives` fails when that changes.
-    """
-    if getattr(vae.config, "force_upcast", False):
-        if dtype is torch.float16:
-            vae.to(torch.float32)
-        vae.register_to_config(force_upcast=False)

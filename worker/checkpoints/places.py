@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, NetworkSpec
+from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import DarkroomError, NotFound, Unavailable
 from contracts.hub.source import HubSource
@@ -144,7 +144,7 @@ class Places:
                 is_wanted=is_wanted,
                 without_t5=self._without_t5,
             )
-        elif isinstance(row, ControlNetSpec):
+        elif isinstance(row, ControlNetSpec | VaeSpec):
             place = sources.fetch_controlnet(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         elif isinstance(row, NetworkSpec):
             place = sources.fetch_network(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
@@ -181,7 +181,7 @@ class Places:
         if isinstance(row, ModelSpec):
             family = get_family(row.family_spec.id)
             return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
-        if isinstance(row, ControlNetSpec):
+        if isinstance(row, ControlNetSpec | VaeSpec):
             return sources.find_controlnet(self._catalogue, row)
         if isinstance(row, NetworkSpec):
             return sources.find_network(self._catalogue, row)
@@ -209,6 +209,8 @@ class Places:
         kind, _, id = name.rpartition(":")
         if kind == "controlnet":
             return self._catalogue.controlnet(id)
+        if kind == "vae":
+            return self._catalogue.vae(id)
         if kind == "ip_adapter":
             return self._catalogue.ip_adapter(id)
         if kind == "upscaler":

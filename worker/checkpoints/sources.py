@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5, select_files
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
@@ -116,8 +116,8 @@ def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
     return [folder / name for name, part in parts.items() if not file.holds(part, family)]
 
 
-def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:
-    """The ControlNet's folder; its weights, or their index, where the row chooses them by `variant` or `file`."""
+def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec | VaeSpec) -> Path | None:
+    """The folder of a ControlNet or VAE; its weights, or their index, where the row chooses them."""
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _chosen_in(place, spec)
@@ -127,7 +127,7 @@ def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec) -> Path | None:
 
 def fetch_controlnet(
     catalogue: Catalogue,
-    spec: ControlNetSpec,
+    spec: ControlNetSpec | VaeSpec,
     *,
     on_progress: OnProgress = _ignore,
     is_wanted: IsWanted = _always,
@@ -189,11 +189,10 @@ def _path(snapshot: Snapshot) -> Path:
 
 
 def class_needed(row: AnySpec) -> str | None:
-    """The class that a repository must be of for this row; None for LoRAs and networks, which name none."""
-    if isinstance(row, LoraSpec | NetworkSpec):
+    """The class that a repository must be of for this row; None for those that name none, or one of several."""
+    if isinstance(row, LoraSpec | VaeSpec | NetworkSpec):
         return None
-    family = get_family(row.family_spec.id)
-    return family.controlnet if isinstance(row, ControlNetSpec) else family.checkpoint_class
+    return row.class_name if isinstance(row, ControlNetSpec) else get_family(row.family_spec.id).checkpoint_class
 
 
 def _select(place: HubSource, row: AnySpec, without_t5: bool = False) -> Select:
@@ -213,13 +212,15 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, w
     return descriptions(pipeline, [part for part in parts if not file.holds(part, family)])
 
 
-def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec) -> Path:
+def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec | VaeSpec) -> Path:
+    if len(snapshot.files) == 1:
+        return snapshot.paths[0]  # of a VAE, a file alone
     chosen = snapshot.paths[1]  # after config.json: the weights, or the index of their shards
     return snapshot.folder if spec.variant is None and place.file is None else chosen
 
 
-def _chosen_in(path: Path, spec: ControlNetSpec) -> Path:
-    """The same of a ControlNet in a folder on this machine."""
+def _chosen_in(path: Path, spec: ControlNetSpec | VaeSpec) -> Path:
+    """The same of one in a folder on this machine."""
     if path.is_file():
         return path
     if spec.file is not None:

@@ -148,7 +148,9 @@ def make(calls: Sequence[Call]) -> list[Any]:
     """Make calls that can be joined as one; returns each one's result."""
     first = calls[0]
     if len(calls) == 1 and not first._is_part:
-        return [first.compute(*first.args, **first.kwargs)]
+        # UNets empty a list of additions, which a call that is made again needs.
+        kwargs = {name: list(value) if type(value) is list else value for name, value in first.kwargs.items()}
+        return [first.compute(*first.args, **kwargs)]
     counts = [call.rows for call in calls]
     names = dict.fromkeys(name for call in calls for name in call.given)
     joined = {name: _join(name, [call.given.get(name) for call in calls], counts) for name in names}

@@ -7,7 +7,7 @@ generators, which the whole process shares, as it left them. Knows no queue, and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,11 +36,19 @@ class Turn:
 Wait = Call | Turn
 
 
+#: Number of a call's rows -> further arguments by name.
+MoreArguments = Callable[[int], Mapping[str, Any]]
+
+
 class Compute(Protocol):
     """Makes the call that an intercept stands before."""
 
-    def __call__(self, rows: slice | None = None) -> Any:
-        """Return its result for these rows; None: for all of them."""
+    def __call__(self, rows: slice | None = None, more: MoreArguments | None = None) -> Any:
+        """Return its result for these rows; None: for all of them.
+
+        Args:
+            more: arguments that the caller's pipeline does not give.
+        """
 
 
 #: Decides at a call what to compute: (module, entry, compute) -> result. See `worker/sampling/step_cache.py`.
@@ -78,8 +86,9 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
     def call(self, module: torch.nn.Module, entry: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the engine make a call of a module; called by its view, inside the coroutine."""
 
-        def compute(rows: slice | None = None) -> Any:
-            made = Call.of(module, entry, args, kwargs, self._digests)
+        def compute(rows: slice | None = None, more: MoreArguments | None = None) -> Any:
+            given = kwargs if more is None else {**kwargs, **more(len(args[0]))}
+            made = Call.of(module, entry, args, given, self._digests)
             return self._sleep(made if rows is None else made.row_range(rows.start, rows.stop))
 
         return compute() if self.intercept is None else self.intercept(module, entry, compute)

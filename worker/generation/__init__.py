@@ -3,6 +3,7 @@
 generate.py      the algorithm: model, adapters, inputs, prompts, denoising, restore, result
 denoising.py     the pipeline's call of one stage, with previews, step cache and guidance
 alone.py         the same for a job that has the worker for itself
+t2i_adapters.py  features of T2I-Adapters, added in the denoiser's calls
 guidance.py       other guidance than plain, by diffusers' guiders
 hires.py        between the two passes of `hires`: images or latents become larger
 control_maps.py  control images that models make of the job's photos

@@ -26,6 +26,7 @@ from worker.generation.stages import Progress, later_steps, require_steps
 from worker.generation.steps.checked import CheckedStep
 from worker.generation.steps.hashes import StepHashes
 from worker.generation.steps.listener import StageTimer, StepListener, Watch
+from worker.generation.t2i_adapters import AdapterControl, take_features
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
 from worker.sampling.step_cache import StepCache
@@ -67,8 +68,9 @@ class Denoising:
             The images, or the latents that the next stage goes on with; notes whether they were finite.
         """
         job, steps_before = self._flight, self._flight.steps_done
-        controlnets = [control.component for control in stage.controls]
-        pipeline = model.pipeline(stage.mode, stage.scheduler, controlnets, view, stage.vae)
+        inputs, features = take_features(model, inputs)
+        controlnets = [control.component for control in inputs.job.controls]
+        pipeline = model.pipeline(inputs.job.mode, stage.scheduler, controlnets, view, stage.vae)
         refuse_editing(type(pipeline))
         later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
         emitter = self._preview_emitter(pipeline, model, stage)
@@ -88,7 +90,9 @@ class Denoising:
                 inner=make_call,
             )
             # The pipeline's own would rescale what the guider has guided.
-            inputs = replace(inputs, job=stage.model_copy(update={"guidance_rescale": 0.0}))
+            inputs = replace(inputs, job=inputs.job.model_copy(update={"guidance_rescale": 0.0}))
+        if features:
+            make_call = AdapterControl(model.denoiser, features, steps=lambda: listener.steps, inner=make_call)
         job.coroutine.intercept = self._timed(make_call)
         as_latents = wants_latents(self._parameters, stage)
         output = {"output_type": "latent" if as_latents else "pt"}

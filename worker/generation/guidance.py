@@ -98,7 +98,9 @@ class JobGuidance:
         adapters = self._job.adapters
         self._job.adapters = replace(adapters, perturbation=self._perturbation)
         try:
-            result = self._inner(module, "__call__", lambda rows=None: compute(rows or slice(images, 2 * images)))
+            result = self._inner(
+                module, "__call__", lambda rows=None, more=None: compute(rows or slice(images, 2 * images), more)
+            )
         finally:
             self._job.adapters = adapters
         disturbed: torch.Tensor = result[0]

@@ -1,4 +1,4 @@
-"""The ControlNets that are loaded beside one model: the catalogue's, and the last uploaded ones."""
+"""The ControlNets and T2I-Adapters beside one model: the catalogue's, and the last uploaded ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
-from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import ControlParameters, is_upload
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter
 from worker.families import DiffusersFamily
 
 #: Uploaded ones that stay in memory beside those in use.
@@ -61,15 +63,26 @@ class LoadedControlNets:
         if name in self._loaded:
             self._loaded = {**self._without(name), name: self._loaded[name]}
             return
-        modes = 0 if is_upload(name) else len(self._catalogue.controlnet(name).modes)
-        with self._lock:
-            module = load_controlnet(self._family, path, dtype, self._denoiser, modes)
-        check_controlnet_fits(module, self._denoiser)
-        self._family.complete_controlnet(module, self._denoiser)
+        row = None if is_upload(name) else self._catalogue.controlnet(name)
+        module = self._read(row, path, dtype)
         sha256 = self._files.hasher.hash(path)
         weights = self._files.weights(control, sha256, self._family.id, "controlnet")
         self._loaded = {**self._loaded, name: (module, weights)}
         add(name, module)
+
+    def _read(self, row: ControlNetSpec | None, path: Path, dtype: torch.dtype) -> Any:
+        """Load one from its files; `row` is that of the catalogue."""
+        with self._lock:
+            if row is not None and row.is_t2i_adapter:
+                module = load_t2i_adapter(path, dtype)
+                check_t2i_fits(module, self._denoiser)
+                return module
+            module = load_controlnet(
+                self._family, path, dtype, self._denoiser, 0 if row is None else len(row.modes)
+            )
+        check_controlnet_fits(module, self._denoiser)
+        self._family.complete_controlnet(module, self._denoiser)
+        return module
 
     def drop_uploaded(self, in_use: Iterable[ControlParameters]) -> list[str]:
         """Drop uploaded ones, but for those in use and the last ones used; returns which."""
@@ -82,6 +95,10 @@ class LoadedControlNets:
     def has(self, module: torch.nn.Module) -> bool:
         """Whether this is one of them."""
         return any(module is net for net, _ in self._loaded.values())
+
+    def is_t2i_adapter(self, name: str) -> bool:
+        """Whether a loaded one is a T2I-Adapter."""
+        return isinstance(self.module(name), diffusers.T2IAdapter)
 
     def module(self, name: str) -> Any:
         """A loaded one."""

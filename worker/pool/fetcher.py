@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.networks import FileNetworkSpec, MapKind, PreprocessorSpec
 from contracts.errors import (
@@ -32,6 +32,7 @@ from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from contracts.jobs.receipt import Weights
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.networks import check_network_row
+from contracts.weights.vae_files import check_vae_row
 from worker.adapters.files import missing
 from worker.checkpoints import files
 from worker.checkpoints.files import ContentHasher, weight_files
@@ -39,6 +40,7 @@ from worker.checkpoints.networks import require_spandrel
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
 from worker.checkpoints.rehearsal import rehearse_controlnet, rehearse_model
 from worker.checkpoints.sources import weights_beside
+from worker.checkpoints.t2i_adapters import rehearse_t2i_adapter
 from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
 from worker.runtime.out_of_memory import is_out_of_memory
@@ -159,6 +161,12 @@ class ModelFetcher:
         """A model's files, which must be on this machine; raises NotPrepared."""
         return self._places.locate(id)
 
+    def locate_vae(self, id: str) -> Path:
+        """The same for a VAE, whose size plans know from then on."""
+        place = self._places.locate(f"vae:{id}")
+        self._measure(f"vae:{id}", place)
+        return place
+
     def locate_controlnet(self, id: str) -> Path:
         """The same for a ControlNet."""
         return self._places.locate(f"controlnet:{id}")
@@ -189,6 +197,10 @@ class ModelFetcher:
             check_network_row(row, path)
         elif isinstance(row, IpAdapterSpec):
             check_ip_adapter_row(self._catalogue, row, path)
+        elif isinstance(row, VaeSpec):
+            check_vae_row(row, path)
+        elif isinstance(row, ControlNetSpec) and row.is_t2i_adapter:
+            rehearse_t2i_adapter(get_family(row.family_spec.id), path)
         elif isinstance(row, ControlNetSpec):
             rehearse_controlnet(get_family(row.family_spec.id), path, len(row.modes))
 
@@ -237,6 +249,7 @@ def _refusal(name: str, error: Exception) -> JobFailed:
         "controlnet": "ControlNet",
         "ip_adapter": "IP-Adapter",
         "textual_inversion": "textual inversion",
+        "vae": "VAE",
         "upscaler": "upscaler",
         "eraser": "eraser",
         "preprocessor": "preprocessor",

@@ -57,7 +57,7 @@ class ModelLoader:
         """Add a VAE of the catalogue to a model; raises as `load`."""
 
         def load() -> None:
-            model.load_vae(id, self._context.catalogue.vae_folder(self._context.catalogue.vae(id)))
+            model.load_vae(id, self._fetcher.locate_vae(id))
 
         load_errors_as_job_failed(id, load)
 
@@ -72,6 +72,10 @@ class ModelLoader:
             load_errors_as_job_failed(control.name, lambda: self._locate_controlnet(control))
         if control.key is None:  # the size of an uploaded one is in its job
             load_errors_as_job_failed(control.name, lambda: self._fetcher.measure_controlnet(control.name))
+
+    def inspect_vae(self, id: str) -> None:
+        """Learn the size of a VAE of the catalogue, and that its files are here; raises as `load`."""
+        load_errors_as_job_failed(id, lambda: self._fetcher.locate_vae(id))
 
     def _locate_controlnet(self, control: ControlParameters) -> Path:
         """Its files; those of an uploaded one are fetched from the storage."""

@@ -130,7 +130,7 @@ class LoadedModel:
         self.controlnets = LoadedControlNets(
             self.family, self.denoiser, context.catalogue, context.lora_files, context.weights_lock
         )
-        self.vaes = LoadedVaes(self.base.vae, spec.family, context.hasher)
+        self.vaes = LoadedVaes(self.base.vae, context.lora_files.places, context.hasher)
         self._schedulers: dict[str, Any] = {}
         cache_introspection(self.base.vae)
         cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
@@ -202,7 +202,7 @@ class LoadedModel:
         for name in self.controlnets.drop_uploaded(in_use):
             self.placement.remove(f"controlnet:{name}")
 
-    def load_vae(self, id: str, folder: Path) -> None:
+    def load_vae(self, id: str, place: Path) -> None:
         """Load a VAE of the catalogue into host memory; nothing where it is loaded already."""
 
         def add(module: Any) -> None:
@@ -211,7 +211,7 @@ class LoadedModel:
             self.placement.add(f"vae:{id}", module)
 
         with self._context.weights_lock:
-            self.vaes.load(id, folder, self.dtype, add)
+            self.vaes.load(id, place, self.dtype, add)
 
     def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:
         """Whether a module is the denoiser, or a ControlNet that shares layers with it."""

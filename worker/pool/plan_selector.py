@@ -11,12 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
+from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.extras import size_adapter, size_controlnet, size_image_encoders, size_ip_adapter
+from contracts.memory.extras import (
+    size_adapter,
+    size_controlnet,
+    size_image_encoders,
+    size_ip_adapter,
+    size_vae,
+)
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.networks import read_network
@@ -100,6 +106,9 @@ class PlanSelector:
                 self.capacity = self.capacity.knowing(networks={name: facts})
         elif kind in ("textual_inversion", "preprocessor"):
             pass  # a few kilobytes in host memory; its job plans for itself
+        elif kind == "vae":
+            value_bytes = self._extra_value_bytes(self._catalogue.vae(id))
+            self._learn_extra(size_vae(self._catalogue, id, value_bytes, path))
         elif kind == "controlnet":
             value_bytes = self._extra_value_bytes(self._catalogue.controlnet(id))
             self._learn_extra(size_controlnet(self._catalogue, id, value_bytes, path))
@@ -142,7 +151,7 @@ class PlanSelector:
                 self.capacity = self.capacity.knowing(extras={extra.name: extra})
                 self._candidates.clear()
 
-    def _extra_value_bytes(self, row: ControlNetSpec | LoraSpec) -> int:
+    def _extra_value_bytes(self, row: ControlNetSpec | VaeSpec | LoraSpec) -> int:
         """Of the dtype of its family's first model, as for all extras of the catalogue."""
         of_family = (model for model in self._catalogue.models if model.family == row.family)
         return next((self._value_bytes(model) for model in of_family), 0)

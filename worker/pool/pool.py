@@ -155,6 +155,8 @@ class Pool:
         loaded = () if model is None else model.placement.names
         for control in controls:
             self._loader.inspect_controlnet(control, is_loaded=f"controlnet:{control.component}" in loaded)
+        if job.vae is not None:
+            self._loader.inspect_vae(job.vae)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
         return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controls, job.vae)

@@ -9,33 +9,34 @@ from typing import Any
 import torch
 
 from contracts.jobs.receipt import Weights
-from contracts.weights.vae_files import WEIGHTS
-from worker.checkpoints import loader as checkpoints
+from contracts.weights.vae_files import weights_of
 from worker.checkpoints.files import ContentHasher
+from worker.checkpoints.places import Places
+from worker.checkpoints.vaes import load_vae
 
 
 class LoadedVaes:
     """The VAEs beside one model, by their ids in the catalogue."""
 
-    def __init__(self, own: Any, family: str, hasher: ContentHasher) -> None:
+    def __init__(self, own: Any, places: Places, hasher: ContentHasher) -> None:
         """`own`: the model's VAE."""
-        self._own, self._family, self._hasher = own, family, hasher
+        self._own, self._places, self._hasher = own, places, hasher
         self._loaded: dict[str, tuple[Any, Weights]] = {}
 
-    def load(self, id: str, folder: Path, dtype: torch.dtype, add: Callable[[Any], None]) -> None:
+    def load(self, id: str, place: Path, dtype: torch.dtype, add: Callable[[Any], None]) -> None:
         """Load one into host memory; nothing where it is loaded already.
 
         Args:
             add: told the module.
 
         Raises:
-            CatalogueError: as `worker.checkpoints.loader.load_vae`.
+            CatalogueError: as `load_vae`.
         """
         if id in self._loaded:
             return
-        module = checkpoints.load_vae(folder, self._own, dtype)
-        sha256 = self._hasher.hash(folder / WEIGHTS)
-        self._loaded[id] = module, Weights(id=id, sha256=sha256, family=self._family)
+        module = load_vae(place, self._own, dtype)
+        sha256 = self._hasher.hash(weights_of(place))
+        self._loaded[id] = module, self._places.weights(f"vae:{id}", sha256)
         add(module)
 
     def module(self, id: str | None) -> Any:

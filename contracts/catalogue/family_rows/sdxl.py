@@ -40,6 +40,7 @@ _BASE = Family(
         Mode.CONTROLNET_INPAINT: _TEXT | IMAGE_PROMPTS | RESCALE | CONTROLS | MASK,
     },
     size_multiple=8,
+    t2i_multiple=16,
     max_pixels=2048 * 2048,
     defaults={
         "width": 1024, "height": 1024, "num_inference_steps": 30, "guidance_scale": 5.0,
@@ -65,6 +66,7 @@ _REFINER = replace(
     more_kinds=(),
     pipeline="StableDiffusionXLImg2ImgPipeline",
     controlnet="",
+    t2i_multiple=None,
     modes={
         Mode.IMG2IMG: _REFINER_TEXT | RESCALE | IMAGE,
         Mode.INPAINT: _REFINER_TEXT | RESCALE | MASK,

@@ -100,7 +100,7 @@ def _read(entry: Mapping[str, Any]) -> Entry:
 
 def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
-    for channels in ("block_out_channels", "decoder_block_out_channels"):
+    for channels in ("block_out_channels", "decoder_block_out_channels", "channels"):
         if channels in counted:
             return int(config[channels][0])
     key = next((key for key in ("hidden_size", "d_model", "dim", "base_dim") if key in counted), None)

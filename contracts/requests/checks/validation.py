@@ -257,7 +257,7 @@ def _control_image_problems(path: str, control: Control, row: ControlNetSpec) ->
         yield FieldProblem(
             f"{path}.image", f"is not used: {row.id} reads the job's image and mask_image; remove it"
         )
-    if row.kind == "hint" and control.image is None:
+    if row.kind != "inpaint" and control.image is None:
         yield FieldProblem(f"{path}.image", f"is required: {row.id} needs a control image")
 
 

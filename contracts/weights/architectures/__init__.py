@@ -22,10 +22,10 @@ _SAME_SIZE = 0.99
 
 @dataclass(frozen=True)
 class ControlNet:
-    """A published ControlNet.
+    """A published ControlNet or T2I-Adapter.
 
     Attributes:
-        sources: hub ids of the ControlNets that it describes.
+        sources: hub ids of those that it describes.
     """
 
     sources: tuple[str, ...]
@@ -41,7 +41,7 @@ class Architecture:
         sources: hub ids of the checkpoints that it describes.
         counts: component -> its number of values.
         configs: component -> its configuration.
-        controlnet: a widely used one for it; None where there is none.
+        controlnet, t2i_adapter: a widely used one for it; None where there is none.
         pipeline: class that their `model_index.json` names, where they are not the family's usual checkpoints.
     """
 
@@ -51,6 +51,7 @@ class Architecture:
     counts: Mapping[str, ParameterCount]
     configs: Mapping[str, Mapping[str, Any]]
     controlnet: ControlNet | None = None
+    t2i_adapter: ControlNet | None = None
     pipeline: str | None = None
 
     @property
@@ -83,26 +84,31 @@ def find_architecture(family: str, source: str, pipeline: str | None = None) -> 
     return found[-1] if found and found[0].values > _SAME_SIZE * found[-1].values else None
 
 
-def find_controlnet(family: str, source: str) -> ControlNet | None:
-    """The ControlNet with this hub id, else the largest known one of its family."""
-    of_family = [
-        architecture.controlnet
-        for architecture in read_architectures()
-        if architecture.family == family and architecture.controlnet
-    ]
+def find_controlnet(family: str, source: str, *, is_t2i_adapter: bool = False) -> ControlNet | None:
+    """The ControlNet or T2I-Adapter with this hub id, else the largest known one of its family."""
+    known = (architecture for architecture in read_architectures() if architecture.family == family)
+    nets = (one.t2i_adapter if is_t2i_adapter else one.controlnet for one in known)
+    of_family = [net for net in nets if net is not None]
     named = [controlnet for controlnet in of_family if source in controlnet.sources]
     return max(named or of_family, key=lambda controlnet: controlnet.count.values, default=None)
 
 
 def _read(text: str) -> Architecture:
     entries = json.loads(text)
-    components, control = entries["components"], entries.get("controlnet")
+    components = entries["components"]
     return Architecture(
         entries["id"],
         entries["family"],
         tuple(entries["sources"]),
         {name: ParameterCount(**component["count"]) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
-        control and ControlNet(tuple(control["sources"]), ParameterCount(**control["count"]), control["config"]),
+        _read_net(entries.get("controlnet")),
+        _read_net(entries.get("t2i_adapter")),
         entries.get("pipeline"),
     )
+
+
+def _read_net(entry: Mapping[str, Any] | None) -> ControlNet | None:
+    if entry is None:
+        return None
+    return ControlNet(tuple(entry["sources"]), ParameterCount(**entry["count"]), entry["config"])

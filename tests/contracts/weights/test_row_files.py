@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,43 @@ def test_a_controlnet_for_prompts_of_another_familys_width_is_refused(
     with pytest.raises(CatalogueError, match=f'cross_attention_dim is {width}.* set family = "{owner}"'):
         check_row_files(catalogue, ControlNetSpec(id="net", family=family, source="net"))
     check_row_files(catalogue, ControlNetSpec(id="net", family=owner, source="net"))
+
+
+@pytest.mark.parametrize(
+    ("class_name", "kind", "reason"),
+    [
+        ("T2IAdapter", "hint", 'it is a T2IAdapter, not a ControlNet: .* kind = "t2i_adapter"'),
+        ("ControlNetModel", "t2i_adapter", "it is a ControlNetModel, and a row .* needs a T2IAdapter"),
+        ("T2IAdapter", "t2i_adapter", None),
+    ],
+)
+def test_a_t2i_adapter_is_known_for_what_it_is(
+    class_name: str, kind: Any, reason: str | None, tmp_path: Path
+) -> None:
+    _write(tmp_path / "net", "config.json", {"_class_name": class_name})
+    catalogue = _catalogue(tmp_path, ModelSpec(id="one", family="sdxl", source="m"))
+    row = ControlNetSpec(id="net", family="sdxl", source="net", kind=kind)
+    if reason is None:
+        check_row_files(catalogue, row)
+        (tmp_path / "net" / "config.json").rename(tmp_path / "config.json")
+        weights = row.model_copy(update={"source": "net/diffusion_pytorch_model.safetensors"})
+        with pytest.raises(CatalogueError, match=r"needs its config\.json beside its weights"):
+            check_row_files(catalogue, weights)
+    else:
+        with pytest.raises(CatalogueError, match=reason):
+            check_row_files(catalogue, row)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"family": "flux"}, "flux has no T2I-Adapters"),
+        ({"family": "sdxl", "modes": ("canny",)}, "remove `modes`"),
+    ],
+)
+def test_a_row_of_a_t2i_adapter_that_nothing_could_use_is_refused(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ControlNetSpec(id="net", source="net", kind="t2i_adapter", **fields)
 
 
 @pytest.mark.parametrize("pipeline", ["QwenImageLayeredPipeline", "QwenImage21Pipeline", "QwenImageFooPipeline"])

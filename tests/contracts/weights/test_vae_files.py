@@ -14,7 +14,8 @@ from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.requests.checks.vaes import vae_ids
-from contracts.weights.vae_files import WEIGHTS, check_vae_row, with_vaes
+from contracts.weights.row_files import check_row_files
+from contracts.weights.vae_files import WEIGHTS, check_vae_row, latent_space, with_vaes
 
 KL: dict[str, Any] = {
     "_class_name": "AutoencoderKL", "latent_channels": 4, "scaling_factor": 0.13025, "shift_factor": None,
@@ -75,8 +76,26 @@ def test_a_folder_that_is_missing_or_has_no_weights_is_refused_at_the_start(tmp_
     (tmp_path / "empty" / WEIGHTS).unlink()
     rows = with_vaes(catalogue(tmp_path, "whole", "empty", "absent"))
 
-    check_vae_row(rows, rows.vae("whole"))
-    with pytest.raises(CatalogueError, match=f"empty: {WEIGHTS} is missing"):
-        check_vae_row(rows, rows.vae("empty"))
-    with pytest.raises(CatalogueError, match="absent: a VAE must be a folder on this machine"):
-        check_vae_row(rows, rows.vae("absent"))
+    check_vae_row(rows.vae("whole"), tmp_path / "whole")
+    with pytest.raises(CatalogueError, match=f"{WEIGHTS} is missing"):
+        check_vae_row(rows.vae("empty"), tmp_path / "empty")
+    with pytest.raises(CatalogueError, match="absent was not found on this machine"):
+        check_row_files(rows, rows.vae("absent"))
+
+
+def test_a_file_is_read_by_the_configuration_beside_it_or_taken_to_be_as_the_models_own(tmp_path: Path) -> None:
+    write(tmp_path / "xl" / "vae", KL)
+    write(tmp_path / "whole", {**KL, "scaling_factor": 0.5})
+    (tmp_path / "whole" / WEIGHTS).rename(tmp_path / "whole" / "mine.safetensors")
+    for name, key in (("alone", "first_stage_model.decoder.conv_in.weight"), ("lora", "unet.lora_A.weight")):
+        save_file({key: np.zeros(1, np.float32)}, tmp_path / f"{name}.safetensors")
+    sources = {"whole": "whole/mine.safetensors", "alone": "alone.safetensors", "lora": "lora.safetensors"}
+    rows = tuple(VaeSpec(id=id, family="sdxl", source=source) for id, source in sources.items())
+    known = with_vaes(catalogue(tmp_path).model_copy(update={"vaes": rows}))
+
+    assert known.vae("whole").latents == latent_space({**KL, "scaling_factor": 0.5})
+    assert vae_ids(known.model("xl"), known) == ["alone", "lora"]
+    check_row_files(known, known.vae("whole"))
+    check_row_files(known, known.vae("alone"))
+    with pytest.raises(CatalogueError, match="it is not the file of a VAE"):
+        check_row_files(known, known.vae("lora"))

@@ -29,6 +29,7 @@ class Denoiser(torch.nn.Module):
         added_cond_kwargs: Any = None,
         down_block_additional_residuals: Any = None,
         mid_block_additional_residual: Any = None,
+        down_intrablock_additional_residuals: Any = None,
         guidance: Any = None,
         attention: Any = None,
         return_dict: bool = True,
@@ -391,3 +392,17 @@ def test_a_list_with_one_item_for_all_rows_has_one_for_each_where_a_call_is_join
     (half,) = make([two.row_range(1, 2)])
     assert module.shapes == shapes
     assert torch.equal(half, _rows(2)[1:] * 2)
+
+
+def test_a_call_that_is_made_again_has_the_features_that_a_unet_took_from_its_list() -> None:
+    class Unet(torch.nn.Module):
+        def forward(self, sample: torch.Tensor, down_intrablock_additional_residuals: Any = None) -> torch.Tensor:
+            """Takes the features from the list, as diffusers' does."""
+            feature: torch.Tensor = down_intrablock_additional_residuals.pop(0)
+            return sample + feature
+
+    features = {"down_intrablock_additional_residuals": [torch.ones(2, 1)]}
+    call = Call.of(Unet(), "__call__", (torch.zeros(2, 1),), features, {})
+    first, again = make([call])[0], make([call])[0]
+    assert torch.equal(first, again)
+    assert torch.equal(make([call.row_range(1, 2)])[0], first[1:])

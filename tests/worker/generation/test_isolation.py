@@ -1,9 +1,9 @@
 """A job leaves no trace in the next one: whatever ran before, its files are those of a fresh process.
 
 Random histories of jobs over all families: LoRAs, their relatives and a hypernetwork at several scales, of the
-denoiser and of text encoders, reference images, textual inversions, guidance, VAEs, in every mode and with several
-schedulers, exact and fast, models and adapters that displace each other, jobs that are cancelled, and failures in
-the middle of everything.
+denoiser and of text encoders, T2I-Adapters, reference images, textual inversions, guidance, VAEs, in every mode
+and with several schedulers, exact and fast, models and adapters that displace each other, jobs that are cancelled,
+and failures in the middle of everything.
 `DARKROOM_ISOLATION_HISTORIES=40` looks longer.
 """
 
@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec, VaeSpec
-from contracts.catalogue.families import FAMILIES, Mode
+from contracts.catalogue.families import FAMILIES, Mode, Task, task_of
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
@@ -42,6 +42,7 @@ from tests.support.jobs import (
     run_jobs,
 )
 from tests.support.lycoris import write_lycoris
+from tests.support.t2i_adapters import with_t2i_adapters
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.untrained_parts import seeded
 from tests.support.weights import to_kohya, write_adapter
@@ -79,7 +80,8 @@ def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> C
     with_loras = catalogue.model_copy(update={"loras": tuple(rows)})
     with_references = with_ip_adapters(with_loras, folder / "ip")
     with_inversions = with_inversions_of(with_references, folder / "inversions", {"toy": 1, "look": 3})
-    return with_inversions.model_copy(update={"vaes": tuple(_write_vaes(catalogue, folder))})
+    with_adapters = with_t2i_adapters(with_inversions, folder)
+    return with_adapters.model_copy(update={"vaes": tuple(_write_vaes(catalogue, folder))})
 
 
 def _write_vaes(catalogue: Catalogue, folder: Path) -> Iterator[VaeSpec]:
@@ -101,7 +103,7 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
     hyper = {"sdxl-hyper": 0.6} if family == "sdxl" else {}
     for scales in ({}, {plain: -0.5} | hyper, {text: 1.0, relatives: -0.7}, {relatives: 0.5, plain: 1.0}):
         fast = plain in scales and relatives in scales
-        mode = rng.choice(list(model.family_spec.modes))
+        mode = Mode.CONTROLNET if fast else rng.choice(list(model.family_spec.modes))
         yield make_job(
             catalogue,
             family,
@@ -113,9 +115,21 @@ def _draw_requests(rng: random.Random, catalogue: Catalogue, family: str) -> Ite
             speed="fast" if fast else "exact",
             scheduler=rng.choice(model.schedulers[:3]),
             loras=[{"name": name, "scale": scale} for name, scale in scales.items()],
+            **_draw_control(rng, family, mode),
             **_draw_guidance(rng, catalogue, family, mode),
             **_draw_references(rng, catalogue, family, likely=len(scales) < 2),
         )
+
+
+def _draw_control(rng: random.Random, family: str, mode: Mode) -> dict[str, Any]:
+    """A T2I-Adapter, beside a ControlNet or alone, for requests of SDXL that have control images."""
+    if family != "sdxl" or task_of(mode) is not Task.CONTROLNET:
+        return {}
+    adapter = {
+        "controlnet": rng.choice(["sdxl-t2i", "sdxl-t2i-grey"]),
+        "conditioning_scale": rng.choice([0.5, 1.0]),
+    }
+    return {"control_fields": [adapter, {}][: rng.choice([1, 2])]}
 
 
 def _draw_guidance(rng: random.Random, catalogue: Catalogue, family: str, mode: Mode) -> dict[str, Any]:
@@ -229,6 +243,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
     sets: list[dict[str, float]] = [{}, {"lycoris": 1.0}, {"text": 0.5, "lora": -0.5}, {"broken": 1.0}]
     words = [row.id for row in catalogue.textual_inversions if row.family == family]
     references = [{"name": "sdxl-plus", "images": ["inputs/control.png"]}] if family == "sdxl" else []
+    control: dict[str, Any] = {"mode": Mode.CONTROLNET, "control_fields": {"controlnet": "sdxl-t2i"}}
     return [
         make_job(
             catalogue,
@@ -238,6 +253,7 @@ def _mixed_jobs(catalogue: Catalogue, request: JobParameters) -> list[JobParamet
             prompt=request.prompt,
             textual_inversions=[{"name": word} for word in words] if "text" in scales else [],
             ip_adapters=references if "lora" in scales else [],
+            **(control if family == "sdxl" and "lycoris" in scales else {}),
             loras=[{"name": f"{family}-{name}", "scale": scale} for name, scale in scales.items()],
         )
         for scales in sets

@@ -160,5 +160,6 @@ def test_a_vae_of_a_model_s_row_is_used_where_a_request_names_none(
     job = make_job(by_default, "sdxl", num_inference_steps=2)
 
     assert job.vae == "other"
+    assert "vae:other" in job.needs
     with pytest.raises(InvalidRequest, match="works with sdxl models"):
         make_job(with_rows, "sd15", vae="other")

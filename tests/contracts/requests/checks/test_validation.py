@@ -13,6 +13,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSp
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import InvalidRequest
+from contracts.requests.checks.t2i_adapters import require_t2i_size
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import MAX_DRAWN_SEED, MAX_SEED
@@ -48,6 +49,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
         ),
         controlnets=(
             ControlNetSpec(id="edges-xl", family="sdxl", source="edges", preprocessors=("canny",)),
+            ControlNetSpec(id="sketch-xl", family="sdxl", source="sketch", kind="t2i_adapter"),
             ControlNetSpec(id="edges-three", family="sd3", source="edges3"),
             ControlNetSpec(id="inpaint-three", family="sd3", source="inpaint3", kind="inpaint"),
             ControlNetSpec(id="edges-one", family="flux", source="edges1"),
@@ -342,6 +344,19 @@ def test_the_images_select_the_controlnet_mode(catalogue: Catalogue, fields: dic
     parameters = accepted(catalogue, sent, **images)
     assert parameters.mode is mode
     assert parameters.controls[0].image == "inputs/controls.0.image"
+
+
+def test_a_t2i_adapter_needs_an_image_and_sides_that_it_can_halve(catalogue: Catalogue) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        check(request("controlnet", controls=[{"controlnet": "sketch-xl"}]), catalogue)
+    assert [problem.field for problem in error.value.problems] == ["controls.0.image"]
+    sent = request("controlnet", controls=[{"controlnet": "sketch-xl", "image": IMAGE}], width=64, height=72)
+    parameters = accepted(catalogue, sent, **{"controls.0.image": StoredImage("one", 64, 64)})
+    with pytest.raises(InvalidRequest) as error:
+        require_t2i_size(parameters, catalogue)
+    (problem,) = error.value.problems
+    assert (problem.field, problem.allowed) == ("height", [64, 80])
+    require_t2i_size(parameters.model_copy(update={"height": 80}), catalogue)
 
 
 def test_sd3_inpaints_with_a_controlnet_that_reads_the_jobs_image(catalogue: Catalogue) -> None:

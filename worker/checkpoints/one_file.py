@@ -1,0 +1,78 @@
+"""Makes a model of a file alone, whose configuration is known from elsewhere: each tensor is accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from contracts.errors import CatalogueError
+from worker.checkpoints.components import check_loaded
+from worker.checkpoints.tracking import Tensors, mark, names_of, unmarked
+
+_MAX_LISTED = 3
+
+
+def renamed(stored: Tensors, convert: Callable[[Tensors], Mapping[str, Any]], kind: str) -> Tensors:
+    """The tensors under diffusers' names.
+
+    Args:
+        convert: one of diffusers' converters.
+        kind: what errors call the model, such as `ControlNet`.
+
+    Raises:
+        CatalogueError: the converter drops a tensor, or cannot read the file.
+    """
+    try:
+        found = convert(mark(stored))
+    except (KeyError, IndexError, ValueError) as error:
+        raise CatalogueError(f"its file is not in the layout of an original {kind}: {error}") from error
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
+    used = frozenset().union(*map(names_of, tensors.values()))
+    left = sorted(stored.keys() - used)
+    if left:
+        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
+        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
+        raise CatalogueError(f"no layer of a {kind} takes {names}{more} of its file")
+    return {name: unmarked(tensor) for name, tensor in tensors.items()}
+
+
+def assemble(
+    module_class: Any, config: Mapping[str, Any], tensors: Tensors, dtype: torch.dtype, kind: str, remedy: str
+) -> Any:
+    """A model with this configuration and these weights, in host memory.
+
+    Args:
+        kind: what errors call it.
+        remedy: the end of an error.
+
+    Raises:
+        CatalogueError: the file lacks weights, holds others, or some of another shape.
+    """
+    with torch.device("meta"):
+        module = module_class.from_config(config)
+    own = module.state_dict()
+    shared = own.keys() & tensors.keys()
+    found = {
+        "missing_keys": own.keys() - tensors.keys(),
+        "unexpected_keys": tensors.keys() - own.keys(),
+        "mismatched_keys": [key for key in shared if own[key].shape != tensors[key].shape],
+    }
+    try:
+        check_loaded(f"the {kind}", found)
+    except CatalogueError as error:
+        raise CatalogueError(f"{error}: {remedy}") from None
+    module.load_state_dict({key: tensor.to(dtype) for key, tensor in tensors.items()}, assign=True)
+    return _with_tables(module, module_class, config).eval()
+
+
+def _with_tables(module: Any, module_class: Any, config: Mapping[str, Any]) -> Any:
+    """Give the buffers that no file holds, such as position tables, their computed values."""
+    computed = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if computed:
+        whole = dict(module_class.from_config(config).named_buffers())
+        for name in computed:
+            parent, _, buffer = name.rpartition(".")
+            module.get_submodule(parent).register_buffer(buffer, whole[name], persistent=False)
+    return module
