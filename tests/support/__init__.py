@@ -28,7 +28,8 @@ running_service.py     `darkroom up` as a process, and a client of it
 scripted_worker.py     a worker that completes jobs without generating an image
 structure.py           how the tree is built: rows, floors, cycles, lines
 untrained.py           small untrained checkpoints of families without a trained one; `untrained_llm.py` those
-                       with language models, `untrained_parts.py` what they have in common
+                       with language models, `untrained_pixart.py` PixArt-α, `untrained_parts.py` what they
+                       have in common
 waiting.py             wait until a condition holds
 weights.py             LoRA and ControlNet files with random weights
 worker_reports.py      reports of workers with a given memory budget

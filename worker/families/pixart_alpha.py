@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from functools import wraps
 from typing import Any
 
-from worker.families.pixart_parts import pixart_family, pixart_misfit
-
-#: Side of the latents, in positions, that the pipeline knows a transformer with these conditions by.
-_CONDITIONED_SIDE = 128
+from worker.families.pixart_parts import CONDITIONED_SIDE, pixart_family, pixart_misfit
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
-    is_conditioned = components["transformer"].config.sample_size == _CONDITIONED_SIDE
+    is_conditioned = components["transformer"].config.sample_size == CONDITIONED_SIDE
     return pixart_misfit(components, is_conditioned=is_conditioned)
 
 

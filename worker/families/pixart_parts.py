@@ -10,6 +10,8 @@ from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
 from worker.families.prompts import PromptEncoding, negative_if_guided
 
+#: Side of the latents, in positions, by which diffusers knows a transformer that is told size and aspect.
+CONDITIONED_SIDE = 128
 #: Cleaning depends on which packages are installed.
 _AS_IT_IS = {"clean_caption": False}
 
@@ -67,12 +69,15 @@ def pixart_misfit(components: Mapping[str, Any], *, is_conditioned: bool) -> str
     Args:
         is_conditioned: whether the pipeline tells the transformer the size and aspect of the image.
     """
-    transformer, vae = components["transformer"], components["vae"].config
+    transformer, vae = components["transformer"].config, components["vae"].config
+    # The transformer's own default: those for 1024 pixels have the conditions.
+    own = transformer.use_additional_conditions
+    has_conditions = transformer.sample_size == CONDITIONED_SIDE if own is None else own
     pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.config.in_channels, vae.latent_channels),
-        "use_additional_conditions of the transformer": (transformer.use_additional_conditions, is_conditioned),
+        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels),
+        "use_additional_conditions of the transformer": (has_conditions, is_conditioned),
     }
     if components.get("text_encoder") is not None:
         width = components["text_encoder"].config.d_model
-        pairs["caption_channels of the transformer"] = (transformer.config.caption_channels, width)
+        pairs["caption_channels of the transformer"] = (transformer.caption_channels, width)
     return first_difference(pairs)

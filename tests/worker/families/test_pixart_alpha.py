@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, InvalidRequest
+from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
-from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.bare_diffusers import paint
 from tests.support.jobs import decode_pixels, generate_pixels, make_job, run_jobs
-from tests.support.untrained import pixart
-from tests.support.untrained_parts import seeded, stirred
+from tests.support.untrained_pixart import ALPHA, with_pixart_alpha
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
 from worker.pool.pool import Pool
@@ -26,20 +24,7 @@ from worker.pool.pool import Pool
 
 @pytest.fixture(scope="module")
 def alpha(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """A small one of those for 1024 pixels, which name the class that PixArt's transformer once had."""
-    folder = tmp_path_factory.mktemp("alpha")
-    transformer = seeded(
-        lambda: diffusers.PixArtTransformer2DModel(
-            num_attention_heads=3, attention_head_dim=8, num_layers=2, cross_attention_dim=24, sample_size=128,
-            caption_channels=pixart().text_encoder.config.d_model,
-        )
-    )  # fmt: skip
-    parts = {**pixart().components, "transformer": stirred(transformer)}
-    diffusers.PixArtAlphaPipeline(**parts).save_pretrained(folder)
-    _rewrite(folder / "model_index.json", transformer=["diffusers", "Transformer2DModel"])
-    _rewrite(folder / "transformer" / "config.json", _class_name="Transformer2DModel")
-    row = ModelSpec(id="alpha", family="pixart", source=str(folder), defaults={"width": 64, "height": 64})
-    return with_checkpoint_limits(Catalogue(root=folder, default_model="alpha", models=(row,)))
+    return with_pixart_alpha(read_catalogue(BUILT_IN_CATALOGUE), tmp_path_factory.mktemp("alpha"))
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +32,9 @@ def alpha_pool(alpha: Catalogue) -> Pool:
     return Pool(alpha, device="cpu")
 
 
-def _rewrite(file: Path, **entries: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-
-
 def _paint(catalogue: Catalogue, scheduler: str, **call: Any) -> Any:
     exact = {"prompt": "a red circle", "use_resolution_binning": False, "clean_caption": False}
-    folder = Path(catalogue.model("alpha").source)
+    folder = Path(catalogue.model(ALPHA).source)
     return np.asarray(paint(folder, "PixArtAlphaPipeline", {**exact, **call}, scheduler=scheduler, seed=7))
 
 
@@ -99,7 +80,7 @@ def test_it_reads_120_tokens(alpha: Catalogue) -> None:
 def test_a_transformer_of_other_conditions_is_refused_before_it_is_loaded(
     alpha: Catalogue, tmp_path: Path
 ) -> None:
-    row = alpha.model("alpha")
+    row = alpha.model(ALPHA)
     folder = tmp_path / "beta"
     folder.mkdir()
     for part in Path(row.source).iterdir():

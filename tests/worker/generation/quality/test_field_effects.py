@@ -15,6 +15,7 @@ from tests.support.field_effects import BASES, DELIVERY, ELSEWHERE, FieldEffects
 from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import generate_pixels
 from tests.support.refiner import with_refiner_row
+from tests.support.untrained_pixart import with_pixart_alpha
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
@@ -25,7 +26,8 @@ def every_model(
     flux_tools: Catalogue, weights_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Catalogue:
     """A small checkpoint of each family and of its other ones, with IP-Adapters for those that take them."""
-    refined = with_refiner_row(flux_tools, tmp_path_factory.mktemp("refiner"))
+    with_alpha = with_pixart_alpha(flux_tools, weights_folder)
+    refined = with_refiner_row(with_alpha, tmp_path_factory.mktemp("refiner"))
     return with_ip_adapters(refined, weights_folder / "ip-adapters")
 
 
