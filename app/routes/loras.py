@@ -23,7 +23,8 @@ from contracts.hub_revisions import AgreedRows
 from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import LORAS, UploadedLora
-from contracts.weights.adapters.lora_files import AdapterFacts, facts_in, read_facts, read_lora
+from contracts.weights.adapters.lora_files import AdapterFacts, facts_in, read_lora
+from contracts.weights.adapters.lora_models import read_facts
 from contracts.weights.finite import check_finite
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])

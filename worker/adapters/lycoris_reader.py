@@ -12,8 +12,9 @@ from functools import partial
 
 import torch
 
-from contracts.weights.adapters.lora_files import LoraFile, misfit
+from contracts.weights.adapters.lora_files import LoraFile
 from contracts.weights.adapters.lora_layouts import DENOISER, LoraLayer, flat_name
+from contracts.weights.adapters.lora_models import misfit
 from contracts.weights.adapters.lora_settings import ScaleSettings
 from contracts.weights.adapters.lycoris_layouts import WeightChange, group
 from contracts.weights.adapters.original_names import layers_named

@@ -46,7 +46,7 @@ def rehearse_t2i_adapter(family: DiffusersFamily, path: Path) -> None:
 
 
 def check_t2i_config(config: Mapping[str, Any]) -> None:
-    """Refuse what is no T2I-Adapter, or takes other images; raises CatalogueError."""
+    """Refuse other classes, and adapters of images with other channels; raises CatalogueError."""
     if not config:
         raise CatalogueError("a T2I-Adapter needs its config.json beside its weights; it is missing")
     named, channels = config.get("_class_name"), config.get("in_channels", 3)

@@ -1,6 +1,7 @@
 """Files of adapters: what kind a file is, whose layers it has, and which models it fits.
 
-lora_files.py         family, layout, ranks and matching models of a LoRA file
+lora_files.py         layers, layout, ranks and sizes of a LoRA file
+lora_models.py        the family that a LoRA is made for, and the models that it matches
 lora_layouts.py       naming schemes of LoRA files: which layer each key belongs to
 lycoris_layouts.py    tensors and shapes of LoHa, LoKr, full differences, OFT, IA3 and kohya's DoRA
 hypernetwork_files.py widths and settings of a hypernetwork

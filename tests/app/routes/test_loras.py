@@ -121,7 +121,7 @@ def test_a_file_of_the_catalogue_is_read_again_only_where_it_has_changed(
         read.append(path)
         return read_lora(path)
 
-    monkeypatch.setattr("app.routes.loras.read_lora", observed)
+    monkeypatch.setattr("contracts.weights.adapters.lora_files.read_lora", observed)
     shared = settings.model_copy(update={"catalogue": catalogue})
 
     with TestClient(create_app(ApiSettings(shared=shared))) as client:

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.errors import AdapterRefused
 from contracts.requests.entry_parameters import LoraParameters
-from contracts.weights.adapters.lora_files import read_facts, read_lora
+from contracts.weights.adapters.lora_files import read_lora
+from contracts.weights.adapters.lora_models import read_facts
 from tests.support.adapters import active_loras
 from tests.support.weights import write_adapter
 from worker.adapters import reader

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from contracts.requests.training.settings import TrainingSettings
-from contracts.weights.adapters.lora_files import read_facts, read_lora
+from contracts.weights.adapters.lora_files import read_lora
+from contracts.weights.adapters.lora_models import read_facts
 from worker.families import get_family
 from worker.pool.pool import Pool
 from worker.training.adapter import LoraAdapter

@@ -14,7 +14,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.adapters.lora_files import read_facts, read_lora
+from contracts.weights.adapters.lora_files import read_lora
+from contracts.weights.adapters.lora_models import read_facts
 from tests.support.hypernetworks import make_networks, write_hypernetwork
 
 Tensors = dict[str, torch.Tensor]

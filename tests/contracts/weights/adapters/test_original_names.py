@@ -15,7 +15,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.adapters.lora_files import read_facts, read_lora
+from contracts.weights.adapters.lora_files import read_lora
+from contracts.weights.adapters.lora_models import read_facts
 from contracts.weights.adapters.original_names import layers_named
 from tests.support.original_layout import original_unet_names
 
