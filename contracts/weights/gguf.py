@@ -227,9 +227,10 @@ def _entry(header: _Header, alignment: int) -> tuple[str, PackedTensor]:
         if values >= _MAX_VALUES:
             raise NotGguf(f"is damaged: {short} has an empty side, or 2^40 values or more")
     if sides[0] % block_values:
-        raise NotGguf(f"is damaged: rows of {short} are {sides[0]} long, no multiple of {kind}'s {block_values}")
+        raise NotGguf(f"is damaged: rows of {short} have {sides[0]} values, not a multiple of the "
+                      f"{block_values} of a {kind} block")  # fmt: skip
     if offset % alignment:
-        raise NotGguf(f"is damaged: {short} begins at byte {offset}, no multiple of {alignment}")
+        raise NotGguf(f"is damaged: {short} begins at byte {offset}, not at a multiple of {alignment}")
     # The file has the fastest side first.
     return name, PackedTensor(kind, tuple(reversed(sides)), offset, offset + values // block_values * block_bytes)
 

@@ -100,7 +100,7 @@ def read_networks(denoiser: torch.nn.Module, path: Path, hypernetwork: Hypernetw
     """Read a file's networks for a model's layers of keys and values, each copied to the layers' device and dtype.
 
     Raises:
-        ValueError: it does not fit this model, or has values that are no numbers.
+        ValueError: it does not fit this model, or contains NaN or infinite values.
     """
     readers = _readers(denoiser)
     shapes = {name.replace(".", "_"): shape_of(layer) for name, layer in readers.items()}

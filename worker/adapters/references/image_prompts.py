@@ -77,7 +77,7 @@ def read_layers(
 
     Raises:
         AdapterRefused: the file is not an IP-Adapter, or of a kind that is not supported.
-        ValueError: it does not fit the model or the encoder, or has values that are no numbers.
+        ValueError: it does not fit the model or the encoder, or contains NaN or infinite values.
     """
     facts = read_ip_adapter(path)
     layers = cross_attentions(unet)
@@ -152,7 +152,7 @@ def finite_tensor(file: Any, name: str) -> torch.Tensor:
     """Return a tensor of an open file; one of 8-bit floats as float32.
 
     Raises:
-        ValueError: it has values that are no numbers.
+        ValueError: it contains NaN or infinite values.
     """
     tensor: torch.Tensor = file.get_tensor(name)
     if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:

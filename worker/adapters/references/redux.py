@@ -32,7 +32,7 @@ def read_tokens(transformer: Any, path: Path, encoded: Sequence[EncodedImage]) -
 
     Raises:
         AdapterRefused: the file is not Redux.
-        ValueError: it does not fit the model or the encoder, or has values that are no numbers.
+        ValueError: it does not fit the model or the encoder, or contains NaN or infinite values.
     """
     facts = read_ip_adapter(path)
     if facts.width != transformer.config.joint_attention_dim:
