@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser("add", help="add a row to the catalogue file; a running service takes it over")
     add.add_argument("id", help="its name in requests")
     add.add_argument("--family", required=True, choices=sorted(FAMILIES), help="architecture")
-    add.add_argument("--source", required=True, help="folder, .safetensors file, or ORG/NAME on a hub")
+    add.add_argument("--source", required=True, help="folder, .safetensors or .gguf file, or ORG/NAME on a hub")
     add.add_argument(
         "--set",
         action="append",
