@@ -107,7 +107,9 @@ def test_a_form_counts_too(small: TestClient) -> None:
 
 
 def test_lora_files_in_progress_share_disk_space(settings: SharedSettings) -> None:
-    limits = ApiSettings(shared=settings, max_spooled_bytes=200_000, max_lora_bytes=200_000)
+    limits = ApiSettings(
+        shared=settings, max_spooled_bytes=200_000, max_lora_bytes=200_000, max_controlnet_bytes=200_000
+    )
     app = create_app(limits)
     with TestClient(app) as client:
         space = app.state.services.spool_space
