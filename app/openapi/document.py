@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
+from threading import Lock
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -59,6 +60,7 @@ class DocumentedApi(FastAPI):
         super().__init__(docs_url=None, redoc_url=None, **options)
         self._catalogue = catalogue
         self._openapi_json = b""
+        self._making = Lock()
 
     def setup(self) -> None:
         """Add the routes of the documentation; the document is rendered once, since anybody may ask for it."""
@@ -77,42 +79,35 @@ class DocumentedApi(FastAPI):
         return Response(self._openapi_json, media_type="application/json")
 
     def openapi(self) -> Document:
-        """The document, made once."""
-        if self.openapi_schema is None:
-            document = get_openapi(
-                title=self.title,
-                version=self.version,
-                description=self.description,
-                routes=self.routes,
-                webhooks=self.webhooks.routes,
-                tags=TAGS,
-            )
-            dialects: Sequence[Dialect] = self.state.dialects
-            _add_schemas(document, dialects)
-            document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
-            schemas = document["components"]["schemas"]
-            name_examples(schemas, _KINDS, self._catalogue)
-            complete_requests(
-                schemas, [*_KINDS, *_OTHER_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)]
-            )
-            for kind in (EditRequest, VariationRequest):
-                name = kind.__name__
-                schemas[form_name(kind)] = form_schema(schemas[name], _examples()[name], schemas)
-            for path, operations in document["paths"].items():
-                for operation in operations.values():
-                    _describe_security(operation)
-                    _describe_errors(operation, dialect_of(path, dialects))
-                    _describe_answers(operation, schemas)
-                    _describe_bodies(operation, schemas)
-                    _describe_parameters(operation, schemas)
-                    _summarize(operation)
-            for operations in document.get("webhooks", {}).values():
-                for operation in operations.values():
-                    _describe_parameters(operation, schemas)
-                    _summarize(operation)
-            remove_unused(document)
-            self.openapi_schema = document
+        """The document, made once, whichever threads ask for it."""
+        with self._making:
+            if self.openapi_schema is None:
+                self.openapi_schema = self._make_openapi()
         return self.openapi_schema
+
+    def _make_openapi(self) -> Document:
+        document = get_openapi(
+            title=self.title,
+            version=self.version,
+            description=self.description,
+            routes=self.routes,
+            webhooks=self.webhooks.routes,
+            tags=TAGS,
+        )
+        dialects: Sequence[Dialect] = self.state.dialects
+        _add_schemas(document, dialects)
+        document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
+        schemas = document["components"]["schemas"]
+        name_examples(schemas, _KINDS, self._catalogue)
+        complete_requests(
+            schemas, [*_KINDS, *_OTHER_KINDS, *(kind for dialect in dialects for kind in dialect.bodies)]
+        )
+        for kind in (EditRequest, VariationRequest):
+            name = kind.__name__
+            schemas[form_name(kind)] = form_schema(schemas[name], _examples()[name], schemas)
+        _describe_operations(document, dialects)
+        remove_unused(document)
+        return document
 
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
@@ -123,6 +118,23 @@ def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in schemas}
+
+
+def _describe_operations(document: Document, dialects: Sequence[Dialect]) -> None:
+    """Complete what each path and webhook says of itself."""
+    schemas = document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _describe_security(operation)
+            _describe_errors(operation, dialect_of(path, dialects))
+            _describe_answers(operation, schemas)
+            _describe_bodies(operation, schemas)
+            _describe_parameters(operation, schemas)
+            _summarize(operation)
+    for operations in document.get("webhooks", {}).values():
+        for operation in operations.values():
+            _describe_parameters(operation, schemas)
+            _summarize(operation)
 
 
 def _describe_security(operation: Document) -> None:
