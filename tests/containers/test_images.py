@@ -30,8 +30,9 @@ def test_the_worker_image_holds_no_api() -> None:
     assert run("docker", "run", "--rm", "darkroom-worker:latest", "python3", "-c", program).strip() == "[]"
 
 
-def test_the_api_image_adds_less_than_150_mb_to_its_base() -> None:
-    assert size("darkroom-api:latest") - size("python:3.11-slim-bookworm") < 150 * _MIB
+def test_the_api_image_adds_less_than_350_mb_to_its_base() -> None:
+    """Two thirds of it are OpenCV and numpy, which make control images."""
+    assert size("darkroom-api:latest") - size("python:3.11-slim-bookworm") < 350 * _MIB
 
 
 @pytest.mark.parametrize("image", ["darkroom-api:latest", "darkroom-worker:latest"])
