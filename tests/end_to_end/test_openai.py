@@ -173,7 +173,7 @@ def test_a_client_that_gives_up_has_made_one_job_and_leaves_none_running(
         found: list[dict[str, Any]] = service.http.get("/v1/jobs?metadata.user=impatient").json()["data"]
         return found
 
-    fields = {"num_inference_steps": 200}
+    fields = {"num_inference_steps": 100}
     impatient = client.with_options(timeout=0.5, max_retries=2)
     with pytest.raises(APITimeoutError):
         impatient.images.generate(prompt=PROMPT, n=2, size="256x256", user="impatient", extra_body=fields)
