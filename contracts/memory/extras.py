@@ -31,7 +31,7 @@ from contracts.weights.parameter_counts import (
     count_files,
     read_config,
 )
-from contracts.weights.vae_files import chosen_in, configuration_of, weights_of
+from contracts.weights.vae_files import configuration_of, find_vae, weights_of
 
 _FLOAT32_BYTES = 4
 
@@ -122,13 +122,9 @@ def size_vae(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | No
         CatalogueError: it cannot be read.
     """
     row = catalogue.vae(id)
-    source = fetched or catalogue.place(row)
-    if isinstance(source, HubSource):
-        cached = find_cached(catalogue, row)
-        if cached is None:
-            return None
-        source = cached.paths[-1]
-    place = chosen_in(row, source)
+    place = find_vae(catalogue, row, fetched)
+    if place is None:
+        return None
     config, file = configuration_of(place) or published_vae(row.family), weights_of(place)
     # One that would overflow in float16 works in float32 there.
     width = max(value_bytes, 4) if config.get("force_upcast") else value_bytes

@@ -118,15 +118,19 @@ def latent_space(config: Mapping[str, Any]) -> LatentSpace:
 
 def _with_latents(catalogue: Catalogue, row: VaeSpec) -> VaeSpec:
     try:
-        place = _found(catalogue, row)
+        place = find_vae(catalogue, row)
     except CatalogueError:  # the check of the row says why
         return row
     return row if place is None else row.model_copy(update={"latents": _read_latents(row, place)})
 
 
-def _found(catalogue: Catalogue, row: VaeSpec) -> Path | None:
-    """The VAE's folder or file, here or in the hub's cache; None: it is still on a hub."""
-    place = catalogue.place(row)
+def find_vae(catalogue: Catalogue, row: VaeSpec, fetched: Path | None = None) -> Path | None:
+    """Return the VAE's folder or file, here or in the hub's cache; None: it is still on a hub.
+
+    Args:
+        fetched: where it is, for one that was downloaded from a hub.
+    """
+    place = fetched or catalogue.place(row)
     if isinstance(place, Path):
         return chosen_in(row, place)
     cached = find_cached(catalogue, row)

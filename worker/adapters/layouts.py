@@ -20,7 +20,7 @@ from diffusers.utils import (
 
 from contracts.weights.adapters.lora_layouts import scheme_of, usual_name
 from worker.adapters.layer_weight import Layer
-from worker.checkpoints.tracking import mark, names_of, numbers_read, unmarked
+from worker.checkpoints.tracking import mark, names_of, numbers_read, some_of, unmarked
 
 Tensors = dict[str, torch.Tensor]
 #: Component -> layer's name -> layer.
@@ -42,7 +42,6 @@ _ENCODERS = {"te": "text_encoder", "te1": "text_encoder", "te2": "text_encoder_2
 _WEIGHT = re.compile(r"^(?P<layer>.+)\.lora_(?P<half>A|B)\.(?P<kind>weight|bias)$")
 _ALPHA = re.compile(r"^(?P<layer>.+?)(\.lora_A\.weight)?\.alpha$")
 _MAGNITUDE = re.compile(r"^(?P<layer>.+)\.lora_magnitude_vector(\.weight)?$")
-_MAX_LISTED = 3
 
 
 @dataclass
@@ -168,9 +167,7 @@ def _converted(
     used = read.union(*(names_of(tensor) for tensor in everything.values()))
     left = [key for key in tensors if key not in used and not _scales_nothing(key, tensors)]
     if left:
-        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
-        names = ", ".join(key[:120] for key in left[:_MAX_LISTED])
-        raise ValueError(f"no layer of the model takes {names}{more}")
+        raise ValueError(f"no layer of the model takes {some_of(left)}")
     parts: dict[str, Tensors] = {}
     for key, tensor in everything.items():
         component, _, rest = key.partition(".")

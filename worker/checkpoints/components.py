@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -189,6 +189,21 @@ def load_complete(loaded_class: Any, folder: Path, name: str, dtype: torch.dtype
     )
     check_loaded(name, found)
     return model
+
+
+def check_layers(name: str, own: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
+    """Refuse weights that are not exactly those of a model's layers; raises CatalogueError.
+
+    Args:
+        name: of the model, for the error.
+        own, stored: the shapes of the model's tensors and of those that are stored, by name.
+    """
+    found = {
+        "missing_keys": own.keys() - stored.keys(),
+        "unexpected_keys": stored.keys() - own.keys(),
+        "mismatched_keys": [key for key in own.keys() & stored.keys() if own[key] != stored[key]],
+    }
+    check_loaded(name, found)
 
 
 def check_loaded(name: str, found: Mapping[str, Any]) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 
 from contracts.errors import CatalogueError
-from worker.checkpoints.components import check_loaded
-from worker.checkpoints.tracking import Tensors, mark, names_of, unmarked
-
-_MAX_LISTED = 3
+from worker.checkpoints.components import check_layers
+from worker.checkpoints.tracking import Tensors, mark, names_of, some_of, unmarked
 
 
 def renamed(stored: Tensors, convert: Callable[[Tensors], Mapping[str, Any]], kind: str) -> Tensors:
@@ -32,9 +30,7 @@ def renamed(stored: Tensors, convert: Callable[[Tensors], Mapping[str, Any]], ki
     used = frozenset().union(*map(names_of, tensors.values()))
     left = sorted(stored.keys() - used)
     if left:
-        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
-        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
-        raise CatalogueError(f"no layer of a {kind} takes {names}{more} of its file")
+        raise CatalogueError(f"no layer of a {kind} takes {some_of(left)} of its file")
     return {name: unmarked(tensor) for name, tensor in tensors.items()}
 
 
@@ -52,15 +48,9 @@ def assemble(
     """
     with torch.device("meta"):
         module = module_class.from_config(config)
-    own = module.state_dict()
-    shared = own.keys() & tensors.keys()
-    found = {
-        "missing_keys": own.keys() - tensors.keys(),
-        "unexpected_keys": tensors.keys() - own.keys(),
-        "mismatched_keys": [key for key in shared if own[key].shape != tensors[key].shape],
-    }
+    own, stored = ({key: tensor.shape for key, tensor in each.items()} for each in (module.state_dict(), tensors))
     try:
-        check_loaded(f"the {kind}", found)
+        check_layers(f"the {kind}", own, stored)
     except CatalogueError as error:
         raise CatalogueError(f"{error}: {remedy}") from None
     module.load_state_dict({key: tensor.to(dtype) for key, tensor in tensors.items()}, assign=True)

@@ -26,7 +26,7 @@ from worker.checkpoints.gguf_files import check_packed_layers, quantizer, read_p
 from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
-from worker.checkpoints.tracking import mark, used_names
+from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
 
 #: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load,
@@ -51,7 +51,6 @@ _TWICE = {
 _UNET = "model.diffusion_model."
 _UNET_PART = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
 _EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
-_MAX_LISTED = 3
 
 
 def load_file_components(
@@ -175,10 +174,8 @@ def _check_leftovers(tensors: dict[str, torch.Tensor], used: set[str], scheduler
     """Refuse tensors that no model took and that are not known to be harmless."""
     left = [name for name in sorted(tensors) if name not in used and not _is_harmless(name, tensors, scheduler)]
     if left:
-        more = f" and {len(left) - _MAX_LISTED} more" if len(left) > _MAX_LISTED else ""
-        names = ", ".join(name[:120] for name in left[:_MAX_LISTED])
         raise CatalogueError(
-            f"no layer takes {names}{more} of the file: the checkpoint, or the way it is stored, is of a kind "
+            f"no layer takes {some_of(left)} of the file: the checkpoint, or the way it is stored, is of a kind "
             "that is not supported"
         )
 

@@ -145,7 +145,7 @@ class Places:
                 without_t5=self._without_t5,
             )
         elif isinstance(row, ControlNetSpec | VaeSpec):
-            place = sources.fetch_controlnet(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
+            place = sources.fetch_component(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         elif isinstance(row, NetworkSpec):
             place = sources.fetch_network(self._catalogue, row, on_progress=progress, is_wanted=is_wanted)
         else:
@@ -182,7 +182,7 @@ class Places:
             family = get_family(row.family_spec.id)
             return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
         if isinstance(row, ControlNetSpec | VaeSpec):
-            return sources.find_controlnet(self._catalogue, row)
+            return sources.find_component(self._catalogue, row)
         if isinstance(row, NetworkSpec):
             return sources.find_network(self._catalogue, row)
         return sources.find_lora(self._catalogue, row)

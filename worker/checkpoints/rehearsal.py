@@ -27,7 +27,7 @@ from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
-from worker.checkpoints.components import check_loaded, find_class, is_model, read_index
+from worker.checkpoints.components import check_layers, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
 from worker.checkpoints.gguf_files import require_package
 from worker.checkpoints.single_file import SingleFile
@@ -120,14 +120,7 @@ def _account(name: str, folder: Path, variant: str | None, own: Mapping[str, tup
         shapes |= _shapes(folder / file)
     if any(mark in key for key in shapes for mark in _RENAMED):
         return
-    check_loaded(
-        name or "the ControlNet",
-        {
-            "missing_keys": own.keys() - shapes.keys(),
-            "unexpected_keys": shapes.keys() - own.keys(),
-            "mismatched_keys": [key for key in own.keys() & shapes.keys() if own[key] != shapes[key]],
-        },
-    )
+    check_layers(name or "the ControlNet", own, shapes)
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

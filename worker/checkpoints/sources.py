@@ -116,16 +116,16 @@ def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
     return [folder / name for name, part in parts.items() if not file.holds(part, family)]
 
 
-def find_controlnet(catalogue: Catalogue, spec: ControlNetSpec | VaeSpec) -> Path | None:
+def find_component(catalogue: Catalogue, spec: ControlNetSpec | VaeSpec) -> Path | None:
     """The folder of a ControlNet or VAE; its weights, or their index, where the row chooses them."""
     place = catalogue.place(spec)
     if isinstance(place, Path):
         return _chosen_in(place, spec)
     found = find_snapshot(place, _select(place, spec))
-    return None if found is None else _controlnet_path(found, place, spec)
+    return None if found is None else _component_path(found, place, spec)
 
 
-def fetch_controlnet(
+def fetch_component(
     catalogue: Catalogue,
     spec: ControlNetSpec | VaeSpec,
     *,
@@ -137,7 +137,7 @@ def fetch_controlnet(
     if isinstance(place, Path):
         return _chosen_in(place, spec)
     snapshot = fetch(place, _select(place, spec), on_progress=on_progress, is_wanted=is_wanted)
-    return _controlnet_path(snapshot, place, spec)
+    return _component_path(snapshot, place, spec)
 
 
 def find_lora(catalogue: Catalogue, spec: LoraSpec) -> Path | None:
@@ -212,7 +212,7 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, w
     return descriptions(pipeline, [part for part in parts if not file.holds(part, family)])
 
 
-def _controlnet_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec | VaeSpec) -> Path:
+def _component_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec | VaeSpec) -> Path:
     if len(snapshot.files) == 1:
         return snapshot.paths[0]  # of a VAE, a file alone
     chosen = snapshot.paths[1]  # after config.json: the weights, or the index of their shards

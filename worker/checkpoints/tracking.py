@@ -6,7 +6,7 @@ layer takes is found even where a converter drops it without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -22,6 +22,7 @@ from worker.checkpoints.gguf_files import is_packed
 Tensors = dict[str, torch.Tensor]
 
 _LOADER = "load_model_dict_into_meta"
+_MAX_LISTED = 3
 #: Names of the tensors whose values were read as numbers.
 _read: ContextVar[set[str]] = ContextVar("read", default=set())  # noqa: B039  # outside, nobody looks at it
 
@@ -72,6 +73,12 @@ def _marked_class(packed_class: Any) -> Any:
 def names_of(value: Any) -> frozenset[str]:
     """Return the names that a tensor is marked with."""
     return value.names if isinstance(value, MarkedTensor) else frozenset()
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return names of tensors for an error: the first few, shortened, and how many more there are."""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(name[:120] for name in names[:_MAX_LISTED]) + more
 
 
 def unmarked(value: Any) -> Any:

@@ -100,7 +100,7 @@ def test_a_controlnet_in_shards_of_a_variant_is_hashed_and_loaded_whole(hub: Hub
     shards = in_shards(with_variant(files), "net", "fp16")
     hub.commit("org/net", {name.removeprefix("net/"): content for name, content in shards.items()})
     spec = ControlNetSpec(id="n", family="sdxl", source="org/net", variant="fp16")
-    path = sources.fetch_controlnet(catalogue, spec)
+    path = sources.fetch_component(catalogue, spec)
     assert path.name == "diffusion_pytorch_model.safetensors.index.fp16.json"
     hub.stop()
     before = ContentHasher().hash(path)
@@ -159,9 +159,9 @@ def test_a_controlnets_row_chooses_one_of_its_weights(
         {**files, "diffusion_pytorch_model.fp16.safetensors": files[plain], "pro.safetensors": files[plain]},
     )
     spec = ControlNetSpec.model_validate({"id": "n", "family": "sdxl", "source": "org/net", **fields})
-    assert sources.find_controlnet(catalogue, spec) is None
-    path = sources.fetch_controlnet(catalogue, spec)
-    assert sources.find_controlnet(catalogue, spec) == path
+    assert sources.find_component(catalogue, spec) is None
+    path = sources.fetch_component(catalogue, spec)
+    assert sources.find_component(catalogue, spec) == path
     assert sorted(hub.fetched("org/net")) == sorted(["config.json", fetched])
     hub.stop()
     net = load_controlnet(get_family("sdxl"), path, torch.float16)
@@ -177,7 +177,7 @@ def test_a_controlnet_of_another_class_is_refused_before_its_weights_are_fetched
     with pytest.raises(
         HubRefused, match="org/net is a ControlNetModel, and the row's family needs a FluxControlNet"
     ):
-        sources.fetch_controlnet(catalogue, spec)
+        sources.fetch_component(catalogue, spec)
     assert list(hub.fetched("org/net")) == ["config.json"]
 
 

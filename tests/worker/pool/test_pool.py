@@ -22,7 +22,7 @@ from tests.support.hub import serving, use_hub
 from tests.support.jobs import complete_job, make_job
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import count_parameters
-from worker.checkpoints.sources import fetch_controlnet
+from worker.checkpoints.sources import fetch_component
 from worker.families import get_family
 from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.pipelines import derive
@@ -48,7 +48,7 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: C
     for mode in get_family(family).pipelines:
         controls = [f"{family}-hint"] if "controlnet" in mode else []
         for id in controls:
-            path = fetch_controlnet(catalogue, catalogue.controlnet(id))
+            path = fetch_component(catalogue, catalogue.controlnet(id))
             model.load_controlnet(ControlParameters(controlnet=id), path)
         derived = _tensors(model.pipeline(mode, model.spec.schedulers[0], controls))
         shared = {name: place for name, place in derived.items() if not name.startswith("controlnet.")}
@@ -68,7 +68,7 @@ def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, poo
 
 def test_a_controlnet_is_loaded_once(catalogue: Catalogue, pool: Pool) -> None:
     model = pool.model("shapes-sdxl")
-    path = fetch_controlnet(catalogue, catalogue.controlnet("sdxl-hint"))
+    path = fetch_component(catalogue, catalogue.controlnet("sdxl-hint"))
     model.load_controlnet(ControlParameters(controlnet="sdxl-hint"), path)
     first = model.pipeline(Mode.CONTROLNET, "euler", ["sdxl-hint"]).controlnet
     assert model.pipeline(Mode.CONTROLNET_IMG2IMG, "euler", ["sdxl-hint"]).controlnet is first
