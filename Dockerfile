@@ -23,7 +23,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM build AS build-worker
 ARG PIP_EXTRA_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 deploy/requirements.py worker s3 tracing quantization-gguf > requirements.txt \
+    python3 deploy/requirements.py worker s3 tracing quantization-gguf quantization-torchao > requirements.txt \
     && /opt/darkroom/bin/pip install --requirement requirements.txt --constraint constraints.txt \
     && /opt/darkroom/bin/pip install --no-deps --constraint constraints.txt spandrel \
     && /opt/darkroom/bin/pip uninstall --yes pip setuptools

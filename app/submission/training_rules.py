@@ -64,7 +64,7 @@ class TrainingRules:
         known = [
             model.id
             for model in self._catalogue.models
-            if model.family in trainable and needed.issubset(model.tasks) and not model.is_gguf
+            if model.family in trainable and needed.issubset(model.tasks) and not model.is_quantized
         ]
         id = request.model or self._catalogue.default_model
         if id in known:

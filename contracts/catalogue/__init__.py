@@ -8,6 +8,7 @@ vaes.py         rows of VAEs that take the place of models' own
 reader.py       reads them from a TOML file
 networks.py     rows of networks that run by themselves: upscalers and erasers
 rows.py         what rows of all kinds have: where their weights come from
+quantizations.py  kinds of quantization that a row can name
 guidance.py     kinds of guidance: their options and defaults
 lines.py        the line of a catalogue file that a problem is on
 cached.py       rows whose files are in the cache of a hub

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
+from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows import Alias, Row, Variant, address_of
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.catalogue.vaes import LatentSpace
@@ -38,8 +39,9 @@ class ModelSpec(Row):
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
         vae: id of the VAE that takes the place of its own where a request names none.
         latents: of its own VAE, of a checkpoint whose configuration is on this machine.
-        quantization: how its denoiser's weights are packed, such as `gguf-q8_0`, of a checkpoint whose file is on
-            this machine; None: they are not, or that is not known yet.
+        quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
+            loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
+            that is not known yet.
         aliases: other names that requests may use for it, such as those of other services' models.
     """
 
@@ -110,10 +112,18 @@ class ModelSpec(Row):
         """Whether it is a `.gguf` file, which holds a transformer; the rest comes from `config`."""
         return self.source.endswith(GGUF)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its denoiser's weights are quantized, or may be: what a `.gguf` file on a hub holds is not known."""
+        return self.quantization is not None or self.is_gguf
+
     @model_validator(mode="after")
-    def _gguf_is_usable(self) -> ModelSpec:
-        if self.quantization is not None:
+    def _quantization_is_usable(self) -> ModelSpec:
+        if self.quantization is not None and self.is_gguf:
             raise ValueError("quantization is read from the file: leave it out")
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            known = ", ".join(QUANTIZATIONS)
+            raise ValueError(f"quantization must be one of {known}, got {self.quantization[:40]!r}")
         if not self.is_gguf:
             return self
         if not FAMILIES[self.family].gguf:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from contracts.catalogue.cached import find_cached, optional_t5
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations
@@ -26,6 +27,7 @@ from contracts.weights.parameter_counts import (
     count_values,
     read_configs,
 )
+from contracts.weights.quantized import quantized
 
 #: What a size was read from: the files on this machine; their headers on the hub; the published architecture of a
 #: checkpoint that is still on a hub; or, for an unknown ControlNet on a hub, the largest one of its family.
@@ -57,6 +59,7 @@ class Component:
         shares_layers: for a ControlNet, whether it runs layers of the denoiser, which cannot be streamed then.
         prompt_tokens: for an image encoder, those by which it makes the prompt's embedding longer.
         unpacking_bytes: what its largest layer takes while it computes, where its weights are packed; else 0.
+        copies_output: whether its layers have their results in memory twice for a moment, as adapters have.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Component:
     shares_layers: bool = False
     prompt_tokens: int = 0
     unpacking_bytes: int = 0
+    copies_output: bool = False
 
     @property
     def is_packed(self) -> bool:
@@ -147,8 +151,9 @@ def size_component(
         activations=activations,
         tile_side=_tile_side(config) if role is Role.VAE else None,
         shares_layers=class_of(config) in _SHARING,
-        # Unpacked values are in 16 bits first, and beside that in the dtype of the model.
-        unpacking_bytes=max(packed.unpacking_bytes, packed.layer_values * (2 + value_bytes)),
+        # Unpacked values may be in 16 bits first, and beside that in the dtype of the model.
+        unpacking_bytes=max(packed.unpacking_bytes, packed.layer_values * (packed.copy_bytes + value_bytes)),
+        copies_output=packed.copies_output,
     )
 
 
@@ -156,6 +161,8 @@ def size_component(
 _SHARING = frozenset({"ZImageControlNetModel"})
 #: The component that a GGUF file holds.
 _OF_GGUF = "transformer"
+#: Components that a row's `quantization` is for.
+_DENOISERS = ("transformer", "unet")
 
 
 #: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.
@@ -233,6 +240,10 @@ def assemble(
 
     A T5 of which only the configuration is here is one, too, of no bytes: plans say that it is skipped.
     """
+    kind = model.quantization
+    if kind is not None and kind in QUANTIZATIONS:
+        own = {name: quantized(counts[name], kind) for name in _DENOISERS if name in counts}
+        counts = {**counts, **own}
     components = []
     absent = [name for name in optional_t5(model.family_spec) if name in configs and name not in counts]
     for name, count in [*counts.items(), *((name, ParameterCount.of(())) for name in absent)]:

@@ -146,11 +146,14 @@ class StageBytes:
         )
 
     def _costs(self, component: Component) -> tuple[ActivationCost, ...]:
-        """A component's peaks, with those of the adapters that act on it."""
+        """A component's peaks, with those of the adapters that act on it.
+
+        An adapter makes a layer's result beside the one without it, which layers that are quantized do, too.
+        """
         activations = component.activations
         adapters = sum(extra.role is Role.ADAPTER for extra in self.workload.extras)
         costs = activations.peaks
-        if adapters:
+        if adapters or component.copies_output:
             costs += activations.one_adapter
         if adapters > 1:
             costs += activations.more_adapters

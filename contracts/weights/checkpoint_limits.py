@@ -119,7 +119,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         folder = config if isinstance(config, Path) else None
         tensors = read_tensors(place)
         keys = {name: tensor.shape for name, tensor in tensors.items()}
-    limits: dict[str, object] = {"quantization": quantization_of(tensors)}
+    limits: dict[str, object] = {"quantization": row.quantization or quantization_of(tensors)}
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}

@@ -85,6 +85,16 @@ class PackedTensor:
         return int(self.values * _UNPACKING[self.dtype])
 
     @property
+    def copy_bytes(self) -> int:
+        """Bytes of each value in 16 bits, which a layer makes before those in the model's dtype."""
+        return 2
+
+    @property
+    def copies_output(self) -> bool:
+        """Whether its layer has its result in memory twice: no, its weight is unpacked whole."""
+        return False
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes in the file, and on a device where they are packed."""
         return self.end - self.begin

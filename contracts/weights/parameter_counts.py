@@ -7,13 +7,14 @@ Packed weights are the exception: they stay on the device as they are in the fil
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
@@ -27,6 +28,42 @@ from contracts.weights.header_text import UnreadableWeights
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
 
 
+class Sums(NamedTuple):
+    """Of a component: of all tensors, of its largest block, of those outside of blocks, of its largest layer."""
+
+    total: int = 0
+    block: int = 0
+    loose: int = 0
+    leaf: int = 0
+
+
+_NONE = Sums()
+
+
+class AnyPacked(Protocol):
+    """A packed weight, in a file or in memory."""
+
+    @property
+    def values(self) -> int:
+        """Number of values."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes as it is stored."""
+
+    @property
+    def unpacking_bytes(self) -> int:
+        """Bytes that its layer takes for a moment to unpack it, beside its values in the model's dtype."""
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of each value in another dtype than the model's, when it is unpacked."""
+
+    @property
+    def copies_output(self) -> bool:
+        """Whether its layer has its result in memory twice for a moment."""
+
+
 @dataclass(frozen=True)
 class PackedBytes:
     """Bytes of a component's packed weights, whatever dtype it computes in; as those of `ParameterCount`.
@@ -34,6 +71,8 @@ class PackedBytes:
     Attributes:
         layer_values: values of the largest packed layer, which is unpacked while it computes.
         unpacking_bytes: the most that a layer takes for that, with its values in 16 bits.
+        copy_bytes: of each value of that layer, beside it in the model's dtype, once it is unpacked.
+        copies_output: whether layers have their results in memory twice for a moment.
     """
 
     bytes: int = 0
@@ -42,6 +81,33 @@ class PackedBytes:
     leaf_bytes: int = 0
     layer_values: int = 0
     unpacking_bytes: int = 0
+    copy_bytes: int = 0
+    copies_output: bool = False
+
+
+@dataclass(frozen=True)
+class LinearWeights:
+    """Weights with two axes: in a denoiser those of its linear layers, which can be quantized.
+
+    Attributes:
+        values: of these weights.
+        rows: of these weights, each of one output.
+        others: values of all other tensors.
+    """
+
+    values: Sums = _NONE
+    rows: Sums = _NONE
+    others: Sums = _NONE
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> LinearWeights:
+        """Count them by the shapes of a component's tensors."""
+        linear = {key for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")}
+        return cls(
+            _sums((key, math.prod(shapes[key])) for key in linear),
+            _sums((key, shapes[key][0]) for key in linear),
+            _sums((key, math.prod(shape)) for key, shape in shapes.items() if key not in linear),
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +120,7 @@ class ParameterCount:
         loose_values: outside of all blocks.
         leaf_values: in its largest single layer.
         packed: its other tensors.
+        linear: the same values by what can be quantized of them; empty where the shapes are not known.
     """
 
     values: int
@@ -61,27 +128,33 @@ class ParameterCount:
     loose_values: int = 0
     leaf_values: int = 0
     packed: PackedBytes = PackedBytes()
+    linear: LinearWeights = LinearWeights()
 
     @classmethod
     def of(
-        cls, tensors: Iterable[tuple[str, int]], packed: Sequence[tuple[str, PackedTensor]] = ()
+        cls,
+        tensors: Iterable[tuple[str, int]],
+        packed: Sequence[tuple[str, AnyPacked]] = (),
+        linear: LinearWeights | None = None,
     ) -> ParameterCount:
         """Count a component.
 
         Args:
             tensors: key and number of values of each.
             packed: key and description of each packed one.
+            linear: what can be quantized of it.
         """
         sizes = PackedBytes(
             *_sums((key, one.stored_bytes) for key, one in packed),
             layer_values=max((one.values for _, one in packed), default=0),
             unpacking_bytes=max((one.unpacking_bytes for _, one in packed), default=0),
+            copy_bytes=max((one.copy_bytes for _, one in packed), default=0),
+            copies_output=any(one.copies_output for _, one in packed),
         )
-        return cls(*_sums(tensors), packed=sizes)
+        return cls(*_sums(tensors), packed=sizes, linear=linear or LinearWeights())
 
 
-def _sums(tensors: Iterable[tuple[str, int]]) -> tuple[int, int, int, int]:
-    """Of all, of the largest block, outside of blocks, of the largest layer."""
+def _sums(tensors: Iterable[tuple[str, int]]) -> Sums:
     blocks: dict[str, int] = defaultdict(int)
     leaves: dict[str, int] = defaultdict(int)
     for key, size in tensors:
@@ -89,7 +162,7 @@ def _sums(tensors: Iterable[tuple[str, int]]) -> tuple[int, int, int, int]:
         blocks[block[0] if block else ""] += size
         leaves[key.rpartition(".")[0]] += size
     loose = blocks.pop("", 0)
-    return sum(leaves.values()), max(blocks.values(), default=0), loose, max(leaves.values(), default=0)
+    return Sums(sum(leaves.values()), max(blocks.values(), default=0), loose, max(leaves.values(), default=0))
 
 
 def count_values(checkpoint: Path, variant: str | None = None) -> dict[str, ParameterCount]:
@@ -149,15 +222,16 @@ def _count(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> ParameterCount:
 
 def count_tensors(tensors: Iterable[tuple[str, AnyTensor]]) -> ParameterCount:
     """Count the component that these are the tensors of, each with its name."""
-    plain, packed = [], []
+    plain, packed, shapes = [], [], {}
     for key, tensor in tensors:
         if not isinstance(tensor, PackedTensor):
             plain.append((key, tensor.values))
+            shapes[key] = tensor.shape
         elif tensor.is_packed:
             packed.append((key.removeprefix(CHECKPOINT_PREFIX), tensor))
         else:
             plain.append((key.removeprefix(CHECKPOINT_PREFIX), tensor.values))
-    return ParameterCount.of(plain, packed)
+    return ParameterCount.of(plain, packed, LinearWeights.of(shapes))
 
 
 def file_state(file: Path) -> tuple[int, ...]:

@@ -1,13 +1,13 @@
 """The weight of a layer as the numbers that it stands for, be it packed or not.
 
-A packed weight has the shape and dtype of its bytes. Adapters that need the weight's values unpack it for a call.
+A packed weight may have the shape and dtype of its bytes. Adapters that need its values unpack it for a call.
 """
 
 from __future__ import annotations
 
 import torch
 
-from worker.checkpoints.gguf_files import is_packed
+from worker.checkpoints.packed_weights import computed_dtype, is_packed, unpack
 
 #: Layers that an adapter can change.
 Layer = torch.nn.Linear | torch.nn.Conv2d
@@ -23,16 +23,10 @@ def shape_of(layer: Layer) -> tuple[int, ...]:
 def dtype_of(layer: Layer) -> torch.dtype:
     """The dtype that the layer computes in, or float32 where its weight is stored in 8 bits for that."""
     if is_packed(layer.weight):
-        computed: torch.dtype = layer.compute_dtype  # type: ignore[assignment]
-        return computed
+        return computed_dtype(layer)
     return layer.weight.dtype if layer.weight.dtype.itemsize > 1 else torch.float32
 
 
 def values_of(layer: Layer) -> torch.Tensor:
     """The weight, of `shape_of`, where it is stored; the values of a packed one are made for the call."""
-    if not is_packed(layer.weight):
-        return layer.weight
-    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
-
-    values: torch.Tensor = dequantize_gguf_tensor(layer.weight).to(dtype_of(layer))
-    return values
+    return unpack(layer) if is_packed(layer.weight) else layer.weight

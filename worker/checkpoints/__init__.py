@@ -5,6 +5,8 @@ controlnets.py      ControlNets, in folders and in one file
 t2i_adapters.py     T2I-Adapters, and whether they fit a model
 components.py       a folder's models, each of the right class and with all its weights
 original_layout.py  one file in an original layout, with an account of its tensors
+torchao_weights.py  denoisers that torchao quantizes while they are loaded
+packed_weights.py   weights that stay packed: their bytes for the planner, and their values
 gguf_files.py       GGUF files: packed weights as diffusers' quantizer takes them
 noise_tables.py      the noise schedule that one file stores, against its scheduler's
 rehearsal.py         whether a model can be loaded, by descriptions and headers

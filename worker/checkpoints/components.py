@@ -17,10 +17,12 @@ import diffusers
 import diffusers.pipelines.kolors  # which diffusers shows only where sentencepiece is installed
 import torch
 import transformers
+from diffusers import TorchAoConfig
 
 from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
+from worker.checkpoints.torchao_weights import quantizer
 from worker.families import DiffusersFamily
 
 #: Files of which a tokenizer has at least one.
@@ -42,9 +44,17 @@ _MAX_LISTED = 3
 
 
 def load_components(
-    family: DiffusersFamily, folder: Path, dtype: torch.dtype, variant: str | None, skipped: Collection[str] = ()
+    family: DiffusersFamily,
+    folder: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    skipped: Collection[str] = (),
+    quantization: str | None = None,
 ) -> dict[str, Any]:
     """Load the models of a checkpoint's folder, but for those that are to be skipped.
+
+    Args:
+        quantization: of the denoiser, as the row names it.
 
     Raises:
         CatalogueError: the folder is of another class, lacks a component or weights, or holds weights that no
@@ -57,10 +67,14 @@ def load_components(
     tagged = {name: bool(variant and component_weights(files, name, variant)) for name in models}
     if variant is not None and not any(tagged.values()):
         raise CatalogueError(f"it has no weights of the variant {variant}: leave `variant` out")
+    packing = quantizer(quantization)
     return {
-        name: load_component(folder, name, index[name], dtype, variant if tagged[name] else None)
+        name: load_component(
+            folder, name, index[name], dtype, variant if tagged[name] else None,
+            packing if name == family.denoiser else None,
+        )
         for name in models
-    }
+    }  # fmt: skip
 
 
 def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
@@ -170,23 +184,39 @@ def is_model(class_name: str) -> bool:
     return found is not None and issubclass(found, torch.nn.Module)
 
 
-def load_component(folder: Path, name: str, class_name: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Load one model of a checkpoint's folder. Raises as `load_components`."""
-    return load_complete(find_class(class_name), folder / name, name, dtype, variant)
+def load_component(
+    folder: Path,
+    name: str,
+    class_name: str,
+    dtype: torch.dtype,
+    variant: str | None,
+    packing: TorchAoConfig | None = None,
+) -> Any:
+    """Load one model of a checkpoint's folder, quantized as `packing` says. Raises as `load_components`."""
+    return load_complete(find_class(class_name), folder / name, name, dtype, variant, packing)
 
 
-def load_complete(loaded_class: Any, folder: Path, name: str, dtype: torch.dtype, variant: str | None) -> Any:
+def load_complete(
+    loaded_class: Any,
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    variant: str | None,
+    packing: TorchAoConfig | None = None,
+) -> Any:
     """Load a model from its own folder.
 
     Args:
         name: what messages call it.
+        packing: how to quantize it; None: not.
 
     Raises:
         CatalogueError: weights are missing, of another shape, or belong to no layer.
     """
-    model, found = loaded_class.from_pretrained(
-        folder, dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    options: dict[str, Any] = {"dtype": dtype, "variant": variant, "output_loading_info": True}
+    if packing is not None:
+        options["quantization_config"] = packing
+    model, found = loaded_class.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
     check_loaded(name, found)
     return model
 

@@ -44,7 +44,8 @@ def load_model(
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
-        components = load_components(family, path, dtype, spec.variant, skipped) | family.load_others(path)
+        components = load_components(family, path, dtype, spec.variant, skipped, spec.quantization)
+        components |= family.load_others(path)
         # A T5 may be left out by the plan, or by an SD3 that has none.
         absent = {family.t5} if family.t5 and family.t5 not in components else set()
         pipeline = pipeline_class.from_pretrained(
@@ -55,7 +56,7 @@ def load_model(
         if folder is None:
             raise CatalogueError("the configuration of its file is not on this machine")
         variant = None if file.has_encoders else spec.variant
-        components = load_file_components(file, family, folder, dtype, variant, skipped)
+        components = load_file_components(file, family, folder, dtype, variant, skipped, spec.quantization)
         absent = {name for name in skipped if name not in components}
         pipeline = pipeline_class.from_pretrained(
             folder, **components, **dict.fromkeys(absent), **_unused(pipeline_class), **options
@@ -71,9 +72,10 @@ def load_model(
     return pipeline
 
 
-def read_quantization(path: Path) -> str | None:
-    """How the weights of a checkpoint's folder or file are packed; None where they are not."""
-    return None if path.is_dir() else quantization_of(SingleFile(path).tensors)
+def read_quantization(spec: ModelSpec, path: Path) -> str | None:
+    """How the weights of a model are quantized: as its row says, or as its file has them; None: they are not."""
+    in_file = None if path.is_dir() else quantization_of(SingleFile(path).tensors)
+    return in_file or spec.quantization
 
 
 def _unused(pipeline_class: Any) -> dict[str, Any]:

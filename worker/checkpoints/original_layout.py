@@ -12,7 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import pipelines
+from diffusers import GGUFQuantizationConfig, TorchAoConfig, pipelines
 from diffusers.loaders.single_file import load_single_file_sub_model
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors.torch import load_file
@@ -21,11 +21,12 @@ from transformers import PreTrainedModel
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
 from contracts.weights.checkpoint_limits import read_scheduler_config, settings_of_keys
+from worker.checkpoints import gguf_files
 from worker.checkpoints.components import is_model, load_component, read_index
-from worker.checkpoints.gguf_files import check_packed_layers, quantizer, read_packed
 from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.torchao_weights import quantizer
 from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
 
@@ -60,26 +61,32 @@ def load_file_components(
     dtype: torch.dtype,
     variant: str | None,
     skipped: Collection[str] = (),
+    quantization: str | None = None,
 ) -> dict[str, Any]:
     """Load the models of a single file, and those that it lacks from `config`, but for those to be skipped.
+
+    Args:
+        quantization: of the denoiser, as the row names it; not of a GGUF file.
 
     Raises:
         CatalogueError: the file is of another layout, lacks weights, or holds some that nothing takes.
         Exception: whatever the libraries raise for damaged files.
     """
     if file.is_gguf:
-        stored = read_packed(file.path)
+        stored = gguf_files.read_packed(file.path)
     else:
         stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
     check_noise_tables(stored, {**read_scheduler_config(config), **settings_of_keys(stored.keys())})
     marked, index, found = mark(stored), read_index(family, config), {}
+    packing = gguf_files.quantizer(stored.values(), dtype) or quantizer(quantization)
     with used_names() as used:
         for name in [name for name in index if is_model(index[name])]:
             if name in skipped and not file.holds(name, family):
                 continue
             try:
-                found[name] = _load(file, family, name, index[name], marked, config, dtype, variant)
-                check_packed_layers(name, found[name])
+                own = packing if name == family.denoiser else None
+                found[name] = _load(file, family, name, index[name], marked, config, dtype, variant, own)
+                gguf_files.check_packed_layers(name, found[name])
             except NotImplementedError as error:  # a weight that stayed on the meta device cannot be moved
                 gaps = _gaps(name, index[name], marked, config)
                 raise (_missing(file, name, gaps) if gaps else error) from error
@@ -115,6 +122,7 @@ def _load(
     config: Path,
     dtype: torch.dtype,
     variant: str | None,
+    packing: GGUFQuantizationConfig | TorchAoConfig | None,
 ) -> Any:
     """One model: from the file where it is there, else from `config`."""
     if not file.holds(name, family):
@@ -125,7 +133,6 @@ def _load(
             message = f"the file has no {name}, and `config` has no weights of it: name a whole checkpoint there"
             raise CatalogueError(message) from None
     library = "diffusers" if hasattr(diffusers, class_name) else "transformers"
-    packing = quantizer(tensors.values(), dtype)
     return load_single_file_sub_model(
         library_name=library,
         class_name=class_name,

@@ -27,9 +27,9 @@ from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
 from contracts.weights.safetensors import read_header
+from worker.checkpoints import gguf_files, torchao_weights
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
-from worker.checkpoints.gguf_files import require_package
 from worker.checkpoints.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
@@ -55,10 +55,11 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         if found is None:
             return  # its configurations must be fetched first
         folder = found
+    torchao_weights.require_package(spec.quantization)
     index = read_index(family, folder)
     file = None if path.is_dir() else SingleFile(path)
     if file is not None:
-        require_package(file.tensors)
+        gguf_files.require_package(file.tensors)
     parts: dict[str, Any] = {}
     for name in [name for name in index if is_model(index[name])]:
         parts[name] = _describe(

@@ -14,6 +14,7 @@ import torch
 
 from contracts.memory.plan import Placement
 from worker.offload.host_buffer import ALIGNMENT_BYTES, HostBuffer
+from worker.offload.stored_tensors import WrappedWeights, stored_tensors
 from worker.offload.upload import uploader_of
 
 #: Placements whose weights are in host memory.
@@ -25,8 +26,8 @@ class OffloadedModule:
 
     Attributes:
         placement: None until the first move, and after one that failed.
-        tensors: parameters and buffers, each once. They are the module's for life, only their `data` moves; found
-            once, since a walk through a module's layers takes longer than a small model's step.
+        tensors: what parameters and buffers are stored in, each once. They are the module's for life, only their
+            `data` moves; found once: a walk through a module's layers takes longer than a small model's step.
         bytes: of all weights, as they are stored now.
         moved_bytes: copied to the device and to host memory since it was loaded, to stay there.
     """
@@ -35,8 +36,8 @@ class OffloadedModule:
         """The module has just been loaded into host memory."""
         self.module = module
         self.placement: Placement | None = None
-        every = (*module.parameters(), *module.buffers())
-        self.tensors = list({id(tensor): tensor for tensor in every}.values())
+        self.tensors = stored_tensors((*module.parameters(), *module.buffers()))
+        self._wrapped = WrappedWeights(module)
         self.bytes = self._count_bytes()
         self.moved_bytes = {"device": 0, "host": 0}
         self._device = device
@@ -80,20 +81,24 @@ class OffloadedModule:
             self._to_device()
         else:
             self._to_cpu()
+        self._wrapped.renew(self.tensors)
         self.bytes = self._count_bytes()
         self.placement = placement
 
     def fetch(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
         """Put copies of weights in host memory on the device; None: of all."""
-        for tensor in self.tensors if tensors is None else tensors:
-            if self._is_on_host(tensor):
-                # A copy even where the CPU is the device: a module on demand takes memory there, too.
-                tensor.data = _copy(self._host_copies[id(tensor)], self._device)
+        moved = [tensor for tensor in (self.tensors if tensors is None else tensors) if self._is_on_host(tensor)]
+        for tensor in moved:
+            # A copy even where the CPU is the device: a module on demand takes memory there, too.
+            tensor.data = _copy(self._host_copies[id(tensor)], self._device)
+        self._wrapped.renew(moved)
 
     def discard(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
         """Throw the copies on the device away; None: all."""
-        for tensor in self.tensors if tensors is None else tensors:
+        moved = list(self.tensors if tensors is None else tensors)
+        for tensor in moved:
             tensor.data = self._host_copies[id(tensor)]
+        self._wrapped.renew(moved)
 
     def release_host_copy(self) -> None:
         """Give the host copy of weights that are on the device back."""

@@ -15,6 +15,7 @@ import torch
 from worker.offload.copy_queue import CopyQueue
 from worker.offload.offloaded_module import OffloadedModule
 from worker.offload.on_demand import remove_later
+from worker.offload.stored_tensors import own_tensors, stored_tensors
 
 Groups = Literal["block", "leaf"]
 
@@ -141,10 +142,10 @@ def split(module: torch.nn.Module, by: Groups) -> tuple[list[torch.nn.Module], l
     if by == "block":
         lists = [child for child in module.children() if isinstance(child, torch.nn.ModuleList)]
         members = [block for blocks in lists for block in blocks]
-        groups = [list(dict.fromkeys((*block.parameters(), *block.buffers()))) for block in members]
+        groups = [stored_tensors((*block.parameters(), *block.buffers())) for block in members]
     else:
-        members = [part for part in module.modules() if _own_tensors(part)]
-        groups = [list(dict.fromkeys(_own_tensors(part))) for part in members]
+        members = [part for part in module.modules() if own_tensors(part)]
+        groups = [own_tensors(part) for part in members]
     return members, groups
 
 
@@ -162,7 +163,3 @@ def hook_streamed(
         remove_later(member.register_forward_pre_hook(lambda *_, index=index: stream.need(index)), undo)
         remove_later(member.register_forward_hook(lambda *_, index=index: stream.done(index)), undo)
     remove_later(module.register_forward_hook(lambda *_: stream.end()), undo)
-
-
-def _own_tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]

@@ -10,7 +10,7 @@ import torch
 from contracts.catalogue.models import ModelSpec
 from contracts.memory.components import ModelComponents, role_of, size_component
 from contracts.weights.parameter_counts import ParameterCount
-from worker.checkpoints.gguf_files import describe, is_packed
+from worker.checkpoints.packed_weights import describe, is_packed
 
 
 def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelComponents:

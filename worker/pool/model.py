@@ -98,7 +98,7 @@ class LoadedModel:
         self._context = context
         beside = weights_beside(context.catalogue, spec, self.family, path)
         weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
-        self.weights = weights.model_copy(update={"quantization": checkpoints.read_quantization(path)})
+        self.weights = weights.model_copy(update={"quantization": checkpoints.read_quantization(spec, path)})
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
             self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)

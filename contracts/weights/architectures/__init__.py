@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from contracts.weights.parameter_counts import ParameterCount
+from contracts.weights.parameter_counts import LinearWeights, ParameterCount, Sums
 
 #: Architectures of a family whose sizes are at least this alike can stand for one another.
 _SAME_SIZE = 0.99
@@ -100,12 +100,18 @@ def _read(text: str) -> Architecture:
         entries["id"],
         entries["family"],
         tuple(entries["sources"]),
-        {name: ParameterCount(**component["count"]) for name, component in components.items()},
+        {name: _read_count(component) for name, component in components.items()},
         {name: component["config"] for name, component in components.items()},
         _read_net(entries.get("controlnet")),
         _read_net(entries.get("t2i_adapter")),
         entries.get("pipeline"),
     )
+
+
+def _read_count(component: Mapping[str, Any]) -> ParameterCount:
+    """The count of a component, of a denoiser with what can be quantized of it."""
+    linear = {name: Sums(*sums) for name, sums in component.get("linear", {}).items()}
+    return ParameterCount(**component["count"], linear=LinearWeights(**linear))
 
 
 def _read_net(entry: Mapping[str, Any] | None) -> ControlNet | None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from bench.architectures import parts
 from bench.component_calls import build
 from contracts.weights.architectures import Architecture, find_architecture, read_architectures
-from contracts.weights.parameter_counts import ParameterCount
+from contracts.weights.parameter_counts import LinearWeights, ParameterCount
 
+DENOISERS = ("transformer", "unet")
 #: Bytes in bfloat16, without buffers. Those of ControlNets, which come last, are not published to the byte: they
 #: were built from the published configurations, and stand here so that a change shows.
 PUBLISHED_BYTES = {
@@ -41,13 +43,26 @@ PUBLISHED_BYTES = {
 }
 
 
-def _stored(module: Any) -> Iterator[tuple[str, int]]:
-    """Key and number of values of what a file of this component holds; shared tensors once."""
+def _stored(module: Any) -> Iterator[tuple[str, Any]]:
+    """Key and tensor of what a file of this component holds; shared tensors once."""
     seen = set()
     for key, tensor in module.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            yield key, tensor.numel()
+            yield key, tensor
+
+
+def _count(name: str, module: Any) -> ParameterCount:
+    """Of a denoiser with what can be quantized of it: exactly the weights of its linear layers."""
+    stored = dict(_stored(module))
+    counts = [(key, tensor.numel()) for key, tensor in stored.items()]
+    if name not in DENOISERS:
+        return ParameterCount.of(counts)
+    linear = LinearWeights.of({key: tensor.shape for key, tensor in stored.items()})
+    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    assert linear.values.total == sum(layer.weight.numel() for layer in layers)
+    assert linear.rows.total == sum(layer.out_features for layer in layers)
+    return ParameterCount.of(counts, linear=linear)
 
 
 @pytest.mark.parametrize("architecture", read_architectures(), ids=lambda architecture: architecture.id)
@@ -56,7 +71,7 @@ def test_models_built_on_the_meta_device_have_the_published_bytes(architecture: 
     sizes = [2 * sum(parameter.numel() for parameter in module.parameters()) for module, _ in built.values()]
     assert tuple(sizes) == PUBLISHED_BYTES[architecture.id]
     for name, (module, count) in built.items():
-        assert ParameterCount.of(_stored(module)) == count, name
+        assert _count(name, module) == count, name
 
 
 def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_architecture_of_its_family() -> None:
