@@ -47,20 +47,24 @@ MODELS = (
 
 
 def fill(page: str) -> str:
-    """The page with new tables: all plans, and those that differ where changes of the images are allowed."""
+    """The page with new tables: all plans, and those that differ with changes of the images, and quantized."""
     usual = [row for name in MODELS for row in _rows(name, Policy(cudnn=True))]
     changes = Policy(allow_fp8=True, allow_drop_t5=True, cudnn=True)
     allowed = [row for name in MODELS for row in _rows(name, changes)]
     changed = [row for row, before in zip(allowed, usual, strict=True) if row[2] != before[2]]
+    int8 = [row for name in MODELS for row in _rows(name, Policy(cudnn=True), "int8_weight_only")]
+    smaller = [row for row, before in zip(int8, usual, strict=True) if row[2] != before[2]]
     head = "model | budget | plan | peak | extra s | batch | reason"
-    tables = iter([to_table(head, usual), to_table(head, changed)])
+    tables = iter([to_table(head, usual), to_table(head, changed), to_table(head, smaller)])
     return re.sub(r"^\| model .*\n(\|.*\n)+", lambda _: next(tables), page, flags=re.MULTILINE)
 
 
-def _rows(name: str, policy: Policy) -> list[list[str]]:
+def _rows(name: str, policy: Policy, quantization: str | None = None) -> list[list[str]]:
     architecture = next(one for one in read_architectures() if one.id == name)
     source, pipeline = architecture.sources[0], architecture.pipeline
-    model = ModelSpec(id=name, family=architecture.family, source=source, pipeline=pipeline)
+    model = ModelSpec(
+        id=name, family=architecture.family, source=source, pipeline=pipeline, quantization=quantization
+    )
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
     components = read_components(catalogue, model, 2)
     if components is None:

@@ -50,8 +50,8 @@ class ModelView(BaseModel):
     family: str = Field(description=f"Architecture: {', '.join(f'`{family}`' for family in FAMILIES)}.")
     title: str = Field(description="Name for people.")
     quantization: str | None = Field(
-        description="How its denoiser's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; null where "
-        "they are not, or where its `.gguf` file is not on the API's machine."
+        description="How its denoiser's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; null "
+        "where they are not, or where its `.gguf` file is not on the API's machine."
     )
     aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")

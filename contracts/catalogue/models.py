@@ -114,7 +114,7 @@ class ModelSpec(Row):
 
     @property
     def is_quantized(self) -> bool:
-        """Whether its denoiser's weights are quantized, or may be: what a `.gguf` file on a hub holds is not known."""
+        """Whether its denoiser's weights are quantized, or may be, as those of a `.gguf` file on a hub."""
         return self.quantization is not None or self.is_gguf
 
     @model_validator(mode="after")

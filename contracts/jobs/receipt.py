@@ -42,8 +42,8 @@ class Weights(RecordPart):
     quantization: str | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="How a model's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; left "
-        "out where they are not.",
+        description="How a model's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; "
+        "left out where they are not.",
     )
 
 

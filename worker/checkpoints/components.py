@@ -164,7 +164,8 @@ def _quantized(file: str, settings: object) -> str:
     way = f" by {str(method)[:40]}" if method else ""
     return (
         f"its {file.partition('/')[0]} is quantized{way} (quantization_config in {file}), which is not supported: "
-        "use the checkpoint that is not, or, of FLUX.1 and SD3, a .gguf file of its transformer"
+        "use the checkpoint that is not, perhaps with `quantization` in its row, or, of FLUX.1 and SD3, a .gguf "
+        "file of its transformer"
     )
 
 

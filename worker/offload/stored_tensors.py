@@ -43,7 +43,9 @@ class WrappedWeights:
         for part, name in dict.fromkeys(places):
             weight = part.get_parameter(name)
             if weight.device != _parts(weight)[0].device:
-                part.register_parameter(name, torch.nn.Parameter(_made_again(weight), requires_grad=False))
+                made = _made_again(weight)
+                made._is_param = True  # all that `Parameter` would do, but for detaching the tensors inside
+                part.register_parameter(name, made)
 
 
 def _parts(tensor: Any) -> list[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from contracts.memory.plan import Placement, Policy, workload_of
 from contracts.memory.planner import candidates
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.combinations import usual_or_all
 from tests.support.jobs import Pixels, complete_job, decode_pixels, generate_pixels, make_job
 from tests.support.lycoris import write_lycoris
 from tests.support.weights import write_adapter
@@ -41,7 +44,7 @@ FAMILIES: dict[str, tuple[str, Any]] = {
     "sd3": (FLOAT8, diffusers.SD3Transformer2DModel),
     "sdxl": (INT8, diffusers.UNet2DConditionModel),
 }
-SMALL = {"width": 64, "height": 64, "num_inference_steps": 3}
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +72,9 @@ def rows(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Cata
 
 
 @pytest.fixture(scope="module")
-def pools(rows: Catalogue) -> dict[str, Pool]:
-    """A pool for each model, which loads it once."""
-    return {row.id: Pool(_only(rows, row.id), device="cpu") for row in rows.models}
+def pool_of(rows: Catalogue) -> Callable[[str], Pool]:
+    """A model's pool, which loads it once."""
+    return cache(lambda model: Pool(_only(rows, model), device="cpu"))
 
 
 def _only(rows: Catalogue, model: str) -> Catalogue:
@@ -79,12 +82,13 @@ def _only(rows: Catalogue, model: str) -> Catalogue:
 
 
 def _image(pool: Pool, storage: Storage, **fields: Any) -> Pixels:
-    return generate_pixels(make_job(pool.catalogue, pool.catalogue.models[0].family, **fields), pool, storage)
+    job = make_job(pool.catalogue, pool.catalogue.models[0].family, **SMALL, **fields)
+    return generate_pixels(job, pool, storage)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_image_equals_that_of_bare_diffusers_and_its_receipt_names_the_quantization(
-    family: str, rows: Catalogue, pools: dict[str, Pool], storage: Storage
+    family: str, rows: Catalogue, pool_of: Callable[[str], Pool], storage: Storage
 ) -> None:
     kind, denoiser_class = FAMILIES[family]
     source, name = rows.model(family).source, get_family(family).denoiser
@@ -99,9 +103,9 @@ def test_an_image_equals_that_of_bare_diffusers_and_its_receipt_names_the_quanti
     theirs = pipeline(
         prompt="a red circle", **SMALL, guidance_scale=3.0, generator=torch.Generator("cpu").manual_seed(7)
     ).images[0]
-    ours = _image(pools[family], storage, guidance_scale=3.0)
-    assert np.array_equal(ours, np.asarray(theirs))
-    _, receipt = complete_job(make_job(pools[family].catalogue, family), pools[family], storage)
+    job = make_job(rows, family, model=family, guidance_scale=3.0, **SMALL)
+    files, receipt = complete_job(job, pool_of(family), storage)
+    assert np.array_equal(decode_pixels(files[0]), np.asarray(theirs))
     assert receipt.model.quantization == kind
     assert "torchao" in receipt.versions
 
@@ -142,9 +146,9 @@ def test_a_layer_takes_for_a_moment_what_the_table_of_quantizations_says(kind: s
     assert 0.75 * expected <= tracker.peak_bytes / values <= 1.05 * expected
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILIES))
 def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was_planned(
-    family: str, rows: Catalogue, pools: dict[str, Pool], storage: Storage, monkeypatch: pytest.MonkeyPatch
+    family: str, rows: Catalogue, pool_of: Callable[[str], Pool], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = _only(rows, family)
     job = make_job(only, family, width=128, height=128, num_inference_steps=2)
@@ -159,8 +163,8 @@ def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was
     files, receipt = complete_job(job, tight, storage)
     tiled = plans[0].model_copy(update={"tile_side": streamed.tile_side})
     with monkeypatch.context() as patch:
-        patch.setattr(pools[family].plan_selector, "choose", lambda *_: tiled)
-        assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, pools[family], storage))
+        patch.setattr(pool_of(family).plan_selector, "choose", lambda *_: tiled)
+        assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, pool_of(family), storage))
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
     assert (receipt.memory.plan, receipt.memory.ran_out) == (streamed.name, [])
@@ -168,14 +172,14 @@ def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was
 
 
 def test_adapters_of_all_kinds_act_as_on_the_values_and_leave_no_trace(
-    pools: dict[str, Pool], storage: Storage
+    pool_of: Callable[[str], Pool], storage: Storage
 ) -> None:
     loras = [{"name": "kinds"}, {"name": "lora", "scale": 0.5}]
-    before, adapted = _image(pools["flux"], storage), _image(pools["flux"], storage, loras=loras)
-    plain = _image(pools["plain"], storage, loras=loras)
+    before, adapted = _image(pool_of("flux"), storage), _image(pool_of("flux"), storage, loras=loras)
+    plain = _image(pool_of("plain"), storage, loras=loras)
     # Weights of 8 bits are not those of 32: the adapters' part of the image is far more than that.
     assert np.abs(adapted - before).mean() > 10 * np.abs(adapted - plain).mean()
-    assert np.array_equal(before, _image(pools["flux"], storage))
+    assert np.array_equal(before, _image(pool_of("flux"), storage))
 
 
 def test_without_the_package_a_row_is_refused_at_the_start_and_says_what_to_install(
