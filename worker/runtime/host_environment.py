@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 
 from contracts.processes.priority import give_way
 
 #: Of a worker whose device is the CPU: one step keeps a core busy for as long as a hundred calls of the API take.
 CPU_NICENESS = 5
+#: Logger -> part of what it says each time that torchao is imported, which diffusers does where it is installed.
+_SAID_ON_IMPORT = {
+    "torchao": "Failed to load ",  # kernels of some cards, which the quantizations here do without
+    "torch.utils._pytree": "register_constant() on Enum subclasses",
+    "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",  # older ones
+}
 
 
 def set_library_options(device: str, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Set what the libraries read when they are loaded; what the operator has set stays.
+    """Set what the libraries read when they are loaded; what the operator has set stays. Silences known messages.
 
     Args:
         device: as in the settings.
@@ -26,6 +34,12 @@ def set_library_options(device: str, environment: MutableMapping[str, str] = os.
     # Without it, sizes that change from job to job leave holes in the device's memory.
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    for name, part in _SAID_ON_IMPORT.items():
+        logging.getLogger(name).addFilter(partial(_lacks, part))
+
+
+def _lacks(part: str, record: logging.LogRecord) -> bool:
+    return part not in record.getMessage()
 
 
 def let_others_go_first(device: str, environment: Mapping[str, str] = os.environ) -> None:

@@ -24,6 +24,7 @@ _LOG_LINES = (
     r"Token indices sequence length is longer than",  # long prompts are divided among windows
     r"We cannot verify whether it has the correct type",  # Kolors' language model, which is checked here
     r"Guiders are currently an experimental feature",  # its version is pinned
+    r"for integer quantization, but only bfloat16 is supported",  # weights of int8 compute in any dtype
     r"part of your input was truncated because",  # it quotes the end of a client's prompt, after any encoder
 )
 
