@@ -44,7 +44,7 @@ FAMILIES: dict[str, tuple[str, Any]] = {
     "sd3": (FLOAT8, diffusers.SD3Transformer2DModel),
     "sdxl": (INT8, diffusers.UNet2DConditionModel),
 }
-SMALL = {"width": 64, "height": 64, "num_inference_steps": 2}
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
 
 
 @pytest.fixture(scope="module")
