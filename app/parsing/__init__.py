@@ -10,4 +10,5 @@ partial_requests.py  requests that a refused body could have been
 field_names.py     names that other services use for our fields
 file_checks.py     checks costly files one at a time
 schemas.py         JSON Schema of the requests: allowed values, and schemas for one model
+narrow_schemas.py  schemas of trainings on one model, and of requests for one upscaler or eraser
 """

@@ -29,7 +29,8 @@ _ENTRIES = {"ip_adapters": "IpAdapter", "textual_inversions": "TextualInversion"
 
 
 @cache
-def _schema_of(kind: type[BaseModel]) -> Schema:
+def schema_of(kind: type[BaseModel]) -> Schema:
+    """Return the schema of a request, for all models; it is shared, and must not be changed."""
     return kind.model_json_schema()
 
 
@@ -38,7 +39,7 @@ def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
 
     For an unknown field: the names of the known ones.
     """
-    whole = here = _schema_of(kind)
+    whole = here = schema_of(kind)
     for step in path:
         inside = _child(here, step)
         if inside is None:
@@ -49,7 +50,7 @@ def allowed_at(kind: type[BaseModel], path: Sequence[str | int]) -> object:
 
 def range_at(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[float, float] | None:
     """Return the smallest and largest number allowed at a path of a request; None if it does not hold a number."""
-    whole = here = _schema_of(kind)
+    whole = here = schema_of(kind)
     for step in path:
         inside = _child(here, step)
         if inside is None:
@@ -64,14 +65,14 @@ def range_at(kind: type[BaseModel], path: Sequence[str | int]) -> tuple[float, f
 
 def takes_text(kind: type[BaseModel], field: str) -> bool:
     """Return whether a field may be a string; an unknown field may."""
-    whole = _schema_of(kind)
+    whole = schema_of(kind)
     part = whole["properties"].get(field, {"type": "string"})
     return any(dereference(whole, branch).get("type") == "string" for branch in part.get("anyOf", [part]))
 
 
 def bounds_of(kind: type[JobRequest], field: str) -> tuple[int, int]:
     """Return minimum and maximum of an integer field."""
-    whole = _schema_of(kind)
+    whole = schema_of(kind)
     part = dereference(whole, whole["properties"][field])
     return part["minimum"], part["maximum"]
 
@@ -123,7 +124,7 @@ def schemas_for(model: ModelSpec, catalogue: Catalogue) -> dict[Task, Schema]:
 
 
 def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Catalogue) -> Schema:
-    schema = copy.deepcopy(_schema_of(kind))
+    schema = copy.deepcopy(schema_of(kind))
     properties: Schema = schema["properties"]
     used = _used_fields(task, model)
     for name in list(properties):

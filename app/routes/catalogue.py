@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from app.dependencies.access import LIST_LIMITED, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
+from app.parsing.narrow_schemas import network_schema
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
@@ -17,6 +18,9 @@ from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import is_ready, preparation_of
 from contracts.requests.checks.vaes import vae_ids
+from contracts.requests.plain.erasing import EraseRequest
+from contracts.requests.plain.upscaling import UpscaleRequest
+from contracts.requests.task_parameters import JobTask
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 
@@ -28,6 +32,9 @@ class UpscalerView(BaseModel):
     title: str = Field(description="Name for people.")
     scale: int = Field(description="How many times as wide and high as its input the result is.")
     max_pixels: int = Field(description="Maximum width × height of its input, by this service's limits.")
+    schemas: dict[JobTask, dict[str, Any]] = Field(
+        description="Task -> JSON Schema of its request for this upscaler."
+    )
     ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
     preparing: Preparation | None = Field(
         description="How a worker's download of it goes on; null where none is needed or under way."
@@ -39,6 +46,9 @@ class EraserView(BaseModel):
 
     id: str = Field(description="Value of the field `model` of `POST /v1/erase`.")
     title: str = Field(description="Name for people.")
+    schemas: dict[JobTask, dict[str, Any]] = Field(
+        description="Task -> JSON Schema of its request for this eraser."
+    )
     ready: bool = Field(description="Whether any worker has its file, so that a job waits for no download.")
     preparing: Preparation | None = Field(
         description="How a worker's download of it goes on; null where none is needed or under way."
@@ -141,6 +151,7 @@ def list_upscalers(services: ServicesDep) -> UpscalerList:
                 title=row.title,
                 scale=row.scale,
                 max_pixels=min(settings.max_image_pixels, settings.max_upscaled_pixels // row.scale**2),
+                schemas={JobTask.UPSCALE: network_schema(UpscaleRequest, row.id)},
                 ready=is_ready(f"upscaler:{row.id}", workers),
                 preparing=preparation_of(f"upscaler:{row.id}", workers),
             )
@@ -158,6 +169,7 @@ def list_erasers(services: ServicesDep) -> EraserList:
             EraserView(
                 id=row.id,
                 title=row.title,
+                schemas={JobTask.ERASE: network_schema(EraseRequest, row.id)},
                 ready=is_ready(f"eraser:{row.id}", workers),
                 preparing=preparation_of(f"eraser:{row.id}", workers),
             )

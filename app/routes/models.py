@@ -12,6 +12,7 @@ from app.auth import Principal
 from app.dependencies.access import LIST_LIMITED, PrincipalDep, VisibleCatalogueDep
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
+from app.parsing.narrow_schemas import training_schemas
 from app.parsing.schemas import bounds_of, controlnet_ids, inversion_ids, ip_adapter_ids, lora_ids, schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Task
@@ -25,6 +26,8 @@ from contracts.requests.checks.refining import refiners_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.schema import Txt2ImgRequest
+from contracts.requests.training.settings import Kind
+from contracts.requests.training.trainable import kinds_of
 from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK
 from contracts.weights.adapters.hypernetwork_files import has_hypernetworks
 from contracts.weights.adapters.lycoris_layouts import KINDS
@@ -74,6 +77,9 @@ class ModelView(BaseModel):
         "where it takes none."
     )
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
+    trainings: list[Kind] = Field(
+        description="Kinds of trainings (`POST /v1/trainings`) that it can be the model of; empty where none can."
+    )
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
     vaes: list[str] = Field(description="Ids of the VAEs that can take the place of its own.")
     textual_inversions: list[str] = Field(
@@ -101,6 +107,9 @@ class ModelDetail(ModelView):
     """One model with the JSON Schema of each task's request, narrowed to what this model supports."""
 
     schemas: dict[Task, dict[str, Any]] = Field(description="Task -> JSON Schema of its request for this model.")
+    training_schemas: dict[Kind, dict[str, Any]] = Field(
+        description="Kind of training -> JSON Schema of its request to `POST /v1/trainings` for this model."
+    )
 
 
 class ModelList(ListView[ModelView]):
@@ -121,10 +130,10 @@ def show_model(
     services: ServicesDep,
     principal: PrincipalDep,
 ) -> ModelDetail:
-    """Show a model, with the JSON Schema of each task's request for it."""
+    """Show a model, with the JSON Schema of each task's request for it, and of each kind of training."""
     row = catalogue.model(id)
     model = _model(row, catalogue, live_workers(services), principal)
-    return ModelDetail(**model, schemas=schemas_for(row, catalogue))
+    return ModelDetail(**model, schemas=schemas_for(row, catalogue), training_schemas=training_schemas(row))
 
 
 def _model(
@@ -157,6 +166,7 @@ def _model(
         "loras": lora_ids(row, catalogue),
         "lora_kinds": _lora_kinds(family),
         "controlnets": controlnet_ids(row, catalogue),
+        "trainings": kinds_of(row),
         "ip_adapters": ip_adapter_ids(row, catalogue),
         "vaes": vae_ids(row, catalogue),
         "textual_inversions": inversion_ids(row, catalogue),

@@ -31,14 +31,12 @@ from contracts.requests.training.request import (
     MAX_IMAGES,
     TrainingRequest,
 )
-from contracts.requests.training.settings import Kind, TrainingSettings
+from contracts.requests.training.settings import TrainingSettings
+from contracts.requests.training.trainable import LEARNING_RATES
 
 #: Largest seed that is drawn: those of class images follow it.
 _MAX_DRAWN_SEED = 2**32 - 1 - MAX_CLASS_IMAGES
 _CLASS_IMAGES = 50
-#: The vectors of a textual inversion have values of about 0.01, and take larger steps; a ControlNet begins as a
-#: copy of trained layers.
-_LEARNING_RATES: Mapping[Kind, float] = {"lora": 1e-4, "textual_inversion": 1e-3, "controlnet": 1e-5}
 #: Placeholder in the request for an image of the zip file.
 _IN_FILE = "in the file"
 
@@ -123,7 +121,7 @@ def _parameters(request: TrainingRequest, model: ModelSpec, delivery: Delivery) 
             **{name: getattr(request, name) for name in TrainingSettings.model_fields if hasattr(request, name)}
             | {
                 "vectors": request.vectors or (1 if request.kind == "textual_inversion" else None),
-                "learning_rate": request.learning_rate or _LEARNING_RATES[request.kind],
+                "learning_rate": request.learning_rate or LEARNING_RATES[request.kind],
                 "alpha": request.alpha or float(request.rank),
                 "resolution": resolution_of(request, model),
                 "seed": seed,

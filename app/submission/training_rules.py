@@ -7,7 +7,6 @@ from typing import Any
 
 from app.submission.checks import RequestChecks
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import Task
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.prompts.trigger_words import words_in
@@ -22,6 +21,7 @@ from contracts.requests.training.request import (
     TrainingRequest,
 )
 from contracts.requests.training.settings import Kind
+from contracts.requests.training.trainable import default_resolution, kinds_of, unused_fields
 from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, LORAS, UploadKind
 
 #: What a training of each kind registers.
@@ -59,19 +59,13 @@ class TrainingRules:
         Raises:
             InvalidRequest: the model is unknown, or cannot be trained on.
         """
-        trainable = TRAINABLE_FAMILIES[request.kind]
-        needed = {Task.TXT2IMG, Task.CONTROLNET} if request.kind == "controlnet" else {Task.TXT2IMG}
-        known = [
-            model.id
-            for model in self._catalogue.models
-            if model.family in trainable and needed.issubset(model.tasks) and not model.is_quantized
-        ]
+        known = [model.id for model in self._catalogue.models if request.kind in kinds_of(model)]
         id = request.model or self._catalogue.default_model
         if id in known:
             return self._catalogue.model(id)
         is_here = any(model.id == id for model in self._catalogue.models)
         reason = "cannot be trained on" if is_here else "is not a model of this service"
-        families, noun = ", ".join(trainable), _REGISTERED[request.kind].noun
+        families, noun = ", ".join(TRAINABLE_FAMILIES[request.kind]), _REGISTERED[request.kind].noun
         message = (
             f"{id!r:.80} {reason}; a {noun} is trained on models that make images from prompts, "
             f"of these families, from weights that are not quantized: {families}"
@@ -90,11 +84,11 @@ class TrainingRules:
         return [FieldProblem("name", message)]
 
     def _model_problems(self, request: TrainingRequest, model: ModelSpec) -> list[FieldProblem]:
-        problems = []
-        if request.snr_gamma is not None and model.family_spec.kind == "flow":
+        problems, unused = [], unused_fields(request.kind, model)
+        if request.snr_gamma is not None and "snr_gamma" in unused:
             message = "has no meaning for this model, which predicts a flow; leave it out"
             problems.append(FieldProblem("snr_gamma", message))
-        if request.train_text_encoder and not model.family_spec.lora_text_encoders:
+        if request.train_text_encoder and "train_text_encoder" in unused and request.kind == "lora":
             message = "is not possible for this model: LoRAs cannot change its text encoder; leave it out"
             problems.append(FieldProblem("train_text_encoder", message))
         try:
@@ -172,8 +166,7 @@ def _snapshots(request: TrainingRequest) -> range:
 
 def resolution_of(request: TrainingRequest, model: ModelSpec) -> int:
     """Side of the square with whose pixels images are read: the request's, or the model's own."""
-    sides = [side for name in ("width", "height") if isinstance(side := model.default(name), int)]
-    return request.resolution or min(sides)
+    return request.resolution or default_resolution(model)
 
 
 def image_request(request: TrainingRequest, model: ModelSpec) -> Txt2ImgRequest:

@@ -66,6 +66,11 @@ class Studio:
             act()
         return self.card_of(answer.value.json()["id"])
 
+    def train(self, name: str, **texts: str) -> Locator:
+        """Send the form of a training, and return the card of the new job; its images are chosen before."""
+        self.fill(Name=name, **texts)
+        return self.submit(self.page.get_by_role("button", name="Train", exact=True).click)
+
     def generate_endlessly(self) -> Locator:
         """Send a job that runs until it is cancelled."""
         return self.generate("a red circle on a blue background", **ENDLESS)

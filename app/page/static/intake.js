@@ -1,5 +1,6 @@
 // Files that are dropped on the page, pasted or opened: into the form's image, or for the parameters inside them.
 
+import { addFiles } from "./examples.js";
 import { currentSchema, fill, setValue, valueAt } from "./form.js";
 import { parametersOf } from "./metadata.js";
 import { firstFile, uploadFor } from "./pictures.js";
@@ -45,6 +46,7 @@ export function takeFiles() {
     const file = firstFile(event.clipboardData);
     if (!file) return;
     event.preventDefault();
+    if (state.form.tab === "train") return addFiles([file]);
     const path = missingImage();
     if (path === null) return readFile(file);
     uploadFor(path, file, (id) => setValue(path, id), say);

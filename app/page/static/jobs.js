@@ -1,6 +1,7 @@
 // One's own jobs: the list, the event streams of those that run, and what can be done with one.
 
 import { Away, Problem, call, local } from "./api.js";
+import { beginHistory, hasHistory, noteLoss, noteSample } from "./history.js";
 import { changed, say, state } from "./state.js";
 
 const PAGE = 30;
@@ -15,6 +16,10 @@ let timer = null;
 
 export function isActive(job) {
   return job.status === "queued" || job.status === "running";
+}
+
+export function isTraining(job) {
+  return job.task === "training";
 }
 
 export function jobsNewestFirst() {
@@ -40,7 +45,8 @@ function announce(job) {
   say(`A job ${texts[job.status]}${job.error ? `: ${job.error.message}` : ""}.`);
 }
 
-// Takes a job that was just accepted. Its prompt is kept for this tab, also after a reload.
+// Takes a job that was just accepted. Its prompt, or a training's name, is kept for this browser tab, also after a
+// reload.
 export function take(job, prompt) {
   put(job);
   follow(job.id);
@@ -53,27 +59,37 @@ export function restorePrompts() {
   state.prompts = new Map(JSON.parse(sessionStorage.getItem(PROMPTS) ?? "[]"));
 }
 
-// Watches a job's event stream: its progress, previews and end.
+// Watches a job's event stream: its progress, previews and end. That of a training is read after its end, too, for
+// its losses and samples.
 export function follow(id) {
   const job = state.jobs.get(id);
-  if (streams.has(id) || streams.size >= MAX_STREAMS || !isActive(job)) return;
+  const isWanted = isActive(job) || (isTraining(job) && !hasHistory(id));
+  if (streams.has(id) || streams.size >= MAX_STREAMS || !isWanted) return;
+  if (isTraining(job)) beginHistory(id);
   const stream = new EventSource(local(job.links.events));
   streams.set(id, stream);
   const on = (kind, take) => stream.addEventListener(kind, (event) => take(JSON.parse(event.data)));
   on("started", () => advance(id, { status: "running", queue: null }));
   on("preparing", ({ status: _, at: __, ...preparing }) => advance(id, { preparing }));
-  on("progress", ({ step, steps, fraction, eta_seconds }) => {
-    advance(id, { status: "running", queue: null, progress: { step, steps, fraction, eta_seconds } });
+  on("progress", ({ step, steps, fraction, loss, eta_seconds }) => {
+    if (typeof loss === "number") noteLoss(id, step, loss);
+    advance(id, { status: "running", queue: null, progress: { step, steps, fraction, loss, eta_seconds } });
   });
-  on("preview", ({ index, url }) => {
+  on("preview", ({ index, url, step }) => {
+    if (isTraining(job)) return noteSample(id, step, index, url);
     const live = state.live.get(id) ?? { previews: [] };
     live.previews[index] = url;
     state.live.set(id, live);
     changed();
   });
   for (const end of ["completed", "failed", "cancelled"]) on(end, (data) => data.job && put(data.job));
-  // The browser connects again by itself, except after an answer that was refused.
-  stream.addEventListener("error", () => stream.readyState === EventSource.CLOSED && streams.delete(id));
+  // The browser connects again by itself, except after an answer that was refused; of a job that has ended there is
+  // no more to come.
+  stream.addEventListener("error", () => {
+    const latest = state.jobs.get(id);
+    if (latest === undefined || !isActive(latest)) stream.close();
+    if (stream.readyState === EventSource.CLOSED) streams.delete(id);
+  });
 }
 
 // Other tabs need the connections.
@@ -108,7 +124,7 @@ async function refresh() {
     if (isFirst) state.older = list.next_cursor;
     forgetDeleted(ended, list);
     const active = jobsNewestFirst().filter(isActive).reverse();
-    for (const job of active) follow(job.id);
+    for (const job of [...active, ...jobsNewestFirst().filter(isTraining)]) follow(job.id);
     const queued = active.filter((job) => job.status === "queued").slice(0, MAX_POSITIONS);
     for (const job of queued) put(await call("GET", `v1/jobs/${job.id}`));
   } catch (error) {
@@ -149,6 +165,7 @@ export function remove(id) {
   return act(async () => {
     await call("DELETE", `v1/jobs/${id}`);
     state.jobs.delete(id);
+    state.histories.delete(id);
     state.shown = state.confirming = null;
     say("The job is deleted.");
   });

@@ -1,10 +1,12 @@
 // Starts the page.
 //
 // state.js     the state, and how it changes       api.js       calls of the public API, with the session's key
-// form.js      values, errors, the request         schema.js    reads a model's JSON Schema
-// fields.js    where fields are shown              pictures.js  input images
-// jobs.js      one's jobs and their event streams  service.js   models, workers, readiness
-// mask.js      the painted mask                    intake.js    files that are dropped, pasted or opened
+// tabs.js      the tabs of the form                form.js      values, errors, the request
+// schema.js    reads a JSON Schema of a request    fields.js    where fields are shown
+// pictures.js  input images                        examples.js  images to learn from, with captions
+// jobs.js      one's jobs and their event streams  history.js   losses and samples of trainings
+// adapters.js  what trainings have made, used      service.js   models, workers, readiness
+// mask.js      painted masks                       intake.js    files that are dropped, pasted or opened
 // metadata.js  parameters inside image files       infotext.js  the line of parameters of A1111's web UI
 // views/       what all of it looks like
 

@@ -1,4 +1,5 @@
-// The painted mask: strokes over an image, in the image's pixels, and the PNG that a request takes. Knows no view.
+// Painted masks, one for each tab: strokes over an image, in the image's pixels, and the PNG that a request takes.
+// Knows no view.
 
 export const PAINTED = "painted"; // value of the field while its mask has not been uploaded
 
@@ -77,4 +78,10 @@ class Mask {
   }
 }
 
-export const mask = new Mask();
+const masks = new Map();
+
+// The mask of a tab's image.
+export function maskOf(tab) {
+  if (!masks.has(tab)) masks.set(tab, new Mask());
+  return masks.get(tab);
+}

@@ -1,6 +1,6 @@
 // Reads the JSON Schema of a request: which kind of field each property is, and what it allows. Knows no view.
 
-const IMAGES = new Set(["image", "mask_image", "control_image"]);
+const IMAGES = new Set(["image", "mask_image", "control_image", "conditioning_image"]);
 const LONG_TEXT = 1000; // characters from which a text has several lines
 
 // A property with its reference followed and without the null of an optional one; its own words win.
@@ -24,7 +24,8 @@ export function kindOf(name, part) {
   if (part.type === "string") return part.maxLength >= LONG_TEXT ? "text" : "line";
   if (part.type === "array" && part.prefixItems) return "tuple";
   if (part.type === "array" && part.items?.enum) return "choices";
-  if (part.type === "array" && part.items?.properties) return "list";
+  if (part.type === "array" && part.items?.properties) return name === "images" ? "examples" : "list";
+  if (name === "sample_prompts") return "lines";
   if (part.type === "object" && part.properties) return "object";
   if (part.type === "object" && part.additionalProperties?.type === "string") return "pairs";
   return "json";

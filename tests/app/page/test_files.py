@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from app.page.files import page_headers, read_files
+from app.parsing.narrow_schemas import training_schemas
 from app.parsing.schemas import schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
@@ -93,7 +94,8 @@ def test_every_field_that_a_model_takes_has_a_label_and_a_place(
 ) -> None:
     known = set(re.findall(r"\b([a-z]\w*)(?:: \"|\",)", texts["fields.js"])) | {"task", "model"}
 
-    for task, schema in schemas_for(catalogue.model(id), catalogue).items():
+    model = catalogue.model(id)
+    for task, schema in {**schemas_for(model, catalogue), **training_schemas(model)}.items():
         assert set(schema["properties"]) - known == set(), task
         for definition in schema["$defs"].values():
             assert set(definition.get("properties", ())) - known == set(), task

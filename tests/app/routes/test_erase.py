@@ -78,7 +78,12 @@ def test_what_is_refused_names_the_field_and_the_remedy(
 
 def test_the_erasers_are_listed(client: TestClient) -> None:
     (lama,) = client.get("/v1/erasers").json()["data"]
+    schema = lama.pop("schemas")["erase"]
     assert lama == {"id": "lama", "title": "", "ready": False, "preparing": None}
+    assert (schema["properties"]["model"]["anyOf"][0]["enum"], schema["required"]) == (
+        ["lama"],
+        ["image", "mask_image"],
+    )
 
 
 def test_an_erasure_is_run_again_with_another_mask(client: TestClient, queue: JobQueue) -> None:

@@ -74,6 +74,25 @@ def test_one_model_comes_with_the_schemas_of_its_tasks(client: TestClient) -> No
     assert "mask_image" not in model["schemas"]["img2img"]["properties"]
 
 
+def test_a_model_says_what_it_can_be_trained_for_and_with_which_fields(client: TestClient) -> None:
+    sd, schnell, packed = (client.get(f"/v1/models/{id}").json() for id in ("sd", "schnell", "packed"))
+
+    assert [model["trainings"] for model in (sd, schnell, packed)] == [
+        ["lora", "textual_inversion", "controlnet"],
+        ["lora"],
+        [],
+    ]
+    assert packed["training_schemas"] == {}
+    lora, inversion, controlnet = (sd["training_schemas"][kind] for kind in sd["trainings"])
+    assert {"rank", "snr_gamma", "class_prompt"} <= lora["properties"].keys()
+    assert "snr_gamma" not in schnell["training_schemas"]["lora"]["properties"]
+    assert inversion["properties"].keys() - lora["properties"].keys() == {"vectors", "initial_text"}
+    assert controlnet["properties"]["images"]["maxItems"] == 1000
+    examples = [schema["$defs"]["TrainingExample"]["required"] for schema in (lora, controlnet)]
+    assert examples == [["image"], ["image", "conditioning_image"]]
+    assert [schema["properties"]["learning_rate"]["default"] for schema in (lora, inversion)] == [1e-4, 1e-3]
+
+
 def test_an_unknown_model_is_not_found(client: TestClient) -> None:
     response = client.get("/v1/models/none")
 

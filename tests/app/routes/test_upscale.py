@@ -115,10 +115,12 @@ def test_a_service_without_upscalers_says_what_its_operator_can_do(settings: Sha
 
 def test_the_upscalers_are_listed_with_the_largest_input(client: TestClient) -> None:
     four, two = client.get("/v1/upscalers").json()["data"]
+    schemas = [row.pop("schemas")["upscale"] for row in (four, two)]
     assert four == {
         "id": "four", "title": "For photos", "scale": 4, "max_pixels": 40_000, "ready": False, "preparing": None
     }  # fmt: skip
     assert (two["id"], two["max_pixels"]) == ("two", 160_000)
+    assert [schema["properties"]["model"]["anyOf"][0]["enum"] for schema in schemas] == [["four"], ["two"]]
 
 
 def test_an_upscale_is_run_again_with_changes(client: TestClient, queue: JobQueue) -> None:

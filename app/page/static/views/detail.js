@@ -1,11 +1,13 @@
-// One image in full, with its receipt, in a dialog.
+// One image in full, or one training, with its receipt, in a dialog.
 
 import { local } from "../api.js";
 import { fill } from "../form.js";
-import { remove } from "../jobs.js";
+import { isActive, isTraining, remove } from "../jobs.js";
 import { changed, state } from "../state.js";
+import { shownTabs } from "../tabs.js";
 import { actionsView, promptOf, secondsText, send, summaryOf } from "./gallery.js";
 import { html, nothing } from "./html.js";
+import { trainingFigure, trainingRows, useButtons } from "./training.js";
 
 // Opens what the state says is shown: a dialog keeps the keyboard inside only if a script opens it.
 export function openDialogs({ shown }) {
@@ -16,29 +18,52 @@ export function openDialogs({ shown }) {
 export function detailView({ shown, jobs }) {
   const job = shown && jobs.get(shown.id);
   const image = job?.images[shown.index];
-  if (!image) return nothing;
+  if (!image && !(job && isTraining(job))) return nothing;
   return html`
-    <dialog class="detail" aria-label="Image and receipt" @close=${close} @click=${closeOutside} @keydown=${(event) => turn(event, job)}>
+    <dialog class="detail" aria-label=${isTraining(job) ? "Training and receipt" : "Image and receipt"} @close=${close} @click=${closeOutside} @keydown=${(event) => turn(event, job)}>
       <div class="sheet">
-        <figure>
-          <img src=${local(image.url)} alt=${promptOf(job)} width=${image.width} height=${image.height} />
-          ${job.images.length > 1 ? stripView(job, shown.index) : nothing}
-        </figure>
+        ${isTraining(job) ? trainingFigure(job, promptOf(job)) : imageFigure(job, image, shown.index)}
         <div class="facts">
           <button type="button" class="quiet close" autofocus aria-label="Close" @click=${close}>×</button>
           <h2>${promptOf(job)}</h2>
-          <p class="note">${summaryOf(job)} · seed ${image.seed}</p>
-          ${actionsView(job, shown.index)}
-          <p class="actions">
-            <button type="button" class="quiet" @click=${() => send(job, shown.index, "inpaint")}>To inpaint</button>
-            <button type="button" class="quiet" @click=${() => reuse(job)}>Use settings</button>
-            <a class="quiet button" href=${local(image.url)} download="${job.id}-${shown.index}.${image.format}">Download</a>
-            ${removeView(job)}
-          </p>
-          ${receiptView(job)}
+          <p class="note">${summaryOf(job)}${Number.isInteger(image?.seed) ? ` · seed ${image.seed}` : ""}</p>
+          ${isTraining(job) ? trainingActions(job) : imageActions(job, image, shown.index)} ${receiptView(job)}
         </div>
       </div>
     </dialog>
+  `;
+}
+
+function imageFigure(job, image, index) {
+  return html`
+    <figure>
+      <img src=${local(image.url)} alt=${promptOf(job)} width=${image.width} height=${image.height} />
+      ${job.images.length > 1 ? stripView(job, index) : nothing}
+    </figure>
+  `;
+}
+
+function imageActions(job, image, index) {
+  const tabs = shownTabs();
+  const sendTo = (task) => html`<button type="button" class="quiet" @click=${() => send(job, index, task)}>To ${task}</button>`;
+  return html`
+    ${actionsView(job, index)}
+    <p class="actions">
+      ${sendTo("inpaint")} ${["upscale", "erase"].filter((tab) => tabs.includes(tab)).map(sendTo)}
+      <button type="button" class="quiet" @click=${() => reuse(job)}>Use settings</button>
+      <a class="quiet button" href=${local(image.url)} download="${job.id}-${index}.${image.format}">Download</a>
+      ${removeView(job)}
+    </p>
+  `;
+}
+
+function trainingActions(job) {
+  if (isActive(job)) return actionsView(job);
+  return html`
+    <p class="actions">
+      ${useButtons(job)}
+      ${job.receipt ? html`<button type="button" class="quiet" @click=${() => reuse(job)}>Use settings</button>` : nothing} ${removeView(job)}
+    </p>
   `;
 }
 
@@ -78,7 +103,7 @@ function receiptView({ receipt, id }) {
   return html`
     <h3>Receipt</h3>
     <dl class="receipt">
-      ${Object.entries(receipt.parameters).filter(isShown).map(([name, value]) => rowView(name, textOf(value)))}
+      ${rowsOf(receipt).filter(isShown).map(([name, value]) => rowView(name, textOf(value)))}
       ${files.map((file) => rowView(file.id, `sha256 ${shortHash(file.sha256)}`))}
       ${rowView("placement", `${placement.join(", ")}; ${receipt.memory?.plan ?? ""}`)}
       ${receipt.deviations.map((text) => rowView("deviation", text))}
@@ -88,6 +113,10 @@ function receiptView({ receipt, id }) {
     </dl>
     <details><summary>As JSON</summary><pre tabindex="0">${JSON.stringify(receipt, null, 2)}</pre></details>
   `;
+}
+
+function rowsOf(receipt) {
+  return receipt.training ? trainingRows(receipt) : Object.entries(receipt.parameters);
 }
 
 function isShown([name, value]) {

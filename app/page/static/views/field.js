@@ -5,6 +5,7 @@ import { setValue, valueAt } from "../form.js";
 import { choicesOf, kindOf, rangeOf } from "../schema.js";
 import { changed, state } from "../state.js";
 import { listView, objectView, optionsView, pairsView } from "./entries.js";
+import { examplesView } from "./examples-field.js";
 import { html, live, nothing } from "./html.js";
 import { imageView, imagesView } from "./image-field.js";
 import { maskView } from "./mask-field.js";
@@ -12,10 +13,12 @@ import { maskView } from "./mask-field.js";
 const WIDGETS = {
   choice: choiceWidget,
   choices: choicesWidget,
+  examples: examplesView,
   image: imageView,
   images: imagesView,
   json: jsonWidget,
   line: lineWidget,
+  lines: linesWidget,
   list: listView,
   mask: maskView,
   number: numberWidget,
@@ -25,7 +28,7 @@ const WIDGETS = {
   text: textWidget,
   tuple: tupleWidget,
 };
-const WIDE = new Set(["text", "image", "images", "mask", "list", "object", "options", "pairs", "json", "choices", "tuple"]);
+const WIDE = new Set(["text", "lines", "image", "images", "examples", "mask", "list", "object", "options", "pairs", "json", "choices", "tuple"]);
 
 export function fieldId(path) {
   return `field-${path.replaceAll(".", "-")}`;
@@ -225,6 +228,21 @@ function tupleWidget({ id, path, part, described, invalid }) {
         `,
       )}
     </div>
+  `;
+}
+
+// A list of texts, each on a line of its own.
+function linesWidget({ id, path, described, invalid }) {
+  return html`
+    <textarea
+      id=${id}
+      rows="2"
+      placeholder="One on each line"
+      aria-describedby=${described}
+      aria-invalid=${invalid}
+      .value=${live((valueAt(path) ?? []).join("\n"))}
+      @input=${(event) => setValue(path, event.target.value ? event.target.value.split("\n") : undefined)}
+    ></textarea>
   `;
 }
 

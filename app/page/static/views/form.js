@@ -1,43 +1,67 @@
-// The form of a request: task, model, and the fields that the model's schema has for them.
+// The form of a request: its tab, task and model, and the fields that the model's schema has for them.
 
 import { grouped } from "../fields.js";
-import { chooseModel, chooseTask, currentModel, currentSchema, schemaFields, submit } from "../form.js";
+import {
+  chooseModel,
+  chooseTab,
+  chooseTask,
+  currentModel,
+  currentSchema,
+  currentTasks,
+  schemaFields,
+  submit,
+} from "../form.js";
 import { readFile } from "../intake.js";
 import { changed } from "../state.js";
+import { TABS, shownTabs } from "../tabs.js";
 import { fieldId, fieldView } from "./field.js";
-import { html, nothing } from "./html.js";
-
-const TASKS = { txt2img: "From text", img2img: "From image", inpaint: "Inpaint", controlnet: "Control", edit: "Edit" };
+import { html, live, nothing } from "./html.js";
 
 export function formView(state) {
   const { form } = state;
   if (!state.models.length) return html`<p class="note">${state.away ? "" : "Reading the models…"}</p>`;
   return html`
     <form class="request" novalidate @submit=${send} @keydown=${sendByKey}>
-      ${tasksView(form)} ${modelView(state)} ${currentSchema() ? groupsView(form) : html`<p class="note">Reading the fields…</p>`}
+      ${tabsView(form)} ${tasksView(form)} ${modelView(form)} ${currentSchema() ? groupsView(form) : html`<p class="note">Reading the fields…</p>`}
       <footer>
         ${form.problem ? html`<p class="error" role="alert">${form.problem}</p>` : nothing} ${errorsView(form)}
         <button class="primary" ?disabled=${form.sending || form.uploading.size > 0 || !currentSchema()}>
-          ${form.sending ? "Sending…" : "Generate"}
+          ${form.sending ? "Sending…" : TABS[form.tab].title}
         </button>
-        <label class="quiet button" title="Fill the form with the parameters inside an image">
-          From a file<input type="file" class="hidden" accept="image/*" @change=${readChosen} />
-        </label>
+        ${form.tab === "generate"
+          ? html`
+              <label class="quiet button" title="Fill the form with the parameters inside an image">
+                From a file<input type="file" class="hidden" accept="image/*" @change=${readChosen} />
+              </label>
+            `
+          : nothing}
       </footer>
     </form>
   `;
 }
 
+function tabsView(form) {
+  const tabs = shownTabs();
+  if (tabs.length < 2) return nothing;
+  return choiceView("tab", "What to do", tabs, form.tab, (tab) => TABS[tab].title, chooseTab);
+}
+
 function tasksView(form) {
-  const tasks = currentModel()?.tasks ?? [];
+  const tasks = currentTasks();
+  if (tasks.length < 2 && form.tab !== "generate") return nothing;
+  const legend = form.tab === "train" ? "Kind of training" : "Task";
+  return choiceView("task", legend, tasks, form.task, (task) => TABS[form.tab].labels[task] ?? task, chooseTask);
+}
+
+function choiceView(name, legend, choices, chosen, label, choose) {
   return html`
     <fieldset class="tasks">
-      <legend class="hidden">Task</legend>
-      ${tasks.map(
-        (task) => html`
+      <legend class="hidden">${legend}</legend>
+      ${choices.map(
+        (choice) => html`
           <label>
-            <input type="radio" name="task" .checked=${task === form.task} @change=${() => chooseTask(task)} />
-            <span>${TASKS[task] ?? task}</span>
+            <input type="radio" name=${name} .checked=${live(choice === chosen)} @change=${() => choose(choice)} />
+            <span>${label(choice)}</span>
           </label>
         `,
       )}
@@ -45,14 +69,14 @@ function tasksView(form) {
   `;
 }
 
-function modelView(state) {
+function modelView(form) {
   return html`
     <div class="field">
-      <label for="model">Model</label>
+      <label for="model">${TABS[form.tab].modelLabel}</label>
       <select id="model" @change=${(event) => chooseModel(event.target.value)}>
-        ${state.models.map(
+        ${TABS[form.tab].models().map(
           (model) => html`
-            <option value=${model.id} .selected=${model.id === state.form.model}>
+            <option value=${model.id} .selected=${model.id === form.model}>
               ${model.title || model.id}${model.warm ? " · warm" : ""}
             </option>
           `,

@@ -1,10 +1,12 @@
 // One's jobs, newest first: what has come of them, or how far they are.
 
 import { local } from "../api.js";
-import { fill } from "../form.js";
-import { cancel, isActive, jobsNewestFirst, rerun, showOlder } from "../jobs.js";
+import { fill, startFrom } from "../form.js";
+import { cancel, isActive, isTraining, jobsNewestFirst, rerun, showOlder } from "../jobs.js";
 import { changed, state } from "../state.js";
+import { tabOf } from "../tabs.js";
 import { html, nothing, repeat } from "./html.js";
+import { trainingPicture, useButtons } from "./training.js";
 
 export function galleryView({ jobs, older, away }) {
   if (!jobs.size) {
@@ -32,6 +34,7 @@ function cardView(job) {
 }
 
 function pictureView(job) {
+  if (isTraining(job)) return trainingPicture(job, promptOf(job), () => show(job, 0));
   if (job.images.length) {
     return html`
       <div class="pictures" data-count=${Math.min(job.images.length, 4)}>
@@ -60,9 +63,11 @@ function show(job, index) {
   changed();
 }
 
-// Known from the receipt; until a job has one, from the request that this page sent.
+// The prompt, or the name of a training: known from the receipt; until a job has one, from the request that this page
+// sent.
 export function promptOf(job) {
-  return job.receipt?.parameters.prompt || state.prompts.get(job.id) || job.task;
+  const { prompt, name } = job.receipt?.parameters ?? {};
+  return prompt || name || state.prompts.get(job.id) || job.task;
 }
 
 export function summaryOf(job) {
@@ -70,9 +75,13 @@ export function summaryOf(job) {
   if (job.status === "running") return runningText(job);
   if (job.status === "cancelled") return `${job.model} · cancelled`;
   if (job.status === "failed") return `${job.model} · failed`;
-  const { width, height } = job.images[0];
   const seconds = (new Date(job.finished_at) - new Date(job.started_at)) / 1000;
-  return `${job.model} · ${width} × ${height} · ${secondsText(seconds)}`;
+  return `${job.model} · ${sizeOf(job)} · ${secondsText(seconds)}`;
+}
+
+function sizeOf(job) {
+  if (isTraining(job)) return `${job.progress.steps} steps`;
+  return `${job.images[0].width} × ${job.images[0].height}`;
 }
 
 function waitingText(job) {
@@ -82,8 +91,9 @@ function waitingText(job) {
 }
 
 function runningText(job) {
-  const { step, steps, eta_seconds } = job.progress;
-  return steps ? `step ${step} of ${steps}${aboutText(eta_seconds)}` : "starting";
+  const { step, steps, loss, eta_seconds } = job.progress;
+  const lossText = typeof loss === "number" ? `, loss ${loss.toPrecision(3)}` : "";
+  return steps ? `step ${step} of ${steps}${lossText}${aboutText(eta_seconds)}` : "starting";
 }
 
 function aboutText(seconds) {
@@ -99,10 +109,14 @@ export function actionsView(job, index = 0) {
   if (isActive(job)) {
     return html`<p class="actions"><button type="button" class="quiet" @click=${() => cancel(job.id)}>Cancel</button></p>`;
   }
+  if (isTraining(job)) return html`<p class="actions">${useButtons(job, 1)}</p>`;
+  const isDrawn = tabOf(job.task) === "generate"; // from a seed
   return html`
     <p class="actions">
       <button type="button" class="quiet" title="Run it again with the same seed" @click=${() => rerun(job.id)}>Same again</button>
-      <button type="button" class="quiet" title="Run it again with another seed" @click=${() => rerun(job.id, { seed: -1 })}>Vary</button>
+      ${isDrawn
+        ? html`<button type="button" class="quiet" title="Run it again with another seed" @click=${() => rerun(job.id, { seed: -1 })}>Vary</button>`
+        : nothing}
       ${job.images.length
         ? html`<button type="button" class="quiet" title="Start from this image" @click=${() => send(job, index, "img2img")}>To img2img</button>`
         : nothing}
@@ -110,10 +124,12 @@ export function actionsView(job, index = 0) {
   `;
 }
 
-// Puts a finished image into the form as the input of another task.
+// Puts a finished image into the form as the input of another task, with its own settings where that task has them.
 export function send(job, index, task) {
   state.shown = null;
   location.hash = "create";
-  const changes = { image: `job:${job.id}/${index}`, seed: null, width: null, height: null, mask_image: null };
+  const image = `job:${job.id}/${index}`;
+  if (tabOf(task) !== "generate" || tabOf(job.task) !== "generate") return startFrom(image, task);
+  const changes = { image, seed: null, width: null, height: null, mask_image: null };
   return fill(job.receipt.parameters, { task, changes });
 }

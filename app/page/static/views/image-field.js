@@ -31,7 +31,7 @@ export function imagesView({ id, path, name, part, described, invalid }) {
   return html`<div class="list" role="group" aria-labelledby="${id}-label">${Array.from({ length: places }, (_, index) => entry(index))}</div>`;
 }
 
-function shownView(reference, picture) {
+export function shownView(reference, picture) {
   if (!picture) return html`<p class="note">${reference.slice(0, 24)}… (cannot be shown here)</p>`;
   return html`<img src=${picture.url} alt="The input: ${picture.name}" />`;
 }
@@ -56,7 +56,7 @@ export function buttonsView({ id, path, described, invalid }) {
   `;
 }
 
-function allow(event) {
+export function allow(event) {
   event.preventDefault();
   event.stopPropagation();
   state.dropping = false;
@@ -77,9 +77,10 @@ function takeChosen(event, path) {
 }
 
 export function takeFile(file, path) {
+  const { values } = state.form; // of the tab that is shown now, also if another one is when the upload ends
   const fail = (message) => {
     state.form.errors[path] = [message];
     changed();
   };
-  return uploadFor(path, file, (id) => setValue(path, id), fail);
+  return uploadFor(path, file, (id) => setValue(path, id, values), fail);
 }

@@ -1,7 +1,5 @@
 // The element on which a mask is painted: the image, the mask over it, and the brush. `mask.js` has the strokes.
 
-import { mask } from "../mask.js";
-
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 class MaskBrush extends HTMLElement {
@@ -15,7 +13,7 @@ class MaskBrush extends HTMLElement {
     this.#image.alt = "";
     this.#canvas.tabIndex = 0;
     this.#canvas.setAttribute("role", "img");
-    this.#canvas.setAttribute("aria-label", "Mask: paint what is to be regenerated");
+    this.#canvas.setAttribute("aria-label", "Mask: paint the part that is to change");
     this.append(this.#image, this.#canvas);
     this.#canvas.addEventListener("pointerdown", (event) => this.#press(event));
     this.#canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -24,10 +22,12 @@ class MaskBrush extends HTMLElement {
     this.#canvas.addEventListener("blur", () => this.#moveCursor(null));
   }
 
+  mask = null; // set before the picture
+
   // { key, url, width, height }; `key` says which image it is.
   set picture(picture) {
     if (this.#image.src !== picture.url) this.#image.src = picture.url;
-    mask.fit(picture.width, picture.height, picture.key);
+    this.mask.fit(picture.width, picture.height, picture.key);
     if (this.#canvas.width !== picture.width || this.#canvas.height !== picture.height) {
       Object.assign(this.#canvas, { width: picture.width, height: picture.height });
     }
@@ -42,12 +42,12 @@ class MaskBrush extends HTMLElement {
   }
 
   get #size() {
-    return Math.max(1, (Math.min(mask.width, mask.height) * this.brush.share) / 100);
+    return Math.max(1, (Math.min(this.mask.width, this.mask.height) * this.brush.share) / 100);
   }
 
   #point(event) {
     const box = this.#canvas.getBoundingClientRect();
-    const scale = [mask.width / box.width, mask.height / box.height];
+    const scale = [this.mask.width / box.width, this.mask.height / box.height];
     return [(event.clientX - box.left) * scale[0], (event.clientY - box.top) * scale[1]];
   }
 
@@ -55,13 +55,13 @@ class MaskBrush extends HTMLElement {
     if (event.button !== 0) return;
     this.#canvas.setPointerCapture(event.pointerId);
     this.#isPainting = true;
-    mask.begin(this.#size, this.brush.erases, this.#point(event));
+    this.mask.begin(this.#size, this.brush.erases, this.#point(event));
     this.#draw();
   }
 
   #move(event) {
     if (!this.#isPainting) return;
-    for (const one of event.getCoalescedEvents?.() ?? [event]) mask.extend(this.#point(one));
+    for (const one of event.getCoalescedEvents?.() ?? [event]) this.mask.extend(this.#point(one));
     this.#draw();
   }
 
@@ -72,15 +72,15 @@ class MaskBrush extends HTMLElement {
   }
 
   #key(event) {
-    const [x, y] = this.#cursor ?? [mask.width / 2, mask.height / 2];
+    const [x, y] = this.#cursor ?? [this.mask.width / 2, this.mask.height / 2];
     if (event.key in ARROWS) {
       const [right, down] = ARROWS[event.key];
       const inside = (value, end) => Math.min(Math.max(value, 0), end);
       const step = this.#size / 2;
-      this.#moveCursor([inside(x + right * step, mask.width), inside(y + down * step, mask.height)]);
+      this.#moveCursor([inside(x + right * step, this.mask.width), inside(y + down * step, this.mask.height)]);
     } else if (event.key === " ") {
       this.#cursor = [x, y];
-      mask.begin(this.#size, this.brush.erases, [x, y]);
+      this.mask.begin(this.#size, this.brush.erases, [x, y]);
       this.dispatchEvent(new CustomEvent("painted"));
     } else {
       return;
@@ -95,10 +95,10 @@ class MaskBrush extends HTMLElement {
 
   #draw() {
     const context = this.#canvas.getContext("2d");
-    mask.draw(context, stripes(context));
+    this.mask.draw(context, stripes(context));
     if (this.#cursor === null) return;
     context.strokeStyle = "white";
-    context.lineWidth = Math.max(1, mask.width / 150);
+    context.lineWidth = Math.max(1, this.mask.width / 150);
     context.beginPath();
     context.arc(...this.#cursor, this.#size / 2, 0, 2 * Math.PI);
     context.stroke();
@@ -107,7 +107,7 @@ class MaskBrush extends HTMLElement {
 
 // Light and dark stripes are seen on any image.
 function stripes(context) {
-  const width = Math.max(1, Math.round(mask.width / 64));
+  const width = Math.max(1, Math.round(context.canvas.width / 64));
   const tile = new OffscreenCanvas(2 * width, 1);
   const paint = tile.getContext("2d");
   for (const [index, color] of ["#fff", "#111"].entries()) {

@@ -1,9 +1,9 @@
 // The field of the mask: painted over the image with a brush, by pointer or keyboard, or taken from a file.
 
 import { setValue, valueAt } from "../form.js";
-import { PAINTED, mask } from "../mask.js";
+import { PAINTED, maskOf } from "../mask.js";
 import { pictureOf } from "../pictures.js";
-import { changed } from "../state.js";
+import { changed, state } from "../state.js";
 import { html, nothing } from "./html.js";
 import { buttonsView, imageView } from "./image-field.js";
 import "./mask-brush.js";
@@ -17,6 +17,8 @@ export function maskView(field) {
   if (!picture || (value !== undefined && value !== PAINTED)) {
     return html`${picture ? nothing : html`<p class="note">Choose the image first to paint on it.</p>`}${imageView(field)}`;
   }
+  const { tab } = state.form;
+  const mask = maskOf(tab);
   const painted = () => setValue(path, mask.isEmpty ? undefined : PAINTED);
   const edit = (change) => () => {
     change();
@@ -24,7 +26,13 @@ export function maskView(field) {
   };
   return html`
     <div class="drop mask">
-      <mask-brush .picture=${{ ...picture, key: valueAt("image") }} .brush=${{ ...brush }} .revision=${mask.revision} @painted=${painted}></mask-brush>
+      <mask-brush
+        .mask=${mask}
+        .picture=${{ ...picture, key: valueAt("image") }}
+        .brush=${{ ...brush }}
+        .revision=${`${tab} ${mask.revision}`}
+        @painted=${painted}
+      ></mask-brush>
       <div class="brush" role="group" aria-label="Brush">
         <label>
           Size
@@ -35,7 +43,7 @@ export function maskView(field) {
         <button type="button" class="quiet" @click=${edit(() => mask.invert())}>Invert</button>
         <button type="button" class="quiet" @click=${edit(() => mask.clear())}>Clear</button>
       </div>
-      <p class="note">Paint what is to be regenerated. By keyboard: arrows move the brush, the space bar paints.</p>
+      <p class="note">Paint what is to be ${tab === "erase" ? "erased" : "regenerated"}. By keyboard: arrows move the brush, the space bar paints.</p>
       ${buttonsView({ ...field, id })}
     </div>
   `;
