@@ -51,10 +51,23 @@ _DEPTHS, _DEPTH = ("num_layers", "num_single_layers", "n_layers"), 4
 _RANK = 16
 
 
+#: TAESD for Stable Diffusion 1 and SDXL, and the same of SD3 and FLUX.1, which rows of VAEs name.
+_TINY_VAES = {
+    f"TAESD of {channels} channels": {
+        "_class_name": "AutoencoderTiny",
+        "encoder_block_out_channels": [64, 64, 64, 64],
+        "decoder_block_out_channels": [64, 64, 64, 64],
+        "latent_channels": channels,
+    }
+    for channels in (4, 16)
+}
+
+
 def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and configuration of every component that is published or shipped."""
     for architecture in read_architectures():
         yield from ((f"{architecture.id} {name}", config) for name, (_, config) in parts(architecture).items())
+    yield from _TINY_VAES.items()
     models = BUILT_IN_CATALOGUE.parent
     for kind in ("shapes-*/*", "controlnets/*"):
         for file in sorted(models.glob(f"{kind}/config.json")):

@@ -100,6 +100,7 @@ class Inputs:
             "QwenImageTransformer2DModel": self._qwen,
             "QwenImageControlNetModel": lambda: {**self._qwen(), "controlnet_cond": self._packed("in_channels")},
             "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
+            "AutoencoderTiny": lambda: {"x": self._latents(self.config["latent_channels"])},
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,

@@ -82,6 +82,9 @@ class ModelView(BaseModel):
     )
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
     vaes: list[str] = Field(description="Ids of the VAEs that can take the place of its own.")
+    preview_vae: str | None = Field(
+        description="Id of the VAE that makes its previews; null where they are approximated from the latents."
+    )
     textual_inversions: list[str] = Field(
         description="Ids of the textual inversions that work with it, uploaded ones included."
     )
@@ -169,6 +172,7 @@ def _model(
         "trainings": kinds_of(row),
         "ip_adapters": ip_adapter_ids(row, catalogue),
         "vaes": vae_ids(row, catalogue),
+        "preview_vae": row.preview_vae,
         "textual_inversions": inversion_ids(row, catalogue),
         "refiners": [refiner.id for refiner in refiners_of(row, catalogue)],
         "prompt_hint": row.prompt_hint,

@@ -38,6 +38,7 @@ class ModelSpec(Row):
             machine, what it says itself.
         scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
         vae: id of the VAE that takes the place of its own where a request names none.
+        preview_vae: id of the tiny VAE that makes its previews; None: they are approximated from the latents.
         latents: of its own VAE, of a checkpoint whose configuration is on this machine.
         quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
             loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
@@ -58,6 +59,7 @@ class ModelSpec(Row):
     pipeline: str | None = None
     scheduler_config: Mapping[str, object] = Field(default_factory=dict)
     vae: str | None = None
+    preview_vae: str | None = None
     latents: LatentSpace | None = None
     quantization: str | None = None
     aliases: tuple[Alias, ...] = ()

@@ -182,6 +182,11 @@ class Receipt(RecordPart):
         exclude_if=lambda vae: vae is None,
         description="The VAE that took the place of the model's own; left out without one.",
     )
+    preview_vae: Weights | None = Field(
+        None,
+        exclude_if=lambda vae: vae is None,
+        description="The VAE that made the previews; left out where they were approximated, and without previews.",
+    )
     ip_adapters: list[Weights] = Field(
         default_factory=list,
         exclude_if=lambda adapters: not adapters,

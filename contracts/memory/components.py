@@ -41,6 +41,7 @@ class Role(StrEnum):
     T5 = "t5"
     DENOISER = "denoiser"
     VAE = "vae"
+    PREVIEW_VAE = "preview_vae"
     CONTROLNET = "controlnet"
     ADAPTER = "adapter"
     IMAGE_ENCODER = "image_encoder"

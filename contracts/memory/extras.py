@@ -135,6 +135,11 @@ def size_vae(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | No
     return size_component(f"vae:{id}", Role.VAE, count, width, config)
 
 
+def as_preview_vae(vae: Component) -> Component:
+    """The same VAE where it makes previews, as a component `preview_vae:ID`: beside the denoiser, never tiled."""
+    return replace(vae, name=f"preview_{vae.name}", role=Role.PREVIEW_VAE, tile_side=None)
+
+
 def published_vae(family: str) -> Mapping[str, Any]:
     """The configuration of a family's published VAE: a file alone does not tell its own."""
     configs = (one.configs for one in read_architectures() if one.family == family)

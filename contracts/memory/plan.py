@@ -237,14 +237,15 @@ class Strategy:
     fp8: bool
 
     def placement(self, role: Role) -> Placement:
-        """Placement of this role's components: ControlNets as the denoiser, adapters always on the device, image
-        encoders never.
+        """Placement of this role's components: ControlNets as the denoiser, adapters and a VAE for previews always
+        on the device, image encoders never.
         """
         placements = {
             Role.TEXT_ENCODER: self.text_encoder,
             Role.T5: self.t5,
             Role.VAE: self.vae,
             Role.ADAPTER: Placement.DEVICE,
+            Role.PREVIEW_VAE: Placement.DEVICE,
             Role.IMAGE_ENCODER: Placement.CPU,
         }
         return placements.get(role, self.denoiser)

@@ -26,6 +26,7 @@ from contracts.memory.activations import without_workspaces
 from contracts.memory.components import Component, ModelComponents, read_components
 from contracts.memory.estimate import Estimate
 from contracts.memory.extras import (
+    as_preview_vae,
     size_adapter,
     size_controlnet,
     size_image_encoders,
@@ -166,6 +167,8 @@ class Capacity(BaseModel):
         names += [] if job.vae is None else [f"vae:{job.vae}"]
         names += [f"lora:{lora.name}" for lora in job.loras if lora.values is None]
         extras = [self.extras[name] for name in dict.fromkeys(names) if name in self.extras]
+        preview_vae = self.extras.get(f"vae:{job.preview_vae}")
+        extras += [] if preview_vae is None else [as_preview_vae(preview_vae)]
         for adapter in job.ip_adapters:
             extra = size_uploaded(adapter, value_bytes) or self.extras.get(f"ip_adapter:{adapter.name}")
             if extra is not None:  # each image has keys and values of its own

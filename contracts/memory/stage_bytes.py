@@ -25,6 +25,7 @@ STAGE_OF: Mapping[Role, str] = MappingProxyType(
         Role.DENOISER: "denoise",
         Role.CONTROLNET: "denoise",
         Role.ADAPTER: "denoise",
+        Role.PREVIEW_VAE: "denoise",
         Role.IMAGE_ENCODER: "encode",
         Role.VAE: "decode",
     }
@@ -131,6 +132,8 @@ class StageBytes:
         shape, value_bytes = self.workload.shape, component.value_bytes or self.value_bytes
         if component.role is Role.VAE:
             return int(self._vae_values(component, images) * value_bytes)
+        if component.role is Role.PREVIEW_VAE:  # all images at once, between two steps
+            return int(peak_values(component.activations.peaks, shape, images) * value_bytes)
         passes = shape.passes if STAGE_OF[component.role] == "denoise" else 1
         # Of several ControlNets, each works beside the sums so far.
         is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1

@@ -109,6 +109,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
             "task": request.task,  # type: ignore[attr-defined]
             "mode": request_mode(request),
             "model": model.id,
+            "preview_vae": model.preview_vae if request.previews else None,
             "width": width,
             "height": height,
             "seed": secrets.randbelow(MAX_DRAWN_SEED + 1) if request.seed is None else request.seed,

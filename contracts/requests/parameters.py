@@ -24,7 +24,7 @@ from contracts.requests.entry_parameters import (
 )
 from contracts.requests.fields import PROMPT_FIELDS, ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.input_use import InputUse
-from contracts.requests.strict_model import STORED
+from contracts.requests.strict_model import STORED, is_none
 
 #: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes.
 _LATENT_BYTES_A_PIXEL = 2
@@ -72,6 +72,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     )
     check_step: StepCheckParameters | None = Field(
         None, description="The step that is made again.", exclude_if=lambda step: step is None
+    )
+    preview_vae: str | None = Field(
+        None, description="Id of the VAE that makes the previews; left out without one.", exclude_if=is_none
     )
     input_images: tuple[InputUse, ...] = Field(
         (), description="What was done to each input image.", exclude_if=lambda uses: not uses
@@ -149,6 +152,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
             "loras": (),
             "ip_adapters": (),
             "textual_inversions": (),
+            "preview_vae": None,
         }
         return self, self.model_copy(update=refined)
 
@@ -262,6 +266,12 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return [self.seed + index for index in range(self.num_images)]
 
     @property
+    def vaes(self) -> list[str]:
+        """VAEs of the catalogue as components: `vae:ID` in place of the own one, `preview_vae:ID` for previews."""
+        named = {"vae": self.vae, "preview_vae": self.preview_vae}
+        return [f"{use}:{id}" for use, id in named.items() if id is not None]
+
+    @property
     def needs(self) -> list[str]:
         """What a worker must have prepared: its models' ids, `upscaler:ID` of the second pass, `preprocessor:ID`
         for each control image that the job makes, `vae:ID`, and for each one of the catalogue `controlnet:ID`,
@@ -275,7 +285,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         ip_adapters = (f"ip_adapter:{adapter.name}" for adapter in self.ip_adapters if adapter.key is None)
         inversions = (f"textual_inversion:{one.name}" for one in self.textual_inversions if one.key is None)
         models = (stage.model for stage in self.stages)
-        vaes = () if self.vae is None else (f"vae:{self.vae}",)
+        vaes = (name.removeprefix("preview_") for name in self.vaes)
         upscalers = () if self.hires is None or not self.hires.network else (f"upscaler:{self.hires.network}",)
         return list(
             dict.fromkeys((*models, *vaes, *upscalers, *controlnets, *maps, *loras, *ip_adapters, *inversions))

@@ -19,7 +19,7 @@ STORED = "stored"
 def request_fields(parameters: JobParameters) -> dict[str, Any]:
     """The fields of the request that has these parameters, with placeholders for images; none about delivery."""
     fields = parameters.model_dump(
-        mode="json", exclude={"mode", "batchable", "input_images", "check_step"}, exclude_none=True
+        mode="json", exclude={"mode", "batchable", "preview_vae", "input_images", "check_step"}, exclude_none=True
     )
     if parameters.inputs and parameters.fit is None:
         fields["fit"] = "stretch"  # as releases did that had no `fit`

@@ -25,6 +25,8 @@ _TINY = "AutoencoderTiny"
 _CLASSES = ("AutoencoderKL", _TINY)
 #: A layer of every AutoencoderKL, under diffusers' names and the original ones.
 _DECODER = re.compile(r"^((first_stage_model|vae)\.)?decoder\.conv_in\.weight$")
+#: Why another VAE cannot make previews.
+NEEDS_TINY = f"previews are made by an {_TINY} (TAESD), in a folder or beside its config.json"
 #: diffusers' defaults of the factors, which a configuration may leave out.
 _SCALING = {"AutoencoderKL": 0.18215, _TINY: 1.0}
 
@@ -39,16 +41,33 @@ def with_vaes(catalogue: Catalogue) -> Catalogue:
     models = tuple(_with_own_latents(catalogue, row) for row in catalogue.models)
     known = catalogue.model_copy(update={"vaes": vaes, "models": models})
     for model in models:
-        if model.vae is None:
-            continue
-        try:
-            reason = known.vae(model.vae).misfit(model.id, model.family, model.latents)
-        except NotFound:
-            names = ", ".join(row.id for row in vaes) or "none"
-            reason = f"[[vaes]] has no row {model.vae!r}; its rows: {names}"
-        if reason is not None:
-            raise CatalogueError(f"models: {model.id}: vae: {reason}")
+        for key, id in (("vae", model.vae), ("preview_vae", model.preview_vae)):
+            reason = None if id is None else _misfit(known, model, id, is_for_previews=key == "preview_vae")
+            if reason is not None:
+                raise CatalogueError(f"models: {model.id}: {key}: {reason}")
     return known
+
+
+def _misfit(catalogue: Catalogue, model: ModelSpec, id: str, *, is_for_previews: bool) -> str | None:
+    """Return why a model's row cannot name this VAE; None: it can."""
+    try:
+        row = catalogue.vae(id)
+    except NotFound:
+        names = ", ".join(row.id for row in catalogue.vaes) or "none"
+        return f"[[vaes]] has no row {id!r}; its rows: {names}"
+    if is_for_previews and _is_file_alone(catalogue, row):
+        return f"{id} is a file without config.json; {NEEDS_TINY}"
+    if is_for_previews and row.latents is not None and not row.latents.is_tiny:
+        return f"{id} is an AutoencoderKL; {NEEDS_TINY}"
+    return row.misfit(model.id, model.family, model.latents)
+
+
+def _is_file_alone(catalogue: Catalogue, row: VaeSpec) -> bool:
+    """Whether it is on this machine, and does not say what it is."""
+    try:
+        return row.latents is None and find_vae(catalogue, row) is not None
+    except CatalogueError:  # the check of the row says why
+        return False
 
 
 def check_vae_row(row: VaeSpec, place: Path) -> None:

@@ -28,7 +28,7 @@ from worker.generation.steps.hashes import StepHashes
 from worker.generation.steps.listener import StageTimer, StepListener, Watch
 from worker.generation.t2i_adapters import AdapterControl, take_features
 from worker.pool.model import LoadedModel
-from worker.sampling.previews import DenoisedEstimate, PreviewEmitter, PreviewRequest
+from worker.sampling.previews import DenoisedEstimate, PreviewDecoder, PreviewEmitter, PreviewRequest, decode_tiny
 from worker.sampling.step_cache import StepCache
 
 
@@ -136,7 +136,7 @@ class Denoising:
         return PreviewEmitter(
             PreviewRequest(parameters.previews, parameters.num_images),
             DenoisedEstimate(pipeline.scheduler, model.spec.family_spec.kind),
-            model.projection,
+            _preview_decoder(model, stage.preview_vae),
             unpack=partial(_unpack, model, pipeline, size),
             size=size,
             emit=self._watch.preview,
@@ -146,6 +146,13 @@ class Denoising:
 
 def _compute(module: torch.nn.Module, entry: str, compute: Compute) -> Any:  # noqa: ARG001
     return compute()
+
+
+def _preview_decoder(model: LoadedModel, vae: str | None) -> PreviewDecoder:
+    """What makes the pixels of previews: the tiny VAE with this id; None: the model's linear map."""
+    if vae is None:
+        return model.projection.apply
+    return partial(decode_tiny, view(model.vaes.preview_module(vae), ("decode",)))
 
 
 def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: torch.Tensor) -> Any:

@@ -39,6 +39,7 @@ _PER_RUN = frozenset(
         "memory",
         "pixels_sha256",
         "placement",
+        "preview_vae",
         "timings",
         "worker",
         "seeds",
@@ -46,7 +47,7 @@ _PER_RUN = frozenset(
 )
 #: Of an input image; see `contracts.uploads.retention`.
 _INPUT_KEY = re.compile(r"inputs/([0-9a-f]{64})\.")
-_PER_RUN_PARAMETERS = frozenset({"batchable", "previews", "keep_latents", "input_images"})
+_PER_RUN_PARAMETERS = frozenset({"batchable", "previews", "preview_vae", "keep_latents", "input_images"})
 
 
 @cache
@@ -89,7 +90,7 @@ class StageUse:
             "controlnets": [
                 model.controlnets.weights(control.component, control.conditioning_scale) for control in controls
             ],
-            "vae": model.vaes.weights(job.stage.vae),
+            **model.vaes.weights(job.stage.vaes),
             "ip_adapters": [prompt.weights for prompt in prompts],
             "textual_inversions": [inversion.weights for inversion in job.adapters.inversions],
             "image_encoders": [prompt.encoder for prompt in prompts],
@@ -99,7 +100,7 @@ class StageUse:
             "dtype": str(model.dtype).removeprefix("torch."),
             "kernels": dict(model.kernels.used),
         }
-        placement = model.locations([control.component for control in controls], job.stage.vae)
+        placement = model.locations([control.component for control in controls], job.stage.vaes)
         return cls(model.weights, applied, placement, model.placement.plan, computed)
 
 

@@ -53,11 +53,12 @@ class ModelLoader:
             control.name, lambda: model.load_controlnet(control, self._locate_controlnet(control))
         )
 
-    def load_vae(self, model: LoadedModel, id: str) -> None:
-        """Add a VAE of the catalogue to a model; raises as `load`."""
+    def load_vae(self, model: LoadedModel, name: str) -> None:
+        """Add a VAE of the catalogue to a model, as this component; raises as `load`."""
+        id = name.partition(":")[2]
 
         def load() -> None:
-            model.load_vae(id, self._fetcher.locate_vae(id))
+            model.load_vae(name, self._fetcher.locate_vae(id))
 
         load_errors_as_job_failed(id, load)
 
@@ -73,8 +74,9 @@ class ModelLoader:
         if control.key is None:  # the size of an uploaded one is in its job
             load_errors_as_job_failed(control.name, lambda: self._fetcher.measure_controlnet(control.name))
 
-    def inspect_vae(self, id: str) -> None:
+    def inspect_vae(self, name: str) -> None:
         """Learn the size of a VAE of the catalogue, and that its files are here; raises as `load`."""
+        id = name.partition(":")[2]
         load_errors_as_job_failed(id, lambda: self._fetcher.locate_vae(id))
 
     def _locate_controlnet(self, control: ControlParameters) -> Path:

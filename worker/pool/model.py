@@ -82,7 +82,7 @@ class LoadedModel:
         weights: id and content hash for receipts.
         placement: where its components are.
         controlnets: that are loaded beside it.
-        vaes: of the catalogue, that may take the place of its own.
+        vaes: of the catalogue, that may take the place of its own or make previews.
         encoders: its text encoders, for jobs and for prompts that wait.
         kernels: how it is computed.
         fp8: whether its denoiser is stored in 8 bits, for as long as it is loaded.
@@ -202,16 +202,16 @@ class LoadedModel:
         for name in self.controlnets.drop_uploaded(in_use):
             self.placement.remove(f"controlnet:{name}")
 
-    def load_vae(self, id: str, place: Path) -> None:
-        """Load a VAE of the catalogue into host memory; nothing where it is loaded already."""
+    def load_vae(self, name: str, place: Path) -> None:
+        """Load a VAE of the catalogue into host memory, as this component; nothing where it is loaded already."""
 
         def add(module: Any) -> None:
-            self.kernels.set_memory_format({id: module})
+            self.kernels.set_memory_format({name: module})
             cache_introspection(module)
-            self.placement.add(f"vae:{id}", module)
+            self.placement.add(name, module)
 
         with self._context.weights_lock:
-            self.vaes.load(id, place, self.dtype, add)
+            self.vaes.load(name, place, self.dtype, add)
 
     def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:
         """Whether a module is the denoiser, or a ControlNet that shares layers with it."""
@@ -282,10 +282,10 @@ class LoadedModel:
         """From latents to the colours of a preview; fitted when the first preview is asked for."""
         return previews.fit_projection(self.base.vae)
 
-    def locations(self, controlnets: Sequence[str] | None = None, vae: str | None = None) -> dict[str, str]:
-        """Component -> where it is, with the VAE in place of its own and the named ControlNets, or all loaded."""
-        extras = ("controlnet:", "vae:")
-        own = [name for name in self.placement.names if not name.startswith(extras) or name == f"vae:{vae}"]
+    def locations(self, controlnets: Sequence[str] | None = None, vaes: Sequence[str] = ()) -> dict[str, str]:
+        """Component -> where it is, with these VAEs of the catalogue and the named ControlNets, or all loaded."""
+        extras = ("controlnet:", "vae:", "preview_vae:")
+        own = [name for name in self.placement.names if not name.startswith(extras) or name in vaes]
         named = self.controlnets.names if controlnets is None else list(dict.fromkeys(controlnets))
         return self.placement.locations([*own, *(f"controlnet:{id}" for id in named)])
 

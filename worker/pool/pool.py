@@ -155,11 +155,11 @@ class Pool:
         loaded = () if model is None else model.placement.names
         for control in controls:
             self._loader.inspect_controlnet(control, is_loaded=f"controlnet:{control.component}" in loaded)
-        if job.vae is not None:
-            self._loader.inspect_vae(job.vae)
+        for vae in job.vaes:
+            self._loader.inspect_vae(vae)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
-        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controls, job.vae)
+        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controls, job.vaes)
 
     def hold(self, id: str) -> None:
         """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
@@ -259,7 +259,7 @@ class Pool:
         }
 
     def _place(
-        self, id: str, plan: Plan, controls: Sequence[ControlParameters], vae: str | None = None
+        self, id: str, plan: Plan, controls: Sequence[ControlParameters], vaes: Sequence[str] = ()
     ) -> LoadedModel:
         model = self._cache.find(id)
         if model is not None and not model.serves(plan):
@@ -273,7 +273,7 @@ class Pool:
         self._cache.enter(id, model)
         for control in controls:
             self._loader.load_controlnet(model, control)
-        if vae is not None:
+        for vae in vaes:
             self._loader.load_vae(model, vae)
         self._apply_plan(model, plan)
         self._cache.bound_host(id)

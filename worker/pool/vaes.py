@@ -1,51 +1,59 @@
-"""VAEs of the catalogue that are loaded beside one model, to take the place of its own where a job names one."""
+"""VAEs of the catalogue that are loaded beside one model: to take the place of its own, or to make previews."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 
+from contracts.errors import CatalogueError
 from contracts.jobs.receipt import Weights
-from contracts.weights.vae_files import weights_of
+from contracts.weights.vae_files import NEEDS_TINY, weights_of
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.places import Places
 from worker.checkpoints.vaes import load_vae
 
 
 class LoadedVaes:
-    """The VAEs beside one model, by their ids in the catalogue."""
+    """The VAEs beside one model, by their components' names: `vae:ID`, `preview_vae:ID`."""
 
     def __init__(self, own: Any, places: Places, hasher: ContentHasher) -> None:
         """`own`: the model's VAE."""
         self._own, self._places, self._hasher = own, places, hasher
         self._loaded: dict[str, tuple[Any, Weights]] = {}
 
-    def load(self, id: str, place: Path, dtype: torch.dtype, add: Callable[[Any], None]) -> None:
+    def load(self, name: str, place: Path, dtype: torch.dtype, add: Callable[[Any], None]) -> None:
         """Load one into host memory; nothing where it is loaded already.
 
         Args:
             add: told the module.
 
         Raises:
-            CatalogueError: as `load_vae`.
+            CatalogueError: as `load_vae`; or one for previews is not a tiny one.
         """
-        if id in self._loaded:
+        if name in self._loaded:
             return
         module = load_vae(place, self._own, dtype)
+        if name.startswith("preview_") and not isinstance(module, diffusers.AutoencoderTiny):
+            raise CatalogueError(f"it is an {type(module).__name__}; {NEEDS_TINY}")
         sha256 = self._hasher.hash(weights_of(place))
-        self._loaded[id] = module, self._places.weights(f"vae:{id}", sha256)
+        self._loaded[name] = module, self._places.weights(name.removeprefix("preview_"), sha256)
         add(module)
 
     def module(self, id: str | None) -> Any:
-        """The VAE with this id; None: the model's own."""
-        return self._own if id is None else self._loaded[id][0]
+        """The VAE with this id that makes images; None: the model's own."""
+        return self._own if id is None else self._loaded[f"vae:{id}"][0]
 
-    def weights(self, id: str | None) -> Weights | None:
-        """The same, for receipts; None for the model's own."""
-        return None if id is None else self._loaded[id][1]
+    def preview_module(self, id: str) -> Any:
+        """The VAE with this id that makes previews."""
+        return self._loaded[f"preview_vae:{id}"][0]
+
+    def weights(self, names: Sequence[str]) -> dict[str, Weights]:
+        """Those with these names, by the fields of a receipt: `vae`, `preview_vae`."""
+        return {name.partition(":")[0]: self._loaded[name][1] for name in names}
 
 
 def upcasts(vae: Any) -> bool:

@@ -1,8 +1,9 @@
 """Previews of running jobs: small JPEGs of the image that the model predicts, made from its latents.
 
-A linear map from latents to colours replaces the VAE. It is fitted to the VAE once per model, on images of random
-colours, so it has each checkpoint's own colours. Only the map runs in the job thread; copying from the device,
-JPEG and Redis run in another. Changes nothing about the image.
+A tiny VAE decodes them where the model's row names one. Else a linear map from latents to colours replaces the
+VAE; it is fitted to the VAE once per model, on images of random colours, so it has each checkpoint's own colours.
+Only that runs in the job thread; copying from the device, JPEG and Redis run in another. Changes nothing about the
+image.
 """
 
 from __future__ import annotations
@@ -52,6 +53,16 @@ class Projection:
         """Return latents (n, channels, h, w) as pixels (n, h, w, 3), uint8, on the latents' device."""
         colours = latents.movedim(1, -1).float() @ self.matrix + self.bias
         return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+#: Makes pixels (n, height, width, 3), uint8, of latents (n, channels, h, w), scaled as the denoiser has them.
+PreviewDecoder = Callable[[torch.Tensor], torch.Tensor]
+
+
+def decode_tiny(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Decode latents with a tiny VAE (TAESD), which reads them as the denoiser has them; see `PreviewDecoder`."""
+    images: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
+    return (images.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
 @torch.inference_mode()
@@ -194,7 +205,7 @@ class PreviewEmitter:
         self,
         request: PreviewRequest,
         estimate: DenoisedEstimate,
-        projection: Projection,
+        decode: PreviewDecoder,
         unpack: Callable[[torch.Tensor], torch.Tensor],
         size: tuple[int, int],
         emit: Callable[[Preview], None],
@@ -208,7 +219,7 @@ class PreviewEmitter:
             emit: called in another thread with a preview of one of the images.
             may_show: asked before, in that thread; None: all may be shown.
         """
-        self._request, self._estimate, self._projection, self._unpack = request, estimate, projection, unpack
+        self._request, self._estimate, self._decode, self._unpack = request, estimate, decode, unpack
         self._size, self._emit, self._may_show = _fit_within(size, MAX_SIDE), emit, may_show
         self._thread = BackgroundThread("previews")
 
@@ -217,7 +228,7 @@ class PreviewEmitter:
         if step not in due_steps(self._request.count, steps):
             return
         try:
-            pixels = self._projection.apply(self._unpack(self._estimate.current(latents)))
+            pixels = self._decode(self._unpack(self._estimate.current(latents)))
             self._thread.submit(partial(self._emit_all, step, steps, pixels))
         except Exception:  # noqa: BLE001  # see the docstring
             _log.exception("no preview after step %d", step)

@@ -102,7 +102,7 @@ def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
     for channels in ("block_out_channels", "decoder_block_out_channels", "channels"):
         if channels in counted:
-            return int(config[channels][0])
+            return int(config.get(channels, counted[channels])[0])
     key = next((key for key in ("hidden_size", "d_model", "dim", "base_dim") if key in counted), None)
     return int(config["num_attention_heads"] * config["attention_head_dim"] if key is None else config[key])
 

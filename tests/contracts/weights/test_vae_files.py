@@ -30,9 +30,10 @@ def write(folder: Path, config: dict[str, Any]) -> None:
     save_file({"a": np.zeros(1, np.float32)}, folder / WEIGHTS)
 
 
-def catalogue(root: Path, *vaes: str, vae: str | None = None) -> Catalogue:
+def catalogue(root: Path, *vaes: str, **named: str) -> Catalogue:
+    """A model whose row names VAEs (`vae`, `preview_vae`), and rows of VAEs."""
     rows = tuple(VaeSpec(id=id, family="sdxl", source=id) for id in vaes)
-    models = (ModelSpec(id="xl", family="sdxl", source="xl", vae=vae),)
+    models = (ModelSpec(id="xl", family="sdxl", source="xl", **named),)
     return Catalogue(root=root, default_model="xl", models=models, vaes=rows)
 
 
@@ -68,6 +69,24 @@ def test_a_row_that_names_no_vae_is_refused(tmp_path: Path) -> None:
         with_vaes(catalogue(tmp_path, "controlnet"))
     with pytest.raises(CatalogueError, match="has no row 'gone'"):
         with_vaes(catalogue(tmp_path, vae="gone"))
+
+
+def test_previews_are_made_by_a_tiny_vae_with_the_models_latents(tmp_path: Path) -> None:
+    write(tmp_path / "xl" / "vae", KL)
+    for name, config in (("tiny", TINY), ("usual", KL), ("other", {**TINY, "latent_channels": 16})):
+        write(tmp_path / name, config)
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "alone.safetensors")
+    vaes = ("tiny", "usual", "other", "alone.safetensors")
+
+    assert with_vaes(catalogue(tmp_path, *vaes, preview_vae="tiny")).model("xl").preview_vae == "tiny"
+    for id, reason in (
+        ("usual", "usual is an AutoencoderKL; previews are made by an AutoencoderTiny"),
+        ("other", "its channels is 16, and the model's is 4"),
+        ("alone.safetensors", "is a file without config.json"),
+        ("gone", "has no row 'gone'; its rows: tiny, usual"),
+    ):
+        with pytest.raises(CatalogueError, match=f"models: xl: preview_vae: .*{reason}"):
+            with_vaes(catalogue(tmp_path, *vaes, preview_vae=id))
 
 
 def test_a_folder_that_is_missing_or_has_no_weights_is_refused_at_the_start(tmp_path: Path) -> None:

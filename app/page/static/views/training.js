@@ -29,7 +29,8 @@ function latestSamples(job) {
 // In the dialog: the curve, and the samples of each snapshot, the latest first.
 export function trainingFigure(job, name) {
   const { losses, samples } = historyOf(job.id);
-  const snapshots = [...samples].sort(([one], [other]) => other - one);
+  const isShownAbove = (step) => job.images.length && step === job.progress.steps;
+  const snapshots = [...samples].filter(([step]) => !isShownAbove(step)).sort(([one], [other]) => other - one);
   return html`
     <figure class="lessons">
       ${curveView(losses, job.progress.steps)}
