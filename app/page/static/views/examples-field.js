@@ -50,7 +50,7 @@ function exampleView(path, example, number, isPaired) {
   const messages = errors.flatMap(([, texts]) => texts).join("; ");
   const control = `${path}.conditioning_image`;
   return html`
-    <div class="entry example" role="group" aria-label="Image ${number}">
+    <div class="entry example" role="group" id=${fieldId(path)} tabindex="-1" aria-label="Image ${number}">
       ${shownView(example.image, pictureOf(example.image))}
       <div>
         <input
