@@ -95,7 +95,7 @@ def test_every_field_that_a_model_takes_has_a_label_and_a_place(
     known = set(re.findall(r"\b([a-z]\w*)(?:: \"|\",)", texts["fields.js"])) | {"task", "model"}
 
     model = catalogue.model(id)
-    for task, schema in {**schemas_for(model, catalogue), **training_schemas(model)}.items():
+    for task, schema in [*schemas_for(model, catalogue).items(), *training_schemas(model).items()]:
         assert set(schema["properties"]) - known == set(), task
         for definition in schema["$defs"].values():
             assert set(definition.get("properties", ())) - known == set(), task
