@@ -28,6 +28,7 @@ from contracts.weights.parameter_counts import (
     read_configs,
 )
 from contracts.weights.quantized import quantized
+from contracts.weights.quantized_files import DENOISERS
 
 #: What a size was read from: the files on this machine; their headers on the hub; the published architecture of a
 #: checkpoint that is still on a hub; or, for an unknown ControlNet on a hub, the largest one of its family.
@@ -162,8 +163,6 @@ def size_component(
 _SHARING = frozenset({"ZImageControlNetModel"})
 #: The component that a GGUF file holds.
 _OF_GGUF = "transformer"
-#: Components that a row's `quantization` is for.
-_DENOISERS = ("transformer", "unet")
 
 
 #: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.
@@ -243,8 +242,8 @@ def assemble(
     """
     kind = model.quantization
     if kind is not None and kind in QUANTIZATIONS:
-        own = {name: quantized(counts[name], kind) for name in _DENOISERS if name in counts}
-        counts = {**counts, **own}
+        plain = [name for name in DENOISERS if name in counts and not counts[name].packed.bytes]
+        counts = {**counts, **{name: quantized(counts[name], kind) for name in plain}}
     components = []
     absent = [name for name in optional_t5(model.family_spec) if name in configs and name not in counts]
     for name, count in [*counts.items(), *((name, ParameterCount.of(())) for name in absent)]:

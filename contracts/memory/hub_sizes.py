@@ -37,6 +37,7 @@ from contracts.weights.checkpoint_files import AnyTensor
 from contracts.weights.gguf import read_gguf_of
 from contracts.weights.header_text import UnreadableWeights
 from contracts.weights.parameter_counts import ParameterCount, count_tensors
+from contracts.weights.quantized_files import tensors_of
 from contracts.weights.safetensors import read_header_of
 
 
@@ -116,7 +117,7 @@ def _count(repository: RemoteRepository, names: list[str]) -> ParameterCount:
     for name in names:
         stream, size = repository.open(name), repository.size(name)
         try:
-            read = read_gguf_of(stream, size) if name.endswith(GGUF) else read_header_of(stream, size).tensors
+            read = read_gguf_of(stream, size) if name.endswith(GGUF) else tensors_of(read_header_of(stream, size))
         except UnreadableWeights as error:
             raise CatalogueError(f"{name} {error}") from error
         tensors += read.items()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from contracts.hub.source import GGUF
 from contracts.weights.gguf import PackedTensor, read_gguf
+from contracts.weights.quantized_files import QuantizedTensor, tensors_of
 from contracts.weights.safetensors import Tensor, read_header
 
 #: What the names of a denoiser begin with in a whole checkpoint of an original release.
 CHECKPOINT_PREFIX = "model.diffusion_model."
-AnyTensor = Tensor | PackedTensor
+AnyTensor = Tensor | PackedTensor | QuantizedTensor
 
 
 def read_tensors(file: Path) -> Mapping[str, AnyTensor]:
@@ -22,7 +23,7 @@ def read_tensors(file: Path) -> Mapping[str, AnyTensor]:
         UnreadableWeights: as `read_header` and `read_gguf`.
         OSError: the file cannot be read.
     """
-    return read_gguf(file) if file.suffix == GGUF else read_header(file).tensors
+    return read_gguf(file) if file.suffix == GGUF else tensors_of(read_header(file))
 
 
 def quantization_of(tensors: Mapping[str, AnyTensor]) -> str | None:

@@ -20,6 +20,7 @@ from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
 from contracts.weights.header_text import UnreadableWeights
 from contracts.weights.parameter_counts import read_config
+from contracts.weights.quantized_files import read_folder_quantization
 
 #: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.
 _DISTILLED_STEPS = 4
@@ -119,7 +120,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         folder = config if isinstance(config, Path) else None
         tensors = read_tensors(place)
         keys = {name: tensor.shape for name, tensor in tensors.items()}
-    limits: dict[str, object] = {"quantization": row.quantization or quantization_of(tensors)}
+    limits: dict[str, object] = {"quantization": row.quantization or _stored_quantization(place, tensors)}
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
@@ -146,6 +147,10 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         limits["refuses"] = tuple(dict.fromkeys([*row.refuses, "guidance_scale", "negative_prompt"]))
         limits["defaults"] = {"num_inference_steps": _DISTILLED_STEPS, **row.defaults}
     return limits
+
+
+def _stored_quantization(place: Path, tensors: Mapping[str, AnyTensor]) -> str | None:
+    return read_folder_quantization(place) if place.is_dir() else quantization_of(tensors)
 
 
 def _ignores_guidance(folder: Path | None, keys: Collection[str]) -> bool:

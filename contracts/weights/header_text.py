@@ -16,8 +16,8 @@ from contracts.json_text import unique_members
 
 #: Maximum number of tensors in one file. Checkpoints of image models have a few thousand.
 _MAX_TENSORS = 16_384
-#: Maximum number of entries in `__metadata__`; trainers write about a hundred.
-_MAX_METADATA = 1024
+#: Maximum number of entries in `__metadata__`; trainers write about a hundred, torchao one for each tensor.
+_MAX_METADATA = _MAX_TENSORS
 #: Maximum number of characters in a name; the names of real tensors have less than 200.
 _MAX_NAME = 512
 _METADATA = "__metadata__"

@@ -23,6 +23,7 @@ from contracts.hub.selection import RepositoryFiles
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, read_tensors
 from contracts.weights.gguf import PackedTensor
 from contracts.weights.header_text import UnreadableWeights
+from contracts.weights.quantized_files import QuantizedTensor
 
 #: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
@@ -222,9 +223,12 @@ def _count(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> ParameterCount:
 
 def count_tensors(tensors: Iterable[tuple[str, AnyTensor]]) -> ParameterCount:
     """Count the component that these are the tensors of, each with its name."""
-    plain, packed, shapes = [], [], {}
+    plain, shapes = [], {}
+    packed: list[tuple[str, AnyPacked]] = []
     for key, tensor in tensors:
-        if not isinstance(tensor, PackedTensor):
+        if isinstance(tensor, QuantizedTensor):
+            packed.append((key, tensor))
+        elif not isinstance(tensor, PackedTensor):
             plain.append((key, tensor.values))
             shapes[key] = tensor.shape
         elif tensor.is_packed:

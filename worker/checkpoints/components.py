@@ -22,7 +22,11 @@ from diffusers import TorchAoConfig
 from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
-from worker.checkpoints.torchao_weights import quantizer
+from contracts.weights.checkpoint_files import read_tensors
+from contracts.weights.header_text import UnreadableWeights
+from contracts.weights.parameter_counts import read_config
+from contracts.weights.quantized_files import QuantizedTensor, read_folder_quantization, read_quantization
+from worker.checkpoints.torchao_weights import compute_in, quantizer
 from worker.families import DiffusersFamily
 
 #: Files of which a tokenizer has at least one.
@@ -67,14 +71,34 @@ def load_components(
     tagged = {name: bool(variant and component_weights(files, name, variant)) for name in models}
     if variant is not None and not any(tagged.values()):
         raise CatalogueError(f"it has no weights of the variant {variant}: leave `variant` out")
-    packing = quantizer(quantization)
-    return {
+    stored = read_folder_quantization(folder)
+    if stored is not None and family.denoiser in models:
+        own = variant if tagged[family.denoiser] else None
+        _check_stored([folder / name for name in component_weights(files, family.denoiser, own)], stored)
+    packing = quantizer(quantization, folder)
+    found = {
         name: load_component(
             folder, name, index[name], dtype, variant if tagged[name] else None,
             packing if name == family.denoiser else None,
         )
         for name in models
     }  # fmt: skip
+    if family.denoiser in found:
+        compute_in(found[family.denoiser], dtype)
+    return found
+
+
+def _check_stored(weights: Sequence[Path], quantization: str) -> None:
+    """Refuse files that do not hold weights quantized like this; raises CatalogueError."""
+    kinds = set()
+    for file in weights:
+        try:
+            tensors = read_tensors(file) if file.suffix == ".safetensors" else {}
+        except UnreadableWeights as error:
+            raise CatalogueError(f"{file.name} {error}") from None
+        kinds |= {tensor.dtype for tensor in tensors.values() if isinstance(tensor, QuantizedTensor)}
+    if kinds != {quantization}:
+        raise CatalogueError(f"its configuration says {quantization}, and its weights are not quantized like this")
 
 
 def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
@@ -144,8 +168,7 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
             config = _read_json(part / file)
             own = config.get("_class_name") or (config.get("architectures") or [named])[0]
             own = _RENAMED.get(own, own)
-            if config.get("quantization_config"):
-                raise CatalogueError(_quantized(f"{name}/{file}", config["quantization_config"]))
+            read_quantization(config, name)
     if name == "scheduler":
         if own.startswith(("EDM", "FlowMatch")) != named.startswith(("EDM", "FlowMatch")):
             raise CatalogueError(f"its model_index.json names the scheduler {named}, and its configuration {own}")
@@ -156,17 +179,6 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
         # A text model with its projection may be stored as the class without, whose weights are the same.
         if found not in allowed and not (found.startswith("CLIP") and found != named):
             raise CatalogueError(f"its {name} is a {found[:80]}, and a {' or '.join(allowed)} is needed")
-
-
-def _quantized(file: str, settings: object) -> str:
-    """Why a component whose weights are quantized cannot be loaded from a folder."""
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    way = f" by {str(method)[:40]}" if method else ""
-    return (
-        f"its {file.partition('/')[0]} is quantized{way} (quantization_config in {file}), which is not supported: "
-        "use the checkpoint that is not, perhaps with `quantization` in its row, or, of FLUX.1 and SD3, a .gguf "
-        "file of its transformer"
-    )
 
 
 def find_class(class_name: str) -> Any:
@@ -214,6 +226,7 @@ def load_complete(
     Raises:
         CatalogueError: weights are missing, of another shape, or belong to no layer.
     """
+    read_quantization(read_config(folder), name.removeprefix("the "))
     options: dict[str, Any] = {"dtype": dtype, "variant": variant, "output_loading_info": True}
     if packing is not None:
         options["quantization_config"] = packing

@@ -19,6 +19,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
+from contracts.weights.quantized_files import read_folder_quantization
 from worker.checkpoints.components import load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile
@@ -74,8 +75,8 @@ def load_model(
 
 def read_quantization(spec: ModelSpec, path: Path) -> str | None:
     """How the weights of a model are quantized: as its row says, or as its file has them; None: they are not."""
-    in_file = None if path.is_dir() else quantization_of(SingleFile(path).tensors)
-    return in_file or spec.quantization
+    stored = read_folder_quantization(path) if path.is_dir() else quantization_of(SingleFile(path).tensors)
+    return stored or spec.quantization
 
 
 def _unused(pipeline_class: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from worker.checkpoints.components import is_model, load_component, read_index
 from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
-from worker.checkpoints.torchao_weights import quantizer
+from worker.checkpoints.torchao_weights import quantizer, refuse_quantized
 from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
 
@@ -78,6 +78,7 @@ def load_file_components(
         stored = unscaled(_with_prefix(load_file(file.path), family), dtype)
     check_noise_tables(stored, {**read_scheduler_config(config), **settings_of_keys(stored.keys())})
     marked, index, found = mark(stored), read_index(family, config), {}
+    refuse_quantized(config)
     packing = gguf_files.quantizer(stored.values(), dtype) or quantizer(quantization)
     with used_names() as used:
         for name in [name for name in index if is_model(index[name])]:

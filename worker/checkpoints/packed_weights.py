@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from contracts.weights.parameter_counts import AnyPacked
-from contracts.weights.quantized import QuantizedTensor
+from contracts.weights.quantized_files import QuantizedTensor
 from worker.checkpoints import gguf_files
 
 #: torchao's class of a weight -> the quantization that makes it.

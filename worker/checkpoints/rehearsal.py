@@ -26,6 +26,7 @@ from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
+from contracts.weights.quantized_files import tensors_of
 from contracts.weights.safetensors import read_header
 from worker.checkpoints import gguf_files, torchao_weights
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
@@ -55,10 +56,13 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         if found is None:
             return  # its configurations must be fetched first
         folder = found
-    torchao_weights.require_package(spec.quantization)
     index = read_index(family, folder)
     file = None if path.is_dir() else SingleFile(path)
-    if file is not None:
+    if file is None:
+        torchao_weights.find_quantization(spec.quantization, folder)
+    else:
+        torchao_weights.refuse_quantized(folder)
+        torchao_weights.require_package(spec.quantization)
         gguf_files.require_package(file.tensors)
     parts: dict[str, Any] = {}
     for name in [name for name in index if is_model(index[name])]:
@@ -126,7 +130,7 @@ def _account(name: str, folder: Path, variant: str | None, own: Mapping[str, tup
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
-        tensors = read_header(file).tensors
+        tensors = tensors_of(read_header(file))
     except NotSafetensors as error:
         raise CatalogueError(f"{file.name} {error}") from None
     for key, tensor in tensors.items():

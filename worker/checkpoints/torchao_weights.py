@@ -1,17 +1,21 @@
-"""Denoisers whose linear layers torchao quantizes while they are loaded, through diffusers' own quantizer.
+"""Denoisers that torchao quantizes while they are loaded, or has before, through diffusers' own quantizer.
 
-The package `torchao` is optional, and needed only for rows that name a quantization.
+The package `torchao` is optional, and needed only for these.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import TorchAoConfig
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.errors import CatalogueError
+from contracts.weights.quantized_files import read_folder_quantization
 
 _PACKAGE, _EXTRA = "torchao", "quantization-torchao"
 
@@ -24,12 +28,46 @@ def require_package(quantization: str | None) -> None:
         )
 
 
-def quantizer(quantization: str | None) -> TorchAoConfig | None:
-    """Return the configuration with which diffusers quantizes a denoiser; None where the row names none.
+def find_quantization(quantization: str | None, folder: Path) -> str | None:
+    """Return how the denoiser of a folder is quantized, or will be.
+
+    Args:
+        quantization: as the row names it.
 
     Raises:
-        CatalogueError: the package `torchao` is not installed.
+        CatalogueError: it is quantized already, in another way or in one that cannot be used; or the package
+            `torchao` is not installed.
     """
+    stored = read_folder_quantization(folder)
+    if stored is not None and quantization not in (None, stored):
+        raise CatalogueError(f"it is quantized already, as {stored}: leave `quantization` out of its row")
+    require_package(stored or quantization)
+    return stored or quantization
+
+
+def refuse_quantized(config: Path) -> None:
+    """Refuse a folder whose denoiser is quantized as the `config` of a single file; raises CatalogueError."""
+    stored = read_folder_quantization(config)
+    if stored is not None:
+        raise CatalogueError(
+            f"the denoiser of its `config` is quantized, as {stored}: name a checkpoint that is not"
+        )
+
+
+def quantizer(quantization: str | None, folder: Path | None = None) -> TorchAoConfig | None:
+    """Return the configuration with which diffusers quantizes a denoiser; None: it does not, or knows it itself.
+
+    Args:
+        quantization: as the row names it.
+        folder: that the denoiser is in, if it is in one.
+
+    Raises:
+        CatalogueError: as `find_quantization`.
+    """
+    if folder is not None:
+        find_quantization(quantization, folder)
+        if read_folder_quantization(folder) is not None:
+            return None
     if quantization is None or quantization not in QUANTIZATIONS:
         return None
     require_package(quantization)
@@ -38,3 +76,18 @@ def quantizer(quantization: str | None) -> TorchAoConfig | None:
     kind: Any = getattr(kinds, QUANTIZATIONS[quantization].config)
     # Settings for torch.compile are the whole process's, and denoisers that are quantized are not compiled.
     return TorchAoConfig(kind(set_inductor_config=False))
+
+
+def compute_in(denoiser: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Have weights that were quantized before they were saved stand for values of this dtype, not of another."""
+    for layer in denoiser.modules():
+        weight: Any = getattr(layer, "weight", None)
+        if not is_traceable_wrapper_subclass(weight):
+            continue
+        settings: Any
+        names, settings = weight.__tensor_flatten__()
+        if settings["dtype"] != dtype:
+            inside = {name: getattr(weight, name) for name in names}
+            settings = {**settings, "dtype": dtype}
+            made = type(weight).__tensor_unflatten__(inside, settings, weight.shape, weight.stride())
+            layer.weight = torch.nn.Parameter(made, requires_grad=False)

@@ -67,7 +67,7 @@ def _with_shape(shape: str, end: int | str = 1) -> str:
         (f'{{"__metadata__":{{"a":1}},"b":{ENTRY}}}', "malformed"),
         (f'{{"__metadata__":{{"a":"1","a":"2"}},"b":{ENTRY}}}', "'a' twice"),
         ("{" + ",".join(f'"{n}":{ENTRY}' for n in range(16_400)) + "}", "more than 16384 tensors"),
-        ('{"__metadata__":{' + ",".join(f'"{n}":""' for n in range(1025)) + "}}", "more than 1024 entries"),
+        ('{"__metadata__":{' + ",".join(f'"{n}":""' for n in range(16_385)) + "}}", "more than 16384 entries"),
     ],
     ids=lambda value: value[:40],
 )

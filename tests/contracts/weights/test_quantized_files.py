@@ -1,0 +1,114 @@
+"""Weights that torchao saved in parts: read as one each, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contracts.errors import CatalogueError
+from contracts.weights.header_text import NotSafetensors
+from contracts.weights.parameter_counts import count_tensors
+from contracts.weights.quantized_files import QuantizedTensor, read_quantization, tensors_of
+from contracts.weights.safetensors import Header, Tensor
+
+_FLOAT8 = {
+    "_type": "Float8Tensor",
+    "_data": {
+        "block_size": [1, 8],
+        "mm_config": None,
+        "act_quant_kwargs": None,
+        "kernel_preference": {"_type": "KernelPreference", "_data": "AUTO"},
+        "dtype": {"_type": "torch.dtype", "_data": "bfloat16"},
+    },
+    "_tensor_data_names": ["qdata", "scale"],
+}
+
+
+def _parts() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {
+        "blocks.0.to_q._weight_qdata": Tensor("F8_E4M3", (4, 8), 0, 32),
+        "blocks.0.to_q._weight_scale": Tensor("F32", (4, 1), 32, 48),
+        "blocks.0.to_q.bias": Tensor("BF16", (4,), 48, 56),
+    }
+    entries = {"blocks.0.to_q.weight": json.loads(json.dumps(_FLOAT8)), "blocks.0.to_q.bias": {"_type": "Tensor"}}
+    return tensors, entries
+
+
+def _read(tensors: dict[str, Tensor], entries: dict[str, Any]) -> Any:
+    metadata = {name: json.dumps(entry) for name, entry in entries.items()}
+    return tensors_of(Header(tensors, {**metadata, "tensor_names": json.dumps(list(entries)), "format": "pt"}))
+
+
+def test_parts_are_one_weight_and_count_as_they_are_stored() -> None:
+    found = _read(*_parts())
+    weight = QuantizedTensor("float8_weight_only", (4, 8))
+    assert found == {"blocks.0.to_q.weight": weight, "blocks.0.to_q.bias": Tensor("BF16", (4,), 48, 56)}
+    count = count_tensors(found.items())
+    assert (count.values, count.packed.bytes, count.packed.block_bytes) == (4, 48, 48)
+    assert tensors_of(Header({"a.weight": Tensor("F32", (2, 2), 0, 16)})).keys() == {"a.weight"}
+
+
+def _entry(**changes: Any) -> Callable[[Any, Any], None]:
+    return lambda tensors, entries: entries["blocks.0.to_q.weight"].update(changes)
+
+
+def _data(**changes: Any) -> Callable[[Any, Any], None]:
+    return lambda tensors, entries: entries["blocks.0.to_q.weight"]["_data"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_entry(_type="NVFP4Tensor"), "blocks.0.to_q.weight quantized in a way"),
+        (_entry(_tensor_data_names=["qdata"]), "blocks.0.to_q.weight quantized in a way"),
+        (_entry(_tensor_data_names=7), "blocks.0.to_q.weight quantized in a way"),
+        (_entry(_data=[]), "blocks.0.to_q.weight quantized in a way"),
+        (_data(block_size=[8, 8]), "blocks.0.to_q.weight quantized in a way"),
+        (_data(act_quant_kwargs={"_type": "QuantizeTensorToFloat8Kwargs"}), "blocks.0.to_q.weight quantized"),
+        (_data(dtype={"_type": "torch.dtype", "_data": "int8"}), "blocks.0.to_q.weight quantized in a way"),
+        (_data(more=1), "blocks.0.to_q.weight quantized in a way"),
+        (lambda tensors, _: tensors.pop("blocks.0.to_q._weight_scale"), "blocks.0.to_q.weight quantized in a way"),
+        (
+            lambda tensors, _: tensors.update({"blocks.0.to_q._weight_scale": Tensor("F32", (1, 4), 32, 48)}),
+            "blocks.0.to_q.weight quantized in a way",
+        ),
+        (
+            lambda tensors, _: tensors.update({"blocks.0.to_q._weight_qdata": Tensor("F8_E4M3", (32,), 0, 32)}),
+            "blocks.0.to_q.weight quantized in a way",
+        ),
+        (lambda _, entries: entries.update({"a.weight": _FLOAT8}), "says of a.weight what is not in the file"),
+        (lambda _, entries: entries.update({"a.bias": "[]"}), "says of a.bias what is not in the file"),
+    ],
+)
+def test_what_torchao_would_not_have_written_is_refused_by_name(
+    change: Callable[[Any, Any], None], reason: str
+) -> None:
+    tensors, entries = _parts()
+    change(tensors, entries)
+    with pytest.raises(NotSafetensors, match=reason):
+        _read(tensors, entries)
+
+
+def _config(**changes: Any) -> dict[str, Any]:
+    granularity = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+    data = {"granularity": granularity, "group_size": None, "set_inductor_config": True, **changes}
+    default = {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": data}
+    return {"quant_method": "torchao", "modules_to_not_convert": None, "quant_type": {"default": default}}
+
+
+def test_a_configuration_names_the_quantization_or_is_refused_by_its_method() -> None:
+    assert read_quantization({}, "transformer") is None
+    assert read_quantization({"quantization_config": _config()}, "transformer") == "int8_weight_only"
+    for settings, component, method in (
+        (_config(), "text_encoder_2", " by torchao"),
+        (_config(group_size=32), "transformer", " by torchao"),
+        ({**_config(), "quant_type": {"default": "int8"}}, "transformer", " by torchao"),
+        ({**_config(), "modules_to_not_convert": [1]}, "transformer", " by torchao"),
+        ({"quant_method": "bitsandbytes"}, "unet", " by bitsandbytes"),
+        ([1], "unet", ""),
+    ):
+        with pytest.raises(CatalogueError, match=f"its {component} is quantized{method} \\(quantization_config"):
+            read_quantization({"quantization_config": settings}, component)
