@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.structure import PRODUCT, floors, graph
+from tests.support.structure import PRODUCT, floors, graph, imported
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate"}
@@ -28,21 +28,17 @@ FORBIDDEN = {
 }
 
 
-def imported_packages(source: str) -> Iterator[str]:
-    """Top-level packages that a module imports anywhere, inside functions too."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.split(".")[0]
-
-
 def offences(package: str, folder: Path) -> list[str]:
+    """Top-level packages that modules import anywhere, inside functions too, and must not."""
     return [
         f"{path.relative_to(folder)} imports {name}"
         for path in sorted(folder.rglob("*.py"))
-        for name in sorted(set(imported_packages(path.read_text(encoding="utf-8"))) & FORBIDDEN[package])
+        for name in sorted(packages_of(path) & FORBIDDEN[package])
     ]
+
+
+def packages_of(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path.read_text(encoding="utf-8"))}
 
 
 @pytest.mark.parametrize("package", sorted(FORBIDDEN))
@@ -71,19 +67,18 @@ def test_a_broken_law_is_found(tmp_path: Path, package: str, line: str) -> None:
     assert len(offences(package, tmp_path)) == 1
 
 
+#: A line that imports a module of the tests, and which.
+_FROM_TESTS = re.compile(r"^\s*(?:from|import) (tests\.[\w.]+)", re.MULTILINE)
+
+
 def borrowed(path: str, source: str) -> list[str]:
     """Modules of tests that a test at `path` must not import: test files, conftests, another suite's parts."""
     suite = path.split("/")[1]
     return [
         name
-        for node in ast.walk(ast.parse(source))
-        for name in ([node.module] if isinstance(node, ast.ImportFrom) and node.module else [])
-        + ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
-        if name.split(".")[0] == "tests"
-        and (
-            name.rpartition(".")[2].startswith(("test_", "conftest"))
-            or name.split(".")[1] not in ("support", suite)
-        )
+        for name in _FROM_TESTS.findall(source)
+        if name.rpartition(".")[2].startswith(("test_", "conftest"))
+        or name.split(".")[1] not in ("support", suite)
     ]
 
 

@@ -8,11 +8,12 @@ import pytest
 from models.training.data.captions import draw_scene
 from models.training.data.drawing import Scene, render
 from models.training.data.effects import EFFECTS, draw_example, measure, render_effect
+from tests.support.combinations import ALL
 
 
 def scenes() -> list[Scene]:
-    rng = random.Random("effects")
-    return [replace(draw_scene(rng), size="large", texture="plain", radius=23.5, x=32, y=32) for _ in range(60)]
+    rng, count = random.Random("effects"), 60 if ALL else 15
+    return [replace(draw_scene(rng), size="large", texture="plain", radius=23.5, x=32, y=32) for _ in range(count)]
 
 
 @pytest.mark.parametrize("effect", EFFECTS)

@@ -38,13 +38,24 @@ def longest_row(package: Path) -> tuple[int, str]:
     return max(rows)
 
 
-def imported(source: str) -> Iterator[str]:
+@cache
+def imported(source: str) -> frozenset[str]:
     """Dotted names that a module imports anywhere; `from a import b` gives `a` and `a.b`."""
-    for node in ast.walk(ast.parse(source)):
+    names: set[str] = set()
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+            names.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    return frozenset(names)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements at every depth, without their expressions, which are most of a tree."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, block, ()):
+            yield node
+            yield from _statements(node)
 
 
 def graph(package: Path) -> dict[str, set[str]]:

@@ -13,17 +13,16 @@ import httpx
 import pytest
 
 from cli.main import main
-from tests.support.api_process import api_process
 from tests.support.scripted_worker import ScriptedWorker
 
 
 @pytest.fixture
-def http(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+def http(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """A service without a worker, which commands find by DARKROOM_SERVER."""
     monkeypatch.delenv("DARKROOM_API_KEY", raising=False)
+    monkeypatch.setenv("DARKROOM_SERVER", server)
     monkeypatch.chdir(tmp_path)
-    with api_process(redis_url, tmp_path) as (http, _):
-        monkeypatch.setenv("DARKROOM_SERVER", str(http.base_url))
+    with httpx.Client(base_url=server, trust_env=False) as http:
         yield http
 
 

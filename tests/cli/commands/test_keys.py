@@ -1,4 +1,4 @@
-"""`darkroom keys` and `--key`, against a real Redis and a real service."""
+"""`darkroom keys` and `--key`, against a real Redis and a real API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contracts.auth.api_keys import ApiKeyStore, Key, Scope
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
 from contracts.requests.schema import Priority
-from tests.support.api_process import api_process
 from tests.support.scripted_worker import ScriptedWorker
 
 
@@ -158,34 +157,25 @@ def test_a_password_is_never_shown(
     assert error.count("\n") == 1
 
 
-def test_a_client_with_a_key_is_served(
-    keys: ApiKeyStore, redis_url: str, tmp_path: Path, worker: ScriptedWorker
-) -> None:
+def test_a_client_with_a_key_is_served(keys: ApiKeyStore, server: str, worker: ScriptedWorker) -> None:
     _, token = keys.create("a")
-    with api_process(redis_url, tmp_path) as (http, _):
-        url = str(http.base_url)
-        with Client(url) as anonymous, pytest.raises(ServiceError, match="no API key"):
-            anonymous.submit("txt2img", {"prompt": "x"})
-        with Client(url, key=token) as client:
-            job = client.submit("txt2img", {"prompt": "x"})
-            data = worker.complete(worker.claim())
-            assert client.download(client.wait(job["id"])["images"][0]) == data
+    with Client(server) as anonymous, pytest.raises(ServiceError, match="no API key"):
+        anonymous.submit("txt2img", {"prompt": "x"})
+    with Client(server, key=token) as client:
+        job = client.submit("txt2img", {"prompt": "x"})
+        data = worker.complete(worker.claim())
+        assert client.download(client.wait(job["id"])["images"][0]) == data
 
 
 def test_the_key_comes_from_the_environment(
-    keys: ApiKeyStore,
-    redis_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    keys: ApiKeyStore, server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, token = keys.create("a")
-    with api_process(redis_url, tmp_path) as (http, _):
-        words = ["models", "--server", str(http.base_url)]
-        assert main(words) == 1
-        assert main([*words, "--key", token]) == 0
-        monkeypatch.setenv("DARKROOM_API_KEY", token)
-        assert main(words) == 0
+    words = ["models", "--server", server]
+    assert main(words) == 1
+    assert main([*words, "--key", token]) == 0
+    monkeypatch.setenv("DARKROOM_API_KEY", token)
+    assert main(words) == 0
     assert "shapes-sdxl" in capsys.readouterr().out
 
 

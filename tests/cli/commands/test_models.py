@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cli.main import main
@@ -11,7 +12,6 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE
-from tests.support.api_process import api_process
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import checkpoint
 
@@ -116,23 +116,23 @@ def test_files_on_a_hub_are_fetched_and_verified_before_the_row_is_added(
 
 
 def test_a_running_service_takes_over_what_was_added_and_removed(
-    file: Path, redis_url: str, tmp_path: Path, queue: JobQueue, monkeypatch: pytest.MonkeyPatch,
+    file: Path,
+    server: str,  # with that catalogue
+    queue: JobQueue,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     publish(queue.connection, WorkerReport(id="w", state="idle", ready=["two"]), 600)
-    with api_process(redis_url, tmp_path / "data", DARKROOM_CATALOGUE=str(file)) as (http, _):
-        monkeypatch.setenv("DARKROOM_SERVER", str(http.base_url))
-        body = {"prompt": "a red circle", "model": "two"}
-        assert http.post("/v1/txt2img", json=body).status_code == 422
-        assert add("two") == 0
-        assert main(["models", "reload"]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == "models: one, two"
-        assert http.post("/v1/txt2img", json=body).status_code == 202
-        assert main(["models"]) == 0
-        assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:]] == [
-            ["two", "flux", "ready"]
-        ]
-        file.write_text(file.read_text() + "[[models", encoding="utf-8")
-        assert main(["models", "reload"]) in (0, 1)  # the service may have looked before
-        assert main(["models", "list"]) == 0
-        assert "two" in capsys.readouterr().out
+    monkeypatch.setenv("DARKROOM_SERVER", server)
+    body = {"prompt": "a red circle", "model": "two"}
+    assert httpx.post(f"{server}/v1/txt2img", json=body, trust_env=False).status_code == 422
+    assert add("two") == 0
+    assert main(["models", "reload"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "models: one, two"
+    assert httpx.post(f"{server}/v1/txt2img", json=body, trust_env=False).status_code == 202
+    assert main(["models"]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[2:]] == [["two", "flux", "ready"]]
+    file.write_text(file.read_text() + "[[models", encoding="utf-8")
+    assert main(["models", "reload"]) in (0, 1)  # the service may have looked before
+    assert main(["models", "list"]) == 0
+    assert "two" in capsys.readouterr().out

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from redis import Redis
 
+from cli.main import main
 from cli.supervisor.redis_server import find_running
 from tests.support.waiting import wait_until
 
@@ -21,56 +23,47 @@ from tests.support.waiting import wait_until
 HANG_SECONDS = 5
 
 
+def up_words(data: Path) -> list[str]:
+    return ["up", "--port", "0", "--workers", "0", "--data", str(data)]
+
+
 def up_command(data: Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", "up", "--port", "0", "--workers", "0", "--data", str(data)]
+    return [sys.executable, "-m", "cli.main", *up_words(data)]
 
 
 @contextmanager
 def up(data: Path) -> Iterator[subprocess.Popen[str]]:
     """A `darkroom up` on this folder; the block must end it."""
-    command = up_command(data)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     environment = clean | {"DARKROOM_HANG_SECONDS": str(HANG_SECONDS)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(up_command(data), env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def dispatcher_of(process: subprocess.Popen[str]) -> psutil.Process | None:
-    """The dispatcher among the children, if it runs now."""
-    for child in psutil.Process(process.pid).children():
-        with suppress(psutil.Error):  # one that has just ended has no command line
-            if "dispatcher" in child.cmdline():
-                return child
-    return None
+def dispatchers(connection: Redis) -> set[int]:
+    """The process ids of those that have started completely, or did not end as they should."""
+    return {int(name.split("-")[-2]) for name in connection.smembers("rq:workers")}
 
 
-def is_registered(data: Path, child: psutil.Process | None) -> bool:
-    """Whether a process has started completely."""
-    url = find_running(data / "redis")
-    if url is None or child is None:
-        return False
-    with Redis.from_url(url, decode_responses=True) as connection:
-        names = connection.smembers("rq:workers")
-        return any(f"-{child.pid}-" in name for name in names)
-
-
-def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_refused(tmp_path: Path) -> None:
+def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tmp_path / "data"
     with up(data) as process:
-        wait_until(lambda: is_registered(data, dispatcher_of(process)))
-        hung = dispatcher_of(process)
-        assert hung is not None
-        hung.suspend()
-        wait_until(lambda: is_registered(data, dispatcher_of(process)) and dispatcher_of(process) != hung)
-        wait_until(lambda: not hung.is_running())  # killed, and then waited for: a zombie runs, psutil says
-
+        wait_until(lambda: find_running(data / "redis"))
         url = find_running(data / "redis")
-        with up(data) as second:
-            _, error = second.communicate(timeout=60)
-        assert second.returncode == 1
+        with Redis.from_url(str(url), decode_responses=True) as connection:
+            wait_until(lambda: dispatchers(connection))
+            (hung,) = map(psutil.Process, dispatchers(connection))
+            hung.suspend()
+            wait_until(lambda: dispatchers(connection) - {hung.pid})
+            assert not hung.is_running()  # killed, and then waited for: a zombie runs, psutil says
+
+        assert main(up_words(data)) == 1
+        error = capsys.readouterr().err
         assert error == f"darkroom: another `darkroom up` runs on {data}; stop it, or choose another --data\n"
         assert find_running(data / "redis") == url
 
@@ -84,7 +77,8 @@ def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_
     shown, terminal = pty.openpty()
     command = up_command(tmp_path / "data")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    environment = clean | {"DARKROOM_API_MAX_CONNECTIONS": "2", "TERM": "dumb"}
+    # The dispatcher is the part that needs the least time to say so.
+    environment = clean | {"DARKROOM_WEBHOOK_CONCURRENCY": "0", "DARKROOM_LOG_LEVEL": "warning", "TERM": "dumb"}
     with subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
         text = b""
@@ -100,5 +94,5 @@ def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_
     assert "models/catalogue.toml, 3 models, 12 LoRAs, 6 ControlNets" in lines[2]
     assert lines[5].endswith("none; jobs wait until one is started")
     assert lines[6:] == [
-        "darkroom api: DARKROOM_API_MAX_CONNECTIONS: Input should be greater than or equal to 8",
+        "darkroom dispatcher: DARKROOM_WEBHOOK_CONCURRENCY: Input should be greater than or equal to 1",
     ]

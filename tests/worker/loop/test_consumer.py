@@ -216,11 +216,12 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     queue: JobQueue,
     storage: Storage,
     catalogue: Catalogue,
+    pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The steps of one job wait until T5 has read the other job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
-    steps = 30
+    steps = 10
     requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=steps) for prompt in prompts]
     encode, step, encoded = PromptsAhead.encode, JobWatch.step, threading.Event()
 
@@ -235,21 +236,21 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
     def step_on(self: JobWatch, number: int, steps: int) -> None:
         step(self, number, steps)
         # Only between steps can what the other thread looks for be asked of it: each waits for a while.
-        assert encoded.wait(2) or number < steps, "nobody encoded it"
+        assert encoded.wait(6) or number < steps, "nobody encoded it"
 
     counters = Counters()
-    pool = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, counters=counters)
+    ahead = Pool(catalogue, device="cpu", policy=Policy(t5="cpu"), encodes_ahead=True, counters=counters)
     ids = [queue.submit(request).id for request in requests]
     with monkeypatch.context() as patch:
         patch.setattr(PromptsAhead, "encode", encode_and_tell)
         patch.setattr(JobWatch, "step", step_on)
         # With room for one job, the second waits in the queue; else in flight.
-        ended = work_until_ended(make_consumer(settings, pool, storage, counters, max_jobs=max_jobs), queue, *ids)
+        ended = work_until_ended(make_consumer(settings, ahead, storage, counters, max_jobs=max_jobs), queue, *ids)
     receipts = [record.receipt for record in ended if record.receipt]
     # Of two jobs in flight that came at the same moment, either may be served first.
     found = [(receipt.embeddings.misses, receipt.embeddings.ahead) for receipt in receipts]
     assert sorted(found) == [(1, 0), (1, 1)]
-    expected = [complete_job(request, Pool(catalogue, device="cpu"), storage)[0] for request in requests]
+    expected = [complete_job(request, pool, storage)[0] for request in requests]
     assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
     totals = {row.name: samples for row, samples in read_totals(queue.connection)}
     for name in ("prompts_encoded_ahead", "prompts_found_ahead"):

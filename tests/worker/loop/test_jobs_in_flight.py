@@ -85,14 +85,14 @@ def test_a_cancelled_job_does_not_change_the_other_images_that_were_in_flight_wi
     def files_of(cancelled: bool) -> list[bytes]:
         """The images of a job with an exact seed, and of one that may be joined with the cancelled job."""
         ids = [
-            queue.submit(parameters(num_inference_steps=8, seed=number, batchable=number > 0)).id
+            queue.submit(parameters(num_inference_steps=5, seed=number, batchable=number > 0)).id
             for number in range(3)
         ]
         consumer = make_consumer(settings, pool, storage, report_seconds=0)
         with at_step(2, ids[1], lambda: cancelled and queue.cancel(ids[1])):
             ended = work_until_ended(consumer, queue, *ids)
         assert ended[1].state is (JobState.CANCELLED if cancelled else JobState.COMPLETED)
-        assert ended[1].progress.step == (2 if cancelled else 8)
+        assert ended[1].progress.step == (2 if cancelled else 5)
         assert storage.find(f"images/{ids[1]}/") == [image.key for image in ended[1].images]
         return [storage.read(record.images[0].key) for record in (ended[0], ended[2])]
 
@@ -104,15 +104,16 @@ def test_a_cancelled_job_does_not_change_the_other_images_that_were_in_flight_wi
 def test_a_large_image_and_small_ones_that_are_in_flight_together_are_as_they_are_alone(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
-    requests = [parameters(seed=side, width=side, height=side) for side in (64, 192, 64, 64)]
+    sides = (64, 192, 64, 64)
+    requests = {side: parameters(seed=side, width=side, height=side, num_inference_steps=3) for side in sides}
     consumer = make_consumer(settings, pool, storage)
-    ended = work_until_ended(consumer, queue, *[queue.submit(request).id for request in requests])
+    ended = work_until_ended(consumer, queue, *[queue.submit(requests[side]).id for side in sides])
     assert [record.state for record in ended] == [JobState.COMPLETED] * 4
     assert ended[1].receipt is not None
     assert not ended[1].receipt.joined
-    for record, request in zip(ended, requests, strict=True):
-        alone = generate_pixels(request, pool, storage)
-        assert abs(decode_pixels(storage.read(record.images[0].key)) - alone).max() <= 1
+    alone = {side: generate_pixels(request, pool, storage) for side, request in requests.items()}
+    for record, side in zip(ended, sides, strict=True):
+        assert abs(decode_pixels(storage.read(record.images[0].key)) - alone[side]).max() <= 1
 
 
 def test_a_high_job_makes_its_first_step_within_one_call_of_a_long_low_one_and_ends_before_it(
@@ -120,21 +121,21 @@ def test_a_high_job_makes_its_first_step_within_one_call_of_a_long_low_one_and_e
 ) -> None:
     # So short an interval between two looks that it does not matter when the announcement comes.
     consumer = make_consumer(settings, pool, storage, poll_seconds=0.0001)
-    low = queue.submit(parameters(num_inference_steps=50, batchable=False), priority=Priority.LOW).id
+    low = queue.submit(parameters(num_inference_steps=16, batchable=False), priority=Priority.LOW).id
     steps: list[tuple[str, int]] = []
 
     def note(id: str, step: int) -> None:
         steps.append(("low" if id == low else "high", step))
-        if steps[-1] == ("low", 10):
-            queue.submit(parameters(num_inference_steps=4, batchable=False), priority=Priority.HIGH)
+        if steps[-1] == ("low", 4):
+            queue.submit(parameters(num_inference_steps=3, batchable=False), priority=Priority.HIGH)
 
     with after_each_step(note):
         (ended,) = work_until_ended(consumer, queue, low)
-    after = steps[steps.index(("low", 10)) + 1 :]
+    after = steps[steps.index(("low", 4)) + 1 :]
     first = after.index(("high", 1))
     assert first <= 1
-    assert after[first : first + 4] == [("high", step) for step in range(1, 5)]
-    assert after[-1] == ("low", 50)
+    assert after[first : first + 3] == [("high", step) for step in range(1, 4)]
+    assert after[-1] == ("low", 16)
     assert ended.receipt is not None
     assert (ended.state, ended.receipt.pauses > 0) == (JobState.COMPLETED, True)
 
@@ -142,12 +143,12 @@ def test_a_high_job_makes_its_first_step_within_one_call_of_a_long_low_one_and_e
 def test_first_come_first_served_runs_one_job_after_another(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
 ) -> None:
-    ids = [queue.submit(parameters(num_inference_steps=steps)).id for steps in (6, 2, 4)]
+    ids = [queue.submit(parameters(num_inference_steps=steps)).id for steps in (3, 1, 2)]
     order: list[str] = []
     consumer = make_consumer(settings, pool, storage, scheduling="fifo")
     with after_each_step(lambda id, step: order.append(id)):
         ended = work_until_ended(consumer, queue, *ids)
-    assert order == [ids[0]] * 6 + [ids[1]] * 2 + [ids[2]] * 4
+    assert order == [ids[0]] * 3 + [ids[1]] + [ids[2]] * 2
     assert [record.receipt.joined for record in ended if record.receipt] == [False] * 3
 
 

@@ -221,7 +221,7 @@ def test_a_controlnet_is_prepared_by_its_own_name(catalogue: Catalogue, monkeypa
         return digest(*arguments)
 
     monkeypatch.setattr(hashlib, "file_digest", count)
-    pool.prepare("controlnet:sdxl-hint")
+    pool.prepare("controlnet:shapes-sdxl-canny")
     assert sorted(hashed) == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 

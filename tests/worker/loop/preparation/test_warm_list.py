@@ -77,12 +77,3 @@ def test_a_row_that_is_added_while_the_worker_runs_is_rehearsed(
     own.take_over(own.model_copy(update={"models": (first, broken)}))
     warm_list.load_prepared()
     assert [failure.name for failure in warm_list.failures] == ["broken"]
-
-
-def test_a_start_finds_nothing_wrong_with_the_models_of_this_repository(
-    catalogue: Catalogue, storage: Storage
-) -> None:
-    pool = Pool(catalogue, device="cpu")
-    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
-    warm_list.start([])
-    assert warm_list.failures == []
