@@ -35,8 +35,12 @@ class Client:
         """`key` is an API key; None works only with a service that has no keys."""
         self.url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        # The user names the service by its address, so proxies from the environment do not apply.
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_seconds, trust_env=False)
+        # The user names the service by its address, so proxies from the environment do not apply. Certificates,
+        # which take time to read, are for https; redirects are not followed.
+        has_certificate = httpx.URL(self.url).scheme != "http"
+        self._http = httpx.Client(
+            base_url=self.url, timeout=timeout_seconds, trust_env=False, verify=has_certificate
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -101,15 +101,22 @@ def test_a_part_borrowed_from_another_suite_is_found(line: str) -> None:
     assert len(borrowed("tests/cli/test_plan.py", line)) == 1
 
 
-def test_the_http_side_never_loads_torch_even_indirectly() -> None:
-    program = (
-        "import sys, pkgutil, importlib, app, contracts, cli, dispatcher\n"
-        "for package in (app, contracts, cli, dispatcher):\n"
-        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
-        "        if not found.name.endswith('__main__'):\n"
-        "            importlib.import_module(found.name)\n"
-        f"sys.exit(', '.join(sorted({HEAVY!r} & set(sys.modules))) or 0)\n"
-    )
+#: Imports all modules of the named packages; says which of the others are imported then, and exits.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name, unwanted in {rules!r}:
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(package.__path__, name + "."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    if unwanted & set(sys.modules):
+        sys.exit(f"{{name}}: {{sorted(unwanted & set(sys.modules))}}")
+"""
+
+
+def test_the_http_side_never_loads_torch_and_the_command_line_no_web_framework_even_indirectly() -> None:
+    rules = [*((name, HEAVY | WEB) for name in ("contracts", "cli", "dispatcher")), ("app", HEAVY)]
+    program = IMPORT_ALL.format(rules=rules)
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 

@@ -11,13 +11,14 @@ import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING
 
 from contracts.errors import AdapterRefused
 from contracts.weights.adapters.hypernetwork_files import KIND, read_hypernetwork
 from contracts.weights.safetensors import read_header
+
+if TYPE_CHECKING:
+    import torch
 
 #: Names of layers before the web UI knew structures.
 _OLD_NAMES = {"linear1": "linear.0", "linear2": "linear.1"}
@@ -28,7 +29,13 @@ def convert(source: Path, target: Path) -> None:
 
     Raises:
         AdapterRefused: the file is not a hypernetwork, or would have to run code.
+        OSError: it cannot be read.
     """
+    source.open("rb").close()
+    # Imported here: torch takes seconds, and that a file is not there is told before that.
+    import torch
+    from safetensors.torch import save_file
+
     try:
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -61,6 +68,8 @@ def convert(source: Path, target: Path) -> None:
 
 def _tensors(name: str, network: object) -> dict[str, torch.Tensor]:
     """One network's tensors, its linear layers numbered one by one: a norm belongs to the layer before it."""
+    import torch
+
     if not isinstance(network, Mapping):
         raise AdapterRefused(f"{name} is not a network")
     layers: dict[int, dict[str, torch.Tensor]] = {}

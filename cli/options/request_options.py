@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from contracts.requests.schema import REQUESTS
@@ -90,7 +90,8 @@ def read_request_options(arguments: argparse.Namespace) -> Json:
     return body
 
 
-def _fields() -> dict[str, Json]:
+@cache
+def _fields() -> Mapping[str, Json]:
     """Field → its JSON Schema without null, over the requests of all tasks."""
     found: dict[str, Json] = {}
     for request in REQUESTS.values():

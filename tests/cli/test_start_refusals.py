@@ -159,11 +159,11 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_starts(
     assert not (folder / "data").exists()
 
 
-def test_a_device_that_is_not_there_is_refused_and_a_hub_that_is_away_is_not(
+def test_a_setting_that_a_part_refuses_ends_the_check_and_a_hub_that_is_away_does_not(
     folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hub.stop()
-    monkeypatch.setenv("DARKROOM_WORKER_DEVICE", "cuda:99")
+    monkeypatch.setenv("DARKROOM_WORKER_MAX_MODELS", "0")
     monkeypatch.delenv("DARKROOM_REDIS_URL", raising=False)
 
     with pytest.raises(SystemExit) as ended:
@@ -172,5 +172,5 @@ def test_a_device_that_is_not_there_is_refused_and_a_hub_that_is_away_is_not(
     assert ended.value.code == 1
     printed = capfd.readouterr()
     assert "catalogue.toml, 2 models, 1 LoRA, 1 ControlNet" in printed.out
-    assert printed.err.startswith("darkroom: DARKROOM_WORKER_DEVICE=cuda:99 ")
+    assert printed.err.startswith("darkroom: DARKROOM_WORKER_MAX_MODELS: ")
     assert printed.err.count("\n") == 1

@@ -49,6 +49,19 @@ def test_a_model_that_loads_and_makes_no_image_is_refused_with_the_reason(
     assert "bad makes no image: the model's output contains NaN or infinite values" in str(stopped.value.code)
 
 
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DARKROOM_WORKER_DEVICE", "cuda:99")
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("darkroom: DARKROOM_WORKER_DEVICE=cuda:99 ")
+    assert printed.err.count("\n") == 1
+
+
 def test_models_of_every_task_are_tried_with_the_pictures_that_they_need(
     tools_pool: Pool, flux_tools: Catalogue
 ) -> None:

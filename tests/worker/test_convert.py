@@ -16,6 +16,7 @@ from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.safetensors import read_header
 from tests.support.hypernetworks import make_networks, write_hypernetwork, write_pickle
 from worker.convert import convert
+from worker.convert import main as convert_as_a_program
 
 
 @pytest.mark.parametrize("norms", [False, True])
@@ -77,7 +78,7 @@ def test_what_is_not_a_hypernetwork_is_refused_and_nothing_is_written(
     assert [file.name for file in tmp_path.iterdir()] == ["net.pt"]
 
 
-def test_the_command_converts_in_another_process_and_runs_no_code(
+def test_the_command_converts_in_another_process_and_says_in_one_line_what_it_cannot(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = write_pickle(tmp_path / "net.pt", make_networks([64]), activation_func="relu")
@@ -86,10 +87,15 @@ def test_the_command_converts_in_another_process_and_runs_no_code(
     assert read_lora(tmp_path / "net.safetensors").hypernetwork is not None
     assert main(["convert", str(source)]) == 1
     assert "exists already" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "missing.pt")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("darkroom: ")
+    assert "missing.pt" in line
 
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     harmful = tmp_path / "harmful.pt"
     harmful.write_bytes(pickle.dumps({8: Harmful(tmp_path / "run")}))
-    assert main(["convert", str(harmful)]) == 1
-    assert "its code is not run" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-    assert not (tmp_path / "harmful.safetensors").exists()
+    with pytest.raises(SystemExit, match="its code is not run"):
+        convert_as_a_program([str(harmful), str(tmp_path / "harmful.safetensors")])
+    assert [file.name for file in tmp_path.iterdir()] == ["harmful.pt"]

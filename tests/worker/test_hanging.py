@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from cli.supervisor.process import Child
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
-from contracts.settings import QueueSettings, SharedSettings
+from contracts.settings import BUILT_IN_CATALOGUE, QueueSettings, SharedSettings
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
@@ -89,13 +90,17 @@ def test_a_job_that_hangs_every_worker_is_given_up_and_the_next_completes(
 
 
 def test_a_real_worker_that_hangs_ends_with_a_traceback_and_loses_its_job(
-    settings: SharedSettings, queue: JobQueue
+    settings: SharedSettings, queue: JobQueue, tmp_path: Path
 ) -> None:
     job = queue.submit(parameters())
+    one_model = tmp_path / "catalogue.toml"
+    source = BUILT_IN_CATALOGUE.parent / "shapes-sdxl"
+    row = f'[[models]]\nid = "shapes-sdxl"\nfamily = "sdxl"\nsource = "{source}"\n'
+    one_model.write_text(f'default_model = "shapes-sdxl"\n{row}', encoding="utf-8")
 
     done = subprocess.run(
         [sys.executable, "-c", REAL_WORKER],
-        env=environment(settings, hang_seconds=3.0, max_attempts=1),
+        env=environment(settings, hang_seconds=3.0, max_attempts=1) | {"DARKROOM_CATALOGUE": str(one_model)},
         capture_output=True,
         text=True,
         timeout=120,

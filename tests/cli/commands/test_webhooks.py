@@ -58,14 +58,10 @@ def test_a_secret_derived_from_that_of_the_settings_is_shown_and_not_replaced(
     assert "DARKROOM_WEBHOOK_SECRET" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("DARKROOM_WEBHOOK_SECRET", "hunter2"), ("DARKROOM_WEBHOOK_CONCURRENCY", "x")]
-)
-def test_a_dispatcher_that_cannot_start_says_why_in_one_line(setting: str, value: str) -> None:
+def test_a_dispatcher_that_cannot_start_says_why_in_one_line() -> None:
     command = [sys.executable, "-m", "cli.main", "dispatcher"]
-    ended = subprocess.run(
-        command, env=os.environ | {setting: value}, capture_output=True, text=True, timeout=60, check=False
-    )
+    environment = os.environ | {"DARKROOM_WEBHOOK_SECRET": "hunter2"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("darkroom dispatcher: ")

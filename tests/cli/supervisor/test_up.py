@@ -45,7 +45,7 @@ def up(data: Path) -> Iterator[subprocess.Popen[str]]:
 
 def dispatchers(connection: Redis) -> set[int]:
     """The process ids of those that have started completely, or did not end as they should."""
-    return {int(name.split("-")[-2]) for name in connection.smembers("rq:workers")}
+    return {int(str(name).split("-")[-2]) for name in connection.smembers("rq:workers")}
 
 
 def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_refused(
