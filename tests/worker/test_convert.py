@@ -95,7 +95,7 @@ def test_the_command_converts_in_another_process_and_says_in_one_line_what_it_ca
 
 def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     harmful = tmp_path / "harmful.pt"
-    harmful.write_bytes(pickle.dumps({8: Harmful(tmp_path / "run")}))
+    harmful.write_bytes(pickle.dumps({8: Harmful(tmp_path / "run")}, protocol=2))
     with pytest.raises(SystemExit, match="its code is not run"):
         convert_as_a_program([str(harmful), str(tmp_path / "harmful.safetensors")])
     assert [file.name for file in tmp_path.iterdir()] == ["harmful.pt"]
