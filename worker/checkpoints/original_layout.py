@@ -12,7 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import GGUFQuantizationConfig, TorchAoConfig, pipelines
+from diffusers import GGUFQuantizationConfig, pipelines
 from diffusers.loaders.single_file import load_single_file_sub_model
 from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from safetensors.torch import load_file
@@ -26,7 +26,7 @@ from worker.checkpoints.components import is_model, load_component, read_index
 from worker.checkpoints.noise_tables import check_noise_tables
 from worker.checkpoints.scaled import unscaled
 from worker.checkpoints.single_file import SingleFile
-from worker.checkpoints.torchao_weights import quantizer, refuse_quantized
+from worker.checkpoints.torchao_weights import quantize, refuse_quantized
 from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
 
@@ -79,7 +79,7 @@ def load_file_components(
     check_noise_tables(stored, {**read_scheduler_config(config), **settings_of_keys(stored.keys())})
     marked, index, found = mark(stored), read_index(family, config), {}
     refuse_quantized(config)
-    packing = gguf_files.quantizer(stored.values(), dtype) or quantizer(quantization)
+    packing = gguf_files.quantizer(stored.values(), dtype)
     with used_names() as used:
         for name in [name for name in index if is_model(index[name])]:
             if name in skipped and not file.holds(name, family):
@@ -98,6 +98,7 @@ def load_file_components(
                 ) from error
     _check_gaps(file, found)
     _check_leftovers(stored, used, index["scheduler"])
+    quantize(found[family.denoiser], quantization)
     return found
 
 
@@ -123,7 +124,7 @@ def _load(
     config: Path,
     dtype: torch.dtype,
     variant: str | None,
-    packing: GGUFQuantizationConfig | TorchAoConfig | None,
+    packing: GGUFQuantizationConfig | None,
 ) -> Any:
     """One model: from the file where it is there, else from `config`."""
     if not file.holds(name, family):

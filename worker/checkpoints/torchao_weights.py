@@ -78,6 +78,18 @@ def quantizer(quantization: str | None, folder: Path | None = None) -> TorchAoCo
     return TorchAoConfig(kind(set_inductor_config=False))
 
 
+def quantize(denoiser: torch.nn.Module, quantization: str | None) -> None:
+    """Quantize a denoiser that was loaded from one file; None: leave it as it is.
+
+    diffusers (0.42) takes the weights of a single file for quantized ones: `from_single_file` changes none.
+    """
+    packing = quantizer(quantization)
+    if packing is not None:
+        from torchao.quantization import quantize_
+
+        quantize_(denoiser, packing.quant_type)
+
+
 def compute_in(denoiser: torch.nn.Module, dtype: torch.dtype) -> None:
     """Have weights that were quantized before they were saved stand for values of this dtype, not of another."""
     for layer in denoiser.modules():

@@ -25,11 +25,15 @@ from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.combinations import usual_or_all
 from tests.support.jobs import Pixels, complete_job, decode_pixels, generate_pixels, make_job
 from tests.support.lycoris import write_lycoris
+from tests.support.original_layout import write_unet_file
 from tests.support.weights import write_adapter
 from worker.checkpoints import torchao_weights
+from worker.checkpoints.components import load_components
 from worker.checkpoints.loader import load_model
+from worker.checkpoints.original_layout import load_file_components
 from worker.checkpoints.packed_weights import is_quantized
 from worker.checkpoints.rehearsal import rehearse_model
+from worker.checkpoints.single_file import SingleFile
 from worker.families import get_family
 from worker.offload.stored_tensors import stored_tensors
 from worker.pool.loaded_components import components_of
@@ -119,6 +123,20 @@ def test_the_planned_bytes_are_those_that_are_loaded(family: str, rows: Catalogu
     denoiser = getattr(pipeline, get_family(family).denoiser)
     loaded = stored_tensors((*denoiser.parameters(), *denoiser.buffers()))
     assert planned.bytes == sum(tensor.nbytes for tensor in loaded)
+
+
+def test_the_denoiser_of_a_single_file_is_quantized_as_that_of_a_folder(rows: Catalogue, tmp_path: Path) -> None:
+    folder, family, file = Path(rows.model("sdxl").source), get_family("sdxl"), tmp_path / "unet.safetensors"
+    write_unet_file(folder, file)
+    others = ("text_encoder", "text_encoder_2", "vae")
+    given: Any = (family, folder, torch.float32, None, others, INT8)
+    loaded = load_file_components(SingleFile(file), *given)["unet"].state_dict()
+    expected = load_components(*given)["unet"].state_dict()
+    assert loaded.keys() == expected.keys()
+    assert any(map(is_quantized, loaded.values()))
+    for name, tensor in expected.items():
+        for own, theirs in zip(stored_tensors([loaded[name]]), stored_tensors([tensor]), strict=True):
+            assert torch.equal(own, theirs), name
 
 
 def _denoiser(components: ModelComponents | None) -> Component:
