@@ -18,14 +18,11 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.support.running_service import RunningService
-from tests.support.service_processes import parts, redis_process, redis_url
+from tests.support.service_processes import is_registered, parts, redis_process, redis_url
 
 _FULL_SECONDS = 15.0
 #: Time for the service to be ready after a fault: a hung process ends after DARKROOM_HANG_SECONDS, then restarts.
 _READY_SECONDS = 240.0
-#: Age at which a process has surely sent its first beat. One that hangs before that is given `START_SECONDS`, ten
-#: minutes, as one that maps its libraries from a cold disk.
-_BEATING_SECONDS = 30.0
 
 
 class Faults(threading.Thread):
@@ -115,19 +112,19 @@ class Faults(threading.Thread):
 
     def stop_worker(self) -> None:
         """SIGSTOP, and nobody continues it."""
-        worker = self._beating("worker")
+        worker = self._started_worker()
         worker.suspend()
         worker.wait(_READY_SECONDS)
 
     def spin_worker(self) -> None:
         """Native code that keeps the interpreter's lock and never returns."""
-        worker = self._beating("worker")
+        worker = self._started_worker()
         worker.send_signal(signal.SIGUSR1)
         worker.wait(_READY_SECONDS)
 
     def spin_api(self) -> None:
         """The same in the API."""
-        api = self._beating("app")
+        api = self._any("app")  # it has started: it was ready after the last fault
         with self._outage():
             began = time.monotonic()
             api.send_signal(signal.SIGUSR1)
@@ -155,13 +152,11 @@ class Faults(threading.Thread):
     def _any(self, module: str) -> psutil.Process:
         return self._random.choice(parts(self._service, module))
 
-    def _beating(self, module: str) -> psutil.Process:
-        """One of these processes that has started completely."""
-        process = self._any(module)
-        while time.time() - process.create_time() < _BEATING_SECONDS:
+    def _started_worker(self) -> psutil.Process:
+        """A worker that has sent its first beat; one that hangs before that is given `START_SECONDS`, ten minutes."""
+        while not is_registered(redis_url(self._service), (worker := self._any("worker")).pid):
             time.sleep(1)
-            process = self._any(module)
-        return process
+        return worker
 
     @contextmanager
     def _outage(self) -> Iterator[None]:

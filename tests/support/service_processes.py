@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import psutil
+from redis import Redis
 
 from tests.support.running_service import RunningService
 
@@ -28,6 +29,12 @@ def redis_url(service: RunningService) -> str:
     if found is None:
         raise IndexError("the server does not listen yet")
     return f"unix://{found[1]}"
+
+
+def is_registered(url: str, pid: int) -> bool:
+    """Whether a worker or dispatcher of this Redis has started completely: RQ's tools list it, and it beats."""
+    with Redis.from_url(url, decode_responses=True) as connection:
+        return any(f"-{pid}-" in name for name in connection.smembers("rq:workers"))
 
 
 def is_alive(pid: int) -> bool:
