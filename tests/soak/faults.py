@@ -153,7 +153,7 @@ class Faults(threading.Thread):
         return self._random.choice(parts(self._service, module))
 
     def _started_worker(self) -> psutil.Process:
-        """A worker that has sent its first beat; one that hangs before that is given `START_SECONDS`, ten minutes."""
+        """A worker that has sent its first beat: one that hangs before that is given ten minutes."""
         while not is_registered(redis_url(self._service), (worker := self._any("worker")).pid):
             time.sleep(1)
         return worker
