@@ -74,7 +74,7 @@ def pytest_collection_finish() -> None:
 
 
 #: Files of end-to-end tests that do not use the shared service.
-OWN_SERVICE = tuple(f"tests/end_to_end/test_{name}.py" for name in ("bucket", "failures", "fuzzing"))
+OWN_SERVICE = tuple(f"tests/end_to_end/test_{name}.py" for name in ("bucket", "fuzzing"))
 
 
 class OneService(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -13,13 +13,15 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from redis import Redis
 
 from tests.chaos.monkey import Monkey
 from tests.support.receiver import Receiver, Reply, receiving
 from tests.support.running_service import Json, RunningService
-from tests.support.service_processes import redis_url
+from tests.support.service_processes import is_alive, redis_url
+from tests.support.waiting import wait_until
 
 JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "12"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
@@ -64,6 +66,7 @@ def check(service: RunningService, monkey: Monkey, receiver: Receiver) -> None:
         print(f"ends {dict(counts)}, attempts {dict(attempts)}")
         assert set(counts) <= {"completed", "cancelled"}, [job for job in ended if job["status"] == "failed"]
         check_stored_state(service, ended)
+        stop_during_a_job(service)
     finally:
         monkey.stop()
         status = service.stop()
@@ -148,6 +151,18 @@ def check_stored_state(service: RunningService, ended: list[Json]) -> None:
         assert records == set(by_id)
     stored = Counter(path.parts[-3] for path in (service.data / "storage" / "images").rglob("*.png"))
     assert stored == Counter(id for id, job in by_id.items() if job["status"] == "completed")
+
+
+def stop_during_a_job(service: RunningService) -> None:
+    """Stop the service while a job runs: it is finished, and no process is left."""
+    job = service.submit("txt2img", num_inference_steps=60, seed=1)["id"]
+    wait_until(lambda: service.fetch(job)["progress"]["step"] > 1)
+    parent = psutil.Process(service.process.pid)
+    pids = [parent.pid, *(child.pid for child in parent.children(recursive=True))]
+    assert len(pids) >= 5
+    assert service.stop() == 0, service.log.read_text(errors="replace")[-3000:]
+    wait_until(lambda: not [pid for pid in pids if is_alive(pid)])
+    assert len(list((service.data / "storage" / "images" / job).rglob("0.png"))) == 1
 
 
 def wait_until_idle(redis: Redis) -> None:

@@ -103,6 +103,7 @@ def test_inpainting_follows_the_prompt_inside_the_mask_and_changes_nothing_outsi
         mask_image=to_data_url(framed_mask()),
         strength=1.0,
         seed=4,
+        num_inference_steps=STEPS,
     )
     outside = numpy.asarray(framed_mask()) == 0
     assert (numpy.asarray(source)[outside] == numpy.asarray(image)[outside]).all()
@@ -111,7 +112,7 @@ def test_inpainting_follows_the_prompt_inside_the_mask_and_changes_nothing_outsi
 
 
 def test_a_negative_prompt_changes_the_image(service: RunningService) -> None:
-    body: Json = {"prompt": "a circle on a white background", "seed": 5}
+    body: Json = {"prompt": "a circle on a white background", "seed": 5, "num_inference_steps": STEPS}
     plain = service.generate("txt2img", **body)
     colour = judge(plain).colour
     negated = service.generate("txt2img", negative_prompt=f"a {colour} circle", **body)
@@ -187,14 +188,25 @@ def test_a_photo_becomes_the_control_image_by_a_preprocessor(service: RunningSer
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "unipc", "euler_a"])
 def test_every_scheduler_follows_the_prompt(service: RunningService, scheduler: str) -> None:
     verdict = judge(
-        service.generate("txt2img", prompt=prompt_of("red", "circle", "blue"), scheduler=scheduler, seed=6)
+        service.generate(
+            "txt2img",
+            prompt=prompt_of("red", "circle", "blue"),
+            scheduler=scheduler,
+            seed=6,
+            num_inference_steps=STEPS,
+        )
     )
     assert (verdict.colour, verdict.background) == ("red", "blue")
 
 
 def test_a_shape_appears_at_the_requested_position(service: RunningService) -> None:
     verdict = judge(
-        service.generate("txt2img", prompt="a small red circle at the top left on a white background", seed=7)
+        service.generate(
+            "txt2img",
+            prompt="a small red circle at the top left on a white background",
+            seed=7,
+            num_inference_steps=STEPS,
+        )
     )
     assert (verdict.colour, verdict.position) == ("red", "top left")
 

@@ -44,12 +44,12 @@ def test_of_jobs_with_different_loras_that_are_in_flight_together_each_is_right(
     body = {
         "model": "shapes-sdxl",
         "prompt": "a large blue square on a white background",
-        "num_inference_steps": 12,
+        "num_inference_steps": 8,
     }
     stripes, outline = ({"name": f"shapes-sdxl-{effect}", "scale": 1.0} for effect in ("stripes", "outline"))
     sets = [[], [stripes], [outline], [stripes, outline]]
     # Beside it, the others do not end one by one.
-    busy = service.submit("txt2img", num_inference_steps=100, seed=1)
+    busy = service.submit("txt2img", num_inference_steps=60, seed=1)
     ids = [service.submit("txt2img", **body, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
     together = [service.wait(id) for id in ids]
     assert service.wait(busy["id"])["status"] == "completed"
