@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,10 @@ def write_adapter(
         text_encoder: whether it changes the first text encoder, too.
         kohya_alpha: write kohya's layout with this alpha, instead of PEFT's.
     """
-    name, denoiser = _DENOISERS[family]
     generator = torch.Generator().manual_seed(seed)
-    tensors = _random(denoiser.from_pretrained(checkpoint / name), name, rank, generator)
-    if text_encoder:
-        kind = json.loads((checkpoint / "text_encoder" / "config.json").read_text())["architectures"][0]
-        encoder = getattr(transformers, kind).from_pretrained(checkpoint / "text_encoder")
-        tensors |= _random(encoder, "text_encoder", rank, generator)
+    tensors = {}
+    for part in (_DENOISERS[family][0], *(["text_encoder"] if text_encoder else [])):
+        tensors |= _random(_sizes_of(family, checkpoint, part), part, rank, generator)
     written = tensors if kohya_alpha is None else to_kohya(tensors, kohya_alpha)
     save_file(written, path)
     return tensors
@@ -67,17 +66,35 @@ def targets_of(family: str, checkpoint: Path) -> list[tuple[str, torch.nn.Linear
 
 def random_adapter(model: Any, prefix: str, rank: int, seed: int) -> dict[str, torch.Tensor]:
     """An adapter for the attention layers of a model, in the PEFT layout."""
-    return _random(model, prefix, rank, torch.Generator().manual_seed(seed))
+    return _random(_sizes(model), prefix, rank, torch.Generator().manual_seed(seed))
 
 
-def _random(model: Any, prefix: str, rank: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+@cache
+def _sizes_of(family: str, checkpoint: Path, part: str) -> tuple[tuple[str, int, int], ...]:
+    """`_sizes` of a part of a checkpoint, which no test changes where it lies."""
+    kind: Any = _DENOISERS[family][1]
+    if part == "text_encoder":
+        config = json.loads((checkpoint / part / "config.json").read_text())
+        kind = getattr(transformers, config["architectures"][0])
+    return _sizes(kind.from_pretrained(checkpoint / part))
+
+
+def _sizes(model: Any) -> tuple[tuple[str, int, int], ...]:
+    """Name, inputs and outputs of each attention layer."""
+    return tuple(
+        (name, layer.in_features, layer.out_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name.endswith(_TARGETS)
+    )
+
+
+def _random(
+    sizes: Iterable[tuple[str, int, int]], prefix: str, rank: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
     tensors = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, torch.nn.Linear) and name.endswith(_TARGETS):
-            down = torch.randn(rank, layer.in_features, generator=generator) * 0.2
-            up = torch.randn(layer.out_features, rank, generator=generator) * 0.2
-            tensors[f"{prefix}.{name}.lora_A.weight"] = down
-            tensors[f"{prefix}.{name}.lora_B.weight"] = up
+    for name, inputs, outputs in sizes:
+        tensors[f"{prefix}.{name}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * 0.2
+        tensors[f"{prefix}.{name}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.2
     return tensors
 
 

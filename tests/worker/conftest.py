@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,8 @@ from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
 torch.set_num_threads(1)
+#: Of a pool that a session's tests share: none of its small models leaves, and is loaded again, for another.
+ALL_MODELS = 99
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +111,7 @@ def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
 @pytest.fixture(scope="session")
 def tools_pool(flux_tools: Catalogue) -> Pool:
     """One pool for the tests of the FLUX.1 tools and of Qwen-Image's edits."""
-    return Pool(flux_tools, device="cpu")
+    return Pool(flux_tools, device="cpu", max_models=ALL_MODELS)
 
 
 @pytest.fixture(scope="session")
@@ -125,7 +129,7 @@ def refined_pool(refined: Catalogue) -> Pool:
 @pytest.fixture(scope="session")
 def pool(catalogue: Catalogue) -> Pool:
     """One pool for all tests; a test that spoils it is a test that found something."""
-    return Pool(catalogue, device="cpu")
+    return Pool(catalogue, device="cpu", max_models=ALL_MODELS)
 
 
 @pytest.fixture
@@ -137,24 +141,34 @@ def storage(tmp_path: Path) -> Storage:
     return storage
 
 
-@pytest.fixture
-def add_lora(catalogue: Catalogue, tmp_path: Path) -> Callable[..., Pool]:
-    """Makes a pool whose catalogue has one more adapter, `extra`, from tensors or a file."""
+@pytest.fixture(scope="session")
+def add_lora(catalogue: Catalogue, weights_folder: Path) -> Callable[..., Pool]:
+    """Writes tensors, or a file's copy, as the adapter `extra` of a family; returns the pool that has it.
 
-    def add(family: str, tensors: dict[str, torch.Tensor] | Path) -> Pool:
-        path = tensors if isinstance(tensors, Path) else tmp_path / "extra.safetensors"
-        if not isinstance(tensors, Path):
-            save_file(tensors, path)
+    That is one pool for each family: what was `extra` before is another adapter.
+    """
+
+    @cache
+    def pool_of(family: str, path: Path) -> Pool:
         row = LoraSpec(id="extra", family=family, source=str(path))
         return Pool(catalogue.model_copy(update={"loras": (*catalogue.loras, row)}), device="cpu")
+
+    def add(family: str, tensors: dict[str, torch.Tensor] | Path) -> Pool:
+        path, written = (weights_folder / f"extra-{family}.{end}" for end in ("safetensors", "new"))
+        if isinstance(tensors, Path):
+            shutil.copyfile(tensors, written)
+        else:
+            save_file(tensors, written)
+        written.replace(path)
+        return pool_of(family, path)
 
     return add
 
 
-@pytest.fixture
-def two_adapters(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
+@pytest.fixture(scope="session")
+def two_adapters(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
     """A catalogue with a second adapter for SDXL, `extra`: of another rank, and for a text encoder, too."""
-    path = tmp_path / "second.safetensors"
+    path = weights_folder / "second.safetensors"
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), rank=8, seed=2, text_encoder=True)
     row = LoraSpec(id="extra", family="sdxl", source=str(path))
     return catalogue.model_copy(update={"loras": (*catalogue.loras, row)})

@@ -18,7 +18,7 @@ from contracts.catalogue.families import Mode
 from contracts.errors import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.adapters import checkpoint_of, choose_sets
+from tests.support.adapters import checkpoint_of, choose_sets, make_short_job, own_adapters
 from tests.support.combinations import covering, usual_or_all
 from tests.support.jobs import (
     JobStopped,
@@ -31,6 +31,7 @@ from tests.support.jobs import (
 )
 from tests.support.trained import TRAINED_FAMILIES
 from tests.support.weights import write_adapter
+from worker.adapters.files import LoraFiles
 from worker.adapters.row_hooks import Rows
 from worker.pool.pool import Pool
 
@@ -80,7 +81,7 @@ def test_images_with_different_adapters_in_joined_calls_are_what_they_are_alone(
     both_ways: dict[str, dict[str, Any]] = {"flux": {"true_cfg_scale": 2.0, "negative_prompt": "a green square"}}
     guided = both_ways.get(family, {})
     batch = [
-        make_job(mixing.catalogue, family, batchable=True, num_images=count, loras=loras, **guided)
+        make_short_job(mixing.catalogue, family, batchable=True, num_images=count, loras=loras, **guided)
         for loras, count in zip(_sets(family), (1, 2, 1, 1, 1, 1), strict=True)
     ]
     outcomes = run_jobs(batch, mixing, storage)
@@ -196,30 +197,31 @@ def _break(catalogue: Catalogue, tmp_path: Path) -> Catalogue:
 
 
 def test_an_adapter_that_does_not_fit_fails_only_its_own_job(
-    catalogue: Catalogue, storage: Storage, tmp_path: Path
+    catalogue: Catalogue, pool: Pool, storage: Storage, tmp_path: Path
 ) -> None:
-    pool = Pool(_break(catalogue, tmp_path), device="cpu")
+    rows = _break(catalogue, tmp_path)
 
     def job(*names: str) -> JobParameters:
-        return make_job(pool.catalogue, "sdxl", batchable=True, loras=[{"name": name} for name in names])
+        return make_short_job(rows, "sdxl", batchable=True, loras=[{"name": name} for name in names])
 
-    outcomes = run_jobs([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
-    assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
-    assert outcomes[1].error.code == FailureCode.LORA_INCOMPATIBLE
-    assert [outcome.receipt.joined for outcome in outcomes if outcome.receipt] == [True, True]
-    together = _images([outcomes[0], outcomes[2]], storage)
-    for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
-        assert np.abs(mixed - generate_pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
-    (failure, other) = run_jobs([job("broken"), job("broken")], pool, storage)
-    assert failure.error.code == other.error.code == FailureCode.LORA_INCOMPATIBLE
-    assert not pool.model("shapes-sdxl").adapters.is_active
+    with own_adapters(pool, "sdxl", LoraFiles(rows)) as adapters:
+        outcomes = run_jobs([job(), job("sdxl-lora", "broken"), job("sdxl-lora")], pool, storage)
+        assert [outcome.status for outcome in outcomes] == ["completed", "failed", "completed"]
+        assert outcomes[1].error.code == FailureCode.LORA_INCOMPATIBLE
+        assert [outcome.receipt.joined for outcome in outcomes if outcome.receipt] == [True, True]
+        together = _images([outcomes[0], outcomes[2]], storage)
+        for mixed, alone in zip(together, (job(), job("sdxl-lora")), strict=True):
+            assert np.abs(mixed - generate_pixels(alone, pool, storage)).max() <= BATCH_TOLERANCE_LEVELS
+        (failure, other) = run_jobs([job("broken"), job("broken")], pool, storage)
+        assert failure.error.code == other.error.code == FailureCode.LORA_INCOMPATIBLE
+        assert not adapters.is_active
 
 
 def test_an_image_that_becomes_nan_by_its_adapter_fails_only_its_own_job(
     mixing: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [
-        make_job(mixing.catalogue, "sdxl", batchable=True, loras=loras)
+        make_short_job(mixing.catalogue, "sdxl", batchable=True, loras=loras)
         for loras in ([], _loras("sdxl", lora=1.0), _loras("sdxl", other=1.0))
     ]
     alone = [complete_job(job, mixing, storage)[0] for job in batch]
@@ -240,7 +242,8 @@ def test_an_image_that_becomes_nan_by_its_adapter_fails_only_its_own_job(
 def test_jobs_with_different_adapters_leave_no_trace_when_they_end_or_are_stopped(
     mixing: Pool, storage: Storage
 ) -> None:
-    batch = [make_job(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in _sets("sdxl")]
+    bare, _, _, both, _, text = _sets("sdxl")
+    batch = [make_short_job(mixing.catalogue, "sdxl", batchable=True, loras=loras) for loras in (bare, both, text)]
     alone = [complete_job(job, mixing, storage)[0] for job in batch]
     for stop_after in (None, 1):
         watch = RecordingWatch(stop_after=stop_after, error=JobStopped())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -197,12 +199,21 @@ def test_an_inpainting_unet_inpaints_and_does_nothing_else(
     assert "not made for txt2img" in error.message
 
 
+def _name_classes(names: list[str], writer: Connection) -> None:
+    """In a process of its own: import diffusers and the worker anew, without sentencepiece."""
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("diffusers", "worker")]:
+        del sys.modules[module]
+    sys.modules["sentencepiece"] = None  # type: ignore[assignment]
+    components = importlib.import_module("worker.checkpoints.components")
+    writer.send([getattr(components.find_class(name), "__name__", None) for name in names])
+
+
 def test_classes_are_found_where_the_package_of_one_family_is_not_installed() -> None:
-    script = (
-        "import sys; sys.modules['sentencepiece'] = None\n"
-        "from worker.checkpoints.components import find_class\n"
-        "print(*(getattr(find_class(name), '__name__', None) for name in sys.argv[1:]))"
-    )
     names = ["UNet2DConditionModel", "CLIPTextModel", "ChatGLMModel", "NoSuchClass"]
-    done = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [*names[:-1], "None"]
+    forked = get_context("fork")
+    reader, writer = forked.Pipe(duplex=False)
+    process = forked.Process(target=_name_classes, args=(names, writer))
+    process.start()
+    writer.close()
+    assert reader.recv() == [*names[:-1], None]
+    process.join()

@@ -18,9 +18,12 @@ from contracts.catalogue.families import Mode
 from contracts.catalogue.models import ModelSpec
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.combinations import covering
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job
 from tests.support.original_layout import write_sd3_file, write_sdxl_file, write_unet_file
+from tests.support.trained import TRAINED_FAMILIES
 from worker.checkpoints import loader as checkpoints
 from worker.families import get_family
 from worker.pool.pool import Pool
@@ -60,8 +63,41 @@ def sd3_two_widths(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+@pytest.fixture(scope="module")
+def sdxl_file(two_widths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small SDXL as one file."""
+    file = tmp_path_factory.mktemp("files") / "sdxl.safetensors"
+    write_sdxl_file(two_widths, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def sd3_file(sd3_two_widths: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small SD3 as one file."""
+    file = tmp_path_factory.mktemp("files") / "sd3.safetensors"
+    write_sd3_file(sd3_two_widths, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def whole(two_widths: Path, catalogue: Catalogue) -> Pool:
+    """A pool with the small SDXL from its folder."""
+    return _pool(catalogue, two_widths)
+
+
+@pytest.fixture(scope="module")
+def whole_sd3(sd3_two_widths: Path, catalogue: Catalogue) -> Pool:
+    """A pool with the small SD3 from its folder."""
+    return _pool(catalogue, sd3_two_widths, "sd3")
+
+
+def _job(catalogue: Catalogue, family: str = "sdxl") -> JobParameters:
+    """Of one step: weights that differ show in it."""
+    return make_job(catalogue, family, num_inference_steps=1)
+
+
 def _same_weights(first: Pool, second: Pool) -> bool:
-    (id,) = first.warm
+    (id,) = first.warm or second.warm
     parts = [pool.model(id).base.components for pool in (first, second)]
     states = [
         {name: part.state_dict() for name, part in every.items() if isinstance(part, torch.nn.Module)}
@@ -75,57 +111,53 @@ def _same_weights(first: Pool, second: Pool) -> bool:
 
 
 def test_a_single_file_in_the_original_sdxl_layout_gives_the_same_image_as_its_folder(
-    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    sdxl_file: Path, two_widths: Path, whole: Pool, catalogue: Catalogue, storage: Storage
 ) -> None:
-    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
-    whole = _pool(catalogue, two_widths)
-    single = _pool(catalogue, tmp_path / "sdxl.safetensors", config=str(two_widths))
-    for mode in (Mode.TXT2IMG, Mode.INPAINT):
-        parameters = make_job(catalogue, "sdxl", mode)
-        assert np.array_equal(
-            generate_pixels(parameters, whole, storage), generate_pixels(parameters, single, storage)
-        )
+    single, job = _pool(catalogue, sdxl_file, config=str(two_widths)), _job(catalogue)
+    assert np.array_equal(generate_pixels(job, whole, storage), generate_pixels(job, single, storage))
     assert _same_weights(whole, single)
 
 
 def test_a_file_with_the_unet_alone_takes_the_rest_from_its_config(
-    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    two_widths: Path, whole: Pool, catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
     write_unet_file(two_widths, tmp_path / "unet.safetensors")
     pool = _pool(catalogue, tmp_path / "unet.safetensors", config=str(two_widths))
-    complete_job(make_job(catalogue, "sdxl"), pool, storage)
-    assert _same_weights(pool, _pool(catalogue, two_widths))
+    complete_job(_job(catalogue), pool, storage)
+    assert _same_weights(pool, whole)
 
 
 def test_a_single_file_in_the_original_sd3_layout_gives_the_same_image_as_its_folder(
-    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    sd3_file: Path, sd3_two_widths: Path, whole_sd3: Pool, catalogue: Catalogue, storage: Storage
 ) -> None:
-    write_sd3_file(sd3_two_widths, tmp_path / "sd3.safetensors")
-    whole = _pool(catalogue, sd3_two_widths, "sd3")
-    single = _pool(catalogue, tmp_path / "sd3.safetensors", "sd3", config=str(sd3_two_widths))
-    parameters = make_job(catalogue, "sd3")
-    assert np.array_equal(
-        generate_pixels(parameters, whole, storage), generate_pixels(parameters, single, storage)
-    )
-    assert _same_weights(whole, single)
+    single, job = _pool(catalogue, sd3_file, "sd3", config=str(sd3_two_widths)), _job(catalogue, "sd3")
+    assert np.array_equal(generate_pixels(job, whole_sd3, storage), generate_pixels(job, single, storage))
+    assert _same_weights(whole_sd3, single)
 
 
 def test_an_sd3_file_without_t5_takes_it_from_its_config(
-    sd3_two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    sd3_file: Path,
+    sd3_two_widths: Path,
+    whole_sd3: Pool,
+    catalogue: Catalogue,
+    storage: Storage,
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "sd3.safetensors"
-    write_sd3_file(sd3_two_widths, file)
-    kept = {key: tensor for key, tensor in load_file(file).items() if "t5xxl" not in key}
-    save_file(kept, file)
+    save_file({key: tensor for key, tensor in load_file(sd3_file).items() if "t5xxl" not in key}, file)
     pool = _pool(catalogue, file, "sd3", config=str(sd3_two_widths))
-    complete_job(make_job(catalogue, "sd3"), pool, storage)
-    whole = _pool(catalogue, sd3_two_widths, "sd3")
-    whole.model("shapes-sd3")
-    assert _same_weights(whole, pool)
+    complete_job(_job(catalogue, "sd3"), pool, storage)
+    assert _same_weights(whole_sd3, pool)
 
 
 def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what_it_turned_out_to_be(
-    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sdxl_file: Path,
+    two_widths: Path,
+    whole: Pool,
+    catalogue: Catalogue,
+    storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its configuration comes from a hub: here from the hub's cache, which is laid out by hand."""
     snapshot = tmp_path / "models--somebody--something" / "snapshots" / ("0" * 40)
@@ -134,7 +166,6 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
     (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    write_sdxl_file(two_widths, tmp_path / "sdxl.safetensors")
     loaded, load = [], checkpoints.load_model
 
     def count(*arguments: Any) -> Any:
@@ -142,22 +173,21 @@ def test_a_file_that_does_not_tell_what_it_is_is_loaded_once_and_planned_by_what
         return load(*arguments)
 
     monkeypatch.setattr(checkpoints, "load_model", count)
-    pool = _pool(catalogue, tmp_path / "sdxl.safetensors", config="somebody/something")
+    expected = generate_pixels(_job(catalogue), whole, storage)
+    loaded.clear()
+    pool = _pool(catalogue, sdxl_file, config="somebody/something")
     assert pool.plan_selector.has_unknown_components("shapes-sdxl")
     pool.prepare("shapes-sdxl")
-    parameters = make_job(catalogue, "sdxl")
-    generated = generate_pixels(parameters, pool, storage)
+    generated = generate_pixels(_job(catalogue), pool, storage)
     assert loaded == ["shapes-sdxl"]
     assert not pool.plan_selector.has_unknown_components("shapes-sdxl")
-    assert np.array_equal(generated, generate_pixels(parameters, _pool(catalogue, two_widths), storage))
+    assert np.array_equal(generated, expected)
 
 
 def test_a_single_file_with_a_gap_is_refused(
-    two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    sdxl_file: Path, two_widths: Path, catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
-    file = tmp_path / "sdxl.safetensors"
-    write_sdxl_file(two_widths, file)
-    tensors = load_file(file)
+    file, tensors = tmp_path / "sdxl.safetensors", load_file(sdxl_file)
     del tensors["conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_fc.weight"]
     save_file(tensors, file)
     failure = _failure(_pool(catalogue, file, config=str(two_widths)), storage)
@@ -168,9 +198,9 @@ def test_a_variant_is_loaded_where_it_is_there_and_missed_where_it_is_not(
     catalogue: Catalogue, pool: Pool, storage: Storage, tmp_path: Path
 ) -> None:
     pool.model("shapes-sdxl").base.save_pretrained(tmp_path / "variant", variant="fp16")
-    expected = generate_pixels(make_job(catalogue, "sdxl"), pool, storage)
+    expected = generate_pixels(_job(catalogue), pool, storage)
     chosen = _pool(catalogue, tmp_path / "variant", variant="fp16")
-    assert np.array_equal(generate_pixels(make_job(catalogue, "sdxl"), chosen, storage), expected)
+    assert np.array_equal(generate_pixels(_job(catalogue), chosen, storage), expected)
     _failure(_pool(catalogue, tmp_path / "variant", variant="other"), storage)
 
 
@@ -201,8 +231,8 @@ def test_truncated_weights_are_a_load_failure_and_other_models_work_on(
     others = tuple(model for model in catalogue.models if model.id != row.id)
     pool = Pool(catalogue.model_copy(update={"models": (row, *others)}), device="cpu")
     _failure(pool, storage)
-    complete_job(make_job(pool.catalogue, "flux"), pool, storage)
-    assert pool.warm == ["shapes-flux"]
+    complete_job(make_job(pool.catalogue, "sana"), pool, storage)
+    assert pool.warm == ["tiny-sana"]
 
 
 def test_a_checkpoint_of_another_family_is_a_load_failure(catalogue: Catalogue, storage: Storage) -> None:
@@ -240,9 +270,17 @@ def test_the_dtype_follows_the_row_or_else_the_device(
     assert pick_dtype(row, torch.device(device)) == expected
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_every_family_runs_in_bfloat16(family: str, catalogue: Catalogue, storage: Storage) -> None:
-    pool = _pool(catalogue, catalogue.root / f"shapes-{family}", family, dtype="bfloat16")
-    for mode in get_family(family).pipelines:
-        _, receipt = complete_job(make_job(catalogue, family, mode, num_inference_steps=2), pool, storage)
-        assert receipt.dtype == "bfloat16"
+@pytest.fixture(scope="module")
+def narrow(catalogue: Catalogue) -> Pool:
+    """A pool that computes in bfloat16."""
+    rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
+    return Pool(catalogue.model_copy(update={"models": rows}), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "mode"),
+    covering([(family, mode) for family in TRAINED_FAMILIES for mode in get_family(family).pipelines]),
+)
+def test_every_family_and_mode_runs_in_bfloat16(family: str, mode: Mode, narrow: Pool, storage: Storage) -> None:
+    _, receipt = complete_job(make_job(narrow.catalogue, family, mode, num_inference_steps=2), narrow, storage)
+    assert receipt.dtype == "bfloat16"

@@ -18,7 +18,7 @@ from contracts.memory.plan import Placement, Plan, Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.combinations import ALL, covering, usual_or_all
-from tests.support.jobs import complete_job, decode_pixels, make_job
+from tests.support.jobs import complete_job, decode_pixels, generate_pixels, make_job
 from tests.support.trained import TRAINED_FAMILIES
 from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.plan_selector import PlanSelector
@@ -66,18 +66,19 @@ def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str
 
 @pytest.mark.parametrize("family", usual_or_all("sd3", FAMILY_IDS))
 def test_candidate_plans_run_within_their_bytes_and_give_the_same_image(
-    family: str, catalogue: Catalogue, storage: Storage
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     job = make_job(catalogue, family, width=128, height=128, num_inference_steps=2)
     candidates = _candidates(catalogue, job)
     placements = {placement for candidate in candidates for placement in candidate.placements.values()}
     assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= placements
-    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    # Every third one and the smallest: each loads the model again.
-    for candidate in candidates if ALL else [*candidates[:-1:3], candidates[-1]]:
-        pool = _pool_for(catalogue, candidate)
-        seen = _watch_placements(pool, job)
-        files, receipt = complete_job(job, pool, storage)
+    resident, _ = complete_job(job, pool, storage)
+    # Each loads the model again.
+    rows = {(*one.placements.values(), one.tile_side): one for one in candidates}
+    for candidate in candidates if ALL else [rows[row] for row in covering([*rows])]:
+        own = _pool_for(catalogue, candidate)
+        seen = _watch_placements(own, job)
+        files, receipt = complete_job(job, own, storage)
         assert receipt.memory is not None
         assert (receipt.memory.plan, receipt.memory.ran_out) == (candidate.name, [])
         assert receipt.memory.peak_bytes is not None
@@ -113,13 +114,13 @@ def _check_placements(candidate: Plan, seen: dict[str, list[dict[str, int]]]) ->
 
 @pytest.mark.parametrize(("family", "mode"), covering([*product(FAMILY_IDS, [Mode.IMG2IMG, Mode.CONTROLNET])]))
 def test_the_smallest_plan_runs_other_modes_and_adapters_unchanged(
-    family: str, mode: Mode, catalogue: Catalogue, storage: Storage
+    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(catalogue, family, mode, loras=[{"name": f"{family}-lora"}])
-    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    pool = Pool(catalogue, device="cpu", budget_bytes=2**30)
-    smallest = _step_down(pool.plan_selector, job)[-1]
-    files, receipt = complete_job(job, pool, storage)
+    job = make_job(catalogue, family, mode, num_inference_steps=2, loras=[{"name": f"{family}-lora"}])
+    resident, _ = complete_job(job, pool, storage)
+    small = Pool(catalogue, device="cpu", budget_bytes=2**30)
+    smallest = _step_down(small.plan_selector, job)[-1]
+    files, receipt = complete_job(job, small, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == smallest.name != "all resident"
     assert set(receipt.placement.values()) & {"on_demand", "streamed"}
@@ -132,10 +133,10 @@ def test_the_smallest_plan_runs_other_modes_and_adapters_unchanged(
 
 @pytest.mark.parametrize(("family", "policy"), covering([*product(["sd3", "flux"], ["gpu", "cpu", "on_demand"])]))
 def test_t5_works_where_the_operator_wants_it(
-    family: str, policy: Any, catalogue: Catalogue, storage: Storage
+    family: str, policy: Any, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(catalogue, family)
-    plain, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
+    job = make_job(catalogue, family, num_inference_steps=1)
+    plain, _ = complete_job(job, pool, storage)
     files, receipt = complete_job(job, Pool(catalogue, device="cpu", policy=Policy(t5=policy)), storage)
     t5 = receipt.placement["text_encoder_3" if family == "sd3" else "text_encoder_2"]
     assert t5 in {"gpu": ["cpu"], "cpu": ["cpu"], "on_demand": ["on_demand", "streamed"]}[policy]
@@ -148,7 +149,7 @@ def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_
 ) -> None:
     rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
     narrow = catalogue.model_copy(update={"models": rows})
-    job, found = make_job(narrow, family), []
+    job, found = make_job(narrow, family, num_inference_steps=1), []
     for policy in ("gpu", "cpu"):
         pool = Pool(narrow, device="cpu", policy=Policy(t5=policy))
         monkeypatch.setattr("worker.offload.offloaded_module.cpu_has_bfloat16", lambda: False)
@@ -211,17 +212,19 @@ def test_a_module_whose_move_failed_moves_again(monkeypatch: pytest.MonkeyPatch)
     assert offloaded.resident_bytes == 288
 
 
-def test_without_t5_sd3_generates_another_image_and_holds_no_t5(catalogue: Catalogue, storage: Storage) -> None:
-    job = make_job(catalogue, "sd3", num_inference_steps=6)
-    pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
-    files, receipt = complete_job(job, pool, storage)
+def test_without_t5_sd3_generates_another_image_and_holds_no_t5(
+    catalogue: Catalogue, pool: Pool, storage: Storage
+) -> None:
+    job = make_job(catalogue, "sd3", num_inference_steps=2)
+    blind = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
+    files, receipt = complete_job(job, blind, storage)
     assert receipt.memory is not None
     assert receipt.memory.plan == "T5 skipped"
     assert receipt.deviations == ["text_encoder_3 skipped"]
     assert b"text_encoder_3 skipped" in files[0]
-    assert pool.model(job.model).base.text_encoder_3 is None
-    assert files != complete_job(job, Pool(catalogue, device="cpu"), storage)[0]
-    flux = complete_job(make_job(catalogue, "flux"), pool, storage)[1]
+    assert blind.model(job.model).base.text_encoder_3 is None
+    assert not np.array_equal(decode_pixels(files[0]), generate_pixels(job, pool, storage))
+    flux = complete_job(make_job(catalogue, "flux", num_inference_steps=1), blind, storage)[1]
     assert flux.memory is not None
     assert flux.memory.plan == "all resident"
 
@@ -240,7 +243,7 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     (tmp_path / "sdxl" / "vae" / "config.json").write_text(json.dumps({**config, "force_upcast": True}))
     row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
     narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
-    job = make_job(narrow, "sdxl", Mode.IMG2IMG)
+    job = make_job(narrow, "sdxl", Mode.IMG2IMG, num_inference_steps=2)
     # Both measure memory, under which some CPUs (seen: AMD EPYC) sum float16 in another order than without.
     pools = [Pool(narrow, device="cpu", budget_bytes=2**30) for _ in range(2)]
     on_demand = next(
@@ -256,16 +259,16 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
 
 @pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILY_IDS))
 def test_a_denoiser_in_8_bits_takes_less_gives_nearly_the_same_and_leaves_with_its_plan(
-    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(catalogue, family)
-    resident, _ = complete_job(job, Pool(catalogue, device="cpu"), storage)
-    pool, candidate = Pool(catalogue, device="cpu"), _candidates(catalogue, job)[0]
+    resident, _ = complete_job(job, pool, storage)
+    own, candidate = Pool(catalogue, device="cpu"), _candidates(catalogue, job)[0]
     with monkeypatch.context() as patch:
-        patch.setattr(pool.plan_selector, "choose", lambda *_: candidate.model_copy(update={"fp8": True}))
-        files, receipt = complete_job(job, pool, storage)
-    small_bytes = pool.resident_bytes
+        patch.setattr(own.plan_selector, "choose", lambda *_: candidate.model_copy(update={"fp8": True}))
+        files, receipt = complete_job(job, own, storage)
+    small_bytes = own.resident_bytes
     assert receipt.deviations == ["denoiser in fp8"]
     assert 0 < np.abs(decode_pixels(files[0]) - decode_pixels(resident[0])).mean() < 8
-    assert complete_job(job, pool, storage)[0] == resident
-    assert small_bytes < 0.8 * pool.resident_bytes
+    assert complete_job(job, own, storage)[0] == resident
+    assert small_bytes < 0.8 * own.resident_bytes

@@ -14,6 +14,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.memory.plan import Placement
 from contracts.metrics import Counters
+from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
 from tests.support.trained import TRAINED_FAMILIES
@@ -23,33 +24,42 @@ from worker.offload.offloaded_module import OffloadedModule
 from worker.pool.pool import Pool
 
 FAMILY_IDS = list(TRAINED_FAMILIES)
+#: The models that are loaded the fastest.
+FIRST, SECOND, THIRD = (f"tiny-{family}" for family in ("sana", "pixart", "chroma"))
+
+
+@pytest.fixture(scope="module")
+def whole(catalogue: Catalogue) -> Pool:
+    """A pool where everything has room: it tells what models and plans take."""
+    return Pool(catalogue, device="cpu", max_models=9)
+
+
+def _job(catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobParameters:
+    return make_job(catalogue, family, mode, num_inference_steps=1, **fields)
 
 
 def test_the_least_recently_used_model_leaves(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu", max_models=2)
-    pool.model("shapes-sdxl")
-    pool.model("shapes-sd3")
-    pool.model("shapes-sdxl")
-    pool.model("shapes-flux")
-    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
+    for id in (FIRST, SECOND, FIRST, THIRD):
+        pool.model(id)
+    assert pool.warm == [FIRST, THIRD]
 
 
-def _bytes_of(catalogue: Catalogue, *families: str) -> int:
+def _bytes_of(pool: Pool, *families: str) -> int:
     """What these models take on a device, and one image of the first beside them."""
-    pool = Pool(catalogue, device="cpu", max_models=9)
     plans = [pool.model(f"shapes-{family}").placement.plan for family in families]
     first = plans[0].peak_bytes if plans[0] else 0
     return first + sum(pool.model(f"shapes-{family}").resident_bytes for family in families[1:])
 
 
 def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_memory(
-    catalogue: Catalogue, storage: Storage
+    catalogue: Catalogue, whole: Pool, storage: Storage
 ) -> None:
-    two, counters = int(_bytes_of(catalogue, "sdxl", "sd3", "flux") * 0.9), Counters()
+    two, counters = int(_bytes_of(whole, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, counters=counters)
-    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
+    first = complete_job(_job(catalogue, "sdxl"), pool, storage)[0]
     for family in ("sd3", "flux"):
-        complete_job(make_job(catalogue, family), pool, storage)
+        complete_job(_job(catalogue, family), pool, storage)
         assert pool.resident_bytes <= two
     assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
     report = pool.report()
@@ -58,7 +68,7 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     assert (model["resident_bytes"], model["plan"]) == (0, "")
     weight_bytes = pool.model("shapes-sdxl").placement.bytes
     assert 2**23 < weight_bytes <= model["host_bytes"] < 1.01 * weight_bytes
-    files, receipt = complete_job(make_job(catalogue, "sdxl"), pool, storage)
+    files, receipt = complete_job(_job(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
@@ -70,17 +80,17 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     assert counted['["evictions","","shapes-sdxl","host"]'] == 1
 
 
-def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue, storage: Storage) -> None:
+def test_where_host_memory_has_no_room_a_model_is_dropped(catalogue: Catalogue) -> None:
     counters = Counters()
-    pool = Pool(catalogue, device="cpu", max_models=2, host_bytes=2**20, counters=counters)
-    for family in ("sdxl", "sd3", "flux"):
-        complete_job(make_job(catalogue, family), pool, storage)
-    assert pool.warm == ["shapes-sd3", "shapes-flux"]
-    assert counters.drain()['["evictions","","shapes-sdxl","dropped"]'] == 1
+    pool = Pool(catalogue, device="cpu", max_models=2, host_bytes=2**10, counters=counters)
+    for id in (FIRST, SECOND, THIRD):
+        pool.model(id)
+    assert pool.warm == [SECOND, THIRD]
+    assert counters.drain()[f'["evictions","","{FIRST}","dropped"]'] == 1
 
 
-def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
-    sizes = {f: Pool(catalogue, device="cpu").model(f"shapes-{f}").placement.bytes for f in FAMILY_IDS}
+def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue, whole: Pool) -> None:
+    sizes = {f: whole.model(f"shapes-{f}").placement.bytes for f in FAMILY_IDS}
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=max(sizes.values()) + 2**20)
     for family in ("sdxl", "sd3", "flux"):
         pool.model(f"shapes-{family}")
@@ -92,25 +102,25 @@ def test_host_memory_keeps_to_its_own_bound(catalogue: Catalogue) -> None:
 def test_a_model_that_host_memory_does_not_take_is_dropped(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
+    pool, job = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30), _job(catalogue, "sana")
+    first = complete_job(job, pool, storage)[0]
 
     def fail(self: OffloadedModule) -> None:
         raise MemoryError
 
     with monkeypatch.context() as patch:
         patch.setattr(OffloadedModule, "_to_host", fail)
-        complete_job(make_job(catalogue, "flux"), pool, storage)
-    assert pool.warm == ["shapes-flux"]
-    assert complete_job(make_job(catalogue, "sdxl"), pool, storage)[0] == first
+        pool.model(SECOND)
+    assert pool.warm == [SECOND]
+    assert complete_job(job, pool, storage)[0] == first
 
 
 def test_a_model_that_leaves_gives_its_memory_back(catalogue: Catalogue) -> None:
     before = count_parameters()
     pool = Pool(catalogue, device="cpu", max_models=1)
-    pool.model("shapes-sdxl")
+    pool.model(FIRST)
     with_one = count_parameters()
-    pool.drop("shapes-sdxl")
+    pool.drop(FIRST)
     assert with_one > before
     assert count_parameters() == before
 
@@ -119,16 +129,16 @@ def test_a_model_that_is_dropped_is_gone_before_the_next_one_is_loaded(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1)
-    pool.model("shapes-sdxl").base.unet.itself = [pool.model("shapes-sdxl")]  # only a collection finds such a ring
-    unet: weakref.ref[torch.nn.Module] = weakref.ref(pool.model("shapes-sdxl").base.unet)
+    pool.model(FIRST).denoiser.itself = [pool.model(FIRST)]  # only a collection finds such a ring
+    denoiser: weakref.ref[torch.nn.Module] = weakref.ref(pool.model(FIRST).denoiser)
     load, alive = checkpoints.load_model, []
 
     def look_and_load(*arguments: Any) -> Any:
-        alive.append(unet() is not None)
+        alive.append(denoiser() is not None)
         return load(*arguments)
 
     monkeypatch.setattr(checkpoints, "load_model", look_and_load)
-    pool.model("shapes-flux")
+    pool.model(SECOND)
     assert alive == [False]
 
 
@@ -136,12 +146,12 @@ def test_a_switch_to_a_model_in_host_memory_walks_through_no_other_objects_of_th
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    for id in ("shapes-sdxl", "shapes-flux"):
+    for id in (FIRST, SECOND):
         pool.model(id)
     collected: list[object] = []
     monkeypatch.setattr(gc, "collect", lambda *_: collected.append(None))
-    pool.model("shapes-sdxl")
-    assert pool.report()["in_host_memory"] == ["shapes-flux"]
+    pool.model(FIRST)
+    assert pool.report()["in_host_memory"] == [SECOND]
     assert collected == []
 
 
@@ -158,7 +168,7 @@ def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue:
 
     asker = threading.Thread(target=ask)
     asker.start()
-    for id in ("shapes-sdxl", "shapes-flux", "shapes-sdxl"):
+    for id in (FIRST, SECOND, FIRST):
         pool.model(id).pipeline(Mode.TXT2IMG, pool.model(id).spec.schedulers[0])
     stop.set()
     asker.join()
@@ -167,9 +177,9 @@ def test_another_thread_may_ask_for_a_report_while_models_come_and_go(catalogue:
 
 def test_switching_models_copies_each_to_host_memory_only_once(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    first = pool.model("shapes-sdxl")
-    second = pool.model("shapes-flux")
-    for id in ("shapes-sdxl", "shapes-flux") * 2:
+    first = pool.model(FIRST)
+    second = pool.model(SECOND)
+    for id in (FIRST, SECOND) * 2:
         pool.model(id)
     assert [model.placement.moved_bytes["host"] for model in (first, second)] == [
         model.placement.bytes for model in (first, second)
@@ -182,18 +192,18 @@ def test_switching_models_copies_each_to_host_memory_only_once(catalogue: Catalo
 def test_a_controlnet_that_a_job_does_not_name_stays_on_the_device_while_it_fits(
     catalogue: Catalogue,
 ) -> None:
-    controlled, plain = make_job(catalogue, "sdxl", Mode.CONTROLNET), make_job(catalogue, "sdxl")
+    controlled, plain = _job(catalogue, "sd15", Mode.CONTROLNET), _job(catalogue, "sd15")
     pool = Pool(catalogue, device="cpu")
     for job in (controlled, plain, controlled, plain):
         model = pool.ready(job, 1)
-    assert model.placement.placement_of("controlnet:sdxl-hint") is Placement.DEVICE
+    assert model.placement.placement_of("controlnet:sd15-hint") is Placement.DEVICE
     assert model.placement.moved_bytes == {"device": model.placement.bytes, "host": 0}
     budget = int(pool.plan_selector.choose(controlled, 1).peak_bytes / 0.95) + 1
     tight = Pool(catalogue, device="cpu", budget_bytes=budget, max_models=9)
     tight.ready(controlled, 1)
-    sd3 = tight.ready(make_job(catalogue, "sd3"), 1)
+    other = tight.ready(_job(catalogue, "sana"), 1)
     assert tight.resident_bytes <= 0.95 * budget
-    assert sd3.placement.plan is not None
+    assert other.placement.plan is not None
 
 
 def _peak(pool: Pool, model: str) -> int:
@@ -202,15 +212,14 @@ def _peak(pool: Pool, model: str) -> int:
 
 
 def test_models_that_alternate_stay_where_slightly_slower_plans_leave_room_for_both(
-    catalogue: Catalogue, storage: Storage
+    catalogue: Catalogue, whole: Pool, storage: Storage
 ) -> None:
-    whole = Pool(catalogue, device="cpu", max_models=9)
     models = [whole.model(id) for id in ("shapes-sdxl", "shapes-flux")]
     # A little too small for the first model's weights beside the fastest plan of the second.
     budget = int((models[0].resident_bytes + _peak(whole, "shapes-flux") - 2**20) / 0.95)
     counters = Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=budget, counters=counters)
-    jobs = [make_job(catalogue, family) for family in ("sdxl", "flux")]
+    jobs = [_job(catalogue, family) for family in ("sdxl", "flux")]
     first = [complete_job(job, pool, storage)[0] for job in jobs]
     moved = [pool._cache.models[job.model].placement.moved_bytes["device"] for job in jobs]
     for _ in range(2):
@@ -225,8 +234,7 @@ def test_models_that_alternate_stay_where_slightly_slower_plans_leave_room_for_b
     assert first == plain
 
 
-def test_a_plan_that_ran_out_of_memory_is_the_one_that_was_taken(catalogue: Catalogue) -> None:
-    whole = Pool(catalogue, device="cpu", max_models=9)
+def test_a_plan_that_ran_out_of_memory_is_the_one_that_was_taken(catalogue: Catalogue, whole: Pool) -> None:
     sdxl = whole.model("shapes-sdxl")
     budget = int((sdxl.resident_bytes + _peak(whole, "shapes-flux") - 2**20) / 0.95)
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=budget)
@@ -243,11 +251,10 @@ def test_a_plan_that_ran_out_of_memory_is_the_one_that_was_taken(catalogue: Cata
 
 
 def test_sizes_that_alternate_leave_weights_where_both_plans_work_and_a_row_of_one_size_moves_them(
-    catalogue: Catalogue,
+    catalogue: Catalogue, whole: Pool
 ) -> None:
     """The large one needs its denoiser on demand; the small one costs the same with that as with another move."""
     small, large = (make_job(catalogue, "sdxl", width=side, height=side) for side in (64, 256))
-    whole = Pool(catalogue, device="cpu")
     whole.ready(small, 1)
     pool = Pool(catalogue, device="cpu", budget_bytes=int(0.75 * whole.plan_selector.choose(large, 1).peak_bytes))
     assert pool.plan_selector.choose(small, 1).name == "all resident"
@@ -270,49 +277,49 @@ def test_sizes_that_alternate_leave_weights_where_both_plans_work_and_a_row_of_o
 
 def test_a_model_that_is_held_leaves_after_those_that_are_not(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu", max_models=2)
-    pool.model("shapes-sdxl")
-    pool.hold("shapes-sdxl")
-    pool.model("shapes-sd3")
-    pool.model("shapes-flux")
-    assert pool.warm == ["shapes-sdxl", "shapes-flux"]
-    pool.release("shapes-sdxl")
-    pool.model("shapes-sd3")
-    assert pool.warm == ["shapes-flux", "shapes-sd3"]
+    pool.model(FIRST)
+    pool.hold(FIRST)
+    pool.model(SECOND)
+    pool.model(THIRD)
+    assert pool.warm == [FIRST, THIRD]
+    pool.release(FIRST)
+    pool.model(SECOND)
+    assert pool.warm == [THIRD, SECOND]
 
 
 def test_a_job_waits_for_others_only_where_their_model_would_have_to_be_dropped(catalogue: Catalogue) -> None:
-    sdxl, flux = make_job(catalogue, "sdxl"), make_job(catalogue, "flux")
+    first, second = _job(catalogue, "sana"), _job(catalogue, "pixart")
     for host_bytes, must_wait in ((0, True), (2**30, False)):
         pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes)
-        pool.model("shapes-flux")  # its components are known from now on
-        pool.ready(sdxl, 1)
-        assert not pool.must_wait(flux)
-        pool.hold(sdxl.model)
-        pool.hold(sdxl.model)
-        assert (pool.must_wait(flux), pool.must_wait(sdxl)) == (must_wait, False)
-        pool.release(sdxl.model)
-        assert pool.must_wait(flux) is must_wait
-        pool.release(sdxl.model)
-        assert not pool.must_wait(flux)
+        pool.model(second.model)  # its components are known from now on
+        pool.ready(first, 1)
+        assert not pool.must_wait(second)
+        pool.hold(first.model)
+        pool.hold(first.model)
+        assert (pool.must_wait(second), pool.must_wait(first)) == (must_wait, False)
+        pool.release(first.model)
+        assert pool.must_wait(second) is must_wait
+        pool.release(first.model)
+        assert not pool.must_wait(second)
 
 
 def test_a_model_that_is_placed_again_is_the_same_one_where_its_plan_says(catalogue: Catalogue) -> None:
     pool = Pool(catalogue, device="cpu", max_models=1, host_bytes=2**30)
-    job = make_job(catalogue, "sdxl")
+    job = _job(catalogue, "sana")
     model = pool.ready(job, 1)
     plan = model.placement.plan
     assert plan is not None
     pool.hold(job.model)
-    pool.model("shapes-flux")
+    pool.model(SECOND)
     assert model.on_host
     pool.place_again(job.model, plan)
     assert model.placement.plan == plan
     assert pool.ready(job, 1) is model
-    assert pool.report()["in_host_memory"] == ["shapes-flux"]
+    assert pool.report()["in_host_memory"] == [SECOND]
 
 
-def test_a_call_has_as_many_images_as_fit_beside_the_other_models(catalogue: Catalogue) -> None:
-    job, whole = make_job(catalogue, "sdxl"), Pool(catalogue, device="cpu")
+def test_a_call_has_as_many_images_as_fit_beside_the_other_models(catalogue: Catalogue, whole: Pool) -> None:
+    job = _job(catalogue, "sdxl")
     plan = whole.ready(job, 1).placement.plan
     assert plan is not None
     room = 3 * plan.activation_bytes + plan.activation_bytes // 2

@@ -66,19 +66,19 @@ def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     queue: JobQueue,
     storage: Storage,
     catalogue: Catalogue,
+    pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
-    warm_request, cold_request = make_job(catalogue, "flux"), make_job(catalogue, "sdxl")
-    plain = Pool(catalogue, device="cpu")
-    expected = [complete_job(request, plain, storage)[0] for request in (warm_request, cold_request)]
-    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
-    pool.model(warm_request.model)
+    warm_request, cold_request = make_job(catalogue, "sana"), make_job(catalogue, "pixart")
+    expected = [complete_job(request, pool, storage)[0] for request in (warm_request, cold_request)]
+    disk, own = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    own.model(warm_request.model)
     cold = [queue.submit(cold_request).id for _ in range(2)]
     warm = [queue.submit(warm_request).id for _ in range(3)]
 
     with disk.opened_after(queue, warm, watched=[*cold, *warm]) as states:
-        ended = work_until_ended(make_consumer(settings, pool, storage, overdue_seconds=0), queue, *cold, *warm)
+        ended = work_until_ended(make_consumer(settings, own, storage, overdue_seconds=0), queue, *cold, *warm)
     assert states == [JobState.QUEUED] * 2 + [JobState.COMPLETED] * 3
     files = [[storage.read(image.key) for image in record.images] for record in ended]
     assert files == [expected[1]] * 2 + [expected[0]] * 3
@@ -91,20 +91,20 @@ def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
     queue: JobQueue,
     storage: Storage,
     catalogue: Catalogue,
+    pool: Pool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
-    plain, controlled = make_job(catalogue, "sdxl"), make_job(catalogue, "sdxl", Mode.CONTROLNET)
-    other = Pool(catalogue, device="cpu")
-    expected = [complete_job(request, other, storage)[0] for request in (controlled, plain, plain)]
-    disk, pool = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
-    pool.model(plain.model)
+    plain, controlled = make_job(catalogue, "sana"), make_job(catalogue, "sana", Mode.CONTROLNET)
+    expected = [complete_job(request, pool, storage)[0] for request in (controlled, plain, plain)]
+    disk, own = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    own.model(plain.model)
     ids = [queue.submit(request).id for request in (controlled, plain, plain)]
     with disk.opened_after(queue, ids[1:], watched=ids[:1]) as states:
-        ended = work_until_ended(make_consumer(settings, pool, storage), queue, *ids)
+        ended = work_until_ended(make_consumer(settings, own, storage), queue, *ids)
     assert states == [JobState.QUEUED]
     assert [[storage.read(image.key) for image in record.images] for record in ended] == expected
-    assert disk.read == ["controlnet:sdxl-hint"]
+    assert disk.read == ["controlnet:sana-hint"]
 
 
 @pytest.mark.parametrize(("host_bytes", "times"), [(0, 2), (2**30, 1)])
@@ -122,7 +122,7 @@ def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_moved_to_
     consumer = make_consumer(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
 
     def lead() -> None:
-        for family in ("flux", "sd3", "flux"):
+        for family in ("sana", "pixart", "sana"):
             id, deadline = queue.submit(make_job(catalogue, family)).id, time.monotonic() + 60
             while not queue.fetch(id).state.is_final and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -134,7 +134,7 @@ def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_moved_to_
     consumer.start([])
     leader.join()
     assert states == [JobState.COMPLETED] * 3
-    assert (disk.read.count("shapes-flux"), disk.read.count("shapes-sd3")) == (times, 1)
+    assert (disk.read.count("tiny-sana"), disk.read.count("tiny-pixart")) == (times, 1)
 
 
 def test_a_worker_that_is_told_to_leave_waits_for_no_model(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
+from tests.support.combinations import usual_or_all
 from tests.support.trained import TRAINED_FAMILIES
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
@@ -102,7 +103,7 @@ def test_without_a_budget_nothing_is_counted_on_the_cpu() -> None:
     assert memory_tracker.peak_bytes is None
 
 
-@pytest.mark.parametrize("family", TRAINED_FAMILIES)
+@pytest.mark.parametrize("family", usual_or_all("sdxl", TRAINED_FAMILIES))
 def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     family: str, catalogue: Catalogue, pool: Pool
 ) -> None:
@@ -112,7 +113,7 @@ def test_measuring_changes_no_bit_and_ends_with_nothing_left(
     def generate() -> torch.Tensor:
         with torch.inference_mode():
             made = model.base(
-                "a red circle", width=64, height=64, num_inference_steps=2, output_type="pt",
+                "a red circle", width=64, height=64, num_inference_steps=1, output_type="pt",
                 generator=torch.Generator().manual_seed(1),
             )  # fmt: skip
         images: torch.Tensor = made.images

@@ -170,7 +170,7 @@ def run_together(pool: Pool, storage: Storage, *jobs: Any) -> list[list[Any]]:
 def test_an_upscale_and_a_generation_share_a_worker_and_neither_changes_the_other(
     upscaler_pool: Pool, storage: Storage
 ) -> None:
-    upscaled, generated = job(pattern(200, 200), storage), parameters(batchable=False)
+    upscaled, generated = job(pattern(140, 140), storage), parameters(batchable=False, num_inference_steps=2)
     alone = [run_together(upscaler_pool, storage, one)[0] for one in (upscaled, generated)]
     together = run_together(upscaler_pool, storage, upscaled, generated)
     assert len(together[0]) == len(together[1]) == 1
@@ -183,7 +183,7 @@ def test_a_small_budget_gets_smaller_tiles_and_one_too_small_for_any_is_told(
     file = write_compact(tmp_path / "double.safetensors", features=32)
     row = UpscalerSpec(id="double", source=str(file), scale=2)
     rows = catalogue.model_copy(update={"upscalers": (row,)})
-    facts, picture = read_upscaler(file), pattern(300, 300)
+    facts, picture = read_upscaler(file), pattern(140, 140)
     needed = [upscaler_bytes(facts, picture.size, side) for side in (128, 64)]
     messages = []
     for budget_bytes in (int(sum(needed) / 2 / 0.95), int(needed[1] / 2)):

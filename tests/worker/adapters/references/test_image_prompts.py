@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,33 @@ _MASK = "inputs/half.png"
 
 @pytest.fixture(scope="module")
 def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    return with_ip_adapters(catalogue, tmp_path_factory.mktemp("ip"))
+    """The rows of `with_ip_adapters`, and `sdxl-broken`, whose file a test writes."""
+    folder = tmp_path_factory.mktemp("ip")
+    rows = with_ip_adapters(catalogue, folder)
+    broken = rows.ip_adapter("sdxl-plain").model_copy(
+        update={"id": "sdxl-broken", "source": str(folder / "broken.safetensors")}
+    )
+    return rows.model_copy(update={"ip_adapters": (*rows.ip_adapters, broken)})
 
 
 @pytest.fixture(scope="module")
 def adapted_pool(adapted: Catalogue) -> Pool:
     return Pool(adapted, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bare(adapted: Catalogue) -> Callable[[str], Any]:
+    """A pipeline of diffusers' own for each model."""
+
+    @cache
+    def load(id: str) -> Any:
+        model = adapted.model(id)
+        pipeline_class: Any = getattr(diffusers, model.family_spec.pipeline)
+        pipeline = pipeline_class.from_pretrained(adapted.root / model.source, dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    return load
 
 
 @pytest.fixture
@@ -70,14 +92,10 @@ def _entry(name: str, images: Sequence[str] = ("image",), **more: Any) -> dict[s
 
 
 def _by_diffusers(
-    catalogue: Catalogue, scheduler: Any, adapters: Sequence[Mapping[str, Any]], guidance: float
+    pipeline: Any, catalogue: Catalogue, scheduler: Any, adapters: Sequence[Mapping[str, Any]], guidance: float
 ) -> Pixels:
-    """The image by `load_ip_adapter` and `set_ip_adapter_scale` on a pipeline of its own."""
+    """The image by `load_ip_adapter` and `set_ip_adapter_scale`."""
     rows = [catalogue.ip_adapter(adapter["name"]) for adapter in adapters]
-    model = next(row for row in catalogue.models if row.family == rows[0].family)
-    pipeline_class: Any = getattr(diffusers, model.family_spec.pipeline)
-    pipeline = pipeline_class.from_pretrained(catalogue.root / model.source, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
     pipeline.register_modules(scheduler=scheduler)
     pipeline.load_ip_adapter(
         [str(Path(row.source).parent) for row in rows],
@@ -93,7 +111,7 @@ def _by_diffusers(
         more["cross_attention_kwargs"] = {"ip_adapter_masks": [masks.reshape(1, len(images[0]), 64, 64)]}
     result = pipeline(
         "a red circle",
-        num_inference_steps=3,
+        num_inference_steps=2,
         width=64,
         height=64,
         ip_adapter_image=images,
@@ -102,6 +120,7 @@ def _by_diffusers(
         output_type="pt",
         **more,
     )
+    pipeline.unload_ip_adapter()
     pixels = result.images[0].mul(255).round().to(torch.uint8).permute(1, 2, 0)
     return np.asarray(pixels.numpy(), dtype=np.int16)
 
@@ -118,15 +137,22 @@ def _by_diffusers(
     ],
 )
 def test_the_image_is_that_of_diffusers_own_loader(
-    adapters: list[dict[str, Any]], guidance: float, adapted: Catalogue, adapted_pool: Pool, references: Storage
+    adapters: list[dict[str, Any]],
+    guidance: float,
+    adapted: Catalogue,
+    adapted_pool: Pool,
+    bare: Callable[[str], Any],
+    references: Storage,
 ) -> None:
     family = adapted.ip_adapter(adapters[0]["name"]).family
-    job = make_job(adapted, family, guidance_scale=guidance, ip_adapters=adapters)
-    plain = make_job(adapted, family, guidance_scale=guidance)
+    job, plain = (
+        make_job(adapted, family, num_inference_steps=2, guidance_scale=guidance, ip_adapters=some)
+        for some in (adapters, [])
+    )
     own = generate_pixels(job, adapted_pool, references)
     assert np.abs(own - generate_pixels(plain, adapted_pool, references)).max() > 8, "it had no effect"
     scheduler = adapted_pool.model(job.model).pipeline(job.mode, job.scheduler).scheduler
-    assert np.array_equal(own, _by_diffusers(adapted, scheduler, adapters, guidance))
+    assert np.array_equal(own, _by_diffusers(bare(job.model), adapted, scheduler, adapters, guidance))
 
 
 def test_reference_images_act_on_their_own_job_alone_and_leave_no_trace(
@@ -211,15 +237,13 @@ def test_scale_zero_is_the_image_without(adapted: Catalogue, adapted_pool: Pool,
     ],
 )
 def test_a_file_that_does_not_fit_fails_its_job_by_name(
-    change: Any, reason: str, adapted: Catalogue, references: Storage, tmp_path: Path
+    change: Any, reason: str, adapted: Catalogue, adapted_pool: Pool, references: Storage
 ) -> None:
-    tensors = ip_adapter_tensors(adapted.root / "shapes-sdxl")
+    tensors, file = ip_adapter_tensors(adapted.root / "shapes-sdxl"), adapted.ip_adapter("sdxl-broken").source
     change(tensors)
-    save_file(tensors, tmp_path / "broken.safetensors")
-    row = adapted.ip_adapter("sdxl-plain").model_copy(update={"source": str(tmp_path / "broken.safetensors")})
-    pool = Pool(adapted.model_copy(update={"ip_adapters": (row,)}), device="cpu")
-    error = fail_job(make_job(pool.catalogue, "sdxl", ip_adapters=[_entry("plain")]), pool, references)
+    save_file(tensors, file)
+    error = fail_job(make_job(adapted, "sdxl", ip_adapters=[_entry("broken")]), adapted_pool, references)
     assert error.code is FailureCode.ADAPTER_INCOMPATIBLE
     assert not error.retryable
     assert reason in error.message
-    assert str(tmp_path) not in error.message
+    assert str(Path(file).parent) not in error.message
