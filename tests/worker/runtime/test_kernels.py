@@ -24,6 +24,8 @@ from worker.runtime.kernels import prefer
 
 #: Compiles and runs the graphs without a C++ compiler.
 COMPILED = KernelOptions(compile="blocks", compile_backend="aot_eager")
+#: A family whose denoiser repeats one kind of block, which is soon compiled.
+ONE_KIND = "pixart"
 
 
 def _pool(catalogue: Catalogue, choice: KernelOptions, **options: Any) -> Pool:
@@ -70,7 +72,7 @@ def test_compiled_blocks_are_switched_on_for_one_call_and_freed_with_their_model
     catalogue: Catalogue, storage: Storage
 ) -> None:
     compiling = _pool(catalogue, COMPILED)
-    job = make_job(catalogue, "flux")
+    job = make_job(catalogue, ONE_KIND, num_inference_steps=1)
     complete_job(job, compiling, storage)
     model = compiling.ready(job, 1)
     blocks = list(model.base.transformer.transformer_blocks)
@@ -104,7 +106,7 @@ def test_a_streamed_denoiser_and_a_counted_budget_go_with_it(
 def test_channels_last_lays_out_what_convolves_and_survives_every_home(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(catalogue, family)
+    job = make_job(catalogue, family, num_inference_steps=1)
     lying = _pool(catalogue, KernelOptions(channels_last="on"))
     files, receipt = complete_job(job, lying, storage)
     assert receipt.kernels == {"attention": "auto", "channels_last": "on", "compile": "off"}
@@ -129,7 +131,7 @@ def _lies_last(pool: Pool, job: JobParameters, component: str) -> bool:
 def test_an_attention_kernel_that_cannot_run_here_gives_way_to_the_next(
     kernel: Any, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(catalogue, "sd3")
+    job = make_job(catalogue, "pixart", num_inference_steps=1)
     with prefer(kernel):
         files, receipt = complete_job(job, _pool(catalogue, KernelOptions(attention=kernel)), storage)
     assert receipt.kernels["attention"] == kernel
@@ -144,7 +146,7 @@ def test_a_denoiser_in_fp8_runs_uncompiled_and_the_receipt_says_so(
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Casting layer by layer would break every block's graph at each layer."""
-    job, compiling = make_job(catalogue, "flux"), _pool(catalogue, COMPILED)
+    job, compiling = make_job(catalogue, "flux", num_inference_steps=1), _pool(catalogue, COMPILED)
     compiling.model(job.model)
     plan = compiling.plan_selector.choose(job, 1).model_copy(update={"fp8": True})
     monkeypatch.setattr(compiling.plan_selector, "choose", lambda *_: plan)
@@ -158,7 +160,7 @@ def test_a_denoiser_on_demand_compiles_no_more_for_its_moving_weights_and_replay
     catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graphs = KernelOptions(compile="graphs", compile_backend="aot_eager")
-    job, compiling = make_job(catalogue, "flux"), _pool(catalogue, graphs)
+    job, compiling = make_job(catalogue, ONE_KIND, num_inference_steps=2), _pool(catalogue, graphs)
     compiling.model(job.model)
     plan = compiling.plan_selector.choose(job, 1)
     parts = tuple(
@@ -170,11 +172,11 @@ def test_a_denoiser_on_demand_compiles_no_more_for_its_moving_weights_and_replay
     )
     counters.clear()
     found = []
-    for _ in range(3):
+    for _ in range(2):
         _, receipt = complete_job(job, compiling, storage)
         assert receipt.kernels["compile"] == "blocks, aot_eager; no graphs: denoiser on demand"
         found.append(_graphs())
-    assert 0 < found[0] == found[1] == found[2] <= 3
+    assert 0 < found[0] == found[1] <= 3
 
 
 def test_a_back_end_that_cannot_compile_here_is_found_at_start(catalogue: Catalogue, storage: Storage) -> None:
