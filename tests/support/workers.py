@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from redis import Redis
 
+from contracts.catalogue.catalogue import Catalogue
 from contracts.jobs.records import JobRecord
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
@@ -31,6 +32,14 @@ from worker.settings import WorkerSettings
 LEASE_SECONDS = 2.0
 
 _connections: list[Redis] = []
+
+
+def only(catalogue: Catalogue, *families: str) -> Catalogue:
+    """The catalogue without models and ControlNets of others: each start of a consumer rehearses all rows."""
+    models = tuple(row for row in catalogue.models if row.family in families)
+    controlnets = tuple(row for row in catalogue.controlnets if row.family in families)
+    rows = {"models": models, "controlnets": controlnets, "default_model": models[0].id}
+    return catalogue.model_copy(update=rows)
 
 
 def make_consumer(

@@ -19,7 +19,7 @@ from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
-from tests.support.workers import make_consumer, send_sigterm, work_until_ended
+from tests.support.workers import make_consumer, only, send_sigterm, work_until_ended
 from worker.checkpoints.places import PreparationWatch
 from worker.pool.pool import Pool
 
@@ -72,7 +72,7 @@ def test_a_warm_models_jobs_go_on_while_a_cold_model_is_made_ready(
     """Every job is overdue, and the cold model's are the oldest: it is their turn, and they are not ready."""
     warm_request, cold_request = make_job(catalogue, "sana"), make_job(catalogue, "pixart")
     expected = [complete_job(request, pool, storage)[0] for request in (warm_request, cold_request)]
-    disk, own = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    disk, own = SlowDisk(monkeypatch), Pool(only(catalogue, "sana", "pixart"), device="cpu")
     own.model(warm_request.model)
     cold = [queue.submit(cold_request).id for _ in range(2)]
     warm = [queue.submit(warm_request).id for _ in range(3)]
@@ -97,7 +97,7 @@ def test_a_warm_models_jobs_go_on_while_a_controlnet_is_made_ready(
     """One client's jobs for one model; the first names a ControlNet that nobody has used before."""
     plain, controlled = make_job(catalogue, "sana"), make_job(catalogue, "sana", Mode.CONTROLNET)
     expected = [complete_job(request, pool, storage)[0] for request in (controlled, plain, plain)]
-    disk, own = SlowDisk(monkeypatch), Pool(catalogue, device="cpu")
+    disk, own = SlowDisk(monkeypatch), Pool(only(catalogue, "sana"), device="cpu")
     own.model(plain.model)
     ids = [queue.submit(request).id for request in (controlled, plain, plain)]
     with disk.opened_after(queue, ids[1:], watched=ids[:1]) as states:
@@ -119,7 +119,8 @@ def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_moved_to_
 ) -> None:
     disk, states = SlowDisk(monkeypatch), []
     disk.gate.set()
-    consumer = make_consumer(settings, Pool(catalogue, device="cpu", max_models=1, host_bytes=host_bytes), storage)
+    pool = Pool(only(catalogue, "sana", "pixart"), device="cpu", max_models=1, host_bytes=host_bytes)
+    consumer = make_consumer(settings, pool, storage)
 
     def lead() -> None:
         for family in ("sana", "pixart", "sana"):
@@ -138,9 +139,13 @@ def test_a_model_that_was_dropped_is_made_ready_again_and_one_that_was_moved_to_
 
 
 def test_a_worker_that_is_told_to_leave_waits_for_no_model(
-    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    settings: SharedSettings,
+    queue: JobQueue,
+    catalogue: Catalogue,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    disk = SlowDisk(monkeypatch)
+    disk, pool = SlowDisk(monkeypatch), Pool(only(catalogue, "sana"), device="cpu")
     job = queue.submit(parameters(model="unheard-of"))
 
     def leave() -> None:
@@ -159,8 +164,9 @@ def test_a_worker_that_is_told_to_leave_waits_for_no_model(
 def test_the_jobs_of_a_model_that_cannot_be_made_ready_fail_by_name(
     settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in catalogue.models[:1]]
-    broken = catalogue.model_copy(update={"models": (*rows, *catalogue.models[1:])})
+    whole = only(catalogue, "sdxl", "sana")
+    rows = [row.model_copy(update={"source": str(tmp_path / "nowhere")}) for row in whole.models[:1]]
+    broken = whole.model_copy(update={"models": (*rows, *whole.models[1:])})
     jobs = [queue.submit(parameters(model=rows[0].id, batchable=False)).id for _ in range(2)]
     ended = work_until_ended(make_consumer(settings, Pool(broken, device="cpu"), storage), queue, *jobs)
     for record in ended:

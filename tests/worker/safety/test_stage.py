@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,7 @@ from contracts.safety.checks import flagged_key
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import decode_pixels, make_job
-from tests.support.workers import make_consumer, work_until_ended
+from tests.support.workers import make_consumer, only, work_until_ended
 from worker.generation.outputs import JobResult, store
 from worker.pool.pool import Pool
 from worker.safety.stage import Action, SafetyStage
@@ -110,7 +109,7 @@ def test_previews_are_shown_only_where_the_image_would_be(caplog: pytest.LogCapt
 
 
 def test_no_stars_through_queue_worker_and_http(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, pool: Pool, catalogue: Catalogue, tmp_path: Path
+    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
 ) -> None:
     """A classifier of shapes: stars are blurred, circles are not, and operators see what was blurred."""
     prompts = ("a red star on a blue background", "a red circle on a blue background")
@@ -120,7 +119,7 @@ def test_no_stars_through_queue_worker_and_http(
     ]
     consumer = make_consumer(
         settings,
-        pool,
+        Pool(only(catalogue, "sdxl"), device="cpu"),
         storage,
         image_check="classifier",
         image_check_folder=NO_STARS,

@@ -25,7 +25,7 @@ from contracts.storage import Storage
 from contracts.weights.networks import read_eraser
 from tests.support.images import encode_image
 from tests.support.upscalers import write_compact
-from tests.support.workers import make_consumer, work_until_ended
+from tests.support.workers import make_consumer, only, work_until_ended
 from worker.checkpoints.networks import LaMa, load_network
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
@@ -143,7 +143,7 @@ def test_an_erasure_is_a_job_that_keeps_transparency_and_says_what_made_it(
     alpha.paste(0, (0, 0, 20, 20))
     image.putalpha(alpha)
     id = queue.submit(job(image, storage)).id
-    pool = Pool(catalogue, device="cpu")
+    pool = Pool(only(catalogue, "sdxl"), device="cpu")
     (record,) = work_until_ended(make_consumer(settings, pool, storage), queue, id)
     assert (record.state, record.progress.step) == (JobState.COMPLETED, record.progress.steps)
     assert (record.progress.steps or 0) > 8  # other jobs may run between them

@@ -20,7 +20,7 @@ from contracts.storage import Storage
 from contracts.weights.preprocessor_models import read_preprocessor
 from tests.support.images import encode_image
 from tests.support.preprocessor_models import photo, write_dpt, write_segformer, write_vitpose
-from tests.support.workers import make_consumer, work_until_ended
+from tests.support.workers import make_consumer, only, work_until_ended
 from worker.pool.pool import Pool
 from worker.preprocessors.maps import ControlMap, on_white
 
@@ -38,7 +38,7 @@ def test_a_control_image_of_each_kind_is_a_job_that_says_what_made_it(
     rows = tuple(PreprocessorSpec(id=kind, source=str(folder), kind=kind) for kind, folder in folders.items())
     image = photo((120, 80))
     storage.write("inputs/photo.png", encode_image(image))
-    pool = Pool(catalogue.model_copy(update={"preprocessors": rows}), device="cpu")
+    pool = Pool(only(catalogue, "sdxl").model_copy(update={"preprocessors": rows}), device="cpu")
     options = {"resolution": 40, "confidence": 0.0}
     ids = [
         queue.submit(

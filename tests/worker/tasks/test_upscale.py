@@ -23,7 +23,7 @@ from contracts.weights.networks import read_upscaler
 from tests.support.images import encode_image
 from tests.support.parameters import parameters
 from tests.support.upscalers import write_compact, write_esrgan
-from tests.support.workers import after_each_step, make_consumer, work_until_ended
+from tests.support.workers import after_each_step, make_consumer, only, work_until_ended
 from worker.checkpoints.networks import load_network
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
@@ -49,7 +49,7 @@ def upscaler_pool(catalogue: Catalogue, tmp_path: Path) -> Pool:
     """A pool with a Compact that doubles, beside the small models."""
     file = write_compact(tmp_path / "double.safetensors")
     row = UpscalerSpec(id="double", source=str(file), scale=2)
-    return Pool(catalogue.model_copy(update={"upscalers": (row,)}), device="cpu")
+    return Pool(only(catalogue, "sdxl").model_copy(update={"upscalers": (row,)}), device="cpu")
 
 
 def job(image: Image.Image, storage: Storage, **changes: Any) -> UpscaleParameters:
@@ -182,7 +182,7 @@ def test_a_small_budget_gets_smaller_tiles_and_one_too_small_for_any_is_told(
 ) -> None:
     file = write_compact(tmp_path / "double.safetensors", features=32)
     row = UpscalerSpec(id="double", source=str(file), scale=2)
-    rows = catalogue.model_copy(update={"upscalers": (row,)})
+    rows = only(catalogue, "sdxl").model_copy(update={"upscalers": (row,)})
     facts, picture = read_upscaler(file), pattern(140, 140)
     needed = [upscaler_bytes(facts, picture.size, side) for side in (128, 64)]
     messages = []
