@@ -94,27 +94,34 @@ def _only(rows: Catalogue, model: str) -> Catalogue:
     return rows.model_copy(update={"models": (rows.model(model),), "default_model": model})
 
 
+@pytest.fixture(scope="module")
+def packed(rows: Catalogue) -> Pool:
+    """A pool with the packed model."""
+    return Pool(_only(rows, PACKED), device="cpu")
+
+
 def _image(pool: Pool, storage: Storage, **fields: Any) -> Pixels:
-    return generate_pixels(make_job(pool.catalogue, "flux", **fields), pool, storage)
+    return generate_pixels(make_job(pool.catalogue, "flux", num_inference_steps=2, **fields), pool, storage)
 
 
 def test_an_image_equals_that_of_bare_diffusers_and_its_receipt_names_the_quantization(
-    rows: Catalogue, bare: diffusers.FluxPipeline, storage: Storage
+    rows: Catalogue, packed: Pool, bare: diffusers.FluxPipeline, storage: Storage
 ) -> None:
-    pool = Pool(_only(rows, PACKED), device="cpu")
-    ours = _image(pool, storage, guidance_scale=3.0, max_sequence_length=64)
+    job = make_job(packed.catalogue, "flux", num_inference_steps=2, guidance_scale=3.0, max_sequence_length=64)
+    files, receipt = complete_job(job, packed, storage)
     theirs = bare(
-        prompt="a red circle", width=64, height=64, num_inference_steps=3, guidance_scale=3.0,
+        prompt="a red circle", width=64, height=64, num_inference_steps=2, guidance_scale=3.0,
         max_sequence_length=64, generator=torch.Generator("cpu").manual_seed(7),
     ).images[0]  # fmt: skip
-    assert np.array_equal(ours, np.asarray(theirs))
-    _, receipt = complete_job(make_job(pool.catalogue, "flux"), pool, storage)
+    assert np.array_equal(decode_pixels(files[0]), np.asarray(theirs))
     assert receipt.model.quantization == rows.model(PACKED).quantization == "gguf-q8_0"
     assert rows.model(UNPACKED).quantization is None
 
 
-def test_adapters_of_all_kinds_act_as_on_the_values_and_leave_no_trace(rows: Catalogue, storage: Storage) -> None:
-    packed, unpacked = (Pool(_only(rows, model), device="cpu") for model in (PACKED, UNPACKED))
+def test_adapters_of_all_kinds_act_as_on_the_values_and_leave_no_trace(
+    rows: Catalogue, packed: Pool, storage: Storage
+) -> None:
+    unpacked = Pool(_only(rows, UNPACKED), device="cpu")
     loras = [{"name": "kinds"}, {"name": "lora", "scale": 0.5}]
     plain, changed = _image(packed, storage), _image(packed, storage, loras=loras)
     assert not np.array_equal(changed, plain)

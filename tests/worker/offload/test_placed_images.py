@@ -88,7 +88,7 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
     narrow = catalogue.model_copy(update={"models": rows})
     pool = Pool(narrow, device="cpu", budget_bytes=2**30, policy=Policy(t5="cpu"))
-    jobs = _orders(narrow, family)
+    jobs = _orders(narrow, family)[: len(SCENES) if ALL else 1]  # many CPUs are slow in bfloat16
     assert pool.plan_selector.knows(jobs[0].model)
     while pool.plan_selector.step_down(jobs[0], len(jobs)):
         pass
@@ -97,7 +97,7 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     verdicts, receipt = _judged(jobs, pool, storage)
     assert receipt.dtype == "bfloat16"
     assert {Placement.CPU, Placement.ON_DEMAND, Placement.STREAMED} <= set(receipt.placement.values())
-    assert _words(verdicts) == SCENES
+    assert _words(verdicts) == SCENES[: len(jobs)]
 
 
 def test_without_t5_sd3_shows_what_is_in_the_middle(catalogue: Catalogue, storage: Storage) -> None:

@@ -143,7 +143,7 @@ def test_t5_works_where_the_operator_wants_it(
     assert files == plain
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize("family", usual_or_all("flux", ["sd3", "flux"]))
 def test_t5_on_a_cpu_without_bfloat16_gives_the_embeddings_of_the_device_within_their_dtype(
     family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,23 +37,30 @@ def _graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.fixture(scope="module")
+def compiling(catalogue: Catalogue) -> Pool:
+    """What its denoisers compile stays compiled for the next test."""
+    return _pool(catalogue, COMPILED)
+
+
 @pytest.mark.parametrize("family", usual_or_all("flux", ["flux", "sdxl"]))
 def test_after_the_warm_up_neither_prompts_nor_adapters_nor_fast_jobs_compile_anything(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, catalogue: Catalogue, compiling: Pool, pool: Pool, storage: Storage
 ) -> None:
-    compiling = _pool(catalogue, COMPILED)
-    bare = make_job(catalogue, family)
+    bare = make_job(catalogue, family, num_inference_steps=2)
     counters.clear()
     warm_up(compiling, storage, bare.model)
     after = _graphs()
     # Each kind of block is compiled once or, where one comes with less, twice; and whole.
     assert 0 < after <= 3
     assert not counters["graph_break"]
-    adapted = make_job(catalogue, family, loras=[{"name": f"{family}-lora"}])
-    stronger = make_job(catalogue, family, loras=[{"name": f"{family}-lora", "scale": 2.0}])
+    adapted, stronger = (
+        make_job(catalogue, family, num_inference_steps=2, loras=[{"name": f"{family}-lora", "scale": scale}])
+        for scale in (1.0, 2.0)
+    )
     fast = make_job(catalogue, family, num_inference_steps=8, speed="fast")
     made: dict[str, list[bytes]] = {}
-    for job in (bare, adapted, stronger, fast, make_job(catalogue, family, prompt="a blue square"), bare):
+    for job in (bare, adapted, stronger, fast, make_job(catalogue, family, prompt="a square"), bare):
         files, receipt = complete_job(job, compiling, storage)
         expected, _ = complete_job(job, pool, storage)
         difference = np.abs(decode_pixels(files[0]) - decode_pixels(expected[0])).max()
@@ -69,10 +76,9 @@ def test_after_the_warm_up_neither_prompts_nor_adapters_nor_fast_jobs_compile_an
 
 
 def test_compiled_blocks_are_switched_on_for_one_call_and_freed_with_their_model(
-    catalogue: Catalogue, storage: Storage
+    catalogue: Catalogue, compiling: Pool, storage: Storage
 ) -> None:
-    compiling = _pool(catalogue, COMPILED)
-    job = make_job(catalogue, ONE_KIND, num_inference_steps=1)
+    job = make_job(catalogue, "flux", num_inference_steps=1)
     complete_job(job, compiling, storage)
     model = compiling.ready(job, 1)
     blocks = list(model.base.transformer.transformer_blocks)

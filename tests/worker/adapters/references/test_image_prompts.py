@@ -111,7 +111,7 @@ def _by_diffusers(
         more["cross_attention_kwargs"] = {"ip_adapter_masks": [masks.reshape(1, len(images[0]), 64, 64)]}
     result = pipeline(
         "a red circle",
-        num_inference_steps=2,
+        num_inference_steps=3,
         width=64,
         height=64,
         ip_adapter_image=images,
@@ -145,10 +145,7 @@ def test_the_image_is_that_of_diffusers_own_loader(
     references: Storage,
 ) -> None:
     family = adapted.ip_adapter(adapters[0]["name"]).family
-    job, plain = (
-        make_job(adapted, family, num_inference_steps=2, guidance_scale=guidance, ip_adapters=some)
-        for some in (adapters, [])
-    )
+    job, plain = (make_job(adapted, family, guidance_scale=guidance, ip_adapters=some) for some in (adapters, []))
     own = generate_pixels(job, adapted_pool, references)
     assert np.abs(own - generate_pixels(plain, adapted_pool, references)).max() > 8, "it had no effect"
     scheduler = adapted_pool.model(job.model).pipeline(job.mode, job.scheduler).scheduler
