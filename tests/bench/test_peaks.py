@@ -18,7 +18,7 @@ from tests.support.combinations import ALL
 SMALL, WIDE = (128, 128), (192, 128)
 
 
-#: Each family, kind and position once; the others in `make judge`.
+#: Each family, and adapters, masks and control images once; the others in `make judge`.
 CASES = [
     Case("sdxl", "LoRA", 1, SMALL, "smallest"),
     Case("sdxl", "inpaint", 2, SMALL, "fastest"),
