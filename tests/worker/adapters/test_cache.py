@@ -187,6 +187,7 @@ def test_an_adapter_file_that_changes_is_another_adapter(
     pool = add_lora("sdxl", path)
     first = generate_with_lora(pool, storage, "sdxl")
     write_adapter(path, "sdxl", checkpoint_of(catalogue, "sdxl"), seed=5)
+    assert add_lora("sdxl", path) is pool
     assert not np.array_equal(generate_with_lora(pool, storage, "sdxl"), first)
 
 

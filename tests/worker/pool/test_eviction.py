@@ -57,9 +57,9 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
 ) -> None:
     two, counters = int(_bytes_of(whole, "sdxl", "sd3", "flux") * 0.9), Counters()
     pool = Pool(catalogue, device="cpu", max_models=9, budget_bytes=two, host_bytes=2**30, counters=counters)
-    first = complete_job(_job(catalogue, "sdxl"), pool, storage)[0]
+    first = complete_job(make_job(catalogue, "sdxl"), pool, storage)[0]
     for family in ("sd3", "flux"):
-        complete_job(_job(catalogue, family), pool, storage)
+        complete_job(make_job(catalogue, family), pool, storage)
         assert pool.resident_bytes <= two
     assert pool.warm == ["shapes-sdxl", "shapes-sd3", "shapes-flux"]
     report = pool.report()
@@ -68,7 +68,7 @@ def test_models_share_the_budget_and_the_least_recently_used_one_goes_to_host_me
     assert (model["resident_bytes"], model["plan"]) == (0, "")
     weight_bytes = pool.model("shapes-sdxl").placement.bytes
     assert 2**23 < weight_bytes <= model["host_bytes"] < 1.01 * weight_bytes
-    files, receipt = complete_job(_job(catalogue, "sdxl"), pool, storage)
+    files, receipt = complete_job(make_job(catalogue, "sdxl"), pool, storage)
     assert files == first
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
