@@ -47,7 +47,7 @@ def write_adapter(
         kohya_alpha: write kohya's layout with this alpha, instead of PEFT's.
     """
     generator = torch.Generator().manual_seed(seed)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for part in (_DENOISERS[family][0], *(["text_encoder"] if text_encoder else [])):
         tensors |= _random(_sizes_of(family, checkpoint, part), part, rank, generator)
     written = tensors if kohya_alpha is None else to_kohya(tensors, kohya_alpha)
