@@ -28,7 +28,15 @@ _FORMS = (
 )
 _SENTINEL_PORT = 26379
 #: Options that `connect` sets itself, so that they cannot be given.
-_RESERVED = {"decode_responses", "encoding", "protocol", "retry", "socket_timeout", "socket_connect_timeout"}
+_RESERVED = {
+    "decode_responses",
+    "driver_info",
+    "encoding",
+    "protocol",
+    "retry",
+    "socket_timeout",
+    "socket_connect_timeout",
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def read_url(url: str) -> RedisUrl:
         refused = _RESERVED & found.options.keys()
         if refused:
             raise ValueError(f"the option {min(refused)} cannot be set in the URL")
-        found.kind(**found.options)  # finds unknown options; connects later
+        found.kind(**found.options, driver_info=None)  # finds unknown options; connects later
         if found.is_tls:
             _check_certificates(found.options)
     except (ValueError, TypeError, RedisError, OSError) as error:

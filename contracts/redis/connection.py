@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from contracts.errors import StorageFull, Unavailable
@@ -49,7 +50,7 @@ def connect(url: str, *, timeout_seconds: float, retries: int, decode: bool = Tr
     Raises:
         SettingsError: the URL is unusable.
     """
-    options = {"decode_responses": decode, **_timeouts(timeout_seconds), "retry": Retry(NoBackoff(), retries)}
+    options = {"decode_responses": decode, **_shared(timeout_seconds), "retry": Retry(NoBackoff(), retries)}
     return Redis.from_pool(make_pool(read_url(url), options))
 
 
@@ -61,7 +62,7 @@ async def connected_async(url: str, *, timeout_seconds: float) -> AsyncIterator[
         SettingsError: the URL is unusable.
     """
     where = read_url(url)
-    options = {**tcp_options(where), **where.options, **_timeouts(timeout_seconds), "decode_responses": True}
+    options = {**tcp_options(where), **where.options, **_shared(timeout_seconds), "decode_responses": True}
     async with _open_async(where, options | {"retry": AsyncRetry(NoBackoff(), 0)}) as client:
         yield client
 
@@ -82,8 +83,21 @@ async def _open_async(url: RedisUrl, options: dict[str, Any]) -> AsyncIterator[r
         await sentinels.aclose()
 
 
-def _timeouts(seconds: float) -> dict[str, float]:
-    return {"socket_connect_timeout": seconds, "socket_timeout": seconds}
+def _shared(timeout_seconds: float) -> dict[str, Any]:
+    """The options of connections of both kinds."""
+    return {
+        "socket_connect_timeout": timeout_seconds,
+        "socket_timeout": timeout_seconds,
+        "driver_info": _driver_info(),
+    }
+
+
+@cache
+def _driver_info() -> DriverInfo:
+    """What connections say of themselves in `CLIENT LIST`: each would look up the version of redis-py by itself,
+    which takes longer than connecting.
+    """
+    return DriverInfo()
 
 
 @contextmanager
