@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -42,13 +43,19 @@ def read_catalogue(path: Path) -> Catalogue:
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'}") from None
     try:
-        return Catalogue(root=path.resolve().parent, **tomllib.loads(text))
+        return _parse(path.resolve().parent, text).model_copy()  # what takes over changes has one of its own
     except (tomllib.TOMLDecodeError, TypeError) as error:
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
         place, reason = (f"{path}:{found[2]}", found[1]) if found else (str(path), str(error))
         raise CatalogueError(f"{place}: {reason}") from None
     except ValidationError as error:
         raise CatalogueError("; ".join(_describe(path, text, item) for item in error.errors())) from None
+
+
+@lru_cache(maxsize=4)
+def _parse(root: Path, text: str) -> Catalogue:
+    """The catalogue that a text declares; a process reads its file several times as it starts."""
+    return Catalogue(root=root, **tomllib.loads(text))
 
 
 def _describe(path: Path, text: str, problem: ErrorDetails) -> str:

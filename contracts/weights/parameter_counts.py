@@ -265,12 +265,18 @@ def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
 def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
     """Read the configuration of one component, or another description in a folder; empty where it has none.
 
+    A file that has not changed is not read again: a start of a process asks for each several times.
+
     Raises:
         CatalogueError: it is not a JSON object.
     """
     file = folder / name
-    if not file.is_file():
-        return {}
+    return dict(_parse_config(file, file_state(file))) if file.is_file() else {}
+
+
+@lru_cache(maxsize=1024)
+def _parse_config(file: Path, state: tuple[int, ...]) -> Mapping[str, Any]:
+    del state  # a part of what the answer is remembered by
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
