@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 
 from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from app import error_handlers
@@ -17,6 +19,7 @@ from app.dialects.huggingface_errors import HUGGING_FACE
 from app.dialects.openai_batches.feeder import feeding
 from app.dialects.openai_responses import OPENAI
 from app.dialects.replicate_schema import REPLICATE
+from app.inputs.decoder import ImageDecoder
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.cors import allow_origins
 from app.middleware.head import HeadMiddleware
@@ -25,7 +28,7 @@ from app.middleware.request_id import RequestIdMiddleware
 from app.middleware.tracing import TracingMiddleware
 from app.middleware.unread_body import UnreadBodyMiddleware
 from app.openapi.document import DocumentedApi
-from app.openapi.routes import operation_id, problems
+from app.openapi.routes import TAGS, operation_id, problems
 from app.routes import (
     a1111,
     a1111_lists,
@@ -73,13 +76,17 @@ from contracts.tracing.tracing import NO_TRACING, Tracing
 #: FastAPI's own spans, metrics and logs stay off, whatever its variables say: they have queries, which carry
 #: signatures, and one span for each provider of each request.
 _NO_TELEMETRY_OF_FASTAPI = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+_TITLE = "Darkroom"
 
 
-def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
+def create_app(
+    settings: ApiSettings, tracing: Tracing = NO_TRACING, decoder: ImageDecoder | None = None
+) -> FastAPI:
     """Build the application. It starts without Redis too, and answers 503 until Redis is there.
 
     Args:
         tracing: writes the spans of its requests; the caller closes it.
+        decoder: decodes images for several applications of one process; the caller closes it. None: its own.
 
     Raises:
         CatalogueError: the catalogue file is invalid.
@@ -90,15 +97,14 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, offered, counters, tracing) as services, feeding(services):
+        async with open_services(settings, offered, counters, tracing, decoder) as services, feeding(services):
             app.state.services = services
             yield
 
     app = DocumentedApi(
         offered,
-        title="Darkroom",
-        version="1",
-        description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
+        lambda: json.loads(_describe(with_page=settings.page)),
+        title=_TITLE,
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
         telemetry=_NO_TELEMETRY_OF_FASTAPI,
@@ -106,7 +112,6 @@ def create_app(settings: ApiSettings, tracing: Tracing = NO_TRACING) -> FastAPI:
     error_handlers.install(app, [*OPENAI, HUGGING_FACE, REPLICATE, *A1111])
     _add_middleware(app, settings, counters, tracing)
     app.router.routes.extend(_routes(with_page=settings.page))
-    app.webhooks.include_router(webhooks.router)
     return app
 
 
@@ -154,3 +159,19 @@ def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
     if with_page:
         router.include_router(page.router)
     return tuple(router.routes)
+
+
+@cache
+def _describe(*, with_page: bool) -> str:
+    """FastAPI's own document of all routes, as JSON; like them once for all applications: it takes a second."""
+    calls = APIRouter(generate_unique_id_function=operation_id)
+    calls.include_router(webhooks.router)
+    document = get_openapi(
+        title=_TITLE,
+        version="1",
+        description="Image generation as jobs: send JSON, get images and a receipt that says how they were made.",
+        routes=_routes(with_page=with_page),
+        webhooks=calls.routes,
+        tags=TAGS,
+    )
+    return json.dumps(document)

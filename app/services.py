@@ -119,10 +119,14 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing
+    settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing, shared: ImageDecoder | None
 ) -> AsyncIterator[Services]:
-    """Open all services, and do their periodic work while the block runs. Redis may be away."""
-    services = _build(settings, catalogue, counters, tracing)
+    """Open all services, and do their periodic work while the block runs. Redis may be away.
+
+    Args:
+        shared: a decoder that the caller closes; None: one that is opened and closed here.
+    """
+    services = _build(settings, catalogue, counters, tracing, shared or open_decoder(settings))
     redis, storage, retention = services.queue.connection, services.storage, services.retention
     orphans = OrphanSweep(redis, storage, settings.orphan_seconds)
     claims = Claims(redis, settings.queue, "api", settings.shared.result_ttl_seconds)
@@ -141,11 +145,14 @@ async def open_services(
         services.notifier.connected(settings.shared.redis_url),
     ):
         yield services
-    await run_in_threadpool(services.decoder.close)
+    if shared is None:
+        await run_in_threadpool(services.decoder.close)
     await run_in_threadpool(services.queue.close)
 
 
-def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing) -> Services:
+def _build(
+    settings: ApiSettings, catalogue: Catalogue, counters: Counters, tracing: Tracing, decoder: ImageDecoder
+) -> Services:
     """Every service, before any of its periodic work."""
     queue, storage = JobQueue(settings.shared), open_storage(settings.shared)
     redis = queue.connection
@@ -174,7 +181,7 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
         attendance=Attendance(
             AttendedJobs(redis, settings.shared.result_ttl_seconds), settings.disconnect_grace_seconds
         ),
-        decoder=_open_decoder(settings),
+        decoder=decoder,
         fetcher=_open_fetcher(settings),
         adapters=UploadRegistry(redis, storage, retention),
         files=FileStore(redis, storage, retention),
@@ -196,7 +203,8 @@ def _build(settings: ApiSettings, catalogue: Catalogue, counters: Counters, trac
     )
 
 
-def _open_decoder(settings: ApiSettings) -> ImageDecoder:
+def open_decoder(settings: ApiSettings) -> ImageDecoder:
+    """The decoder of images with the limits of these settings; the caller closes it."""
     limits = Limits(
         max_bytes=settings.max_image_bytes,
         max_side=settings.max_image_side,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
@@ -17,7 +17,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -28,7 +27,7 @@ from app.errors import ROWS, Failure, Row
 from app.openapi.bodies import REFERENCE, Document, form_name, form_schema
 from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null
 from app.openapi.page import add_page
-from app.openapi.routes import PROBLEM, TAGS, problems
+from app.openapi.routes import PROBLEM, problems
 from app.parsing.schemas import name_examples
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
@@ -54,11 +53,18 @@ _OTHER_KINDS: tuple[type[BaseModel], ...] = (*PLAIN_REQUESTS.values(), TrainingR
 class DocumentedApi(FastAPI):
     """A FastAPI application with a complete OpenAPI document."""
 
-    def __init__(self, catalogue: Catalogue, **options: Any) -> None:
-        """`catalogue` has the models that requests may name; `options` are FastAPI's."""
+    def __init__(self, catalogue: Catalogue, describe: Callable[[], Document], **options: Any) -> None:
+        """Build an application without routes.
+
+        Args:
+            catalogue: has the models that requests may name.
+            describe: makes FastAPI's own document of the routes, which is changed here.
+            options: FastAPI's.
+        """
         # The framework's pages of documentation load their scripts from other hosts.
         super().__init__(docs_url=None, redoc_url=None, **options)
         self._catalogue = catalogue
+        self._describe = describe
         self._openapi_json = b""
         self._making = Lock()
 
@@ -86,14 +92,7 @@ class DocumentedApi(FastAPI):
         return self.openapi_schema
 
     def _make_openapi(self) -> Document:
-        document = get_openapi(
-            title=self.title,
-            version=self.version,
-            description=self.description,
-            routes=self.routes,
-            webhooks=self.webhooks.routes,
-            tags=TAGS,
-        )
+        document = self._describe()
         dialects: Sequence[Dialect] = self.state.dialects
         _add_schemas(document, dialects)
         document["components"]["securitySchemes"] = {_BEARER: _BEARER_SCHEME}
@@ -158,7 +157,9 @@ def _describe_errors(operation: Document, dialect: Dialect) -> None:
         response["content"] = {dialect.media_type: {"schema": schema, "examples": examples}}
 
 
+@cache
 def _failure(row: Row, dialect: Dialect) -> object:
+    """The body of an error, as hundreds of answers have it."""
     problem = FieldProblem("width", "must be a multiple of 8, got 68 (nearest: 64, 72)", [64, 72])
     named = (problem,) if row.status == HTTPStatus.UNPROCESSABLE_ENTITY else ()
     return json.loads(bytes(dialect.render(Failure(row, row.title, named), _REQUEST_ID).body))

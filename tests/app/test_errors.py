@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -96,7 +97,7 @@ CASES = [
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    app = DocumentedApi(read_catalogue(BUILT_IN_CATALOGUE), title="test")
+    app = DocumentedApi(read_catalogue(BUILT_IN_CATALOGUE), dict, title="test")
     app.add_middleware(RequestIdMiddleware)
     install(app, [])
 
@@ -108,13 +109,19 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[type(case[0]).__name__ for case in CASES])
-def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
-    error, status, code, fields = CASES[number]
+def test_an_error_becomes_a_problem(client: TestClient, subtests: pytest.Subtests) -> None:
+    for number, (error, status, code, fields) in enumerate(CASES):
+        with subtests.test(error=type(error).__name__):
+            problem = _problem(client, number, status, code, fields)
+            if not isinstance(error, RuntimeError | ClientDisconnect | OSError):
+                assert problem["detail"] == str(error)
 
+
+def _problem(client: TestClient, number: int, status: int, code: str, fields: list[str]) -> dict[str, Any]:
+    """The answer where this error is raised, which has all parts of a problem."""
     response = client.get(f"/raise/{number}", headers={"X-Request-ID": "mine"})
 
-    problem = response.json()
+    problem: dict[str, Any] = response.json()
     assert response.status_code == problem["status"] == status
     assert response.headers["content-type"] == "application/problem+json"
     assert problem["code"] == code
@@ -124,8 +131,7 @@ def test_an_error_becomes_a_problem(client: TestClient, number: int) -> None:
     assert problem["request_id"] == response.headers["X-Request-ID"] == "mine"
     assert ("Retry-After" in response.headers) == (status in (429, 503) or code == "storage_full")
     assert problem.keys() == Problem.model_fields.keys()
-    if not isinstance(error, RuntimeError | ClientDisconnect | OSError):
-        assert problem["detail"] == str(error)
+    return problem
 
 
 def test_every_error_that_a_request_can_raise_has_a_row() -> None:
