@@ -126,10 +126,16 @@ def protected_redis_url(redis_url: str) -> Iterator[str]:
         connection.config_set("requirepass", "")
 
 
+@pytest.fixture(scope="session")
+def default_settings() -> SharedSettings:
+    """Shared settings, read once."""
+    return SharedSettings()
+
+
 @pytest.fixture
-def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
+def settings(default_settings: SharedSettings, redis_url: str, tmp_path: Path) -> SharedSettings:
     """Shared settings with an empty Redis and an empty storage."""
-    return SharedSettings(redis_url=redis_url, data=tmp_path)
+    return default_settings.model_copy(update={"redis_url": redis_url, "data": tmp_path})
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from contracts.settings import (
 )
 from contracts.variables import RENAMED, unknown_variables, warn_about_unknown_variables
 from dispatcher.settings import WebhookSettings
+from tests.support.forked_programs import ForkedProgram
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,24 +117,10 @@ def test_a_warning_names_the_variable_and_never_its_value(caplog: pytest.LogCapt
     assert "whsec_private" not in caplog.text
 
 
-def test_each_process_names_unknown_variables_at_its_start() -> None:
-    # One interpreter starts all of them, each up to a setting that is invalid: three would take seconds.
-    start_all = """
-from contextlib import suppress
-from app.__main__ import main as api
-from dispatcher.main import main as dispatcher
-from worker.main import main as worker
-for main in api, worker, dispatcher:
-    with suppress(SystemExit):
-        main()
-"""
+@pytest.mark.parametrize("module", ["app.__main__", "worker.main", "dispatcher.main"])
+def test_each_process_names_unknown_variables_at_its_start(module: str) -> None:
     variables = {"DARKROOM_WORKER_BATCHING": "1", "DARKROOM_LOG_FORMAT": "text", "DARKROOM_HANG_SECONDS": "0"}
-    process = subprocess.run(
-        [sys.executable, "-c", start_all],
-        env=os.environ | variables,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert process.stderr.count("DARKROOM_WORKER_BATCHING is not a setting and has no effect") == 3
+    process = ForkedProgram(module, os.environ | variables)  # up to a setting that is invalid
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log.count("DARKROOM_WORKER_BATCHING is not a setting and has no effect") == 1

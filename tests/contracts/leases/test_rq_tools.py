@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from redis import Redis
 from rq import Queue, SimpleWorker
+from rq.cli.cli import main as rq_command
 from rq.command import send_shutdown_command
 from rq.job import Job as RqJob
 from rq.serializers import DefaultSerializer, JSONSerializer
@@ -28,9 +27,10 @@ from tests.support.waiting import wait_until
 
 
 def rq_info(redis_url: str) -> str:
-    """Run `rq info` and return its output."""
-    command = [str(Path(sys.executable).parent / "rq"), "info", "--url", redis_url, "--raw"]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    """Run `rq info` and return its output; in this process, since a new one would import RQ each time."""
+    result = CliRunner().invoke(rq_command, ["info", "--url", redis_url, "--raw"], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
 
 
 def states(redis_url: str) -> dict[str, str]:

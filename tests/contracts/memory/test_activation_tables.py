@@ -31,8 +31,7 @@ FULL_SIZE = ["sd1.5", *(["sd3-medium", "flux.1-schnell"] if ALL else [])]
     [
         "shapes-sdxl/vae",
         "shapes-sd3/text_encoder",
-        "controlnets/shapes-sdxl-canny",
-        *(["shapes-sd3/transformer"] if ALL else []),
+        *(["controlnets/shapes-sdxl-canny", "shapes-sd3/transformer"] if ALL else []),
     ],
 )
 def test_a_table_says_what_is_counted_now(component: str) -> None:
@@ -77,8 +76,9 @@ def test_a_table_is_right_for_sizes_that_were_not_counted(component: str, images
     assert 0.995 * counted < planned < 1.06 * counted
 
 
-@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
-@pytest.mark.parametrize("component", ["shapes-sdxl/unet", "shapes-flux/vae"])
+@pytest.mark.parametrize(
+    ("component", "streamed"), covering([*product(["shapes-sdxl/unet", "shapes-flux/vae"], (False, True))])
+)
 def test_a_table_is_right_for_convolutions_in_cudnn(component: str, streamed: bool) -> None:
     shape = WorkloadShape(192, 320, 2, guided=False, text_tokens=77)
     counted, planned = compare(read_config(MODELS / component), shape, streamed=streamed, cudnn=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from contracts.weights.architectures import read_architectures
 GIB = 2**30
 
 
-def _plans(id: str, budget_bytes: int) -> list[Plan]:
+@cache
+def _plans(id: str, budget_bytes: int) -> Sequence[Plan]:
     """All that fit and give the image of the best one, fastest first."""
     published = next(architecture for architecture in read_architectures() if architecture.id == id)
     model = ModelSpec(id=id, family=published.family, source=published.sources[0])

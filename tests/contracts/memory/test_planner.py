@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from contracts.memory.components import Component, ModelComponents, Role, read_c
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib
 from contracts.memory.planner import candidates, plan, step_down
 from contracts.weights.architectures import read_architectures
+from tests.support.combinations import ALL
 
 GIB = 2**30
 
@@ -30,16 +32,20 @@ def _architecture(id: str) -> ModelComponents:
 SDXL, SD3, FLUX = _architecture("sdxl"), _architecture("sd3.5-large"), _architecture("flux.1-dev")
 BUDGETS = [gib * GIB for gib in (4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80)]
 POLICIES = [Policy(), Policy(allow_fp8=True), Policy(allow_drop_t5=True), Policy(t5="cpu"), Policy(t5="off")]
-every_model = pytest.mark.parametrize("model", [SDXL, SD3, FLUX], ids=lambda model: model.model)
+MODELS = {model.model: model for model in (SDXL, SD3, FLUX)}
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+#: Each policy with a model that it acts on.
+USUAL = [*zip(("sdxl", "flux.1-dev", "sd3.5-large", "flux.1-dev", "sd3.5-large"), POLICIES, strict=True)]
+models_and_policies = pytest.mark.parametrize(("id", "policy"), [*product(MODELS, POLICIES)] if ALL else USUAL)
 
 
 def workload(model: ModelComponents, side: int = 1024, images: int = 1) -> Workload:
     return Workload(WorkloadShape(side, side, images, guided=model is not FLUX))
 
 
-@every_model
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_larger_budget_never_costs_more(model: ModelComponents, policy: Policy) -> None:
+@models_and_policies
+def test_a_larger_budget_never_costs_more(id: str, policy: Policy) -> None:
+    model = MODELS[id]
     plans = [plan(model, workload(model), budget, policy) for budget in BUDGETS]
     fitting = [candidate for candidate in plans if candidate.fits]
     assert fitting == plans[-len(fitting) :]
@@ -48,9 +54,9 @@ def test_a_larger_budget_never_costs_more(model: ModelComponents, policy: Policy
     assert all(found.peak_bytes <= found.budget_bytes for found in fitting)
 
 
-@every_model
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_step_down_needs_less_and_the_candidates_end(model: ModelComponents, policy: Policy) -> None:
+@models_and_policies
+def test_every_step_down_needs_less_and_the_candidates_end(id: str, policy: Policy) -> None:
+    model = MODELS[id]
     plans = candidates(model, workload(model), 8 * GIB, policy)
     assert [candidate.peak_bytes for candidate in plans] == sorted(
         (candidate.peak_bytes for candidate in plans), reverse=True

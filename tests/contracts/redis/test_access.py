@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from cli.supervisor.redis_server import RedisServer
 from contracts.errors import SettingsError
 from contracts.redis.access import check_access, find_memory_risks, without_secrets
 from contracts.redis.connection import connect
+from tests.support.forked_programs import ForkedProgram
 
 
 def with_password(url: str, password: str) -> str:
@@ -72,25 +71,20 @@ def test_the_name_of_a_redis_has_no_secrets(url: str, name: str) -> None:
     assert without_secrets(url) == name
 
 
-@pytest.mark.parametrize("module", ["app", "worker", "dispatcher"])
+@pytest.mark.parametrize(
+    ("module", "name"), [("app.__main__", "api"), ("worker.main", "worker"), ("dispatcher.main", "dispatcher")]
+)
 def test_a_process_with_a_wrong_password_ends_with_one_line(
-    protected_redis_url: str, tmp_path: Path, module: str
+    protected_redis_url: str, tmp_path: Path, module: str, name: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module],
-        env=os.environ
-        | {
-            "DARKROOM_REDIS_URL": with_password(protected_redis_url, "a-secret"),
-            "DARKROOM_DATA": str(tmp_path),
-            "DARKROOM_API_PORT": "0",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
-    name = {"app": "api"}.get(module, module)
-    assert done.stderr.startswith(f"darkroom {name}: DARKROOM_REDIS_URL {protected_redis_url}: Redis refuses")
-    assert done.stderr.count("\n") == 1
-    assert "a-secret" not in done.stderr
+    environment = os.environ | {
+        "DARKROOM_REDIS_URL": with_password(protected_redis_url, "a-secret"),
+        "DARKROOM_DATA": str(tmp_path),
+        "DARKROOM_API_PORT": "0",
+    }
+    process = ForkedProgram(module, environment)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert log.startswith(f"darkroom {name}: DARKROOM_REDIS_URL {protected_redis_url}: Redis refuses")
+    assert log.count("\n") == 1
+    assert "a-secret" not in log

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.weights.header_text import NotSafetensors, read_text
 from contracts.weights.safetensors import VALUE_BYTES, read_header
+from tests.support.combinations import ALL
 
 ENTRY = '{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
 OTHER = '{"dtype":"U8","shape":[1],"data_offsets":[1,2]}'
@@ -120,7 +121,7 @@ _NAMES = st.text(max_size=3) | st.just("__metadata__")
 _HEADERS = st.dictionaries(_NAMES, _ENTRIES | _JSON, max_size=3).map(json.dumps)
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300 if ALL else 60, deadline=None, database=None)
 @given(header=st.binary(max_size=80) | _HEADERS.map(str.encode), data=st.binary(max_size=9))
 def test_any_bytes_are_a_valid_header_or_the_one_error(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes
