@@ -135,14 +135,8 @@ def test_without_keys_a_public_address_is_refused(redis_url: str) -> None:
 
 def test_without_keys_an_inherited_public_socket_is_refused(redis_url: str) -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
-        result = subprocess.run(
-            [sys.executable, "-m", "app"],
-            env=os.environ | {"DARKROOM_REDIS_URL": redis_url, "DARKROOM_API_FD": str(listener.fileno())},
-            pass_fds=[listener.fileno()],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        process = ForkedProgram("app.__main__", os.environ | {"DARKROOM_REDIS_URL": redis_url}, listener)
+        _, error = process.communicate(timeout=60)
 
-    assert result.returncode != 0
-    assert "anyone who can reach 0.0.0.0 could use the service" in result.stderr
+    assert process.returncode == os.EX_TEMPFAIL
+    assert "anyone who can reach 0.0.0.0 could use the service" in error

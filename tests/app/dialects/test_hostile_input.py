@@ -173,17 +173,18 @@ def test_bodies_are_refused_in_the_form_of_the_dialect(client: TestClient, queue
     assert queue.connection.keys("darkroom:job:*") == []
 
 
-@pytest.mark.parametrize("name", ["openai edits", "hugging face", "replicate", "a1111 img2img", "a1111 detect"])
 def test_fields_and_images_are_refused_in_the_form_of_the_dialect(
-    client: TestClient, queue: JobQueue, name: str
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
 ) -> None:
-    dialect = DIALECTS[name]
-    for fields in FIELDS:
-        require_refusal(dialect, client.post(dialect.path, json=dialect.make(fields)), fields)
-    for image in IMAGES:
-        require_refusal(dialect, client.post(dialect.path, json=dialect.make(dialect.image(image))), image)
-    assert queue.connection.keys("darkroom:job:*") == []
-    assert queue.connection.keys("darkroom:input:*") == []
+    for name in ["openai edits", "hugging face", "replicate", "a1111 img2img", "a1111 detect"]:
+        with subtests.test(name=name):
+            dialect = DIALECTS[name]
+            for fields in FIELDS:
+                require_refusal(dialect, client.post(dialect.path, json=dialect.make(fields)), fields)
+            for image in IMAGES:
+                require_refusal(dialect, client.post(dialect.path, json=dialect.make(dialect.image(image))), image)
+            assert queue.connection.keys("darkroom:job:*") == []
+            assert queue.connection.keys("darkroom:input:*") == []
 
 
 def test_without_a_valid_key_nothing_is_read(client: TestClient, queue: JobQueue) -> None:

@@ -57,22 +57,17 @@ def test_the_access_log_names_the_method_and_the_route_of_head(
     assert (record.__dict__["method"], record.__dict__["route"]) == ("HEAD", "/v1/jobs/{id}")
 
 
-@pytest.mark.parametrize(
-    ("path", "methods"),
-    [
+def test_options_and_a_wrong_method_are_answered_with_the_methods(client: TestClient) -> None:
+    for path, methods in (
         ("/v1/jobs", "GET, HEAD, OPTIONS, POST"),
         ("/v1/jobs/x", "DELETE, GET, HEAD, OPTIONS"),
         ("/v1/txt2img", "OPTIONS, POST"),
         ("/healthz", "GET, HEAD, OPTIONS"),
-    ],
-)
-def test_options_and_a_wrong_method_are_answered_with_the_methods(
-    client: TestClient, path: str, methods: str
-) -> None:
-    options, wrong = client.options(path), client.patch(path)
+    ):
+        options, wrong = client.options(path), client.patch(path)
 
-    assert (options.status_code, options.headers["Allow"], options.content) == (204, methods, b"")
-    assert (wrong.status_code, wrong.headers["Allow"]) == (405, methods)
+        assert (options.status_code, options.headers["Allow"], options.content) == (204, methods, b""), path
+        assert (wrong.status_code, wrong.headers["Allow"]) == (405, methods)
 
 
 def test_options_of_an_unknown_address_is_not_found(client: TestClient) -> None:

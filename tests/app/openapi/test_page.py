@@ -59,6 +59,7 @@ def test_the_license_of_swagger_ui_is_served_with_it(client: TestClient) -> None
     assert f"Swagger UI {version}" in text
 
 
-@pytest.mark.parametrize("path", ["/redoc", "/docs/oauth2-redirect", "/docs/__init__.py", "/docs/../page.py"])
-def test_nothing_else_is_served_there(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 404
+def test_nothing_else_is_served_there(client: TestClient, subtests: pytest.Subtests) -> None:
+    for path in ["/redoc", "/docs/oauth2-redirect", "/docs/__init__.py", "/docs/../page.py"]:
+        with subtests.test(path=path):
+            assert client.get(path).status_code == 404

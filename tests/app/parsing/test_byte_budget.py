@@ -82,21 +82,20 @@ def occupied(client: TestClient) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/txt2img", "/v1/plan", "/v1/uploads", "/v1/images/generations", "/v1/images/edits"]
-)
-def test_every_body_counts_and_is_given_back(small: TestClient, path: str) -> None:
-    kind = {"Content-Type": "image/png" if path.endswith("uploads") else "application/json"}
-    with occupied(small):
-        refused = small.post(path, content=LARGE, headers=kind)
-        served = small.post(path, content=b'{"width": "wide"}', headers=kind)
+def test_every_body_counts_and_is_given_back(small: TestClient, subtests: pytest.Subtests) -> None:
+    for path in ["/v1/txt2img", "/v1/plan", "/v1/uploads", "/v1/images/generations", "/v1/images/edits"]:
+        with subtests.test(path=path):
+            kind = {"Content-Type": "image/png" if path.endswith("uploads") else "application/json"}
+            with occupied(small):
+                refused = small.post(path, content=LARGE, headers=kind)
+                served = small.post(path, content=b'{"width": "wide"}', headers=kind)
 
-    assert refused.status_code == 503
-    assert refused.headers["Retry-After"] == "2"
-    assert "busy" in refused.text
-    assert served.status_code != 503
-    assert small.post(path, content=LARGE, headers=kind).status_code in (415, 422)
-    assert body_memory(small).reserved_bytes == 0
+            assert refused.status_code == 503
+            assert refused.headers["Retry-After"] == "2"
+            assert "busy" in refused.text
+            assert served.status_code != 503
+            assert small.post(path, content=LARGE, headers=kind).status_code in (415, 422)
+            assert body_memory(small).reserved_bytes == 0
 
 
 def test_a_form_counts_too(small: TestClient) -> None:

@@ -17,9 +17,10 @@ def problems_of(client: TestClient, path: str, body: dict[str, Any]) -> list[tup
     return [(error["field"], error["message"]) for error in response.json()["errors"]]
 
 
-@pytest.mark.parametrize(
-    ("task", "changes", "fields"),
-    [
+def test_ranges_and_rules_between_fields_are_told_together(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[str, dict[str, Any], list[str]]] = [
         (
             "txt2img",
             {"width": 68, "num_inference_steps": 500, "scheduler": "flow_euler", "foo": 1},
@@ -43,36 +44,31 @@ def problems_of(client: TestClient, path: str, body: dict[str, Any]) -> list[tup
             {"width": 68, "num_images": 9, "webhook": {"url": "http://127.0.0.1/hook"}},
             ["num_images", "webhook.url", "width"],
         ),
-    ],
-)
-@pytest.mark.parametrize("is_general", [False, True])
-def test_ranges_and_rules_between_fields_are_told_together(
-    client: TestClient, queue: JobQueue, task: str, changes: dict[str, Any], fields: list[str], is_general: bool
-) -> None:
-    body = {name: value for name, value in (BODIES[task] | changes).items() if value is not None}
-    path, more = ("/v1/jobs", {"task": task}) if is_general else (f"/v1/{task}", {})
+    ]
+    for task, changes, fields in cases:
+        for is_general in [False, True]:
+            with subtests.test(task=task, changes=changes, fields=fields, is_general=is_general):
+                body = {name: value for name, value in (BODIES[task] | changes).items() if value is not None}
+                path, more = ("/v1/jobs", {"task": task}) if is_general else (f"/v1/{task}", {})
 
-    found = sorted({field for field, _ in problems_of(client, path, body | more)})
+                found = sorted({field for field, _ in problems_of(client, path, body | more)})
 
-    assert found == fields
-    assert queue.connection.keys("darkroom:job:*") == []
+                assert found == fields
+                assert queue.connection.keys("darkroom:job:*") == []
 
 
-@pytest.mark.parametrize(
-    ("task", "changes", "fields"),
-    [
+def test_a_rule_that_a_correction_may_keep_is_not_told(client: TestClient, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[str, dict[str, Any], list[str]]] = [
         # Whether these break a rule depends on what the wrong field was meant to be.
         ("txt2img", {"model": "shapes-flux", "negative_prompt": "n", "true_cfg_scale": 99}, ["true_cfg_scale"]),
         ("img2img", {"num_inference_steps": "50", "strength": 0.05}, ["num_inference_steps"]),
         ("txt2img", {"width": 5000, "height": 1024}, ["width"]),
         ("txt2img", {"model": 5, "clip_skip": 8}, ["model"]),
         ("controlnet", {"image": 5, "strength": 0.5}, ["image"]),
-    ],
-)
-def test_a_rule_that_a_correction_may_keep_is_not_told(
-    client: TestClient, task: str, changes: dict[str, Any], fields: list[str]
-) -> None:
-    assert [field for field, _ in problems_of(client, f"/v1/{task}", BODIES[task] | changes)] == fields
+    ]
+    for task, changes, fields in cases:
+        with subtests.test(task=task, changes=changes, fields=fields):
+            assert [field for field, _ in problems_of(client, f"/v1/{task}", BODIES[task] | changes)] == fields
 
 
 def test_a_rule_that_no_correction_keeps_is_told_of_the_wrong_field_too(client: TestClient) -> None:
@@ -95,21 +91,20 @@ def test_a_dry_run_and_a_rerun_tell_every_reason_too(client: TestClient) -> None
         assert sorted(field for field, _ in problems_of(client, path, body)) == ["num_images", "width"]
 
 
-@pytest.mark.parametrize(
-    ("body", "param", "words"),
-    [
+def test_openai_clients_are_told_every_reason_in_their_own_names(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[dict[str, Any], str, list[str]]] = [
         ({"n": 9, "size": "68x64"}, "n", ["must be at most 8, got 9", "size: must be a multiple of 8, got 68"]),
         ({"quality": "low", "num_inference_steps": 3, "size": "68x64"}, "quality", ["size: must be a multiple"]),
         ({"size": "8x68"}, "size", ["must be at least 64, got 8", "must be a multiple of 8, got 68"]),
-    ],
-)
-def test_openai_clients_are_told_every_reason_in_their_own_names(
-    client: TestClient, body: dict[str, Any], param: str, words: list[str]
-) -> None:
-    error = client.post("/v1/images/generations", json={"prompt": "a", **body}).json()["error"]
+    ]
+    for body, param, words in cases:
+        with subtests.test(body=body, param=param, words=words):
+            error = client.post("/v1/images/generations", json={"prompt": "a", **body}).json()["error"]
 
-    assert error["param"] == param
-    assert [word for word in words if word not in error["message"]] == []
+            assert error["param"] == param
+            assert [word for word in words if word not in error["message"]] == []
 
 
 def test_more_reasons_than_are_shown_are_counted(client: TestClient) -> None:

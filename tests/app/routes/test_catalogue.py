@@ -20,23 +20,21 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     return SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=path)
 
 
-@pytest.mark.parametrize(
-    ("path", "ids"),
-    [
+def test_every_list_has_one_shape(client: TestClient, subtests: pytest.Subtests) -> None:
+    for path, ids in [
         ("models", ["sd", "schnell"]),
         ("loras", ["ink"]),
         ("controlnets", ["edges", "outlines"]),
         ("schedulers", list(SCHEDULERS)),
         ("preprocessors", list(PREPROCESSORS)),
         ("workers", []),
-    ],
-)
-def test_every_list_has_one_shape(client: TestClient, path: str, ids: list[str]) -> None:
-    body = client.get(f"/v1/{path}").json()
+    ]:
+        with subtests.test(path=path, ids=ids):
+            body = client.get(f"/v1/{path}").json()
 
-    assert body.keys() == {"object", "data", "has_more", "next_cursor"}
-    assert (body["object"], body["has_more"], body["next_cursor"]) == ("list", False, None)
-    assert [entry["id"] for entry in body["data"]] == ids
+            assert body.keys() == {"object", "data", "has_more", "next_cursor"}
+            assert (body["object"], body["has_more"], body["next_cursor"]) == ("list", False, None)
+            assert [entry["id"] for entry in body["data"]] == ids
 
 
 def test_other_entries_say_what_they_work_with(client: TestClient) -> None:

@@ -80,15 +80,15 @@ def test_a_controlnet_may_be_larger_than_a_lora_up_to_a_limit_of_its_own(setting
         assert client.post("/v1/controlnets", content=bytes(size_bytes + 1), headers=BYTES).status_code == 413
 
 
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [
+def test_another_file_is_refused_and_the_answer_says_what_it_is(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    for path, words in [
         ("shapes-sdxl/unet/diffusion_pytorch_model.safetensors", "not the ControlNet of a UNet"),
         ("controlnets/shapes-sd3-canny/diffusion_pytorch_model.safetensors", "not the ControlNet of a UNet"),
         ("loras/bad/truncated.safetensors", "the file"),
-    ],
-)
-def test_another_file_is_refused_and_the_answer_says_what_it_is(client: TestClient, path: str, words: str) -> None:
-    answer = upload(client, MODELS / path)
-    assert answer.status_code == 422
-    assert words in answer.text
+    ]:
+        with subtests.test(path=path, words=words):
+            answer = upload(client, MODELS / path)
+            assert answer.status_code == 422
+            assert words in answer.text

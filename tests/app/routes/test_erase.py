@@ -55,25 +55,22 @@ def test_an_erasure_is_a_job_with_its_image_and_mask(client: TestClient, queue: 
     assert len(stored.inputs) == 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "text"),
-    [
+def test_what_is_refused_names_the_field_and_the_remedy(client: TestClient, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"mask_image": None}, "mask_image", "required"),
         ({"image": None}, "image", "required"),
         ({"mask_image": mask((40, 60))}, "mask_image", "60 × 40"),
         ({"mask_image": mask(white=False)}, "mask_image", "no pixel"),
         ({"model": "xl"}, "model", "GET /v1/erasers"),
         ({"strength": 0.5}, "strength", ""),
-    ],
-)
-def test_what_is_refused_names_the_field_and_the_remedy(
-    client: TestClient, changes: dict[str, Any], field: str, text: str
-) -> None:
-    answer = client.post("/v1/erase", json=BODY | changes)
-    assert answer.status_code == 422
-    problems = answer.json()["errors"]
-    assert field in [problem["field"] for problem in problems]
-    assert text in str(problems)
+    ]
+    for changes, field, text in cases:
+        with subtests.test(changes=changes, field=field, text=text):
+            answer = client.post("/v1/erase", json=BODY | changes)
+            assert answer.status_code == 422
+            problems = answer.json()["errors"]
+            assert field in [problem["field"] for problem in problems]
+            assert text in str(problems)
 
 
 def test_the_erasers_are_listed(client: TestClient) -> None:

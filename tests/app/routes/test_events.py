@@ -1,4 +1,4 @@
-"""Events over real connections: replayed, live, once each; clients that reconnect, stall or come in hundreds."""
+"""Events over real connections: replayed, live, once each; clients that reconnect or stall, and many of them."""
 
 from __future__ import annotations
 
@@ -184,11 +184,12 @@ def test_the_link_to_events_needs_no_key_and_gives_access_to_nothing_else(
     assert [other.status_code for other in others] == [401, 403, 401, 403, 403, 403]
 
 
-@pytest.mark.parametrize("position", ["x", "1-x", "-1", "1-1-1", "99999999999999999999"])
-def test_an_invalid_last_event_id_is_refused(client: TestClient, position: str) -> None:
-    response = client.get(f"/v1/jobs/{submit(client)['id']}/events", headers={"Last-Event-ID": position})
+def test_an_invalid_last_event_id_is_refused(client: TestClient, subtests: pytest.Subtests) -> None:
+    for position in ["x", "1-x", "-1", "1-1-1", "99999999999999999999"]:
+        with subtests.test(position=position):
+            response = client.get(f"/v1/jobs/{submit(client)['id']}/events", headers={"Last-Event-ID": position})
 
-    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Last-Event-ID")
 
 
 def test_an_unknown_jobs_events_are_not_found(client: TestClient) -> None:
@@ -261,10 +262,10 @@ def test_a_stalled_client_is_disconnected_and_uses_little_memory(
             assert [kind for _, kind, _ in follow(client, id)][-1] == "completed"
 
 
-def test_hundreds_of_streams_share_one_subscription(
+def test_a_hundred_streams_share_one_subscription(
     settings: SharedSettings, queue: JobQueue, worker: ScriptedWorker
 ) -> None:
-    count = 200
+    count = 100
     with api_process(settings.redis_url, settings.data) as (client, process):
         id = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
         received = asyncio.run(_follow_all(str(client.base_url), id, queue, worker, count))

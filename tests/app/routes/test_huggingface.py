@@ -64,9 +64,10 @@ def test_an_image_is_sent_as_inputs_and_its_size_as_an_object(
     assert (made.task, made.width, made.height, made.strength) == ("img2img", 128, 96, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "named"),
-    [
+def test_a_parameter_that_cannot_act_is_refused_by_its_own_name(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    for parameters, named in [
         ({"num_images": 2}, "parameters.num_images: must be 1"),
         ({"num_images_per_prompt": 2}, "parameters.num_images_per_prompt: must be 1"),
         (
@@ -85,20 +86,18 @@ def test_an_image_is_sent_as_inputs_and_its_size_as_an_object(
         ({"response_format": "url"}, "parameters.response_format: the answer is the image itself"),
         ({"model": "shapes-sd3"}, "parameters.model: the URL names the model"),
         ({"webhook": {"url": "https://127.0.0.1:6379/"}}, "parameters.webhook.url: "),
-    ],
-)
-def test_a_parameter_that_cannot_act_is_refused_by_its_own_name(
-    client: TestClient, queue: JobQueue, parameters: dict[str, Any], named: str
+    ]:
+        with subtests.test(parameters=parameters, named=named):
+            response = client.post(MODEL, json={"inputs": PROMPT, "parameters": parameters})
+
+            assert named in error_of(response)
+            assert queue.connection.keys("*") == []
+
+
+def test_inputs_that_are_neither_a_prompt_nor_an_image_are_refused(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
 ) -> None:
-    response = client.post(MODEL, json={"inputs": PROMPT, "parameters": parameters})
-
-    assert named in error_of(response)
-    assert queue.connection.keys("*") == []
-
-
-@pytest.mark.parametrize(
-    ("body", "named"),
-    [
+    for body, named in [
         ({"inputs": ""}, "inputs: must have at least 1 characters"),
         ({"inputs": "x" * 10_001}, "inputs: must have at most 10000 characters"),
         ({"inputs": [PROMPT]}, "inputs: must be a string"),
@@ -111,16 +110,13 @@ def test_a_parameter_that_cannot_act_is_refused_by_its_own_name(
         ({"inputs": "/etc/passwd", "parameters": {"prompt": PROMPT}}, "inputs: is a path or a file name"),
         ({"inputs": "https://169.254.169.254/", "parameters": {"prompt": PROMPT}}, "inputs: URLs are not fetched"),
         ({"inputs": "job:00/0", "parameters": {"prompt": PROMPT}}, "inputs: job 00 does not exist"),
-    ],
-)
-def test_inputs_that_are_neither_a_prompt_nor_an_image_are_refused(
-    client: TestClient, queue: JobQueue, body: dict[str, Any], named: str
-) -> None:
-    response = client.post(MODEL, json=body)
+    ]:
+        with subtests.test(body=body, named=named):
+            response = client.post(MODEL, json=body)
 
-    assert named in error_of(response, response.status_code)
-    assert response.status_code in (415, 422)
-    assert queue.connection.keys("*") == []
+            assert named in error_of(response, response.status_code)
+            assert response.status_code in (415, 422)
+            assert queue.connection.keys("*") == []
 
 
 def test_bodies_that_are_not_json_are_refused_in_the_same_form(client: TestClient) -> None:

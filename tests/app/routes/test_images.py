@@ -44,12 +44,15 @@ def test_an_image_that_the_client_has_is_not_sent_again(client: TestClient, work
     assert client.get(f"/v1/jobs/{id}/images/0", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-@pytest.mark.parametrize("number", ["1", "99999999999999999999", "-1", "x", "0.5"])
-def test_an_unknown_image_is_not_found(client: TestClient, worker: ScriptedWorker, number: str) -> None:
-    id = submit(client)["id"]
-    worker.complete(worker.claim())
+def test_an_unknown_image_is_not_found(
+    client: TestClient, worker: ScriptedWorker, subtests: pytest.Subtests
+) -> None:
+    for number in ["1", "99999999999999999999", "-1", "x", "0.5"]:
+        with subtests.test(number=number):
+            id = submit(client)["id"]
+            worker.complete(worker.claim())
 
-    assert client.get(f"/v1/jobs/{id}/images/{number}").status_code == 404
+            assert client.get(f"/v1/jobs/{id}/images/{number}").status_code == 404
 
 
 def test_a_job_has_no_images_before_it_completes(client: TestClient) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.inputs.decoder import ImageDecoder
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
@@ -60,8 +61,8 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
 
 
 @pytest.fixture
-def client(settings: SharedSettings) -> TestClient:
-    return TestClient(create_app(ApiSettings(shared=settings, anonymous_calls_per_minute=0)))
+def client(api_settings: ApiSettings, shared_decoder: ImageDecoder | None) -> TestClient:
+    return TestClient(create_app(api_settings, decoder=shared_decoder))
 
 
 def _add(client: TestClient, folder: Path, shapes: Shapes, name: str = "look", **fields: Any) -> Any:
@@ -122,9 +123,10 @@ def test_redux_is_for_the_flux_models_of_its_width_and_the_siglip_encoder(
         assert accepted.status_code == 202, accepted.text
 
 
-@pytest.mark.parametrize(
-    ("shapes", "fields", "reason"),
-    [
+def test_one_that_no_model_or_encoder_here_fits_is_refused_with_the_widths(
+    client: TestClient, storage: Storage, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[Shapes, dict[str, str], str]] = [
         (_redux(64), {}, "its tokens have 64 values, and the layers of shapes-flux read 128"),
         (
             _shapes(image_width=1024),
@@ -135,13 +137,11 @@ def test_redux_is_for_the_flux_models_of_its_width_and_the_siglip_encoder(
         (_shapes(width=768), {}, "its tokens have 768 values, and the layers of shapes-sdxl read 128"),
         (_shapes(), {"image_encoder": "other"}, "unknown image encoder 'other'; known: clip-small"),
         ({**_shapes(), "0.to_q_lora.down.weight": (4, 4)}, {}, "FaceID"),
-    ],
-)
-def test_one_that_no_model_or_encoder_here_fits_is_refused_with_the_widths(
-    shapes: Shapes, fields: dict[str, str], reason: str, client: TestClient, storage: Storage, tmp_path: Path
-) -> None:
+    ]
     with client:
-        response = _add(client, tmp_path, shapes, **fields)
-    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
-    assert reason in response.json()["detail"]
+        for shapes, fields, reason in cases:
+            with subtests.test(reason=reason):
+                response = _add(client, tmp_path, shapes, **fields)
+                assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
+                assert reason in response.json()["detail"]
     assert storage.find("inputs/") == []

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.inputs.decoder import ImageDecoder
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
@@ -39,8 +40,8 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
 
 
 @pytest.fixture
-def client(settings: SharedSettings) -> TestClient:
-    return TestClient(create_app(ApiSettings(shared=settings, anonymous_calls_per_minute=0)))
+def client(api_settings: ApiSettings, shared_decoder: ImageDecoder | None) -> TestClient:
+    return TestClient(create_app(api_settings, decoder=shared_decoder))
 
 
 def _image(mode: str = "RGB", size: tuple[int, int] = (90, 60)) -> str:
@@ -77,23 +78,21 @@ def test_the_images_of_a_request_are_stored_and_the_job_names_their_keys(
     assert again.ip_adapters == (stored,)
 
 
-@pytest.mark.parametrize(
-    ("entry", "field"),
-    [
+def test_what_is_wrong_is_told_by_its_field_before_anything_is_queued(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[dict[str, object], str]] = [
         ({"images": ["upload:nothing"]}, "ip_adapters.0.images.0"),
         ({"images": [_image(), "AAAA"]}, "ip_adapters.0.images.1"),
         ({"images": []}, "ip_adapters.0.images"),
         ({"images": [_image()], "mask": "upload:nothing"}, "ip_adapters.0.mask"),
         ({"images": [_image()], "weight": 1}, "ip_adapters.0.weight"),
         ({"images": [_image()], "name": "other"}, "ip_adapters.0.name"),
-    ],
-)
-def test_what_is_wrong_is_told_by_its_field_before_anything_is_queued(
-    entry: dict[str, object], field: str, client: TestClient
-) -> None:
+    ]
     with client:
-        answer = client.post(
-            "/v1/txt2img", json={"prompt": "a circle", "ip_adapters": [{"name": "look", **entry}]}
-        )
-    assert answer.status_code in (415, 422), answer.text
-    assert [problem["field"] for problem in answer.json()["errors"]] == [field]
+        for entry, field in cases:
+            with subtests.test(field=field):
+                body = {"prompt": "a circle", "ip_adapters": [{"name": "look", **entry}]}
+                answer = client.post("/v1/txt2img", json=body)
+                assert answer.status_code in (415, 422), answer.text
+                assert [problem["field"] for problem in answer.json()["errors"]] == [field]

@@ -223,14 +223,15 @@ def test_a_finished_job_cannot_be_cancelled(client: TestClient, worker: Scripted
     assert (response.status_code, response.json()["code"]) == (409, "conflict")
 
 
-@pytest.mark.parametrize("id", ["unknown", "0" * 32, "a:b", "%2e%2e"])
-def test_an_unknown_job_is_not_found(client: TestClient, id: str) -> None:
-    for response in (
-        client.get(f"/v1/jobs/{id}"),
-        client.get(f"/v1/jobs/{id}/images/0"),
-        client.post(f"/v1/jobs/{id}/cancel"),
-    ):
-        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+def test_an_unknown_job_is_not_found(client: TestClient, subtests: pytest.Subtests) -> None:
+    for id in ["unknown", "0" * 32, "a:b", "%2e%2e"]:
+        with subtests.test(id=id):
+            for response in (
+                client.get(f"/v1/jobs/{id}"),
+                client.get(f"/v1/jobs/{id}/images/0"),
+                client.post(f"/v1/jobs/{id}/cancel"),
+            ):
+                assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
 def test_another_owners_job_is_not_found(client: TestClient, queue: JobQueue) -> None:
@@ -242,9 +243,10 @@ def test_another_owners_job_is_not_found(client: TestClient, queue: JobQueue) ->
     assert queue.fetch(theirs.id).state is JobState.QUEUED
 
 
-@pytest.mark.parametrize(
-    ("task", "changes", "status", "code", "field"),
-    [
+def test_a_bad_request_is_refused_and_leaves_nothing_behind(
+    client: TestClient, queue: JobQueue, settings: SharedSettings, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[str, dict[str, Any], int, str, str]] = [
         ("txt2img", {"model": "none"}, 422, "invalid_request", "model"),
         ("txt2img", {"width": 65}, 422, "invalid_request", "width"),
         ("txt2img", {"scheduler": "flow_euler"}, 422, "invalid_request", "scheduler"),
@@ -254,27 +256,23 @@ def test_another_owners_job_is_not_found(client: TestClient, queue: JobQueue) ->
         ("img2img", {"image": IMAGE, "strength": 0.01}, 422, "invalid_request", "strength"),
         ("inpaint", {"mask_image": SMALL_MASK}, 422, "invalid_request", "mask_image"),
         ("controlnet", {"controls": [CONTROL | {"image": "!"}]}, 422, "invalid_request", "controls.0.image"),
-        ("controlnet", {"controls": [CONTROL | {"controlnet": "x"}]}, 422, "invalid_request",
-         "controls.0.controlnet"),
-    ],
-)  # fmt: skip
-def test_a_bad_request_is_refused_and_leaves_nothing_behind(
-    client: TestClient,
-    queue: JobQueue,
-    settings: SharedSettings,
-    task: str,
-    changes: dict[str, Any],
-    status: int,
-    code: str,
-    field: str,
-) -> None:
-    response = client.post(f"/v1/{task}", json=BODIES[task] | changes)
+        (
+            "controlnet",
+            {"controls": [CONTROL | {"controlnet": "x"}]},
+            422,
+            "invalid_request",
+            "controls.0.controlnet",
+        ),
+    ]
+    for task, changes, status, code, field in cases:
+        with subtests.test(task=task, changes=changes, status=status, code=code, field=field):
+            response = client.post(f"/v1/{task}", json=BODIES[task] | changes)
 
-    problem = response.json()
-    assert (response.status_code, problem["code"]) == (status, code)
-    assert field in [entry["field"] for entry in problem["errors"]]
-    assert queue.connection.keys("*") == []
-    assert not [path for path in settings.data.rglob("*") if path.is_file()]
+            problem = response.json()
+            assert (response.status_code, problem["code"]) == (status, code)
+            assert field in [entry["field"] for entry in problem["errors"]]
+            assert queue.connection.keys("*") == []
+            assert not [path for path in settings.data.rglob("*") if path.is_file()]
 
 
 def test_nothing_is_queued_while_the_storage_is_unavailable(
@@ -311,15 +309,13 @@ BODY_WITHOUT_TYPE = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body"), BODY_WITHOUT_TYPE, ids=[path for path, _ in BODY_WITHOUT_TYPE])
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_a_body_of_a_type_that_any_page_may_send_is_refused(
-    client: TestClient, path: str, body: bytes, kind: str | None
-) -> None:
-    response = client.post(path, content=body, headers={} if kind is None else {"Content-Type": kind})
+def test_a_body_of_a_type_that_any_page_may_send_is_refused(client: TestClient, kind: str | None) -> None:
+    for path, body in BODY_WITHOUT_TYPE:
+        response = client.post(path, content=body, headers={} if kind is None else {"Content-Type": kind})
 
-    assert response.status_code == 415
-    assert f"the body {f'is {kind}' if kind else 'has no content type'}; send " in response.text
+        assert response.status_code == 415, path
+        assert f"the body {f'is {kind}' if kind else 'has no content type'}; send " in response.text
 
 
 def test_a_form_is_refused_where_json_is_expected(client: TestClient) -> None:

@@ -154,16 +154,21 @@ def test_a_name_that_stands_for_no_value_is_never_an_id(client: TestClient) -> N
     assert set(_ids(client)) & {"null", "none", "undefined"} == set()
 
 
-@pytest.mark.parametrize("name", ["shapes-sdxl", "shapes-sdxl-silhouette", "shapes-sdxl-tint"])
-def test_an_id_of_the_catalogue_is_taken_whatever_kind_it_is_of(client: TestClient, name: str) -> None:
-    for response in (_add(client, name=name), client.post("/v1/loras", files={"file": (f"{name}.pt", TINT)})):
-        assert (response.status_code, response.json()["code"]) == (409, "conflict")
-        assert f"{name!r}; choose another name" in response.json()["detail"]
+def test_an_id_of_the_catalogue_is_taken_whatever_kind_it_is_of(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    for name in ["shapes-sdxl", "shapes-sdxl-silhouette", "shapes-sdxl-tint"]:
+        with subtests.test(name=name):
+            for response in (
+                _add(client, name=name),
+                client.post("/v1/loras", files={"file": (f"{name}.pt", TINT)}),
+            ):
+                assert (response.status_code, response.json()["code"]) == (409, "conflict")
+                assert f"{name!r}; choose another name" in response.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_a_name_of_other_characters_is_refused(client: TestClient, subtests: pytest.Subtests) -> None:
+    for name in [
         "..",
         ".a",
         "-a",
@@ -180,40 +185,33 @@ def test_an_id_of_the_catalogue_is_taken_whatever_kind_it_is_of(client: TestClie
         "a\0",
         "",
         "a" * 65,
-    ],
-)
-def test_a_name_of_other_characters_is_refused(client: TestClient, name: str) -> None:
-    response = _add(client, name=name)
-    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "name")
+    ]:
+        with subtests.test(name=name):
+            response = _add(client, name=name)
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "name")
 
 
-@pytest.mark.parametrize(
-    ("filename", "fields", "id"),
-    [
+def test_a_form_names_the_lora_by_field_or_file_name(client: TestClient, subtests: pytest.Subtests) -> None:
+    for filename, fields, id in [
         ("My LoRA v1.5.safetensors", {}, "my-lora-v1.5"),
         ("x.safetensors", {"name": "other"}, "other"),
         ("♥.safetensors", {}, f"lora-{hashlib.sha256(TINT).hexdigest()[:12]}"),
-    ],
-)
-def test_a_form_names_the_lora_by_field_or_file_name(
-    client: TestClient, filename: str, fields: dict[str, str], id: str
-) -> None:
-    response = client.post("/v1/loras", files={"file": (filename, TINT)}, data=fields)
-    assert (response.status_code, response.json()["id"]) == (201, id)
+    ]:
+        with subtests.test(filename=filename, fields=fields, id=id):
+            response = client.post("/v1/loras", files={"file": (filename, TINT)}, data=fields)
+            assert (response.status_code, response.json()["id"]) == (201, id)
 
 
-@pytest.mark.parametrize(
-    ("files", "data"),
-    [
+def test_an_invalid_form_is_refused(client: TestClient, subtests: pytest.Subtests) -> None:
+    for files, data in [
         ({"image": ("a", TINT)}, {}),
         ({}, {"file": "text"}),
         ({"file": ("a", TINT)}, {"family": "sdxl"}),
         ({"file": ("a", TINT)}, {"name": "Ä b"}),
-    ],
-)
-def test_an_invalid_form_is_refused(client: TestClient, files: Any, data: Any) -> None:
-    response = client.post("/v1/loras", files=files or {"x": ("", b"")}, data=data)
-    assert response.status_code in (400, 422), response.text
+    ]:
+        with subtests.test(files=files, data=data):
+            response = client.post("/v1/loras", files=files or {"x": ("", b"")}, data=data)
+            assert response.status_code in (400, 422), response.text
 
 
 def test_a_repeated_upload_changes_nothing_and_another_file_of_that_name_is_a_conflict(
@@ -239,9 +237,10 @@ def test_an_idempotency_key_creates_one_upload(client: TestClient) -> None:
     assert _add(client, STRIPES, headers=headers).status_code == 422
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
+def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
+    client: TestClient, storage: Storage, subtests: pytest.Subtests
+) -> None:
+    for data, reason in [
         (pickle.dumps({"a": [1, 2, 3]}), "pickle"),
         (b"PK\x03\x04" + bytes(100), "pickle"),
         (b"", "not a safetensors file"),
@@ -250,13 +249,10 @@ def test_an_idempotency_key_creates_one_upload(client: TestClient) -> None:
         ((LORAS / "bad" / "wrong-family.safetensors").read_bytes(), "maps 320 to 320 channels"),
         ((LORAS / "bad" / "no-adapter.safetensors").read_bytes(), "is not part of a LoRA"),
         ((LORAS / "bad" / "not-a-number.safetensors").read_bytes(), "contains NaN or infinite values"),
-    ],
-)
-def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
-    client: TestClient, storage: Storage, data: bytes, reason: str
-) -> None:
-    _assert_refused(client, storage, data, reason)
-    assert "mine" not in _ids(client)
+    ]:
+        with subtests.test(data=data, reason=reason):
+            _assert_refused(client, storage, data, reason)
+            assert "mine" not in _ids(client)
 
 
 def _header(text: str, data: bytes = b"1234") -> bytes:
@@ -267,9 +263,10 @@ def _with_settings(settings: str) -> bytes:
     return bytes(save(load(TINT), {"format": "pt", "lora_adapter_metadata": settings}))
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
+def test_a_hostile_file_is_refused_with_the_reason_and_not_stored(
+    client: TestClient, storage: Storage, subtests: pytest.Subtests
+) -> None:
+    for data, reason in [
         (
             _header(f'{{"a.lora_A.weight":{{"dtype":"F32","shape":[{"1e308," * 8000}1],"data_offsets":[0,4]}}}}'),
             "long",
@@ -282,23 +279,9 @@ def _with_settings(settings: str) -> bytes:
         (_with_settings('{"unet.target_modules": "(a+)+!"}'), "not patterns"),
         (_with_settings('{"unet.lora_alpha": Infinity}'), "is not a number"),
         (_with_settings("[" * 9000), "nested too deeply"),
-    ],
-    ids=[
-        "8000 sides",
-        "infinity",
-        "nested",
-        "surrogate",
-        "large",
-        "pattern",
-        "modules",
-        "alpha",
-        "nested settings",
-    ],
-)
-def test_a_hostile_file_is_refused_with_the_reason_and_not_stored(
-    client: TestClient, storage: Storage, data: bytes, reason: str
-) -> None:
-    _assert_refused(client, storage, data, reason)
+    ]:
+        with subtests.test(reason):
+            _assert_refused(client, storage, data, reason)
 
 
 def test_a_file_over_the_limit_is_refused_and_not_stored(settings: SharedSettings, storage: Storage) -> None:

@@ -73,9 +73,8 @@ def test_all_options_are_stored_with_the_job_also_those_that_were_left_out(
     assert stored.preprocess_options == {"confidence": 0.5, "resolution": 64}
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "text"),
-    [
+def test_what_is_refused_names_the_field_and_the_remedy(client: TestClient, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"image": None}, "image", "required"),
         ({"preprocess_options": {"sigma": 2}}, "preprocess_options.sigma", "not an option of depth"),
         (
@@ -88,16 +87,14 @@ def test_all_options_are_stored_with_the_job_also_those_that_were_left_out(
         ({"task": "preprocess", "preprocess": "canny"}, "preprocess", "needs no job"),
         ({"task": "preprocess", "preprocess": "nearness"}, "preprocess", "GET /v1/preprocessors"),
         ({"steps": 4}, "steps", ""),
-    ],
-)
-def test_what_is_refused_names_the_field_and_the_remedy(
-    client: TestClient, changes: dict[str, Any], field: str, text: str
-) -> None:
-    answer = client.post("/v1/preprocess", json=BODY | changes)
-    assert answer.status_code == 422
-    problems = answer.json()["errors"]
-    assert field in [problem["field"] for problem in problems]
-    assert text in str(problems)
+    ]
+    for changes, field, text in cases:
+        with subtests.test(changes=changes, field=field, text=text):
+            answer = client.post("/v1/preprocess", json=BODY | changes)
+            assert answer.status_code == 422
+            problems = answer.json()["errors"]
+            assert field in [problem["field"] for problem in problems]
+            assert text in str(problems)
 
 
 CONTROL = {"controlnet": "nearness", "image": PHOTO, "preprocess": "people"}
@@ -126,20 +123,17 @@ def test_a_control_that_names_a_model_has_its_image_made_in_its_own_job(
     assert rerun.controls == stored.controls
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "text"),
-    [
+def test_a_control_whose_image_no_model_can_make_is_refused(client: TestClient, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"preprocess": "nearness"}, "controls.0.preprocess", "GET /v1/preprocessors"),
         ({"preprocess_options": {"sigma": 2}}, "controls.0.preprocess_options.sigma", "not an option of people"),
         ({"image": to_data_url(Image.new("RGB", (900, 100)))}, "controls.0.image", "crop it"),
-    ],
-)
-def test_a_control_whose_image_no_model_can_make_is_refused(
-    client: TestClient, changes: dict[str, Any], field: str, text: str
-) -> None:
-    answer = client.post("/v1/controlnet", json={"prompt": "a tree", "controls": [CONTROL | changes]})
-    assert answer.status_code == 422
-    assert text in next(one["message"] for one in answer.json()["errors"] if one["field"] == field)
+    ]
+    for changes, field, text in cases:
+        with subtests.test(changes=changes, field=field, text=text):
+            answer = client.post("/v1/controlnet", json={"prompt": "a tree", "controls": [CONTROL | changes]})
+            assert answer.status_code == 422
+            assert text in next(one["message"] for one in answer.json()["errors"] if one["field"] == field)
 
 
 def test_the_list_says_which_preprocessors_run_in_jobs(client: TestClient) -> None:

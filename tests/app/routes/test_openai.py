@@ -62,9 +62,10 @@ def test_aliases_are_translated_to_native_fields(client: TestClient, completed: 
     assert response.headers["location"].endswith(f"/v1/jobs/{job.id}")
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
+def test_a_field_without_effect_is_refused_by_its_own_name(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"n": 9}, "n"),
         ({"n": 2, "num_images": 3}, "n"),
         ({"size": "64"}, "size"),
@@ -88,17 +89,15 @@ def test_aliases_are_translated_to_native_fields(client: TestClient, completed: 
         ({"webhooks": 1}, "webhooks"),
         ({"loras": [{"name": "nobody"}]}, "loras.0.name"),
         ({"prompt": ""}, "prompt"),
-    ],
-)
-def test_a_field_without_effect_is_refused_by_its_own_name(
-    client: TestClient, queue: JobQueue, fields: dict[str, Any], param: str
-) -> None:
-    response = client.post(GENERATE, json=PROMPT | fields)
+    ]
+    for fields, param in cases:
+        with subtests.test(fields=fields, param=param):
+            response = client.post(GENERATE, json=PROMPT | fields)
 
-    error = error_of(response)
-    assert (response.status_code, error["param"], error["type"]) == (422, param, "invalid_request_error")
-    assert error["code"] == "invalid_request"
-    assert queue.connection.keys("*") == []
+            error = error_of(response)
+            assert (response.status_code, error["param"], error["type"]) == (422, param, "invalid_request_error")
+            assert error["code"] == "invalid_request"
+            assert queue.connection.keys("*") == []
 
 
 def form(**fields: str) -> dict[str, str]:
@@ -203,9 +202,10 @@ def test_json_takes_the_image_references_of_every_other_call(
     assert open_png(storage.read(str(parameters.mask_image))).getextrema() == (155, 155)
 
 
-@pytest.mark.parametrize(
-    ("files", "status", "param"),
-    [
+def test_images_that_cannot_be_edited_are_refused_by_field(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    for files, status, param in [
         ([], 422, "image"),
         ([("image", IMAGE), ("image", IMAGE)], 422, "image"),
         ([("image[]", b"not an image")], 415, "image"),
@@ -215,17 +215,14 @@ def test_json_takes_the_image_references_of_every_other_call(
         ([("image", IMAGE), ("mask", encode_solid("RGBA", (32, 32), (0, 0, 0, 0)))], 422, "mask"),
         ([("image", IMAGE), ("markup", HALF_CLEAR)], 422, "markup"),
         ([("image", b"")], 415, "image"),
-    ],
-)
-def test_images_that_cannot_be_edited_are_refused_by_field(
-    client: TestClient, queue: JobQueue, files: list[tuple[str, bytes]], status: int, param: str
-) -> None:
-    response = client.post(EDIT, data=form(), files=[(name, ("x.png", data)) for name, data in files])
+    ]:
+        with subtests.test(files=files, status=status, param=param):
+            response = client.post(EDIT, data=form(), files=[(name, ("x.png", data)) for name, data in files])
 
-    if not files:
-        response = client.post(EDIT, files={"prompt": (None, "a red circle")})
-    assert (response.status_code, error_of(response)["param"]) == (status, param)
-    assert not queue.connection.exists("darkroom:jobs:local")
+            if not files:
+                response = client.post(EDIT, files={"prompt": (None, "a red circle")})
+            assert (response.status_code, error_of(response)["param"]) == (status, param)
+            assert not queue.connection.exists("darkroom:jobs:local")
 
 
 @pytest.mark.parametrize(

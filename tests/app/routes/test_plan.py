@@ -22,21 +22,22 @@ def dry_run(client: TestClient, task: str = "txt2img", **body: Any) -> dict[str,
     return plan
 
 
-@pytest.mark.parametrize("task", BODIES)
 def test_every_task_can_be_planned_and_nothing_is_stored(
-    client: TestClient, queue: JobQueue, settings: SharedSettings, task: str
+    client: TestClient, queue: JobQueue, settings: SharedSettings, subtests: pytest.Subtests
 ) -> None:
-    report_worker(queue, "w", 256)
-    before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
-    plan = dry_run(client, task, **BODIES[task])
-    assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
-    assert plan["plan"]["name"] == "all resident"
-    assert plan["plan"]["peak_bytes"] <= plan["plan"]["budget_bytes"]
-    placements = {part["name"]: part["placement"] for part in plan["plan"]["components"]}
-    assert placements["vae"] == "device"
-    assert any(name.startswith("controlnet:") for name in placements) is (task == "controlnet")
-    assert client.get("/v1/jobs").json()["data"] == []
-    assert {path for path in Path(settings.data).rglob("*") if path.is_file()} == before
+    for task in BODIES:
+        with subtests.test(task=task):
+            report_worker(queue, "w", 256)
+            before = {path for path in Path(settings.data).rglob("*") if path.is_file()}
+            plan = dry_run(client, task, **BODIES[task])
+            assert (plan["object"], plan["task"], plan["runs"], plan["worker"]) == ("plan", task, True, "w")
+            assert plan["plan"]["name"] == "all resident"
+            assert plan["plan"]["peak_bytes"] <= plan["plan"]["budget_bytes"]
+            placements = {part["name"]: part["placement"] for part in plan["plan"]["components"]}
+            assert placements["vae"] == "device"
+            assert any(name.startswith("controlnet:") for name in placements) is (task == "controlnet")
+            assert client.get("/v1/jobs").json()["data"] == []
+            assert {path for path in Path(settings.data).rglob("*") if path.is_file()} == before
 
 
 def test_a_dry_run_refuses_what_the_job_would_be_refused_for(client: TestClient) -> None:
@@ -48,12 +49,13 @@ def test_a_dry_run_refuses_what_the_job_would_be_refused_for(client: TestClient)
         assert tried.json()["errors"] == sent.json()["errors"]
 
 
-@pytest.mark.parametrize("task", [None, "unknown", 5])
-def test_the_task_is_required(client: TestClient, task: object) -> None:
-    body = {"prompt": "a red circle"} | ({} if task is None else {"task": task})
-    response = client.post("/v1/plan", json=body)
-    assert response.status_code == 422
-    assert response.json()["errors"][0]["field"] == "task"
+def test_the_task_is_required(client: TestClient, subtests: pytest.Subtests) -> None:
+    for task in [None, "unknown", 5]:
+        with subtests.test(task=task):
+            body = {"prompt": "a red circle"} | ({} if task is None else {"task": task})
+            response = client.post("/v1/plan", json=body)
+            assert response.status_code == 422
+            assert response.json()["errors"][0]["field"] == "task"
 
 
 def test_a_body_that_is_not_json_is_unreadable(client: TestClient) -> None:

@@ -71,20 +71,21 @@ def test_what_no_request_may_have_is_named_as_the_file_names_it(client: TestClie
     assert is_accepted(client, answer["request"])
 
 
-@pytest.mark.parametrize(("more", "task", "missing"), [
-    ("Denoising strength: 0.4", "img2img", ["image"]),
-    ("Denoising strength: 0.4, Mask blur: 6", "inpaint", ["image", "mask_image"]),
-    ("Denoising strength: 0.4, Hires upscale: 2", "txt2img", []),
-])  # fmt: skip
 def test_images_that_a_file_was_made_from_are_named_as_missing(
-    client: TestClient, more: str, task: str, missing: list[str]
+    client: TestClient, subtests: pytest.Subtests
 ) -> None:
-    answer = read(client, png(parameters=f"a red circle\nSteps: 9, {more}, Seed: 5, Size: 64x64"))
+    for more, task, missing in [
+        ("Denoising strength: 0.4", "img2img", ["image"]),
+        ("Denoising strength: 0.4, Mask blur: 6", "inpaint", ["image", "mask_image"]),
+        ("Denoising strength: 0.4, Hires upscale: 2", "txt2img", []),
+    ]:
+        with subtests.test(more=more, task=task, missing=missing):
+            answer = read(client, png(parameters=f"a red circle\nSteps: 9, {more}, Seed: 5, Size: 64x64"))
 
-    assert (answer["request"]["task"], answer["missing"]) == (task, missing)
-    assert answer["request"].get("strength") == (None if task == "txt2img" else 0.4)
-    images = dict.fromkeys(missing, to_data_url(Image.new("RGB", (64, 64), "white")))
-    assert is_accepted(client, answer["request"] | images)
+            assert (answer["request"]["task"], answer["missing"]) == (task, missing)
+            assert answer["request"].get("strength") == (None if task == "txt2img" else 0.4)
+            images = dict.fromkeys(missing, to_data_url(Image.new("RGB", (64, 64), "white")))
+            assert is_accepted(client, answer["request"] | images)
 
 
 def test_the_guidance_of_a_flux_file_of_forge_is_the_distilled_one(client: TestClient) -> None:
@@ -197,12 +198,15 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_answered_and_what_is_returned_would_be_accepted(client: TestClient, name: str) -> None:
-    answer = read(client, png(**HOSTILE[name]))
+def test_a_hostile_file_is_answered_and_what_is_returned_would_be_accepted(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    for name in HOSTILE:
+        with subtests.test(name=name):
+            answer = read(client, png(**HOSTILE[name]))
 
-    assert len(answer["not_read"]) <= 50
-    assert answer["request"] is None or answer["missing"] or is_accepted(client, answer["request"])
+            assert len(answer["not_read"]) <= 50
+            assert answer["request"] is None or answer["missing"] or is_accepted(client, answer["request"])
 
 
 def test_many_packed_texts_are_answered(client: TestClient) -> None:

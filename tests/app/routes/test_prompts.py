@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from fastapi.testclient import TestClient
 
 LONG = "very nice detailed picture " * 40 + "of a red circle"
 
 
-@pytest.mark.parametrize("model", ["shapes-sdxl", "shapes-sd3", "shapes-flux"])
-def test_the_answers_say_what_each_encoder_reads(client: TestClient, model: str) -> None:
-    body = {"prompt": LONG, "model": model}
+def test_the_answers_say_what_each_encoder_reads(client: TestClient, subtests: pytest.Subtests) -> None:
+    for model in ["shapes-sdxl", "shapes-sd3", "shapes-flux"]:
+        with subtests.test(model=model):
+            body = {"prompt": LONG, "model": model}
 
-    accepted = client.post("/v1/txt2img", json=body)
-    planned = client.post("/v1/plan", json={"task": "txt2img", **body}).json()
+            accepted = client.post("/v1/txt2img", json=body)
+            planned = client.post("/v1/plan", json={"task": "txt2img", **body}).json()
 
-    assert accepted.status_code == 202
-    tokens = accepted.json()["prompt_tokens"]
-    assert all(use["given"] > 160 for use in tokens.values())
-    assert (tokens["text_encoder"]["used"] == tokens["text_encoder"]["given"]) is (model != "shapes-flux")
-    assert planned["prompt_tokens"] == tokens
-    assert accepted.json()["negative_prompt_tokens"] is planned["negative_prompt_tokens"] is None
-    assert client.get(f"/v1/jobs/{accepted.json()['id']}").json()["prompt_tokens"] == tokens
+            assert accepted.status_code == 202
+            tokens = accepted.json()["prompt_tokens"]
+            assert all(use["given"] > 160 for use in tokens.values())
+            assert (tokens["text_encoder"]["used"] == tokens["text_encoder"]["given"]) is (model != "shapes-flux")
+            assert planned["prompt_tokens"] == tokens
+            assert accepted.json()["negative_prompt_tokens"] is planned["negative_prompt_tokens"] is None
+            assert client.get(f"/v1/jobs/{accepted.json()['id']}").json()["prompt_tokens"] == tokens
 
 
 def test_a_negative_prompt_is_counted_too(client: TestClient) -> None:
@@ -34,9 +33,10 @@ def test_a_negative_prompt_is_counted_too(client: TestClient) -> None:
     assert {use["used"] for use in tokens.values()} == {75}
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
+def test_a_prompt_that_cannot_be_read_as_asked_is_refused_with_its_field(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    for body, field in [
         ({"prompt": LONG, "long_prompt": "refuse"}, "prompt"),
         ({"prompt": "a", "negative_prompt": LONG, "long_prompt": "refuse"}, "negative_prompt"),
         ({"prompt": LONG, "long_prompt": "refuse", "model": "shapes-flux"}, "prompt"),
@@ -46,16 +46,13 @@ def test_a_negative_prompt_is_counted_too(client: TestClient) -> None:
         ({"prompt": "a <lora:missing:1>", "prompt_syntax": "a1111"}, "prompt"),
         ({"prompt": "(a:nan)", "prompt_syntax": "a1111"}, "prompt"),
         ({"prompt": "a", "prompt_syntax": "compel"}, "prompt_syntax"),
-    ],
-)
-def test_a_prompt_that_cannot_be_read_as_asked_is_refused_with_its_field(
-    client: TestClient, body: dict[str, Any], field: str
-) -> None:
-    response = client.post("/v1/txt2img", json=body)
+    ]:
+        with subtests.test(body=body, field=field):
+            response = client.post("/v1/txt2img", json=body)
 
-    assert response.status_code == 422
-    assert [error["field"] for error in response.json()["errors"]] == [field]
-    assert client.get("/v1/jobs").json()["data"] == []
+            assert response.status_code == 422
+            assert [error["field"] for error in response.json()["errors"]] == [field]
+            assert client.get("/v1/jobs").json()["data"] == []
 
 
 def test_a_lora_in_the_prompt_is_a_lora_of_the_job_and_of_its_rerun(client: TestClient) -> None:

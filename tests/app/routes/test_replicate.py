@@ -50,9 +50,10 @@ def test_an_input_is_that_of_a_job_under_either_name(client: TestClient, worker:
     assert prediction["input"].keys().isdisjoint({"image", "mask_image", "model"})
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
+def test_what_cannot_act_is_refused_by_its_own_name(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    for body, field in [
         ({"input": {}}, "input.prompt"),
         ({"input": PROMPT | {"width": 68}}, "input.width"),
         ({"input": PROMPT | {"num_outputs": 9}}, "input.num_outputs"),
@@ -71,24 +72,25 @@ def test_an_input_is_that_of_a_job_under_either_name(client: TestClient, worker:
         ({"inputs": PROMPT}, "inputs"),
         ({"input": PROMPT, "version": "0" * 64}, "version"),
         ({"input": PROMPT, "webhook_events_filter": ["completed"]}, "webhook_events_filter"),
-        ({"input": PROMPT, "webhook": "https://1.1.1.1/", "webhook_events_filter": ["logs"]},
-         "webhook_events_filter.0"),
-        ({"input": PROMPT, "webhook": "https://1.1.1.1/", "webhook_completed": "https://1.1.1.1/"},
-         "webhook_completed"),
+        (
+            {"input": PROMPT, "webhook": "https://1.1.1.1/", "webhook_events_filter": ["logs"]},
+            "webhook_events_filter.0",
+        ),
+        (
+            {"input": PROMPT, "webhook": "https://1.1.1.1/", "webhook_completed": "https://1.1.1.1/"},
+            "webhook_completed",
+        ),
         ({"input": PROMPT, "webhook": "https://127.0.0.1/"}, "webhook"),
         ({"input": PROMPT, "webhook": "ftp://192.0.2.1/"}, "webhook"),
-    ],
-)  # fmt: skip
-def test_what_cannot_act_is_refused_by_its_own_name(
-    client: TestClient, queue: JobQueue, body: dict[str, Any], field: str
-) -> None:
-    response = client.post(CREATE, json=body)
+    ]:
+        with subtests.test(body=body, field=field):
+            response = client.post(CREATE, json=body)
 
-    assert response.status_code == 422, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    assert field in [error["field"] for error in response.json()["errors"]], response.text
-    assert response.json()["title"] == "Invalid request"
-    assert queue.connection.keys("*") == []
+            assert response.status_code == 422, response.text
+            assert response.headers["content-type"] == "application/problem+json"
+            assert field in [error["field"] for error in response.json()["errors"]], response.text
+            assert response.json()["title"] == "Invalid request"
+            assert queue.connection.keys("*") == []
 
 
 def test_a_version_may_be_named_in_three_ways(client: TestClient) -> None:
@@ -150,28 +152,29 @@ def test_a_time_limit_is_the_deadline_of_the_job(client: TestClient, worker: Scr
         assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "Cancel-After"), text
 
 
-@pytest.mark.parametrize(
-    ("fields", "events"),
-    [
+def test_a_filter_selects_the_events_of_a_webhook(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"webhook": "https://1.1.1.1/"}, ["started", "completed", "failed", "cancelled"]),
         ({"webhook": "https://1.1.1.1/", "webhook_events_filter": ["start"]}, ["started"]),
-        ({"webhook": "https://1.1.1.1/", "webhook_events_filter": ["completed", "output"]},
-         ["completed", "failed", "cancelled"]),
+        (
+            {"webhook": "https://1.1.1.1/", "webhook_events_filter": ["completed", "output"]},
+            ["completed", "failed", "cancelled"],
+        ),
         ({"webhook_completed": "https://1.1.1.1/"}, ["completed", "failed", "cancelled"]),
-    ],
-)  # fmt: skip
-def test_a_filter_selects_the_events_of_a_webhook(
-    client: TestClient, queue: JobQueue, fields: dict[str, Any], events: list[str]
-) -> None:
-    response = client.post(CREATE, json={"input": PROMPT, **fields})
+    ]
+    for fields, events in cases:
+        with subtests.test(fields=fields, events=events):
+            response = client.post(CREATE, json={"input": PROMPT, **fields})
 
-    assert response.status_code == 201, response.text
-    webhook = queue.fetch(response.json()["id"]).webhook
-    assert webhook is not None
-    assert (webhook.events, webhook.prediction_version) == (
-        tuple(map(WebhookEvent, events)),
-        response.json()["version"],
-    )
+            assert response.status_code == 201, response.text
+            webhook = queue.fetch(response.json()["id"]).webhook
+            assert webhook is not None
+            assert (webhook.events, webhook.prediction_version) == (
+                tuple(map(WebhookEvent, events)),
+                response.json()["version"],
+            )
 
 
 def test_predictions_are_listed_in_pages_by_urls(client: TestClient) -> None:

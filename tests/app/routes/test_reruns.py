@@ -68,9 +68,11 @@ def test_a_null_seed_is_drawn_again(client: TestClient, queue: JobQueue) -> None
     assert len(seeds) == 3
 
 
-@pytest.mark.parametrize(
-    ("task", "changes", "field"),
-    [
+def test_changes_go_through_the_full_validation(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    ids = {task: submit(client, task)["id"] for task in BODIES}
+    for task, changes, field in [
         ("txt2img", {"width": 65}, "width"),
         ("txt2img", {"scheduler": "flow_euler"}, "scheduler"),
         ("txt2img", {"image": IMAGE}, "image"),
@@ -83,28 +85,21 @@ def test_a_null_seed_is_drawn_again(client: TestClient, queue: JobQueue) -> None
         ("inpaint", {"mask_image": data_url(encode_solid("L", (32, 32), 1))}, "mask_image"),
         ("controlnet", {"controls": []}, "controls"),
         ("controlnet", {"controls": [CONTROL | {"image": "stored"}]}, "controls.0.image"),
-    ],
-)
-def test_changes_go_through_the_full_validation(
-    client: TestClient, queue: JobQueue, task: str, changes: dict[str, Any], field: str
-) -> None:
-    id = submit(client, task)["id"]
+    ]:
+        with subtests.test(task=task, changes=changes, field=field):
+            response = client.post(f"/v1/jobs/{ids[task]}/rerun", json=changes)
 
-    response = client.post(f"/v1/jobs/{id}/rerun", json=changes)
-
-    assert response.status_code in (415, 422), response.text
-    assert field in [entry["field"] for entry in response.json()["errors"]]
-    assert queue.connection.zcard("darkroom:jobs:local") == 1
+            assert response.status_code in (415, 422), response.text
+            assert field in [entry["field"] for entry in response.json()["errors"]]
+            assert queue.connection.zcard("darkroom:jobs:local") == len(ids)
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"{", 400), (b"[]", 422), (b'"x"', 422), (b'{"seed": NaN}', 400)])
-def test_a_body_that_is_not_a_json_object_is_refused(client: TestClient, body: bytes, status: int) -> None:
-    assert (
-        client.post(
-            f"/v1/jobs/{submit(client)['id']}/rerun", content=body, headers={"Content-Type": "application/json"}
-        ).status_code
-        == status
-    )
+def test_a_body_that_is_not_a_json_object_is_refused(client: TestClient, subtests: pytest.Subtests) -> None:
+    path = f"/v1/jobs/{submit(client)['id']}/rerun"
+    for body, status in [(b"{", 400), (b"[]", 422), (b'"x"', 422), (b'{"seed": NaN}', 400)]:
+        with subtests.test(body=body):
+            response = client.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert response.status_code == status
 
 
 def test_one_image_is_replaced_and_the_others_are_kept(client: TestClient, queue: JobQueue) -> None:

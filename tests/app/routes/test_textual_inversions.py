@@ -59,9 +59,10 @@ def test_another_file_of_the_name_or_a_name_of_the_operators_is_a_conflict(clien
     assert _add(client, name="shapes-sdxl").status_code == 409
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
+def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
+    client: TestClient, storage: Storage, subtests: pytest.Subtests
+) -> None:
+    for data, reason in [
         (b"PK\x03\x04" + b"0" * 64, "never opened: save its vectors with safetensors"),
         (save({"string_to_param": np.ones((1, 64), np.float32)}), "is part of a .pt file"),
         (
@@ -69,15 +70,12 @@ def test_another_file_of_the_name_or_a_name_of_the_operators_is_a_conflict(clien
             "have 768 values, and shapes-flux reads vectors of 64",
         ),
         (save({"emb_params": np.full((1, 64), np.nan, np.float32)}), "contains NaN"),
-    ],
-)
-def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
-    client: TestClient, storage: Storage, data: bytes, reason: str
-) -> None:
-    response = _add(client, data)
-    assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
-    assert reason in response.json()["detail"]
-    assert storage.find("inputs/") == []
+    ]:
+        with subtests.test(data=data, reason=reason):
+            response = _add(client, data)
+            assert (response.status_code, response.json()["code"]) == (422, "adapter_refused")
+            assert reason in response.json()["detail"]
+            assert storage.find("inputs/") == []
 
 
 def test_a_family_that_takes_none_or_is_named_twice_is_refused(client: TestClient) -> None:

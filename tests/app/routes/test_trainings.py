@@ -100,9 +100,8 @@ def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) ->
     assert call(archive({"a.png": png("blue")})).status_code == 422  # the key was used for another call
 
 
-@pytest.mark.parametrize(
-    ("fields", "field", "words"),
-    [
+def test_a_wrong_field_is_refused_by_name(client: TestClient, storage: Storage, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"name": None}, "name", "is required"),
         ({"name": "Not a name"}, "name", ""),
         ({"name": "shapes-sdxl-tint"}, "name", "already"),
@@ -118,14 +117,12 @@ def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) ->
         ({"instance_prompt": None}, "file", "instance_prompt"),
         ({"images": [{"image": "x"}]}, "images", "leave the field out"),
         ({"unknown": 1}, "unknown", ""),
-    ],
-)
-def test_a_wrong_field_is_refused_by_name(
-    client: TestClient, storage: Storage, fields: dict[str, Any], field: str, words: str
-) -> None:
-    found = refusal(send(client, {"a.png": png()}, **fields))
-    assert words in found[field]
-    assert storage.find("inputs/") == []
+    ]
+    for fields, field, words in cases:
+        with subtests.test(fields=fields, field=field, words=words):
+            found = refusal(send(client, {"a.png": png()}, **fields))
+            assert words in found[field]
+            assert storage.find("inputs/") == []
 
 
 def test_a_textual_inversion_is_stored_with_its_own_defaults(client: TestClient, queue: JobQueue) -> None:
@@ -134,9 +131,10 @@ def test_a_textual_inversion_is_stored_with_its_own_defaults(client: TestClient,
     assert (settings.vectors, settings.initial_text, settings.learning_rate) == (1, "red", 0.001)
 
 
-@pytest.mark.parametrize(
-    ("fields", "field", "words"),
-    [
+def test_what_a_textual_inversion_cannot_use_is_refused_by_name(
+    client: TestClient, subtests: pytest.Subtests
+) -> None:
+    cases: list[tuple[dict[str, Any], str, str]] = [
         ({"kind": "lora", "vectors": 2}, "vectors", "textual_inversion alone"),
         ({"rank": 4}, "rank", "lora alone"),
         ({"train_text_encoder": True}, "train_text_encoder", "lora alone"),
@@ -146,15 +144,13 @@ def test_a_textual_inversion_is_stored_with_its_own_defaults(client: TestClient,
         ({"instance_prompt": "a red thing"}, "instance_prompt", "the word 'mine'"),
         ({"sample_prompts": ["mine", "mine-2"]}, "sample_prompts.1", "the word 'mine'"),
         ({"model": "shapes-flux"}, "model", "textual inversion is trained on"),
-    ],
-)
-def test_what_a_textual_inversion_cannot_use_is_refused_by_name(
-    client: TestClient, fields: dict[str, Any], field: str, words: str
-) -> None:
-    usual = {"kind": "textual_inversion", "instance_prompt": "a mine thing"}
-    found = refusal(send(client, {"a.png": png()}, **{**usual, **fields}))
-    assert words in found[field]
-    assert set(found) == {field}
+    ]
+    for fields, field, words in cases:
+        with subtests.test(fields=fields, field=field, words=words):
+            usual = {"kind": "textual_inversion", "instance_prompt": "a mine thing"}
+            found = refusal(send(client, {"a.png": png()}, **{**usual, **fields}))
+            assert words in found[field]
+            assert set(found) == {field}
 
 
 def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: JobQueue, storage: Storage) -> None:
@@ -171,9 +167,10 @@ def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: Jo
     assert named.conditioning_image == named.image
 
 
-@pytest.mark.parametrize(
-    ("fields", "entries", "field", "words"),
-    [
+def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
+    client: TestClient, storage: Storage, subtests: pytest.Subtests
+) -> None:
+    for fields, entries, field, words in [
         ({}, {"a.png": png()}, "file", "the image 'a.png': needs a control image"),
         ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': has a meaning for"),
         (
@@ -187,36 +184,25 @@ def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: Jo
         ({"model": "shapes-flux"}, {"a.png": png(), "a.control.png": png()}, "model", "ControlNet is trained on"),
         ({"name": "shapes-sdxl-canny"}, {"a.png": png(), "a.control.png": png()}, "name", "a ControlNet"),
         ({"kind": "lora"}, {f"{n}.png": png() for n in range(201)}, "images", "are 201, and a LoRA is trained"),
-    ],
-)
-def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
-    client: TestClient,
-    storage: Storage,
-    fields: dict[str, Any],
-    entries: Mapping[str, bytes | str],
-    field: str,
-    words: str,
-) -> None:
-    found = refusal(send(client, entries, **{"kind": "controlnet", **fields}))
-    assert words in found[field]
-    assert set(found) == {field}
-    assert storage.find("inputs/") == []
+    ]:
+        with subtests.test(fields=fields, entries=entries, field=field, words=words):
+            found = refusal(send(client, entries, **{"kind": "controlnet", **fields}))
+            assert words in found[field]
+            assert set(found) == {field}
+            assert storage.find("inputs/") == []
 
 
-@pytest.mark.parametrize(
-    ("entries", "field", "words"),
-    [
+def test_bad_data_is_refused_by_name(client: TestClient, storage: Storage, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[Mapping[str, bytes | str], str, str]] = [
         ({}, "file", "no images"),
         ({"a.png": png(), "b.png": b"broken"}, "file", "'b.png': is not an image"),
         ({"a.png": png()[:60]}, "file", "'a.png'"),
         ({"a.png": png(), "run.sh": "x"}, "file", "'run.sh'"),
-    ],
-)
-def test_bad_data_is_refused_by_name(
-    client: TestClient, storage: Storage, entries: Mapping[str, bytes | str], field: str, words: str
-) -> None:
-    assert words in refusal(send(client, entries))[field]
-    assert storage.find("inputs/") == []
+    ]
+    for entries, field, words in cases:
+        with subtests.test(entries=entries, field=field, words=words):
+            assert words in refusal(send(client, entries))[field]
+            assert storage.find("inputs/") == []
 
 
 def test_a_training_without_images_is_refused(client: TestClient) -> None:

@@ -87,16 +87,17 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "field", "text"), REFUSED)
 def test_what_is_refused_names_the_field_and_the_remedy(
-    client: TestClient, queue: JobQueue, body: dict[str, Any], field: str, text: str
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
 ) -> None:
-    answer = client.post("/v1/upscale", json=body)
-    assert answer.status_code in (415, 422)
-    problems = answer.json()["errors"]
-    assert field in [problem["field"] for problem in problems]
-    assert text in str(problems)
-    assert queue.connection.keys("darkroom:job:*") == []
+    for body, field, text in REFUSED:
+        with subtests.test(body=body, field=field, text=text):
+            answer = client.post("/v1/upscale", json=body)
+            assert answer.status_code in (415, 422)
+            problems = answer.json()["errors"]
+            assert field in [problem["field"] for problem in problems]
+            assert text in str(problems)
+            assert queue.connection.keys("darkroom:job:*") == []
 
 
 def test_the_limit_is_the_image_that_fits_exactly(client: TestClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -30,29 +29,27 @@ def client(settings: SharedSettings, worker: ScriptedWorker) -> Iterator[TestCli
         yield client
 
 
-@pytest.mark.parametrize(
-    ("changes", "field", "allowed"),
-    [
+def test_a_job_that_would_take_too_long_is_refused_with_what_would_fit(
+    client: TestClient, queue: JobQueue, subtests: pytest.Subtests
+) -> None:
+    for changes, field, allowed in [
         ({"num_images": 8, "num_inference_steps": 10}, "num_images", "1–3"),
         ({"num_images": 8, "num_inference_steps": 200}, "num_inference_steps", "1–30"),
         ({"num_inference_steps": 31}, "num_inference_steps", "1–30"),
         ({"width": 128, "height": 128, "num_inference_steps": 20}, "num_inference_steps", "1–7"),
-    ],
-)
-def test_a_job_that_would_take_too_long_is_refused_with_what_would_fit(
-    client: TestClient, queue: JobQueue, changes: dict[str, Any], field: str, allowed: str
-) -> None:
-    jobs = len(client.get("/v1/jobs").json()["data"])
+    ]:
+        with subtests.test(changes=changes, field=field, allowed=allowed):
+            jobs = len(client.get("/v1/jobs").json()["data"])
 
-    refused = client.post("/v1/txt2img", json=JOB | changes)
+            refused = client.post("/v1/txt2img", json=JOB | changes)
 
-    assert refused.status_code == 422
-    (problem,) = refused.json()["errors"]
-    assert (problem["field"], problem["allowed"]) == (field, allowed)
-    assert "a job may take 60 s here" in problem["message"]
-    assert len(client.get("/v1/jobs").json()["data"]) == jobs
-    plan = client.post("/v1/plan", json={"task": "txt2img"} | JOB | changes).json()
-    assert (plan["runs"], plan["field"]) == (False, field)
+            assert refused.status_code == 422
+            (problem,) = refused.json()["errors"]
+            assert (problem["field"], problem["allowed"]) == (field, allowed)
+            assert "a job may take 60 s here" in problem["message"]
+            assert len(client.get("/v1/jobs").json()["data"]) == jobs
+            plan = client.post("/v1/plan", json={"task": "txt2img"} | JOB | changes).json()
+            assert (plan["runs"], plan["field"]) == (False, field)
 
 
 def test_what_would_fit_is_accepted(client: TestClient) -> None:
