@@ -18,7 +18,7 @@ from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, wi
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import read_architectures
 from contracts.weights.parameter_counts import read_config
-from tests.support.combinations import ALL, covering
+from tests.support.combinations import ALL, covering, usual_or_all
 
 MODELS = BUILT_IN_CATALOGUE.parent
 COMPONENTS = ["shapes-sdxl/unet", "shapes-flux/transformer", "shapes-flux/text_encoder_2", "shapes-flux/vae"]
@@ -28,11 +28,10 @@ FULL_SIZE = ["sd1.5", *(["sd3-medium", "flux.1-schnell"] if ALL else [])]
 
 @pytest.mark.parametrize(
     "component",
-    [
-        "shapes-sdxl/vae",
+    usual_or_all(
         "shapes-sd3/text_encoder",
-        *(["controlnets/shapes-sdxl-canny", "shapes-sd3/transformer"] if ALL else []),
-    ],
+        ("shapes-sd3/text_encoder", "shapes-sdxl/vae", "controlnets/shapes-sdxl-canny", "shapes-sd3/transformer"),
+    ),
 )
 def test_a_table_says_what_is_counted_now(component: str) -> None:
     """If it fails after an update of diffusers: `python -m bench.architectures --write` writes new tables."""
