@@ -18,7 +18,7 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 
-_PROGRAMS = ("app.__main__", "dispatcher.main", "tests.support.forked_programs")
+_PROGRAMS = ("app.__main__", "dispatcher.main", "tests.support.forked_programs", "tests.support.before_forks")
 _preloaded: list[tuple[str, ...]] = []
 
 

@@ -28,6 +28,12 @@ SMALL = encode_solid("RGB", (40, 24), "red")
 LARGE = encode_solid("RGB", (4096, 1100), "red")
 
 
+@pytest.fixture(autouse=True)
+def no_other_processes(usual_decoder: ImageDecoder) -> None:
+    """End those that tests share, which start again when they are needed: these tests look at all there are."""
+    usual_decoder.close()
+
+
 @pytest.fixture
 def decoder() -> Iterator[ImageDecoder]:
     with closing(ImageDecoder(LIMITS, processes=1, max_waiting=1)) as decoder:
