@@ -111,7 +111,7 @@ def read_quantization(config: Mapping[str, Any], component: str) -> str | None:
     raise CatalogueError(
         f"its {component} is quantized{way} (quantization_config in its config.json), which is not supported: of "
         f"denoisers, torchao's {' and '.join(QUANTIZATIONS)} are; use the checkpoint that is not, perhaps with "
-        "`quantization` in the model's row, or, of FLUX.1 and SD3, a .gguf file of its transformer"
+        "`quantization` in the model's row, or a .gguf file of its transformer where the family takes one"
     )
 
 

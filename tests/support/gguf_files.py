@@ -18,7 +18,7 @@ def write_gguf(file: Path, tensors: Mapping[str, torch.Tensor], kind: str = "Q8_
     block_values = gguf.GGML_QUANT_SIZES[number][0]
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
-        if values.ndim == 2 and values.shape[1] % block_values == 0:
+        if name.endswith(".weight") and values.ndim == 2 and values.shape[1] % block_values == 0:
             writer.add_tensor(name, quantize(values, number), raw_dtype=number)
         else:
             writer.add_tensor(name, values)

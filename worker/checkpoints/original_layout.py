@@ -31,8 +31,8 @@ from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
 
 #: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load,
-#: the projection of CLIP-L, whose unprojected vector these families take, and what follows the layer of OpenCLIP
-#: that Stable Diffusion 2 takes.
+#: the projection of CLIP-L, whose unprojected vector these families take, what follows the layer of OpenCLIP that
+#: Stable Diffusion 2 takes, and a norm that Z-Image never uses.
 _HARMLESS = re.compile(
     r"""(.*\.)?(position_ids|logit_scale|spiece_model)$
     | model_ema\.
@@ -40,6 +40,7 @@ _HARMLESS = re.compile(
     | (betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|global_step)$
     | denoiser\.(log_)?sigmas$
     | (v_pred|ztsnr)$
+    | (model\.diffusion_model\.)?norm_final\.weight$
     | cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)
     | (conditioner\.embedders\.0|text_encoders\.clip_l)\.transformer\.text_projection(\.weight)?$
     """,

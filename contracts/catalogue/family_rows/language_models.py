@@ -39,6 +39,7 @@ Z_IMAGE = Family(
     max_controls=1,
     control_ranges=False,
     single_file=False,
+    gguf=True,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=3),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
@@ -192,6 +193,7 @@ QWEN_IMAGE = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=1024,
     single_file=False,
+    gguf=True,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
