@@ -11,6 +11,7 @@ import pytest
 import trustme
 from fastapi.testclient import TestClient
 
+from app.inputs.decoder import ImageDecoder
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
@@ -42,13 +43,13 @@ def url_of(server: Receiver, path: str, host: str = "localhost") -> str:
 
 
 @pytest.fixture
-def api(settings: SharedSettings) -> Iterator[TestClient]:
+def api(settings: SharedSettings, usual_decoder: ImageDecoder) -> Iterator[TestClient]:
     """An API that may fetch from this machine."""
     outbound = OutboundSettings.model_validate({"networks": ["127.0.0.0/8", "::1/128"]})
     api = ApiSettings(
         shared=settings, outbound=outbound, fetch_images=True, fetch_timeout_seconds=2, fetch_concurrency=2
     )
-    with TestClient(create_app(api), raise_server_exceptions=False) as client:
+    with TestClient(create_app(api, decoder=usual_decoder), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -27,7 +27,7 @@ LIMITS = Limits(max_bytes=10_000, max_side=4096, max_pixels=1_000_000, max_decod
 TEXT = base64.b64encode(RED).decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def decoder() -> Iterator[ImageDecoder]:
     with closing(ImageDecoder(LIMITS)) as decoder:
         yield decoder

@@ -29,7 +29,7 @@ TEXT = base64.b64encode(RED).decode()
 MASK = base64.b64encode(encode_solid("L", (32, 16), 255)).decode()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def decoder() -> Iterator[ImageDecoder]:
     with closing(ImageDecoder(LIMITS)) as decoder:
         yield decoder
