@@ -44,6 +44,8 @@ MODELS = (
     "kolors",
     "ovis-image-7b",
 )
+#: Those whose plans with weights of 8 bits the page has.
+QUANTIZED = ("sdxl", "sd3.5-large", "flux.1-dev", "chroma1-hd", "z-image", "qwen-image", "flux.2-dev")
 
 
 def fill(page: str) -> str:
@@ -52,8 +54,9 @@ def fill(page: str) -> str:
     changes = Policy(allow_fp8=True, allow_drop_t5=True, cudnn=True)
     allowed = [row for name in MODELS for row in _rows(name, changes)]
     changed = [row for row, before in zip(allowed, usual, strict=True) if row[2] != before[2]]
-    int8 = [row for name in MODELS for row in _rows(name, Policy(cudnn=True), "int8_weight_only")]
-    smaller = [row for row, before in zip(int8, usual, strict=True) if row[2] != before[2]]
+    before = {(row[0], row[1]): row[2] for row in usual}
+    int8 = [row for name in QUANTIZED for row in _rows(name, Policy(cudnn=True), "int8_weight_only")]
+    smaller = [row for row in int8 if row[2] != before[row[0], row[1]]]
     head = "model | budget | plan | peak | extra s | batch | reason"
     tables = iter([to_table(head, usual), to_table(head, changed), to_table(head, smaller)])
     return re.sub(r"^\| model .*\n(\|.*\n)+", lambda _: next(tables), page, flags=re.MULTILINE)

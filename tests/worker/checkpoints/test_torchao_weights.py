@@ -114,7 +114,7 @@ def test_an_image_equals_that_of_bare_diffusers_and_its_receipt_names_the_quanti
     assert "torchao" in receipt.versions
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILIES))
 def test_the_planned_bytes_are_those_that_are_loaded(family: str, rows: Catalogue) -> None:
     row = rows.model(family)
     planned = _denoiser(read_components(rows, row, 4))
