@@ -24,6 +24,7 @@ from contracts.uploads.adapters import CONTROLNETS, UploadedControlNet
 from contracts.weights.controlnet_files import ControlNetFacts, read_controlnet
 from contracts.weights.controlnet_models import find_models
 from contracts.weights.finite import check_finite
+from contracts.weights.t2i_adapter_files import is_t2i_adapter
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 ControlNetsDep = Annotated[AdapterFiles, Depends(files_of(CONTROLNETS))]
@@ -71,7 +72,7 @@ async def add_controlnet_file(
     response: Response,
     name: NameQuery = None,
 ) -> ControlNetView:
-    """Upload a ControlNet: a `.safetensors` file in diffusers' layout, raw or as the field `file` of a form.
+    """Upload a ControlNet or T2I-Adapter: a `.safetensors` file in diffusers' layout, raw or as `file` of a form.
 
     For models of Stable Diffusion 1 and SDXL. One that is uploaded with an admin's key is visible to all; any
     other is visible to its owner only.
@@ -89,7 +90,7 @@ async def add_controlnet_file(
 def remove_controlnet_file(
     id: Annotated[str, UrlPath(description="Id of the ControlNet.")], files: ControlNetsDep
 ) -> None:
-    """Delete an uploaded or trained ControlNet. Jobs that were accepted with it still run with it."""
+    """Delete an uploaded or trained ControlNet or T2I-Adapter. Jobs that were accepted with it still run."""
     files.remove(id)
 
 
@@ -98,7 +99,8 @@ def _check_file(path: Path, services: Services) -> dict[str, Any]:
     tensors = read_controlnet(path)
     family, models = find_models(tensors, services.agreed_rows.catalogue(services.catalogue))
     check_finite(path, tensors)
-    return {"family": family, "models": models, "facts": ControlNetFacts.of(tensors)}
+    kind = "t2i_adapter" if is_t2i_adapter(tensors) else "hint"
+    return {"family": family, "models": models, "kind": kind, "facts": ControlNetFacts.of(tensors)}
 
 
 def _view(row: ControlNetSpec, workers: list[WorkerReport]) -> ControlNetView:

@@ -175,14 +175,14 @@ def size_uploaded(adapter: LoraParameters | IpAdapterParameters, value_bytes: in
 
 
 def size_uploaded_controlnet(control: ControlParameters, family: str, value_bytes: int) -> Component | None:
-    """A job's uploaded ControlNet as a component; None for one of the catalogue's.
+    """A job's uploaded ControlNet or T2I-Adapter as a component; None for one of the catalogue's.
 
     Its file does not tell its architecture: activations are taken to be those of the family's published one, and
     streaming to save nothing.
     """
     if control.values is None:
         return None
-    published = find_controlnet(family, "")
+    published = find_controlnet(family, "", is_t2i_adapter=control.is_t2i_adapter)
     config = None if published is None else published.config
     count = ParameterCount(*(control.values,) * 4)
     return size_component(f"controlnet:{control.component}", Role.CONTROLNET, count, value_bytes, config)

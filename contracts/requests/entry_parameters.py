@@ -38,6 +38,11 @@ class ControlParameters(Control):
         exclude_if=is_none,
     )
     values: int | None = Field(None, description="Number of values in the uploaded file.", exclude_if=is_none)
+    is_t2i_adapter: bool = Field(
+        False,
+        description="Whether the uploaded file is a T2I-Adapter; left out for a ControlNet.",
+        exclude_if=lambda is_adapter: not is_adapter,
+    )
 
     @property
     def name(self) -> str:

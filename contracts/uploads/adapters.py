@@ -74,7 +74,7 @@ class UploadedIpAdapter(Upload, IpAdapterSpec):
 
 
 class UploadedControlNet(Upload, ControlNetSpec):
-    """Row of an uploaded ControlNet: one file, which takes control images."""
+    """Row of an uploaded ControlNet or T2I-Adapter: one file, which takes control images."""
 
     facts: ControlNetFacts
 
@@ -276,4 +276,5 @@ def _pin_ip_adapter(adapter: IpAdapterParameters, row: IpAdapterSpec) -> IpAdapt
 def _pin_control(control: ControlParameters, row: ControlNetSpec) -> ControlParameters:
     if not isinstance(row, UploadedControlNet):
         return control
-    return control.model_copy(update={"key": row.source, "sha256": row.sha256, "values": row.facts.values})
+    facts = {"values": row.facts.values, "is_t2i_adapter": row.is_t2i_adapter}
+    return control.model_copy(update={"key": row.source, "sha256": row.sha256, **facts})

@@ -12,6 +12,7 @@ preprocessor_models.py the same of the folder of a preprocessor
 row_files.py           whether the files of a row are what the row says
 controlnet_files.py    what kind of control a single file is
 controlnet_models.py   the models that one suits
+t2i_adapter_files.py   the configuration of a T2I-Adapter in one file, and the models that it suits
 denoiser_files.py      the models whose denoiser a file suits
 adapters/              LoRAs, textual inversions, IP-Adapters
 vae_files.py           VAEs of the catalogue, and the models that they suit

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Tensor, read_header
+from contracts.weights.t2i_adapter_files import is_t2i_adapter
 
 #: Channels of a control image.
 RGB = 3
@@ -73,7 +74,7 @@ class ControlNetFacts(BaseModel):
 
 
 def read_controlnet(file: Path) -> Mapping[str, Tensor]:
-    """Read the tensors of a UNet's ControlNet in diffusers' layout, by the header of its file.
+    """Read the tensors of a UNet's ControlNet or T2I-Adapter in diffusers' layout, by the header of its file.
 
     Raises:
         AdapterRefused: it is another kind of file, or takes other control images.
@@ -82,6 +83,8 @@ def read_controlnet(file: Path) -> Mapping[str, Tensor]:
         tensors = read_header(file).tensors
     except NotSafetensors as error:
         raise AdapterDamaged(f"the file {error}") from None
+    if is_t2i_adapter(tensors):
+        return tensors
     try:
         refuse_other_kinds(tensors)
     except CatalogueError as error:

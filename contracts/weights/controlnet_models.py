@@ -10,6 +10,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.models import ModelSpec
 from contracts.weights.denoiser_files import Layers, find_suited_models
 from contracts.weights.safetensors import Tensor
+from contracts.weights.t2i_adapter_files import find_t2i_models, is_t2i_adapter
 
 #: Class of the ControlNets of UNets.
 _CLASS = "ControlNetModel"
@@ -22,7 +23,7 @@ _READS_PROMPT = ".attn2.to_k.weight"
 
 
 def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[str, list[str]]:
-    """Find the family that a ControlNet is for, and those of its models that it suits.
+    """Find the family that a ControlNet or T2I-Adapter is for, and those of its models that it suits.
 
     Args:
         tensors: as `read_controlnet` returns them.
@@ -33,6 +34,8 @@ def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[st
     Raises:
         AdapterRefused: it suits no model here.
     """
+    if is_t2i_adapter(tensors):
+        return find_t2i_models(tensors, catalogue)
     copied = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(_OWN)}
     widths = {shape[-1] for name, shape in copied.items() if name.endswith(_READS_PROMPT)}
     return find_suited_models(

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+from safetensors.torch import load_file
 
 from contracts.catalogue.controlnets import T2I_ADAPTER
 from contracts.errors import CatalogueError
 from contracts.weights.parameter_counts import read_config
+from contracts.weights.t2i_adapter_files import features_of, places_of, t2i_config, t2i_misfit
 from worker.checkpoints.controlnets import load_configured
+from worker.checkpoints.one_file import assemble
 from worker.checkpoints.rehearsal import rehearse_controlnet
 from worker.families import DiffusersFamily
 
-#: Pixels along each side for one position of a UNet's latents.
-_LATENT_STRIDE = 8
 #: Channels of control images: colours, or brightness alone.
 _IMAGE_CHANNELS = (1, 3)
-#: Of the type for SDXL, features with this number and later ones are half as large.
-_XL_HALVED_FROM = 2
 
 
 def load_t2i_adapter(path: Path, dtype: torch.dtype) -> Any:
@@ -37,6 +36,14 @@ def load_t2i_adapter(path: Path, dtype: torch.dtype) -> Any:
     """
     check_t2i_config(read_config(path if path.is_dir() else path.parent))
     return load_configured(diffusers.T2IAdapter, path, "the T2I-Adapter", dtype)
+
+
+def load_t2i_file(path: Path, dtype: torch.dtype) -> Any:
+    """One in host memory, from a file alone, whose layers say its configuration; raises as `load_t2i_adapter`."""
+    tensors = load_file(path)
+    config = t2i_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    del config["_class_name"]
+    return assemble(diffusers.T2IAdapter, config, tensors, dtype, "T2I-Adapter", "take the whole file")
 
 
 def rehearse_t2i_adapter(family: DiffusersFamily, path: Path) -> None:
@@ -57,38 +64,10 @@ def check_t2i_config(config: Mapping[str, Any]) -> None:
 
 
 def check_t2i_fits(adapter: Any, denoiser: Any) -> None:
-    """Refuse a T2I-Adapter whose features a UNet has no places for; raises CatalogueError.
-
-    A UNet takes one feature for each of its blocks on the way down, and one more where it is as large as the last.
-    """
-    features, places = _features(adapter.config), _places(denoiser.config)
-    count = len(places)
-    if features[:count] != places or features[count:] not in ([], places[-1:]):
-        raise CatalogueError(
-            f"it makes features of {_text(features)}, and the model takes {_text(places)}: it is made for another "
-            "model"
-        )
-
-
-def _features(config: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Channels of each feature, and pixels along each side for one of its positions."""
-    factor, is_xl = config["downscale_factor"], config["adapter_type"] == "full_adapter_xl"
-    return [
-        (channels, factor * (2 ** (number >= _XL_HALVED_FROM) if is_xl else 2**number))
-        for number, channels in enumerate(config["channels"])
-    ]
-
-
-def _places(config: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """The same of what each block takes: those with attention before they halve the image, others after it."""
-    found, stride = [], _LATENT_STRIDE
-    blocks = list(zip(config["down_block_types"], config["block_out_channels"], strict=True))
-    for number, (kind, channels) in enumerate(blocks):
-        next_stride = stride if number == len(blocks) - 1 else 2 * stride
-        found.append((channels, stride if "CrossAttn" in kind else next_stride))
-        stride = next_stride
-    return found
-
-
-def _text(features: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{channels} channels at 1/{stride}" for channels, stride in features)
+    """Refuse a T2I-Adapter whose features a UNet has no places for; raises CatalogueError."""
+    config = denoiser.config
+    attention = ["CrossAttn" in kind for kind in config["down_block_types"]]
+    places = places_of(list(zip(config["block_out_channels"], attention, strict=True)))
+    reason = t2i_misfit(features_of(adapter.config), places)
+    if reason is not None:
+        raise CatalogueError(reason)

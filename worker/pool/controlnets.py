@@ -15,7 +15,7 @@ from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import ControlParameters, is_upload
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
-from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter
+from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter, load_t2i_file
 from worker.families import DiffusersFamily
 
 #: Uploaded ones that stay in memory beside those in use.
@@ -64,17 +64,17 @@ class LoadedControlNets:
             self._loaded = {**self._without(name), name: self._loaded[name]}
             return
         row = None if is_upload(name) else self._catalogue.controlnet(name)
-        module = self._read(row, path, dtype)
+        module = self._read(control, row, path, dtype)
         sha256 = self._files.hasher.hash(path)
         weights = self._files.weights(control, sha256, self._family.id, "controlnet")
         self._loaded = {**self._loaded, name: (module, weights)}
         add(name, module)
 
-    def _read(self, row: ControlNetSpec | None, path: Path, dtype: torch.dtype) -> Any:
-        """Load one from its files; `row` is that of the catalogue."""
+    def _read(self, control: ControlParameters, row: ControlNetSpec | None, path: Path, dtype: torch.dtype) -> Any:
+        """Load one from its files; `row` is that of the catalogue, None for an uploaded one."""
         with self._lock:
-            if row is not None and row.is_t2i_adapter:
-                module = load_t2i_adapter(path, dtype)
+            if control.is_t2i_adapter or (row is not None and row.is_t2i_adapter):
+                module = load_t2i_file(path, dtype) if row is None else load_t2i_adapter(path, dtype)
                 check_t2i_fits(module, self._denoiser)
                 return module
             module = load_controlnet(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.numpy import save_file
 
 from app.main import create_app
 from app.settings import ApiSettings
@@ -19,6 +22,8 @@ from tests.support.images import encode_image
 
 MODELS = BUILT_IN_CATALOGUE.parent
 FILE = MODELS / "controlnets" / "shapes-sdxl-silhouette" / "diffusion_pytorch_model.safetensors"
+#: Of the blocks of the small model's UNet.
+WIDTHS = tuple(json.loads((MODELS / "shapes-sdxl" / "unet" / "config.json").read_text())["block_out_channels"])
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
@@ -69,6 +74,57 @@ def test_an_uploaded_controlnet_is_listed_and_used_until_it_is_removed(
     refused = client.post("/v1/controlnet", json=request("outline"))
     assert "unknown ControlNet" in refused.json()["errors"][0]["message"]
     assert client.delete("/v1/controlnets/shapes-sdxl-canny").status_code == 409
+
+
+def adapter_file(folder: Path, *widths: int, lacks: str = "") -> Path:
+    """The file of a T2I-Adapter whose features have these widths."""
+    tensors = {"conv_in": (widths[0], 192, 3, 3)}
+    for number, (width, before) in enumerate(zip(widths, (widths[0], *widths), strict=False)):
+        if width != before:
+            tensors[f"body.{number}.in_conv"] = (width, before, 1, 1)
+        tensors[f"body.{number}.resnets.0.block1"] = (width, width, 3, 3)
+        tensors[f"body.{number}.resnets.0.block2"] = (width, width, 1, 1)
+    layers: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in tensors.items()}
+    layers |= {f"{name}.bias": shape[:1] for name, shape in tensors.items()}
+    found = {f"adapter.{name}": np.zeros(shape, np.float32) for name, shape in layers.items()}
+    found.pop(lacks, None)
+    path = folder / "adapter.safetensors"
+    save_file(found, path)
+    return path
+
+
+def test_a_t2i_adapter_is_uploaded_as_a_controlnet_is(client: TestClient, queue: JobQueue, tmp_path: Path) -> None:
+    answer = upload(client, adapter_file(tmp_path, *WIDTHS), "sketch")
+
+    assert answer.status_code == 201, answer.text
+    assert [answer.json()[name] for name in ("kind", "family", "models")] == [
+        "t2i_adapter",
+        "sdxl",
+        ["shapes-sdxl"],
+    ]
+    refused = client.post("/v1/controlnet", json=request("sketch", width=72))
+    assert "multiple of 16 with the T2I-Adapter sketch" in refused.json()["errors"][0]["message"]
+    accepted = client.post("/v1/controlnet", json=request("sketch")).json()
+    (control,) = queue.fetch(accepted["id"]).parameters.controls
+    assert (control.is_t2i_adapter, control.sha256) == (True, answer.json()["sha256"])
+    again = client.post(f"/v1/jobs/{accepted['id']}/rerun", json={"seed": 5})
+    assert queue.fetch(again.json()["id"]).parameters.controls == (control,)
+
+
+@pytest.mark.parametrize(
+    ("widths", "lacks", "words"),
+    [
+        ((320, 640), "", "it makes features of 320 channels at 1/8"),
+        (WIDTHS, "adapter.body.0.resnets.0.block2.bias", "it lacks adapter.body.0.resnets.0.block2.bias"),
+        (WIDTHS, "adapter.conv_in.weight", "its layer adapter.conv_in.weight does not read 192"),
+    ],
+)
+def test_a_t2i_adapter_that_fits_no_model_or_is_not_whole_is_refused(
+    client: TestClient, tmp_path: Path, widths: tuple[int, ...], lacks: str, words: str
+) -> None:
+    answer = upload(client, adapter_file(tmp_path, *widths, lacks=lacks), "sketch")
+    assert answer.status_code == 422
+    assert words in answer.text
 
 
 def test_a_controlnet_may_be_larger_than_a_lora_up_to_a_limit_of_its_own(settings: SharedSettings) -> None:

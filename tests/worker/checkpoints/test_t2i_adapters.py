@@ -12,10 +12,16 @@ from safetensors.torch import load_file, save_file
 
 from contracts.errors import CatalogueError
 from contracts.weights.architectures import Architecture, read_architectures
+from contracts.weights.t2i_adapter_files import features_of
 from tests.support.t2i_adapters import t2i_adapter
 from worker.checkpoints.controlnets import load_controlnet
 from worker.checkpoints.rehearsal import rehearse_controlnet
-from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter, rehearse_t2i_adapter
+from worker.checkpoints.t2i_adapters import (
+    check_t2i_fits,
+    load_t2i_adapter,
+    load_t2i_file,
+    rehearse_t2i_adapter,
+)
 from worker.families import get_family
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -52,6 +58,33 @@ def test_weights_beside_their_configuration_are_those_of_the_folder(tmp_path: Pa
     assert {name: tensor.tolist() for name, tensor in loaded.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in stored.items()
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"in_channels": 1, "num_res_blocks": 2},
+        {"adapter_type": "full_adapter_xl", "channels": [8, 16, 24, 24], "downscale_factor": 16},
+        {"adapter_type": "light_adapter", "channels": [8, 16, 32], "num_res_blocks": 4},
+    ],
+)
+def test_a_file_alone_tells_its_configuration_by_its_layers(options: dict[str, Any], tmp_path: Path) -> None:
+    made = t2i_adapter(_UNET, **options)
+    made.save_pretrained(tmp_path)
+
+    loaded = load_t2i_file(tmp_path / _WEIGHTS, torch.float32)
+
+    assert {name: loaded.config[name] for name in made.config if name[0] != "_"} == {
+        name: made.config[name] for name in made.config if name[0] != "_"
+    }
+    side = made.total_downscale_factor
+    image = torch.rand(1, made.config.in_channels, side, side)
+    with torch.no_grad():
+        features = loaded(image)
+        assert all(map(torch.equal, features, made(image)))
+    places = [(feature.shape[1], side // feature.shape[2]) for feature in features]
+    assert places == features_of(loaded.config)
 
 
 def _lacking(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from contracts.catalogue.families import Mode
 from contracts.memory.components import Role
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from contracts.weights.vae_files import WEIGHTS
 from tests.support.combinations import ALL
 from tests.support.jobs import INPUT_IMAGES, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
 from tests.support.t2i_adapters import with_t2i_adapters
+from worker.adapters.files import LoraFiles
 from worker.checkpoints.files import ContentHasher
 from worker.pool.pool import Pool
 
@@ -98,6 +101,27 @@ def test_images_are_those_of_diffusers_and_the_receipt_has_the_hash(
     assert used.sha256 == ContentHasher().hash(folder / id)
     assert receipt.placement[f"controlnet:{id}"] == "cpu"
     assert np.array_equal(generate_pixels(plain, t2i_pool, storage), before)
+
+
+def test_an_uploaded_one_has_the_same_effect_as_one_of_the_catalogue(
+    with_rows: Catalogue, folder: Path, storage: Storage, tmp_path: Path
+) -> None:
+    pool = Pool(with_rows, device="cpu", lora_files=LoraFiles(with_rows, storage, tmp_path / "files"))
+    file = folder / "sdxl-t2i-grey" / WEIGHTS
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    key = f"inputs/{sha256}.0a1b2c3d.safetensors"
+    storage.write_file(key, file)
+    job = _job(with_rows, Mode.CONTROLNET, "sdxl-t2i-grey:0.8", num_inference_steps=2)
+    named = {"controlnet": "mine", "key": key, "sha256": sha256, "values": 1000, "is_t2i_adapter": True}
+    uploaded = job.model_copy(update={"controls": tuple(one.model_copy(update=named) for one in job.controls)})
+
+    files, receipt = complete_job(uploaded, pool, storage)
+
+    assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, pool, storage))
+    (used,) = receipt.controlnets
+    assert (used.id, used.sha256) == ("mine", sha256)
+    plan = pool.plan_selector.choose(uploaded, 1)
+    assert f"controlnet:{uploaded.controls[0].component}" in plan.placements
 
 
 def test_in_img2img_beside_a_controlnet_and_another_adapter_features_add_up_as_in_diffusers(
