@@ -148,8 +148,9 @@ def test_every_layer_that_an_adapter_can_change_has_separate_rows_for_each_job(
 ) -> None:
     """Of three jobs the second gets another prompt and seed: only its rows change, in every layer."""
     denoiser = getattr(pool.model(f"shapes-{family}").base, pool.model(f"shapes-{family}").family.denoiser)
+    first_call: dict[str, Any] = {"num_inference_steps": 1, "strength": 1.0}  # no other is recorded
     orders = [
-        make_job(catalogue, family, mode, batchable=True, num_inference_steps=2, prompt=prompt, seed=seed)
+        make_job(catalogue, family, mode, batchable=True, prompt=prompt, seed=seed, **first_call)
         for prompt, seed in (("a red circle", 1), ("a red circle", 2), ("a red circle", 3), ("a blue square", 4))
     ]
     with _recording(denoiser) as before:

@@ -145,7 +145,7 @@ def _bytes(components: ModelComponents | None) -> int:
 
 
 def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was_planned(
-    rows: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    rows: Catalogue, packed: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = _only(rows, PACKED)
     job = make_job(only, "flux", width=128, height=128, num_inference_steps=2)
@@ -158,10 +158,9 @@ def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was
     # A pool plans for 95 % of a budget that it enforces.
     tight = Pool(only, device="cpu", budget_bytes=int(streamed.peak_bytes / 0.95) + 1)
     files, receipt = complete_job(job, tight, storage)
-    roomy = Pool(only, device="cpu")
     tiled = plans[0].model_copy(update={"tile_side": streamed.tile_side})
-    monkeypatch.setattr(roomy.plan_selector, "choose", lambda *_: tiled)
-    assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, roomy, storage))
+    monkeypatch.setattr(packed.plan_selector, "choose", lambda *_: tiled)
+    assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, packed, storage))
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
     assert (receipt.memory.plan, receipt.memory.ran_out) == (streamed.name, [])

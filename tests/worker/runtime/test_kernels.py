@@ -24,8 +24,6 @@ from worker.runtime.kernels import prefer
 
 #: Compiles and runs the graphs without a C++ compiler.
 COMPILED = KernelOptions(compile="blocks", compile_backend="aot_eager")
-#: A family whose denoiser repeats one kind of block, which is soon compiled.
-ONE_KIND = "pixart"
 
 
 def _pool(catalogue: Catalogue, choice: KernelOptions, **options: Any) -> Pool:
@@ -89,6 +87,30 @@ def test_compiled_blocks_are_switched_on_for_one_call_and_freed_with_their_model
     compiling.drop(job.model)
     gc.collect()
     assert gone() is None
+
+
+def test_a_denoiser_on_demand_compiles_no_more_for_its_moving_weights_and_replays_no_graphs(
+    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = KernelOptions(compile="graphs", compile_backend="aot_eager")
+    # What the tests before have compiled is used here.
+    job, compiling = make_job(catalogue, "flux", num_inference_steps=2), Pool(catalogue, "cpu", kernels=graphs)
+    compiling.model(job.model)
+    plan = compiling.plan_selector.choose(job, 1)
+    parts = tuple(
+        part.model_copy(update={"placement": Placement.ON_DEMAND}) if part.name == "transformer" else part
+        for part in plan.components
+    )
+    monkeypatch.setattr(
+        compiling.plan_selector, "choose", lambda *_: plan.model_copy(update={"components": parts})
+    )
+    counters.clear()
+    found = []
+    for _ in range(2):
+        _, receipt = complete_job(job, compiling, storage)
+        assert receipt.kernels["compile"] == "blocks, aot_eager; no graphs: denoiser on demand"
+        found.append(_graphs())
+    assert found[0] == found[1] <= 3
 
 
 def test_a_streamed_denoiser_and_a_counted_budget_go_with_it(
@@ -160,29 +182,6 @@ def test_a_denoiser_in_fp8_runs_uncompiled_and_the_receipt_says_so(
     _, receipt = complete_job(job, compiling, storage)
     assert receipt.kernels["compile"] == "off: denoiser in fp8"
     assert _graphs() == 0
-
-
-def test_a_denoiser_on_demand_compiles_no_more_for_its_moving_weights_and_replays_no_graphs(
-    catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graphs = KernelOptions(compile="graphs", compile_backend="aot_eager")
-    job, compiling = make_job(catalogue, ONE_KIND, num_inference_steps=2), _pool(catalogue, graphs)
-    compiling.model(job.model)
-    plan = compiling.plan_selector.choose(job, 1)
-    parts = tuple(
-        part.model_copy(update={"placement": Placement.ON_DEMAND}) if part.name == "transformer" else part
-        for part in plan.components
-    )
-    monkeypatch.setattr(
-        compiling.plan_selector, "choose", lambda *_: plan.model_copy(update={"components": parts})
-    )
-    counters.clear()
-    found = []
-    for _ in range(2):
-        _, receipt = complete_job(job, compiling, storage)
-        assert receipt.kernels["compile"] == "blocks, aot_eager; no graphs: denoiser on demand"
-        found.append(_graphs())
-    assert 0 < found[0] == found[1] <= 3
 
 
 def test_a_back_end_that_cannot_compile_here_is_found_at_start(catalogue: Catalogue, storage: Storage) -> None:
