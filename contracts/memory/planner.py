@@ -87,8 +87,12 @@ def candidates(
     return [estimate.plan(budget_bytes) for estimate in _estimates(model, workload, policy)]
 
 
-def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None) -> list[Estimate]:
-    """The estimates that no other beats in both seconds and bytes, from the fastest to the smallest."""
+@lru_cache(maxsize=8)
+def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None) -> tuple[Estimate, ...]:
+    """The estimates that no other beats in both seconds and bytes, from the fastest to the smallest.
+
+    They depend on no budget: those of the last workloads are kept for the next question, which has another one.
+    """
     policy = Policy() if policy is None else policy
     if not policy.cudnn:
         model = replace(model, components=tuple(map(_without_workspaces, model.components)))
@@ -105,7 +109,7 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
     for estimate in sorted(every, key=lambda estimate: (estimate.cost_seconds, estimate.peak_bytes)):
         if not chosen or estimate.peak_bytes < chosen[-1].peak_bytes:
             chosen.append(estimate)
-    return chosen
+    return tuple(chosen)
 
 
 def _without_workspaces(component: Component) -> Component:
