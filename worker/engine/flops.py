@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,10 +20,9 @@ NoteFlops = Callable[[float | None], object]
 
 
 class FlopTable:
-    """The operations of modules' calls; remembers which row of the table each module has."""
+    """The operations of modules' calls; remembers, for all tables, which row each module has."""
 
-    def __init__(self) -> None:
-        self._rows: WeakKeyDictionary[torch.nn.Module, Mapping[str, CallFlops]] = WeakKeyDictionary()
+    _rows: ClassVar[WeakKeyDictionary[torch.nn.Module, Mapping[str, CallFlops]]] = WeakKeyDictionary()
 
     def of(self, module: torch.nn.Module, entry: str, arguments: Mapping[str, Any]) -> float | None:
         """Return the operations of a call, adapters on its layers aside; None for a module that was not counted.
