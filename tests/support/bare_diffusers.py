@@ -5,7 +5,10 @@ What these scripts paint, Darkroom's images equal bit for bit (`tests/worker/fam
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +35,35 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
 )
 
 
+@cache
+def _load(folder: Path) -> Any:
+    return diffusers.DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+
+
+def make_pipeline(folder: Path, pipeline: str, **parts: Any) -> Any:
+    """Make a pipeline on a checkpoint's weights, which are read once for all of them.
+
+    What a caller sets on the pipeline, its denoiser or its VAE is the caller's own; all else must stay as it is.
+
+    Args:
+        folder: checkpoint in diffusers layout.
+        pipeline: class in diffusers.
+        parts: what the checkpoint does not have.
+    """
+    loaded, pipeline_class = _load(folder), getattr(diffusers, pipeline)
+    known = inspect.signature(pipeline_class.__init__).parameters
+    own = {name: _copy(part) for name, part in loaded.components.items() if name in known}
+    settings = {name: value for name, value in loaded.config.items() if name in known and name not in own}
+    made = pipeline_class(**settings | own | parts)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _copy(part: Any) -> Any:
+    """A part that shares its layers. Models of transformers put hooks on their layers when they first run."""
+    return copy.copy(part) if isinstance(part, diffusers.ModelMixin | diffusers.SchedulerMixin) else part
+
+
 def paint(
     folder: Path,
     pipeline: str,
@@ -48,13 +80,12 @@ def paint(
         folder: checkpoint in diffusers layout.
         pipeline: class in diffusers.
         call: arguments of the pipeline's call.
-        prepare: a change that the checkpoint needs, where the installed libraries do not agree with each other.
+        prepare: a change that the checkpoint needs, where the installed libraries do not agree with each other;
+            as `make_pipeline` allows it.
     """
-    parts = {} if controlnet is None else {"controlnet": controlnet}
-    painter = getattr(diffusers, pipeline).from_pretrained(folder, **parts)
+    painter = make_pipeline(folder, pipeline, **({} if controlnet is None else {"controlnet": controlnet}))
     class_name, changed = SCHEDULERS[scheduler]
     painter.scheduler = getattr(diffusers, class_name).from_config(painter.scheduler.config, **changed)
-    painter.set_progress_bar_config(disable=True)
     if prepare is not None:
         prepare(painter)
     image: Image.Image = painter(**call, generator=torch.Generator("cpu").manual_seed(seed)).images[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import diffusers
 import numpy as np
 import torch
 from fastapi.testclient import TestClient
@@ -18,6 +17,7 @@ from contracts.queue.client import JobQueue
 from contracts.requests.any_parameters import require_diffusion
 from contracts.settings import SharedSettings
 from contracts.storage import open_storage
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.images import data_url, encode_image
 from tests.support.jobs import INPUT_IMAGES, complete_job
 from worker.pool.pool import Pool
@@ -34,7 +34,7 @@ def test_a_posted_edit_equals_a_direct_call_bit_for_bit(
     shared = settings.model_copy(update={"catalogue": catalogue})
     body = {
         "prompt": "make it red", "references": [data_url(encode_image(reference))], "seed": 7, "width": 64,
-        "height": 64, "num_inference_steps": 3, "max_sequence_length": 64, "guidance_scale": 2.5,
+        "height": 64, "num_inference_steps": 2, "max_sequence_length": 64, "guidance_scale": 2.5,
     }  # fmt: skip
     with TestClient(create_app(ApiSettings(shared=shared))) as client:
         job = client.post("/v1/edit", json=body).json()
@@ -42,11 +42,10 @@ def test_a_posted_edit_equals_a_direct_call_bit_for_bit(
         require_diffusion(queue.fetch(job["id"]).parameters), tools_pool, open_storage(shared)
     )
 
-    pipe = diffusers.FluxKontextPipeline.from_pretrained(source, dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = make_pipeline(Path(source), "FluxKontextPipeline")
     (image,) = pipe(
         prompt="make it red", image=reference, width=64, height=64, max_area=64 * 64, _auto_resize=False,
-        num_inference_steps=3, max_sequence_length=64, guidance_scale=2.5,
+        num_inference_steps=2, max_sequence_length=64, guidance_scale=2.5,
         generator=torch.Generator().manual_seed(7),
     ).images  # fmt: skip
 

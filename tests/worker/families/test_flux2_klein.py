@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -15,6 +15,7 @@ from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import INPUT_IMAGES, Pixels, complete_job, decode_pixels, generate_pixels, make_job
 from worker.pool.pool import Pool
 
@@ -32,8 +33,7 @@ CALLS: dict[Mode, tuple[str, dict[str, Any]]] = {
 
 def _call(job: JobParameters, class_name: str, source: str, negative: str = "", **more: Any) -> list[Image.Image]:
     """The images of a direct call, which knows nothing of Darkroom but what the job's fields are called."""
-    pipeline = getattr(diffusers, class_name).from_pretrained(source, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = make_pipeline(Path(source), class_name)
     embeds, _ = pipeline.encode_prompt([negative], max_sequence_length=64)
     images: list[Image.Image] = pipeline(
         prompt="a red circle", width=job.width, height=job.height, num_inference_steps=job.num_inference_steps,

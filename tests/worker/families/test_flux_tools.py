@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import (
     INPUT_IMAGES,
     Pixels,
@@ -48,21 +48,14 @@ CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@cache
-def _load(class_name: str, source: str) -> Any:
-    return getattr(diffusers, class_name).from_pretrained(source, dtype=torch.float32)
-
-
 def _call(family: str, job: JobParameters, source: str, **more: Any) -> list[Image.Image]:
     """The images of a direct call, which knows nothing of Darkroom but what the job's fields are called."""
     class_name, arguments = CALLS[family, job.mode]
     # Without these, Kontext chooses the sizes of output and reference itself.
     sizes = {"max_area": job.width * job.height, "_auto_resize": False} if "Kontext" in class_name else {}
-    loaded = _load(next(name for (owner, _), (name, _) in CALLS.items() if owner == family), source)
-    pipeline = getattr(diffusers, class_name)(**loaded.components)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = make_pipeline(Path(source), class_name)
     images: list[Image.Image] = pipeline(
-        prompt="a red circle", width=job.width, height=job.height, num_inference_steps=3, max_sequence_length=64,
+        prompt="a red circle", width=job.width, height=job.height, num_inference_steps=2, max_sequence_length=64,
         guidance_scale=job.guidance_scale, generator=[torch.Generator().manual_seed(seed) for seed in job.seeds],
         num_images_per_prompt=job.num_images, **arguments, **sizes, **more,
     ).images  # fmt: skip
@@ -73,7 +66,7 @@ def _call(family: str, job: JobParameters, source: str, **more: Any) -> list[Ima
 def test_a_job_equals_a_direct_call_of_the_pipeline_bit_for_bit(
     family: str, mode: Mode, flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(flux_tools, family, mode)
+    job = make_job(flux_tools, family, mode, num_inference_steps=2)
 
     (expected,) = _call(family, job, flux_tools.model(job.model).source)
 
@@ -86,7 +79,8 @@ def test_several_edits_with_a_negative_prompt_equal_a_direct_call(
     flux_tools: Catalogue, tools_pool: Pool, storage: Storage
 ) -> None:
     more: dict[str, Any] = {"true_cfg_scale": 2.0, "negative_prompt": "a blue square"}
-    job = make_job(flux_tools, "flux-kontext", Mode.EDIT, num_images=2, width=64, height=80, **more)
+    fields: dict[str, Any] = {"num_inference_steps": 2, "num_images": 2, "width": 64, "height": 80, **more}
+    job = make_job(flux_tools, "flux-kontext", Mode.EDIT, **fields)
 
     expected = _call("flux-kontext", job, flux_tools.model(job.model).source, **more)
 
@@ -107,7 +101,8 @@ def _pixels(image: Image.Image) -> Pixels:
 @pytest.mark.parametrize("mode", [Mode.EDIT, Mode.INPAINT])
 def test_the_tokens_of_references_are_in_the_plan(mode: Mode, flux_tools: Catalogue, storage: Storage) -> None:
     """Also those of the image itself, which is the reference of an inpaint that has no other."""
-    job = make_job(flux_tools, "flux-kontext", mode, width=128, height=128, strength=1.0)
+    fields: dict[str, Any] = {"width": 128, "height": 128, "strength": 1.0, "num_inference_steps": 1}
+    job = make_job(flux_tools, "flux-kontext", mode, **fields)
     sizes = [reference.model_copy(update={"width": 256, "height": 256}) for reference in job.references]
     job = job.model_copy(update={"references": tuple(sizes)})
     planned = candidates_of(flux_tools, job)[-1]

@@ -15,6 +15,7 @@ from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import INPUT_IMAGES, decode_pixels, generate_pixels, make_job, run_jobs
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
@@ -55,10 +56,7 @@ def test_each_mode_is_what_diffusers_makes_of_it(
     job = _job(united, number)
     ours = generate_pixels(job, united, storage)
     net = diffusers.FluxControlNetModel.from_pretrained(union.source, torch_dtype=torch.float32)
-    pipeline = diffusers.FluxControlNetPipeline.from_pretrained(
-        united.catalogue.root / "shapes-flux", controlnet=net, dtype=torch.float32
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = make_pipeline(united.catalogue.root / "shapes-flux", "FluxControlNetPipeline", controlnet=net)
     theirs = pipeline(
         "a red circle", control_image=CONTROL, control_mode=number, width=64, height=64, num_inference_steps=2,
         guidance_scale=job.guidance_scale, max_sequence_length=job.max_sequence_length,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ CALLS: dict[tuple[str, Mode], tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@cache
+def _load(source: str) -> Any:
+    processor = ImageProcessor(Path(source) / "processor")
+    return diffusers.DiffusionPipeline.from_pretrained(source, processor=processor, dtype=torch.float32)
+
+
 def _call(job: JobParameters, class_name: str, source: str, **arguments: Any) -> list[Image.Image]:
     """The images of a direct call, which knows nothing of Darkroom but what the job's fields are called."""
-    processor = ImageProcessor(Path(source) / "processor")
-    pipeline = getattr(diffusers, class_name).from_pretrained(source, processor=processor, dtype=torch.float32)
+    pipeline = getattr(diffusers, class_name)(**_load(source).components)
     pipeline.set_progress_bar_config(disable=True)
     images: list[Image.Image] = pipeline(
         **TEXTS, width=job.width, height=job.height, num_inference_steps=job.num_inference_steps,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -13,6 +13,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import INPUT_IMAGES, RecordingWatch, decode_pixels, make_job, run_jobs
 from worker.pool.pool import Pool
 
@@ -33,8 +34,7 @@ def test_jobs_that_share_their_calls_equal_direct_calls_bit_for_bit(
         for seed, guidance in ((7, 4.5), (8, 2.0))
     ]
     class_name, arguments = CALLS[mode]
-    pipeline = getattr(diffusers, class_name).from_pretrained(flux_tools.model(jobs[0].model).source)
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = make_pipeline(Path(flux_tools.model(jobs[0].model).source), class_name)
     watch = RecordingWatch()
 
     results = run_jobs(jobs, tools_pool, storage, watch)

@@ -29,7 +29,7 @@ from worker.pool.pool import Pool
 
 IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
 TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
-BOTH = {**TEXTS, "num_inference_steps": 5, "guidance_scale": 3.0}
+BOTH = {**TEXTS, "num_inference_steps": 4, "guidance_scale": 3.0}
 #: Mode -> class of both calls, what the first one has, what the second one has.
 RECIPES: dict[Mode, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     Mode.TXT2IMG: ("", "Img2Img", {"width": 64, "height": 64}, {}),
@@ -102,12 +102,12 @@ def test_ratings_steps_and_several_images_reach_the_second_call(
     refined: Catalogue, refined_pool: Pool, storage: Storage
 ) -> None:
     ratings = {"aesthetic_score": 9.0, "negative_aesthetic_score": 1.0}
-    refiner = {**REFINING, **ratings, "steps": 8}
+    refiner = {**REFINING, **ratings, "steps": 6}
     job = _job(refined, Mode.TXT2IMG, num_images=2, refiner=refiner)
 
     files, _ = complete_job(job, refined_pool, storage)
 
-    theirs = _recipe(refined, Mode.TXT2IMG, "euler", [7, 8], **ratings, num_inference_steps=8)
+    theirs = _recipe(refined, Mode.TXT2IMG, "euler", [7, 8], **ratings, num_inference_steps=6)
     assert np.array_equal([decode_pixels(file) for file in files], theirs)
 
 

@@ -15,6 +15,7 @@ from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.storage import Storage
 from contracts.weights.networks import read_upscaler
+from tests.support.bare_diffusers import make_pipeline
 from tests.support.combinations import covering
 from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, make_job, model_of
 from tests.support.upscalers import write_compact
@@ -79,16 +80,15 @@ def _script(catalogue: Catalogue, family: str, upscaler: str, seeds: list[int], 
     """The images of two direct calls, by a script that knows nothing of Darkroom but its upscaler's tiles."""
     begin, end, call, scheduler = RECIPES[family]
     folder = catalogue.root / catalogue.model(model_of(catalogue, family)).source
-    first = getattr(diffusers, f"{begin}{end}").from_pretrained(folder, dtype=torch.float32)
+    first, larger = (make_pipeline(folder, f"{begin}{kind}{end}") for kind in ("", "Img2Img"))
     if family == "sd15":
         object.__setattr__(first.text_encoder, "text_model", first.text_encoder)
-    larger = getattr(diffusers, f"{begin}Img2Img{end}")(**first.components)
+        object.__setattr__(larger.text_encoder, "text_model", larger.text_encoder)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     count = {"num_images_per_prompt": len(seeds), "generator": generators}
     for pipeline in (first, larger):
         pipeline.scheduler = SCHEDULERS[scheduler].from_config(pipeline.scheduler.config)
-        pipeline.set_progress_bar_config(disable=True)
-    both = {**_texts(family), **call, **count, "num_inference_steps": 4}
+    both = {**_texts(family), **call, **count, "num_inference_steps": 2}
     size = {"width": 96, "height": 96} if family not in ("sd15", "sdxl") else {}
     output = "latent" if upscaler == "latent" else "pil"
     made = first(**both, width=64, height=64, output_type=output).images
@@ -111,7 +111,7 @@ def _double(image: Image.Image, catalogue: Catalogue) -> Image.Image:
 
 def _job(catalogue: Catalogue, family: str, **fields: Any) -> Any:
     _, _, call, scheduler = RECIPES[family]
-    size = {"num_inference_steps": 4, "width": 64, "height": 64}
+    size = {"num_inference_steps": 2, "width": 64, "height": 64}
     return make_job(catalogue, family, scheduler=scheduler, **{**_texts(family), **size, **call, **fields})
 
 
@@ -130,16 +130,16 @@ def test_images_of_a_second_pass_equal_those_of_two_calls(
 def test_steps_strength_and_several_images_reach_the_second_call_with_one_progress(
     doubled: Catalogue, doubled_pool: Pool, storage: Storage
 ) -> None:
-    hires = {"scale": 1.5, "upscaler": "latent", "strength": 0.7, "steps": 6}
+    hires = {"scale": 1.5, "upscaler": "latent", "strength": 0.7, "steps": 4}
     job = _job(doubled, "sd3", num_images=2, hires=hires)
     watch = RecordingWatch()
 
     files, receipt = complete_job(job, doubled_pool, storage, watch)
 
-    theirs = _script(doubled, "sd3", "latent", [7, 8], strength=0.7, num_inference_steps=6)
+    theirs = _script(doubled, "sd3", "latent", [7, 8], strength=0.7, num_inference_steps=4)
     assert np.array_equal([decode_pixels(file) for file in files], theirs)
-    # Of six steps, pipelines of this kind leave out the one whole one that a strength of 0.7 leaves.
-    assert watch.seen == [(step, 9) for step in range(1, 10)]
+    # Of four steps, pipelines of this kind leave out the one whole one that a strength of 0.7 leaves.
+    assert watch.seen == [(step, 5) for step in range(1, 6)]
     assert {"transformer", "hires:transformer"} <= receipt.placement.keys()
     assert receipt.timings.keys() >= {"upscale"}
 
