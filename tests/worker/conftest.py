@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -65,14 +67,31 @@ def modules_frozen() -> None:
 
 @pytest.fixture(scope="session")
 def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for weights that the repository does not ship."""
-    return tmp_path_factory.mktemp("weights_folder")
+    """A folder for weights that the repository does not ship: one for all processes of the run."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "weights_folder"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _written_once(folder: Path, name: str, write: Callable[[], Catalogue]) -> Catalogue:
+    """The catalogue with the rows of what the first process that needs it writes into the folder."""
+    file = folder / f"{name}.json"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            file.write_text(write().model_dump_json())
+    return Catalogue.model_validate_json(file.read_text())
 
 
 @pytest.fixture(scope="session")
 def catalogue(weights_folder: Path) -> Catalogue:
     """The built-in models, and for each family an adapter and ControlNets that surely change the image."""
     silence_known_warnings()
+    return _written_once(weights_folder, "catalogue", lambda: _write_small_weights(weights_folder))
+
+
+def _write_small_weights(weights_folder: Path) -> Catalogue:
     built_in = read_catalogue(BUILT_IN_CATALOGUE)
     loras, controlnets = [], []
     for model in built_in.models:
@@ -104,8 +123,12 @@ def references_are_small() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def flux_tools(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
     """The same, with a small FLUX.1 tool of each kind, Qwen-Image edits, a FLUX.2 klein and a Sana-Sprint."""
-    with_edits = with_qwen_edits(with_flux_tools(catalogue, weights_folder), weights_folder)
-    return with_sana_sprint(with_flux2_klein(with_edits, weights_folder), weights_folder)
+
+    def write() -> Catalogue:
+        with_edits = with_qwen_edits(with_flux_tools(catalogue, weights_folder), weights_folder)
+        return with_sana_sprint(with_flux2_klein(with_edits, weights_folder), weights_folder)
+
+    return _written_once(weights_folder, "flux_tools", write)
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +140,7 @@ def tools_pool(flux_tools: Catalogue) -> Pool:
 @pytest.fixture(scope="session")
 def refined(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
     """The same as `catalogue`, with a small refiner for the SDXL model."""
-    return with_refiner_row(catalogue, weights_folder)
+    return _written_once(weights_folder, "refined", lambda: with_refiner_row(catalogue, weights_folder))
 
 
 @pytest.fixture(scope="session")
