@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_map
 
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
@@ -107,10 +108,9 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             RuntimeError: it mixes tensors of the device and the host.
         """
-        name = func._schema.name.removeprefix("aten::")
-        names = [argument.name for argument in func._schema.arguments]
+        name, names, changes_itself = _schema(func)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
         if name in ("is_pinned", "_pin_memory", "pin_memory"):
             return self._pin(name, given["self"])
         target = self._target(name, given, tensors)
@@ -119,14 +119,16 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args = tuple("cpu" if key == "device" else value for key, value in zip(names, args, strict=False))
             kwargs = {**kwargs, "device": torch.device("cpu")} if "device" in kwargs else kwargs
         pins = bool(kwargs.pop("pin_memory", None))
-        result = func(*tree_map(_unwrap, args), **tree_map(_unwrap, kwargs))
+        result = func(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
         if "self" in given and result is _unwrap(given["self"]) and given["self"].device.type != target:
             result = result.clone()  # each side has its own memory
         if pins:
             self._pinned[result.untyped_storage()._cdata] = result.untyped_storage()
-        if func._schema.is_mutable and name.endswith("_"):
+        if changes_itself:
             return given["self"]
-        return tree_map(_wrap, result) if target == DEVICE.type else result
+        if target != DEVICE.type:
+            return result
+        return _wrap(result) if isinstance(result, torch.Tensor) else tree_map(_wrap, result)
 
     def _target(self, name: str, given: dict[str, Any], tensors: list[torch.Tensor]) -> str:
         """The kind of device that the result is on."""
@@ -250,10 +252,29 @@ def on_device(pool: Pool, model: LoadedModel) -> Iterator[CountingDevice]:
             owner[name] = tensor
 
 
+@cache
+def _schema(func: Any) -> tuple[str, Sequence[str], bool]:
+    """An operation's name, those of its arguments, and whether it changes its first one."""
+    schema = func._schema
+    name = schema.name.removeprefix("aten::")
+    return name, [argument.name for argument in schema.arguments], schema.is_mutable and name.endswith("_")
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Those among the values, and in lists among them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
 def _wrap(value: Any) -> Any:
     is_host = isinstance(value, torch.Tensor) and not isinstance(value, DeviceTensor)
     return DeviceTensor(value) if is_host else value
 
 
 def _unwrap(value: Any) -> Any:
-    return value.cpu_values if isinstance(value, DeviceTensor) else value
+    if isinstance(value, DeviceTensor):
+        return value.cpu_values
+    return [_unwrap(one) for one in value] if isinstance(value, list | tuple) else value
