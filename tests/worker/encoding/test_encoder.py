@@ -42,6 +42,12 @@ TEXTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def uncached(catalogue: Catalogue) -> Pool:
+    """A pool that encodes every prompt."""
+    return Pool(catalogue, device="cpu", embedding_bytes=0)
+
+
 def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None) -> PromptEncoder:
     return PromptEncoder(
         model.base,
@@ -59,7 +65,7 @@ def _encoder(model: LoadedModel, cache: EmbeddingCache | None = None) -> PromptE
 def test_encoding_before_the_pipeline_call_changes_no_bit(
     family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool
 ) -> None:
-    job = make_job(catalogue, family, **fields)
+    job = make_job(catalogue, family, num_inference_steps=1, **fields)
     model, inputs = pool.model(job.model), GenerationInputs(job)
     whole = derive(type(model.base), model.base)
     whole.set_progress_bar_config(disable=True)
@@ -85,7 +91,7 @@ def test_a_receipt_does_not_tell_that_another_owner_used_the_same_prompt(
     pool = Pool(catalogue, device="cpu")
 
     def look_ups(*owners: str) -> list[tuple[int, int, float, bool]]:
-        job = make_job(catalogue, "sdxl", prompt="a secret plan", batchable=True)
+        job = make_job(catalogue, "sdxl", prompt="a secret plan", batchable=True, num_inference_steps=1)
         found = [result.receipt for result in run_jobs([job] * len(owners), pool, storage, owners=owners)]
         return [(one.embeddings.hits, one.embeddings.misses, one.mean_rows, one.joined) for one in found]
 
@@ -118,13 +124,14 @@ def test_an_embedding_that_was_evicted_is_forgotten_with_its_users() -> None:
 
 @pytest.mark.parametrize("family", FAMILY_IDS)
 def test_a_repeated_prompt_is_not_encoded_again_and_gives_the_same_bytes(
-    family: str, catalogue: Catalogue, storage: Storage
+    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    pool = Pool(catalogue, device="cpu")
-    first, receipt = complete_job(make_job(catalogue, family), pool, storage)
-    assert receipt.embeddings.hits == 0
-    assert receipt.embeddings.misses == pool.embeddings.misses > 0
-    runs = 0
+    job = make_job(catalogue, family, num_inference_steps=1, prompt="a prompt that is new to the cache")
+    hits, misses = pool.embeddings.hits, pool.embeddings.misses
+    first, receipt = complete_job(job, pool, storage)
+    assert receipt.embeddings.misses == pool.embeddings.misses - misses > 0
+    assert receipt.embeddings.hits == pool.embeddings.hits - hits
+    hits, runs = pool.embeddings.hits, 0
 
     def count(*_: object) -> None:
         nonlocal runs
@@ -134,11 +141,11 @@ def test_a_repeated_prompt_is_not_encoded_again_and_gives_the_same_bytes(
         part for name, part in pool.model(f"shapes-{family}").base.components.items() if "text_enc" in name
     ]
     hooks = [encoder.register_forward_pre_hook(count) for encoder in encoders]
-    again, receipt = complete_job(make_job(catalogue, family), pool, storage)
+    again, receipt = complete_job(job, pool, storage)
     assert (again, runs) == (first, 0)
     assert receipt.embeddings.misses == 0
-    assert receipt.embeddings.hits == pool.embeddings.hits > 0
-    complete_job(make_job(catalogue, family, prompt="a blue square"), pool, storage)
+    assert receipt.embeddings.hits == pool.embeddings.hits - hits > 0
+    complete_job(job.model_copy(update={"prompt": "another one"}), pool, storage)
     assert runs == len(encoders)
     for hook in hooks:
         hook.remove()
@@ -170,24 +177,25 @@ def test_each_image_of_a_job_has_the_embedding_of_its_prompt_which_is_encoded_on
     ],
 )
 def test_everything_that_changes_an_embedding_is_in_its_cache_key(
-    family: str, fields: dict[str, Any], catalogue: Catalogue, storage: Storage
+    family: str, fields: dict[str, Any], catalogue: Catalogue, pool: Pool, uncached: Pool, storage: Storage
 ) -> None:
     """The image after another prompt's is the one that an empty cache gives."""
-    cold = generate_pixels(make_job(catalogue, family, **fields), Pool(catalogue, device="cpu"), storage)
-    warm = Pool(catalogue, device="cpu")
-    plain = generate_pixels(make_job(catalogue, family), warm, storage)
-    assert np.array_equal(generate_pixels(make_job(catalogue, family, **fields), warm, storage), cold)
-    assert np.array_equal(generate_pixels(make_job(catalogue, family), warm, storage), plain)
-    assert not np.array_equal(plain, cold)
+    text = f"a circle with {fields}"
+    plain, changed = (
+        make_job(catalogue, family, num_inference_steps=1, prompt=text, **more) for more in ({}, fields)
+    )
+    cold = generate_pixels(changed, uncached, storage)
+    first = generate_pixels(plain, pool, storage)
+    assert np.array_equal(generate_pixels(changed, pool, storage), cold)
+    assert np.array_equal(generate_pixels(plain, pool, storage), first)
+    assert not np.array_equal(first, cold)
 
 
-def test_jobs_with_the_same_prompt_encode_it_once(catalogue: Catalogue, storage: Storage) -> None:
-    pool = Pool(catalogue, device="cpu")
+def test_jobs_with_the_same_prompt_encode_it_once(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+    shared: dict[str, Any] = {"batchable": True, "num_inference_steps": 1, "negative_prompt": "what nobody wants"}
     batch = [
-        make_job(catalogue, "sd3", seed=1, batchable=True, num_images=2, negative_prompt="a blue square"),
-        make_job(
-            catalogue, "sd3", seed=9, batchable=True, prompt="a green triangle", negative_prompt="a blue square"
-        ),
+        make_job(catalogue, "sd3", seed=1, num_images=2, prompt="what one wants", **shared),
+        make_job(catalogue, "sd3", seed=9, prompt="what the other wants", **shared),
     ]
     outcomes = run_jobs(batch, pool, storage)
     first, second = (outcome.receipt.embeddings for outcome in outcomes)
@@ -217,8 +225,9 @@ def test_an_embedding_larger_than_the_budget_is_not_cached_and_evicts_nothing() 
     assert cache.get("a") is not None
 
 
-def test_images_are_the_same_with_a_budget_of_zero(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
-    bare = Pool(catalogue, device="cpu", embedding_bytes=0)
-    parameters = make_job(catalogue, "sdxl")
-    assert complete_job(parameters, bare, storage)[0] == complete_job(parameters, pool, storage)[0]
-    assert complete_job(parameters, bare, storage)[1].embeddings.hits == 0
+def test_images_are_the_same_with_a_budget_of_zero(
+    catalogue: Catalogue, pool: Pool, uncached: Pool, storage: Storage
+) -> None:
+    parameters = make_job(catalogue, "sdxl", num_inference_steps=1)
+    assert complete_job(parameters, uncached, storage)[0] == complete_job(parameters, pool, storage)[0]
+    assert complete_job(parameters, uncached, storage)[1].embeddings.hits == 0

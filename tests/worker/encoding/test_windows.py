@@ -102,9 +102,9 @@ def test_the_weight_of_a_word_moves_the_image_and_a_weight_of_one_does_not(
     plain, one, more = (
         generate_pixels(job, pool, storage)
         for job in (
-            make_job(catalogue, family, prompt="a red (circle)"),
-            weighted(catalogue, family, r"a (red:1) \(circle\)"),
-            weighted(catalogue, family, r"a (red:1.8) \(circle\)"),
+            make_job(catalogue, family, prompt="a red (circle)", num_inference_steps=1),
+            weighted(catalogue, family, r"a (red:1) \(circle\)", num_inference_steps=1),
+            weighted(catalogue, family, r"a (red:1.8) \(circle\)", num_inference_steps=1),
         )
     )
 
@@ -161,7 +161,9 @@ def test_jobs_whose_prompts_are_unequally_long_do_not_disturb_each_other(
     catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
     prompts = (FILLER, "a red circle", FILLER + "star")
-    jobs = [make_job(catalogue, "sdxl", prompt=prompt, batchable=True) for prompt in prompts]
+    jobs = [
+        make_job(catalogue, "sdxl", prompt=prompt, batchable=True, num_inference_steps=2) for prompt in prompts
+    ]
 
     results = run_jobs(jobs, pool, storage)
 
@@ -176,7 +178,7 @@ def test_jobs_whose_prompts_are_unequally_long_do_not_disturb_each_other(
 def test_the_receipt_says_what_each_encoder_read(
     family: str, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
-    _, receipt = complete_job(make_job(catalogue, family, prompt=FILLER), pool, storage)
+    _, receipt = complete_job(make_job(catalogue, family, prompt=FILLER, num_inference_steps=1), pool, storage)
 
     clip, t5 = TokenUse(given=400, used=400), TokenUse(given=480, used=63)
     assert (

@@ -17,7 +17,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.combinations import covering
+from tests.support.combinations import ALL, covering, usual_or_all
 from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
 from tests.support.trained import TRAINED_FAMILIES
@@ -27,7 +27,8 @@ from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 
 EVERY_MODE = [(family.id, mode) for family in TRAINED_FAMILIES.values() for mode in family.modes]
-#: What else happens in steps: previews, tables on the CPU, noise, predicted steps, true guidance.
+#: Modes without ControlNets, and what else happens in steps: previews, tables on the CPU, noise, predicted steps,
+#: true guidance.
 OTHERS: list[tuple[str, Mode, dict[str, Any]]] = [
     ("sdxl", Mode.IMG2IMG, {"previews": 2, "scheduler": "ddim"}),
     ("sdxl", Mode.INPAINT, {"scheduler": "lcm"}),
@@ -93,7 +94,9 @@ def _compare(jobs: Sequence[JobParameters], pool: Pool, storage: Storage) -> Non
         assert [image.tobytes() for image in result.images] == [image.tobytes() for image in other.images]
 
 
-@pytest.mark.parametrize(("family", "mode"), covering(EVERY_MODE))
+@pytest.mark.parametrize(
+    ("family", "mode"), EVERY_MODE if ALL else covering([row for row in EVERY_MODE if "controlnet" in row[1]])
+)
 def test_no_step_of_any_pipeline_waits_for_the_device(
     family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
 ) -> None:
@@ -190,7 +193,9 @@ def _trajectory(
 
 
 @pytest.mark.parametrize("begin", [None, 1])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", usual_or_all(torch.bfloat16, [torch.float32, torch.bfloat16, torch.float16]), ids=str
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scheduler_gives_bit_for_bit_what_diffusers_gives(
     name: str, dtype: torch.dtype, begin: int | None, pool: Pool

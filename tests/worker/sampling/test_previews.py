@@ -69,7 +69,7 @@ def test_a_preview_resembles_the_final_image(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str
 ) -> None:
     watch = RecordingWatch()
-    parameters = make_job(catalogue, family, num_inference_steps=12, previews=10, width=64, height=96)
+    parameters = make_job(catalogue, family, num_inference_steps=8, previews=10, width=64, height=96)
 
     (outcome,) = run_jobs(parameters, pool, storage, watch)
 
@@ -77,8 +77,8 @@ def test_a_preview_resembles_the_final_image(
     final = decode_pixels(storage.read(outcome.stored[0].key))
     shown = [preview for _, preview in watch.previews]
     steps = [preview.step for preview in shown]
-    assert steps == sorted(previews.due_steps(10, 12))
-    assert {(one.index, one.steps, one.width, one.height) for one in shown} == {(0, 12, 64, 96)}
+    assert steps == sorted(previews.due_steps(10, 8))
+    assert {(one.index, one.steps, one.width, one.height) for one in shown} == {(0, 8, 64, 96)}
     assert decode_preview(shown[0]).size == (64, 96)
     assert likeness(shown[-1], final) > 0.9
     assert likeness(shown[-1], final) > likeness(shown[0], final)
@@ -91,7 +91,7 @@ def test_previews_of_every_scheduler_resemble_the_image_after_a_fifth_of_the_ste
     schedulers = catalogue.model(f"shapes-{family}").schedulers
     for scheduler in schedulers if ALL else schedulers[::4]:
         watch = RecordingWatch()
-        parameters = make_job(catalogue, family, num_inference_steps=10, previews=4, scheduler=scheduler)
+        parameters = make_job(catalogue, family, num_inference_steps=5, previews=4, scheduler=scheduler)
         (outcome,) = run_jobs(parameters, pool, storage, watch)
         assert outcome.status == "completed"
         final = decode_pixels(storage.read(outcome.stored[0].key))
@@ -108,7 +108,8 @@ def test_a_job_with_previews_gives_the_same_bytes(
     catalogue: Catalogue, pool: Pool, storage: Storage, family: str, mode: Mode
 ) -> None:
     plain, shown = (
-        complete_job(make_job(catalogue, family, mode, previews=count), pool, storage) for count in (0, 10)
+        complete_job(make_job(catalogue, family, mode, num_inference_steps=2, previews=count), pool, storage)
+        for count in (0, 10)
     )
     assert plain[0] == shown[0]
     assert shown[1].parameters.previews == 10
@@ -198,7 +199,9 @@ def test_the_projection_is_fitted_to_the_models_own_vae(
 
 def test_previews_of_large_images_are_scaled_down(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     watch = RecordingWatch()
-    run_jobs(make_job(catalogue, "sdxl", Mode.TXT2IMG, previews=1, width=512, height=128), pool, storage, watch)
+    run_jobs(
+        make_job(catalogue, "sdxl", num_inference_steps=2, previews=1, width=512, height=128), pool, storage, watch
+    )
 
     ((_, preview),) = watch.previews
     assert (preview.width, preview.height) == (256, 64)
