@@ -125,10 +125,12 @@ class FieldEffects:
 
     Attributes:
         generate: the one place where jobs are run.
+        steps: of the base, where it does not name them.
     """
 
     catalogue: Catalogue
     generate: Generate
+    steps: int = 4
     _images: dict[str, Image.Image] = field(default_factory=lambda: _draw_inputs())
 
     def store_inputs(self, storage: Storage) -> None:
@@ -189,7 +191,7 @@ class FieldEffects:
         allowed = ALL_FAMILIES[family].modes[mode]
         fields: dict[str, Any] = {
             "prompt": "a red circle on a blue background",
-            "num_inference_steps": 4,
+            "num_inference_steps": self.steps,
             "seed": 7,
         }
         inputs = {

@@ -7,21 +7,23 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
+from contracts.storage.local import LocalStorage
 from tests.support.jobs import JoinAll, complete_job, make_job, start_jobs, store_result
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.pool.pool import Pool
 
 
-@pytest.fixture
-def expected(catalogue: Catalogue, pool: Pool, storage: Storage) -> list[list[bytes]]:
+@pytest.fixture(scope="module")
+def expected(catalogue: Catalogue, pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> list[list[bytes]]:
     """The files of both jobs, each alone."""
+    storage = LocalStorage(tmp_path_factory.mktemp("alone"))
     return [complete_job(job, pool, storage)[0] for job in _jobs(catalogue)]
 
 
 def _jobs(catalogue: Catalogue) -> list[JobParameters]:
-    long = make_job(catalogue, "sdxl", num_inference_steps=12, loras=[{"name": "sdxl-lora"}])
-    return [long, make_job(catalogue, "flux", num_inference_steps=3)]
+    long = make_job(catalogue, "sdxl", num_inference_steps=6, loras=[{"name": "sdxl-lora"}])
+    return [long, make_job(catalogue, "flux", num_inference_steps=2)]
 
 
 def _start_both(catalogue: Catalogue, engine: Engine, pool: Pool, storage: Storage) -> list[JobInFlight]:
@@ -61,7 +63,7 @@ def test_with_room_in_host_memory_the_models_of_jobs_in_flight_change_places(
     flights = _start_both(catalogue, engine, pool, storage)
     while not flights[1].coroutine.dead:
         engine.tick()
-    assert flights[0].steps_done < 12
+    assert flights[0].steps_done < 6
     while engine.jobs:
         engine.tick()
     assert _files(flights, storage) == expected
@@ -72,7 +74,7 @@ def test_room_for_another_job_is_what_adapters_in_flight_leave(
 ) -> None:
     loras: list[list[dict[str, str]]] = [[], [{"name": "sdxl-lora"}], [{"name": "sdxl-lora"}]]
     plain, *adapted = (
-        make_job(catalogue, "sdxl", num_inference_steps=12 if names else 3, loras=names) for names in loras
+        make_job(catalogue, "sdxl", num_inference_steps=6 if names else 2, loras=names) for names in loras
     )
     engine = Engine(pool, JoinAll())
     flights = start_jobs([plain, *adapted], engine, pool, storage)

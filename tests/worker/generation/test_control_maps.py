@@ -49,7 +49,7 @@ def map_pool(with_models: Catalogue) -> Pool:
 
 def job(catalogue: Catalogue, name: str | None, **options: float) -> JobParameters:
     fields: dict[str, Any] = {} if name is None else {"preprocess": name, "preprocess_options": options}
-    return make_job(catalogue, "sdxl", Mode.CONTROLNET, control_fields=fields)
+    return make_job(catalogue, "sdxl", Mode.CONTROLNET, num_inference_steps=1, control_fields=fields)
 
 
 def map_of(catalogue: Catalogue, name: str, side: int, **options: float) -> Image.Image:

@@ -83,7 +83,11 @@ def test_a_job_that_is_stopped_in_either_stage_leaves_nothing(
 def test_a_refined_job_is_the_same_in_company_and_where_only_one_model_fits(
     refined: Catalogue, refined_pool: Pool, storage: Storage
 ) -> None:
-    jobs = [_job(refined), make_job(refined, "sdxl"), _job(refined, Mode.IMG2IMG, seed=8, strength=0.9)]
+    jobs = [
+        _job(refined, num_inference_steps=3),
+        make_job(refined, "sdxl", num_inference_steps=2),
+        _job(refined, Mode.IMG2IMG, num_inference_steps=4, seed=8, strength=0.9),
+    ]
     alone = [generate_pixels(job, refined_pool, storage) for job in jobs]
     capacity = refined_pool.plan_selector.capacity
     plans = [plan for job in jobs if (plan := capacity.plan("sdxl", job)) is not None]
