@@ -12,6 +12,7 @@ from bench.full_size import write_catalogue, write_checkpoint
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.architectures import Architecture
+from tests.support.combinations import usual_or_all
 from worker.pool.pool import Pool
 
 
@@ -23,7 +24,7 @@ def tiny_architecture(family: str) -> Architecture:
     return Architecture(f"tiny-{family}", family, (), {}, configs)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", usual_or_all("sdxl", ["sdxl", "sd3", "flux"]))
 def test_a_checkpoint_with_random_weights_is_loaded_like_any_other(tmp_path: Path, family: str) -> None:
     architecture = tiny_architecture(family)
     write_checkpoint(architecture, tmp_path / architecture.id, "cpu", torch.float32)

@@ -16,6 +16,7 @@ from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora, make_short_job, own_adapters
+from tests.support.combinations import usual_or_all
 from tests.support.jobs import (
     JobStopped,
     RecordingWatch,
@@ -131,7 +132,7 @@ def test_hazard_4_a_failure_while_encoding_leaves_no_text_encoder_changed(
     assert complete_job(make_short_job(catalogue, "sdxl"), pool, storage)[0] == base
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("flux", FAMILY_IDS))
 def test_hazard_5_an_adapter_of_another_width_is_refused_and_does_not_widen_the_model(
     family: str,
     add_lora: Callable[..., Pool],

@@ -18,6 +18,7 @@ from contracts.metrics import Counters
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.storage import Storage
 from tests.support import hub_repositories
+from tests.support.combinations import usual_or_all
 from tests.support.hub import serving, use_hub
 from tests.support.jobs import complete_job, make_job
 from tests.support.trained import TRAINED_FAMILIES
@@ -57,7 +58,7 @@ def test_all_tasks_of_a_model_share_one_set_of_weights(family: str, catalogue: C
         assert any(name.startswith(model.family.denoiser) for name in shared)
 
 
-@pytest.mark.parametrize("family", FAMILY_IDS)
+@pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILY_IDS))
 def test_a_second_task_adds_no_parameters(family: str, catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
     pool.model(f"shapes-{family}")
     before = count_parameters()
