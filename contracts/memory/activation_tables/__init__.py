@@ -100,9 +100,11 @@ def _read(entry: Mapping[str, Any]) -> Entry:
 
 def _width(config: Mapping[str, Any], counted: Mapping[str, Any]) -> int:
     """Channels that the largest tensors are proportional to, from the entry that a counted configuration has."""
-    for channels in ("block_out_channels", "decoder_block_out_channels", "channels"):
+    for channels in ("block_out_channels", "channels"):
         if channels in counted:
-            return int(config.get(channels, counted[channels])[0])
+            return int(config[channels][0])
+    if "decoder_block_out_channels" in counted:  # the published ones leave diffusers' default out
+        return int(config.get("decoder_block_out_channels", counted["decoder_block_out_channels"])[0])
     key = next((key for key in ("hidden_size", "d_model", "dim", "base_dim") if key in counted), None)
     return int(config["num_attention_heads"] * config["attention_head_dim"] if key is None else config[key])
 
