@@ -77,14 +77,14 @@ def test_a_check_of_an_installed_package_decides_by_its_score_and_its_failure_is
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("chosen", "told"),
     [
         ({"prompt_check": "words"}, "needs DARKROOM_API_PROMPT_CHECK_WORDS"),
         ({"prompt_check": "wrods"}, "no check is named wrods; one of off, words"),
     ],
 )
 def test_a_check_that_does_not_exist_is_told_at_the_start(
-    settings: dict[str, object], told: str, api_settings: ApiSettings
+    chosen: dict[str, object], told: str, api_settings: ApiSettings
 ) -> None:
-    with pytest.raises(SettingsError, match=told), checked(api_settings, **settings):
+    with pytest.raises(SettingsError, match=told), checked(api_settings, **chosen):
         pass
