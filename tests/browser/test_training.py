@@ -43,7 +43,6 @@ def test_a_lora_is_trained_watched_and_used_in_the_next_request(studio: Studio, 
     expect(curve).to_be_visible()
     assert len((curve.locator(".each").get_attribute("points") or "").split()) == 6
     expect(card.locator(".samples img")).to_have_count(2)
-    studio.photograph("page-train")
     card.get_by_role("button", name="Show training blob").click()
     dialog = studio.page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", name="After step 3")).to_be_visible()
