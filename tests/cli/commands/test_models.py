@@ -11,7 +11,7 @@ from cli.main import main
 from contracts.catalogue.reader import read_catalogue
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import checkpoint
 
@@ -26,6 +26,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.chmod(0o640)
     monkeypatch.setenv("DARKROOM_CATALOGUE", str(path))
     return path
+
+
+@pytest.fixture
+def settings(settings: SharedSettings, file: Path) -> SharedSettings:
+    """Shared settings with that catalogue."""
+    return settings.model_copy(update={"catalogue": file})
 
 
 def add(id: str, *words: str, family: str = "flux", source: str = "") -> int:
@@ -117,7 +123,7 @@ def test_files_on_a_hub_are_fetched_and_verified_before_the_row_is_added(
 
 def test_a_running_service_takes_over_what_was_added_and_removed(
     file: Path,
-    server: str,  # with that catalogue
+    server: str,
     queue: JobQueue,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
