@@ -71,3 +71,7 @@ class StepRules:
         elif spec.max_steps is not None and self.steps > spec.max_steps:
             message = f"must be at most {spec.max_steps} with scheduler {spec.id}, got {self.steps}"
             yield FieldProblem("num_inference_steps", message, f"1–{spec.max_steps}")
+        elif self.steps < 2 and model.scheduler_config.get("shift_terminal"):
+            # diffusers stretches the steps so that the last one begins there; it divides 0 by 0 for a single one.
+            message = f"must be at least 2: the schedule of {model.id} has a shift_terminal, got {self.steps}"
+            yield FieldProblem("num_inference_steps", message, f"2–{spec.max_steps or MAX_STEPS}")

@@ -170,7 +170,6 @@ def test_each_image_of_a_job_has_the_embedding_of_its_prompt_which_is_encoded_on
     [
         ("sdxl", {"prompt_2": "a green triangle"}),
         ("sdxl", {"clip_skip": 1}),
-        ("sdxl", {"loras": [{"name": "sdxl-lora", "scale": 0.5}]}),
         ("sd3", {"prompt_3": "a green triangle"}),
         ("sd3", {"max_sequence_length": 32}),
         ("flux", {"max_sequence_length": 32}),
@@ -189,6 +188,16 @@ def test_everything_that_changes_an_embedding_is_in_its_cache_key(
     assert np.array_equal(generate_pixels(changed, pool, storage), cold)
     assert np.array_equal(generate_pixels(plain, pool, storage), first)
     assert not np.array_equal(first, cold)
+
+
+def test_an_adapter_of_a_text_encoder_is_in_the_cache_key(two_adapters: Catalogue, storage: Storage) -> None:
+    pool, uncached = Pool(two_adapters, device="cpu"), Pool(two_adapters, device="cpu", embedding_bytes=0)
+    plain, weak, strong = (
+        make_job(two_adapters, "sdxl", num_inference_steps=1, loras=loras)
+        for loras in ([], [{"name": "extra", "scale": 0.2}], [{"name": "extra", "scale": 1.0}])
+    )
+    for job in (plain, weak, strong, plain):
+        assert np.array_equal(generate_pixels(job, pool, storage), generate_pixels(job, uncached, storage))
 
 
 def test_jobs_with_the_same_prompt_encode_it_once(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
