@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DARKROOM_API_ALLOWED_HOSTS", '["testserver"]')
 
 
+TESTS = Path(__file__).parent
 #: What `make gpu-check` and `bench.gpu` do without a card: seconds each, in `make judge`.
 collect_ignore = [] if ALL else ["test_gpu_check.py", "bench/test_gpu.py"]
 #: Folders whose tests mostly wait for other processes, and those whose tests mostly compute; the longest first.
@@ -67,10 +71,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order[item.location[0]])
 
 
+def pytest_configure() -> None:
+    """Collect no garbage while modules are imported and tests are collected: nothing of it is garbage."""
+    gc.disable()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import a share of the files first: pytest rewrites their assertions, and keeps that for the other processes.
+
+    All processes of pytest-xdist collect all files in one order, so in a new checkout each would rewrite each.
+    """
+    process = getattr(session.config, "workerinput", None)
+    if process is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    elsewhere = {*session.config.getini("norecursedirs")}
+    files = [file for file in sorted(TESTS.rglob("test_*.py")) if elsewhere.isdisjoint(file.parts)]
+    for file in files[int(process["workerid"].removeprefix("gw")) :: process["workercount"]]:
+        # Collecting imports what fails here again, and says why; what warns is an error in the other processes.
+        with warnings.catch_warnings(action="ignore"), suppress(Exception):
+            importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
+
+
 def pytest_collection_finish() -> None:
     """Leave the imported modules out of garbage collections, as a worker does: each would walk through them."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 #: Files of end-to-end tests that do not use the shared service.
