@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -71,20 +71,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order[item.location[0]])
 
 
-def pytest_configure() -> None:
-    """Collect no garbage while modules are imported and tests are collected: nothing of it is garbage."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect tests without collecting garbage: nothing that is imported is any."""
     gc.disable()
+    try:
+        _import_share(session.config)
+        return (yield)
+    finally:
+        gc.enable()
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
+def _import_share(config: pytest.Config) -> None:
     """Import a share of the files first: pytest rewrites their assertions, and keeps that for the other processes.
 
     All processes of pytest-xdist collect all files in one order, so in a new checkout each would rewrite each.
     """
-    process = getattr(session.config, "workerinput", None)
-    if process is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+    process = getattr(config, "workerinput", None)
+    if process is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
-    elsewhere = {*session.config.getini("norecursedirs")}
+    elsewhere = {*config.getini("norecursedirs")}
     files = [file for file in sorted(TESTS.rglob("test_*.py")) if elsewhere.isdisjoint(file.parts)]
     for file in files[int(process["workerid"].removeprefix("gw")) :: process["workercount"]]:
         # Collecting imports what fails here again, and says why; what warns is an error in the other processes.
@@ -96,7 +102,6 @@ def pytest_collection_finish() -> None:
     """Leave the imported modules out of garbage collections, as a worker does: each would walk through them."""
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 #: Files of end-to-end tests that do not use the shared service.
