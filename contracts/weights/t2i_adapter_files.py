@@ -61,9 +61,7 @@ def t2i_config(layers: Layers) -> dict[str, Any]:
         "_class_name": T2I_ADAPTER,
         "in_channels": image_channels,
         "channels": widths[:-1] if is_light else widths,
-        "num_res_blocks": sum(
-            name.startswith(f"{_BODY}0.") and name.endswith(".block1.weight") for name in layers
-        ),
+        "num_res_blocks": blocks,
         "downscale_factor": factor,
         "adapter_type": kind,
     }

@@ -13,22 +13,8 @@ export const TABS = {
     schema: (model, task) => state.schemas[model.id]?.schemas[task],
     path: (task) => `v1/${task}`,
   },
-  upscale: {
-    title: "Upscale",
-    modelLabel: "Upscaler",
-    models: () => state.upscalers,
-    tasks: () => ["upscale"],
-    schema: (model, task) => model.schemas[task],
-    path: () => "v1/upscale",
-  },
-  erase: {
-    title: "Erase",
-    modelLabel: "Eraser",
-    models: () => state.erasers,
-    tasks: () => ["erase"],
-    schema: (model, task) => model.schemas[task],
-    path: () => "v1/erase",
-  },
+  upscale: networkTab("upscale", "Upscale", "Upscaler", () => state.upscalers),
+  erase: networkTab("erase", "Erase", "Eraser", () => state.erasers),
   train: {
     title: "Train",
     modelLabel: "Model",
@@ -39,6 +25,18 @@ export const TABS = {
     path: () => "v1/trainings",
   },
 };
+
+// A tab for networks that do one thing, whose lists have the schemas of its requests.
+function networkTab(task, title, modelLabel, models) {
+  return {
+    title,
+    modelLabel,
+    models,
+    tasks: () => [task],
+    schema: (model) => model.schemas[task],
+    path: () => `v1/${task}`,
+  };
+}
 
 // The tabs that this service has something for.
 export function shownTabs() {
