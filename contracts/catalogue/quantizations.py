@@ -19,16 +19,18 @@ class Quantization:
         unpacking_bytes: alive for each value while a layer computes, as a test measures them; at least those of
             the value in the dtype that the model computes in.
         config: torchao's class of its configuration.
+        tensor: torchao's class of a weight.
     """
 
     row_bytes: int
     unpacking_bytes: int
     config: str
+    tensor: str
 
 
 QUANTIZATIONS: Mapping[str, Quantization] = MappingProxyType(
     {
-        "int8_weight_only": Quantization(5, 0, "Int8WeightOnlyConfig"),
-        "float8_weight_only": Quantization(4, 10, "Float8WeightOnlyConfig"),
+        "int8_weight_only": Quantization(5, 0, "Int8WeightOnlyConfig", "Int8Tensor"),
+        "float8_weight_only": Quantization(4, 10, "Float8WeightOnlyConfig", "Float8Tensor"),
     }
 )

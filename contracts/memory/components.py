@@ -27,8 +27,7 @@ from contracts.weights.parameter_counts import (
     count_values,
     read_configs,
 )
-from contracts.weights.quantized import quantized
-from contracts.weights.quantized_files import DENOISERS
+from contracts.weights.quantized import DENOISERS, quantized
 
 #: What a size was read from: the files on this machine; their headers on the hub; the published architecture of a
 #: checkpoint that is still on a hub; or, for an unknown ControlNet on a hub, the largest one of its family.

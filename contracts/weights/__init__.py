@@ -4,8 +4,8 @@ header_text.py         the text of a safetensors header, bounded while it is rea
 safetensors.py         names, dtypes, shapes and offsets of a file's tensors
 gguf.py                the same of a GGUF file, whose weights may be packed
 checkpoint_files.py    a checkpoint in one file of either kind
-quantized.py           what quantizing a component makes of its size
-quantized_files.py     folders whose denoiser was quantized before it was saved
+quantized.py           how a component is quantized, and what that makes of its size
+quantized_files.py     weights that were quantized before they were saved
 finite.py              refuses files with NaN or infinite values
 networks.py            what kind of upscaler or eraser a file holds, and what memory it takes
 preprocessor_models.py the same of the folder of a preprocessor

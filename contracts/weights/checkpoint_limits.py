@@ -20,7 +20,7 @@ from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
 from contracts.weights.header_text import UnreadableWeights
 from contracts.weights.parameter_counts import read_config
-from contracts.weights.quantized_files import read_folder_quantization
+from contracts.weights.quantized import read_folder_quantization
 
 #: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.
 _DISTILLED_STEPS = 4

@@ -7,6 +7,7 @@ checked before anything is computed from them or kept for them.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,10 +75,7 @@ class PackedTensor:
     @property
     def values(self) -> int:
         """Number of values."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return math.prod(self.shape)
 
     @property
     def unpacking_bytes(self) -> int:

@@ -1,9 +1,30 @@
-"""What quantizing a component's linear layers makes of its size. Needs no package and reads no file."""
+"""How a component's weights are quantized, by its configuration, and what that makes of its size.
+
+diffusers makes objects from a configuration, so here only what torchao (0.18) itself writes for the quantizations
+that a row can name is taken. Needs no package and reads no weights.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from contracts.catalogue.quantizations import QUANTIZATIONS
-from contracts.weights.parameter_counts import PackedBytes, ParameterCount, Sums
+from contracts.errors import CatalogueError
+from contracts.weights.parameter_counts import PackedBytes, ParameterCount, Sums, read_config
+
+#: Components that can be quantized.
+DENOISERS = ("transformer", "unet")
+_PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
+#: Kind -> what its configuration says.
+_CONFIGS: Mapping[str, Mapping[str, object]] = {
+    "int8_weight_only": {"granularity": _PER_ROW, "group_size": None},
+    "float8_weight_only": {
+        "granularity": _PER_ROW,
+        "weight_dtype": {"_type": "torch.dtype", "_data": "float8_e4m3fn"},
+    },
+}
 
 
 def quantized(count: ParameterCount, kind: str) -> ParameterCount:
@@ -18,3 +39,53 @@ def quantized(count: ParameterCount, kind: str) -> ParameterCount:
         copies_output=bool(linear.values.leaf),
     )
     return ParameterCount(*linear.others, packed=packed)
+
+
+def read_quantization(config: Mapping[str, Any], component: str) -> str | None:
+    """How a component's weights are quantized, by its configuration; None where they are not.
+
+    Args:
+        component: its name in the checkpoint.
+
+    Raises:
+        CatalogueError: in a way that cannot be used.
+    """
+    settings = config.get("quantization_config")
+    if not settings:
+        return None
+    kind = _kind_of(settings) if isinstance(settings, dict) and component in DENOISERS else None
+    if kind is not None:
+        return kind
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    way = f" by {str(method)[:40]}" if method else ""
+    raise CatalogueError(
+        f"its {component} is quantized{way} (quantization_config in its config.json), which is not supported: of "
+        f"denoisers, torchao's {' and '.join(QUANTIZATIONS)} are; use the checkpoint that is not, perhaps with "
+        "`quantization` in the model's row, or a .gguf file of its transformer where the family takes one"
+    )
+
+
+def _kind_of(settings: Mapping[str, Any]) -> str | None:
+    skipped, quant_type = settings.get("modules_to_not_convert"), settings.get("quant_type")
+    config = quant_type.get("default") if isinstance(quant_type, dict) and len(quant_type) == 1 else None
+    if settings.get("quant_method") != "torchao" or not isinstance(config, dict):
+        return None
+    if not (skipped is None or (isinstance(skipped, list) and all(isinstance(name, str) for name in skipped))):
+        return None
+    found = config.get("_data")
+    said = {key: value for key, value in found.items() if key != "set_inductor_config"} if found else None
+    matching = (kind for kind, row in QUANTIZATIONS.items() if row.config == config.get("_type"))
+    return next((kind for kind in matching if said == _CONFIGS[kind]), None)
+
+
+def read_folder_quantization(folder: Path) -> str | None:
+    """How the denoiser in a checkpoint's folder is quantized; None where it is not.
+
+    Raises:
+        CatalogueError: as `read_quantization`, or its configuration cannot be read.
+    """
+    for name in DENOISERS:
+        config = read_config(folder / name)
+        if config:
+            return read_quantization(config, name)
+    return None

@@ -1,4 +1,4 @@
-"""Folders whose denoiser torchao quantized before it was saved, by their descriptions and headers.
+"""Weights that torchao quantized before they were saved, by the headers of their files.
 
 Each weight is stored in parts (`X._weight_qdata`, `X._weight_scale`), and the file's metadata says of which class
 it is. diffusers makes objects from what it finds there, so here only what torchao (0.18) itself writes for the
@@ -8,36 +8,22 @@ quantizations that a row can name is taken.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
-from contracts.errors import CatalogueError
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.safetensors import Header, Tensor
 
-#: Components that can be quantized.
-DENOISERS = ("transformer", "unet")
-_PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
-#: Kind -> what its configuration says.
-_CONFIGS: Mapping[str, Mapping[str, object]] = {
-    "int8_weight_only": {"granularity": _PER_ROW, "group_size": None},
-    "float8_weight_only": {
-        "granularity": _PER_ROW,
-        "weight_dtype": {"_type": "torch.dtype", "_data": "float8_e4m3fn"},
-    },
-}
-#: Class of a stored weight -> kind, dtype of each of its parts, what its entry says beside block size and dtype.
-_CLASSES: Mapping[str, tuple[str, Mapping[str, str], Mapping[str, object]]] = {
-    "Int8Tensor": (
-        "int8_weight_only",
+#: Kind -> dtype of each part of a stored weight, what its entry says beside block size and dtype.
+_STORED: Mapping[str, tuple[Mapping[str, str], Mapping[str, object]]] = {
+    "int8_weight_only": (
         {"qdata": "I8", "scale": "F32", "zero_point": "I8"},
         {"act_quant_kwargs": None, "reduce_range": False},
     ),
-    "Float8Tensor": (
-        "float8_weight_only",
+    "float8_weight_only": (
         {"qdata": "F8_E4M3", "scale": "F32"},
         {
             "act_quant_kwargs": None,
@@ -65,10 +51,7 @@ class QuantizedTensor:
     @property
     def values(self) -> int:
         """Number of values."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return math.prod(self.shape)
 
     @property
     def stored_bytes(self) -> int:
@@ -89,60 +72,6 @@ class QuantizedTensor:
     def copies_output(self) -> bool:
         """Whether its layer makes its result twice: without scales or bias, and with them."""
         return True
-
-
-def read_quantization(config: Mapping[str, Any], component: str) -> str | None:
-    """How a component's weights are quantized, by its configuration; None where they are not.
-
-    Args:
-        component: its name in the checkpoint.
-
-    Raises:
-        CatalogueError: in a way that cannot be used.
-    """
-    settings = config.get("quantization_config")
-    if not settings:
-        return None
-    kind = _kind_of(settings) if isinstance(settings, dict) and component in DENOISERS else None
-    if kind is not None:
-        return kind
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    way = f" by {str(method)[:40]}" if method else ""
-    raise CatalogueError(
-        f"its {component} is quantized{way} (quantization_config in its config.json), which is not supported: of "
-        f"denoisers, torchao's {' and '.join(QUANTIZATIONS)} are; use the checkpoint that is not, perhaps with "
-        "`quantization` in the model's row, or a .gguf file of its transformer where the family takes one"
-    )
-
-
-def _kind_of(settings: Mapping[str, Any]) -> str | None:
-    skipped, quant_type = settings.get("modules_to_not_convert"), settings.get("quant_type")
-    config = quant_type.get("default") if isinstance(quant_type, dict) and len(quant_type) == 1 else None
-    if settings.get("quant_method") != "torchao" or not isinstance(config, dict):
-        return None
-    if not (skipped is None or (isinstance(skipped, list) and all(isinstance(name, str) for name in skipped))):
-        return None
-    found = config.get("_data")
-    said = {key: value for key, value in found.items() if key != "set_inductor_config"} if found else None
-    matching = (kind for kind, row in QUANTIZATIONS.items() if row.config == config.get("_type"))
-    return next((kind for kind in matching if said == _CONFIGS[kind]), None)
-
-
-def read_folder_quantization(folder: Path) -> str | None:
-    """How the denoiser in a checkpoint's folder is quantized; None where it is not.
-
-    Raises:
-        CatalogueError: as `read_quantization`, or its configuration cannot be read.
-    """
-    for name in DENOISERS:
-        file = folder / name / "config.json"
-        if file.is_file():
-            try:
-                config = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise CatalogueError(f"{name}/config.json: {error}") from error
-            return read_quantization(config, name) if isinstance(config, dict) else None
-    return None
 
 
 def tensors_of(header: Header) -> Mapping[str, Tensor | QuantizedTensor]:
@@ -167,13 +96,13 @@ def _parts_of(header: Header, name: str) -> tuple[list[str], QuantizedTensor]:
     """The names of a weight's parts, and the weight."""
     entry, values = _entry(header, f"{name}.weight"), header.tensors[f"{name}{_VALUES}"]
     rows, columns = values.shape if len(values.shape) == 2 else (0, 0)
-    for class_name, (kind, dtypes, said) in _CLASSES.items():
+    for kind, (dtypes, said) in _STORED.items():
         parts = {f"{name}._weight_{part}": (dtype, (rows, 1)) for part, dtype in dtypes.items()}
         parts[f"{name}{_VALUES}"] = (dtypes["qdata"], (rows, columns))
         tensors = {key: header.tensors[key] for key in parts if key in header.tensors}
         found = {key: (tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
         expected = {
-            "_type": class_name,
+            "_type": QUANTIZATIONS[kind].tensor,
             "_data": {**said, "block_size": [1, columns]},
             "_tensor_data_names": sorted(dtypes),
         }

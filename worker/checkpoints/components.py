@@ -25,8 +25,10 @@ from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, componen
 from contracts.weights.checkpoint_files import read_tensors
 from contracts.weights.header_text import UnreadableWeights
 from contracts.weights.parameter_counts import read_config
-from contracts.weights.quantized_files import QuantizedTensor, read_folder_quantization, read_quantization
+from contracts.weights.quantized import read_folder_quantization, read_quantization
+from contracts.weights.quantized_files import QuantizedTensor
 from worker.checkpoints.torchao_weights import compute_in, quantizer
+from worker.checkpoints.tracking import some_of
 from worker.families import DiffusersFamily
 
 #: Files of which a tokenizer has at least one.
@@ -44,7 +46,6 @@ _RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
 #: Names that a message lists.
-_MAX_LISTED = 3
 
 
 def load_components(
@@ -75,7 +76,7 @@ def load_components(
     if stored is not None and family.denoiser in models:
         own = variant if tagged[family.denoiser] else None
         _check_stored([folder / name for name in component_weights(files, family.denoiser, own)], stored)
-    packing = quantizer(quantization, folder)
+    packing = quantizer(quantization, stored)
     found = {
         name: load_component(
             folder, name, index[name], dtype, variant if tagged[name] else None,
@@ -260,9 +261,7 @@ def check_loaded(name: str, found: Mapping[str, Any]) -> None:
         (unexpected, "has weights that no layer of it takes"),
     ):
         if keys:
-            listed = sorted(map(str, keys))
-            more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-            raise CatalogueError(f"{name} {problem}: {', '.join(listed[:_MAX_LISTED])}{more}")
+            raise CatalogueError(f"{name} {problem}: {some_of(sorted(map(str, keys)))}")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

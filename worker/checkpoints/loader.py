@@ -19,7 +19,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
-from contracts.weights.quantized_files import read_folder_quantization
+from contracts.weights.quantized import read_folder_quantization
 from worker.checkpoints.components import load_components
 from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.single_file import SingleFile

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.weights.parameter_counts import AnyPacked
 from contracts.weights.quantized_files import QuantizedTensor
 from worker.checkpoints import gguf_files
 
 #: torchao's class of a weight -> the quantization that makes it.
-_CLASSES = {"Int8Tensor": "int8_weight_only", "Float8Tensor": "float8_weight_only"}
+_KINDS = {row.tensor: kind for kind, row in QUANTIZATIONS.items()}
 
 
 def is_packed(tensor: Any) -> bool:
@@ -33,7 +34,7 @@ def describe(tensor: Any) -> AnyPacked:
     """Describe a packed parameter as the planner counts it."""
     if gguf_files.is_packed(tensor):
         return gguf_files.describe(tensor)
-    return QuantizedTensor(_CLASSES[type(tensor).__name__], tuple(tensor.shape))
+    return QuantizedTensor(_KINDS[type(tensor).__name__], tuple(tensor.shape))
 
 
 def computed_dtype(layer: torch.nn.Module) -> torch.dtype:

@@ -26,6 +26,7 @@ from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.controlnet_files import refuse_other_kinds
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import read_config
+from contracts.weights.quantized import read_folder_quantization
 from contracts.weights.quantized_files import tensors_of
 from contracts.weights.safetensors import read_header
 from worker.checkpoints import gguf_files, torchao_weights
@@ -59,7 +60,7 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
     index = read_index(family, folder)
     file = None if path.is_dir() else SingleFile(path)
     if file is None:
-        torchao_weights.find_quantization(spec.quantization, folder)
+        torchao_weights.check_quantization(spec.quantization, read_folder_quantization(folder))
     else:
         torchao_weights.refuse_quantized(folder)
         torchao_weights.require_package(spec.quantization)

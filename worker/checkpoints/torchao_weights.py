@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.errors import CatalogueError
-from contracts.weights.quantized_files import read_folder_quantization
+from contracts.weights.quantized import read_folder_quantization
 
 _PACKAGE, _EXTRA = "torchao", "quantization-torchao"
 
@@ -28,21 +28,19 @@ def require_package(quantization: str | None) -> None:
         )
 
 
-def find_quantization(quantization: str | None, folder: Path) -> str | None:
-    """Return how the denoiser of a folder is quantized, or will be.
+def check_quantization(quantization: str | None, stored: str | None) -> None:
+    """Check that a denoiser can be quantized as its row says.
 
     Args:
         quantization: as the row names it.
+        stored: how it is quantized already.
 
     Raises:
-        CatalogueError: it is quantized already, in another way or in one that cannot be used; or the package
-            `torchao` is not installed.
+        CatalogueError: it is quantized already in another way; or the package `torchao` is not installed.
     """
-    stored = read_folder_quantization(folder)
     if stored is not None and quantization not in (None, stored):
         raise CatalogueError(f"it is quantized already, as {stored}: leave `quantization` out of its row")
     require_package(stored or quantization)
-    return stored or quantization
 
 
 def refuse_quantized(config: Path) -> None:
@@ -54,23 +52,15 @@ def refuse_quantized(config: Path) -> None:
         )
 
 
-def quantizer(quantization: str | None, folder: Path | None = None) -> TorchAoConfig | None:
+def quantizer(quantization: str | None, stored: str | None = None) -> TorchAoConfig | None:
     """Return the configuration with which diffusers quantizes a denoiser; None: it does not, or knows it itself.
 
-    Args:
-        quantization: as the row names it.
-        folder: that the denoiser is in, if it is in one.
-
     Raises:
-        CatalogueError: as `find_quantization`.
+        CatalogueError: as `check_quantization`.
     """
-    if folder is not None:
-        find_quantization(quantization, folder)
-        if read_folder_quantization(folder) is not None:
-            return None
-    if quantization is None or quantization not in QUANTIZATIONS:
+    check_quantization(quantization, stored)
+    if stored is not None or quantization is None or quantization not in QUANTIZATIONS:
         return None
-    require_package(quantization)
     import torchao.quantization as kinds
 
     kind: Any = getattr(kinds, QUANTIZATIONS[quantization].config)

@@ -11,7 +11,8 @@ import pytest
 from contracts.errors import CatalogueError
 from contracts.weights.header_text import NotSafetensors
 from contracts.weights.parameter_counts import count_tensors
-from contracts.weights.quantized_files import QuantizedTensor, read_quantization, tensors_of
+from contracts.weights.quantized import read_quantization
+from contracts.weights.quantized_files import QuantizedTensor, tensors_of
 from contracts.weights.safetensors import Header, Tensor
 
 _FLOAT8 = {
