@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.hub_revisions import AgreedRows
 from contracts.prompts.tokens import Tokenize

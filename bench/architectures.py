@@ -1,8 +1,9 @@
 """Writes what is known of component classes: `python -m bench.architectures --write`.
 
-Builds every component of `contracts/weights/architectures/` and of the shipped models on torch's meta device,
-counts its activations for the planner, and writes them to `contracts/memory/activation_tables/`; counts its
-floating-point operations for estimates of energy, in `contracts/weights/flops.json`. Tests compare the tables.
+Builds every component of `contracts/weights/counts/architectures/` and of the shipped models on torch's meta
+device, counts its activations for the planner, and writes them to `contracts/memory/activation_tables/`; counts
+its floating-point operations for estimates of energy, in `contracts/weights/counts/flops.json`. Tests compare the
+tables.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from bench.component_calls import ONE_BY_ONE, Inputs, build, run_of
 from bench.flops import TABLE, count_flops, nonzero, render_flops
 from bench.live import LISTED_SHAPES, SHAPES, Follower, find_peaks
 from bench.report import options
-from contracts.catalogue.controlnets import T2I_ADAPTER
+from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import ActivationCost
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import Architecture, read_architectures
-from contracts.weights.parameter_counts import ParameterCount, read_config
+from contracts.weights.counts.architectures import Architecture, read_architectures
+from contracts.weights.counts.parameter_counts import ParameterCount, read_config
 from worker.adapters.low_rank import LowRank
 from worker.adapters.row_hooks import LoraHook
 

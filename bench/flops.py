@@ -1,6 +1,6 @@
-"""Counts the floating-point operations of components on torch's meta device, for `contracts/weights/flops.json`.
+"""Counts the floating-point operations of components, for `contracts/weights/counts/flops.json`.
 
-Those of a call are a polynomial of its positions and tokens, which is found from a few runs.
+On torch's meta device. Those of a call are a polynomial of its positions and tokens, found from a few runs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.component_calls import Inputs, build, run_of
 from bench.live import LISTED_SHAPES
-from contracts import weights
 from contracts.memory.activation_tables import class_of
-from contracts.weights.flops import CallFlops, sizes_of
+from contracts.weights import counts
+from contracts.weights.counts.flops import CallFlops, sizes_of
 
-TABLE = Path(weights.__file__).parent / "flops.json"
+TABLE = Path(counts.__file__).parent / "flops.json"
 #: Factors are whole numbers, small ones of these parts: a term of a VAE's pixels may be that small.
 _LARGE, _PARTS = 1e6, 64
 #: Attends to few positions in another way, which no image has that is worth making.

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from bench.component_calls import build
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import Architecture
+from contracts.weights.counts.architectures import Architecture
 from worker.families import get_family
 
 #: Standard deviation of the weights: small enough for activations to stay finite in half precision.

@@ -37,7 +37,7 @@ from contracts.provenance.identity import development_identity
 from contracts.provenance.receipts.signatures import ReceiptSigner
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage.local import LocalStorage
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 
 #: Orders before the first measured one: every task and every LoRA.
 _WARM_UP = 4

@@ -1,7 +1,7 @@
 """Writes the tables of `docs/plans.md`, 21 published models at seven budgets: `python -m bench.plans`.
 
-Pure arithmetic on `contracts/weights/architectures/` and `contracts/memory/activation_tables/`; nothing is built,
-loaded or measured. The text around the tables is written by hand.
+Pure arithmetic on `contracts/weights/counts/architectures/` and `contracts/memory/activation_tables/`; nothing is
+built, loaded or measured. The text around the tables is written by hand.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bench.report import to_table
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import read_components
 from contracts.memory.plan import Plan, Policy, default_workload, gib
 from contracts.memory.planner import plan
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 
 PAGE = Path(__file__).parent.parent / "docs" / "plans.md"
 GIB = 2**30

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
 from contracts.requests.checks.validation import check

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from redis import Redis
 
 from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import Unavailable
 from contracts.hub.cache import RepositoryCache
 from contracts.hub.client import HubClient, is_commit

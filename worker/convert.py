@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import AdapterRefused
 from contracts.weights.adapters.hypernetwork_files import KIND, read_hypernetwork
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.safetensors import read_header
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from typing import Any
 from app.dialects.replicate_schema import ModelVersion, ReplicateModel
 from app.parsing.schemas import schemas_for
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import NotFound
 from contracts.prediction_view import MODEL_OWNER
 

@@ -12,7 +12,7 @@ from app.dialects.replicate_models import find_version
 from app.dialects.replicate_schema import ModelPredictionRequest, PredictionRequest
 from app.parsing.requests import Reading
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.schema import JobRequest, WebhookEvent
 

@@ -15,7 +15,7 @@ from app.inputs.base64_text import decode_base64, decode_data_url, is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher
 from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import (
     FieldProblem,
     ImageTooLarge,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, ModelUnavailable
 from contracts.memory.networks import least_bytes
 from contracts.memory.plan import Plan, gib

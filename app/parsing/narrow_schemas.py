@@ -7,7 +7,7 @@ import copy
 from pydantic import BaseModel
 
 from app.parsing.schemas import Schema, dereference, schema_of
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.training.request import MAX_IMAGES, TrainingRequest
 from contracts.requests.training.settings import Kind
 from contracts.requests.training.trainable import LEARNING_RATES, default_resolution, kinds_of, unused_fields

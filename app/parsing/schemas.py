@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.checks.hires import hires_upscalers
 from contracts.requests.checks.refining import refiners_of
 from contracts.requests.checks.vaes import vae_ids

@@ -13,7 +13,7 @@ from app.png_info.json_texts import read_number
 from app.png_info.web_ui_images import CONTROLNET, IP_ADAPTER, REFERENCES, UNIT, read_images
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
-from contracts.catalogue.networks import PLAIN_UPSCALERS
+from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
 from contracts.errors import NotFound
 
 _PROMPT, _NEGATIVE = "Prompt", "Negative prompt"

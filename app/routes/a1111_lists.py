@@ -18,7 +18,7 @@ from app.openapi.bodies import request_body
 from app.openapi.routes import problems
 from app.parsing.requests import parse
 from app.routes.loras import facts_of_lora
-from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.images.preprocessing import own_resolution, resolve_options
 from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK

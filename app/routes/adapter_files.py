@@ -23,7 +23,7 @@ from app.services import Services
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.rows import WeightRow
+from contracts.catalogue.rows.row import WeightRow
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.hub_revisions import AgreedRows
 from contracts.processes.preparations import Preparation

@@ -12,7 +12,7 @@ from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from app.parsing.narrow_schemas import network_schema
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.preprocessors import PREPROCESSORS, PreprocessorOption
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation

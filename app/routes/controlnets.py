@@ -21,10 +21,10 @@ from contracts.catalogue.catalogue import ControlNetSpec
 from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import CONTROLNETS, UploadedControlNet
-from contracts.weights.controlnet_files import ControlNetFacts, read_controlnet
-from contracts.weights.controlnet_models import find_models
-from contracts.weights.finite import check_finite
-from contracts.weights.t2i_adapter_files import is_t2i_adapter
+from contracts.weights.controls.controlnet_files import ControlNetFacts, read_controlnet
+from contracts.weights.controls.controlnet_models import find_models
+from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
+from contracts.weights.formats.finite import check_finite
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 ControlNetsDep = Annotated[AdapterFiles, Depends(files_of(CONTROLNETS))]

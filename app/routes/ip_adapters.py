@@ -24,8 +24,8 @@ from contracts.uploads.adapters import IP_ADAPTERS, UploadedIpAdapter
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import find_image_encoder, find_models
 from contracts.weights.adapters.ip_adapter_rows import find_ip_adapter_facts
-from contracts.weights.finite import check_finite
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.finite import check_finite
+from contracts.weights.formats.safetensors import read_header
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 IpAdaptersDep = Annotated[AdapterFiles, Depends(files_of(IP_ADAPTERS))]

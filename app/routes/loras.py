@@ -25,7 +25,7 @@ from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import LORAS, UploadedLora
 from contracts.weights.adapters.lora_files import AdapterFacts, facts_in, read_lora
 from contracts.weights.adapters.lora_models import read_facts
-from contracts.weights.finite import check_finite
+from contracts.weights.formats.finite import check_finite
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 LorasDep = Annotated[AdapterFiles, Depends(files_of(LORAS))]

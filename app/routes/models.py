@@ -18,7 +18,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.family import Family
 from contracts.catalogue.guidance import GUIDANCE_KINDS
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of

@@ -19,7 +19,7 @@ from app.parsing.requests import from_json_or_none, read
 from app.submission.checks import RequestChecks
 from app.submission.preprocessing import ControlImageDraft
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.job_view import JobView
 from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.images.preprocessing import own_resolution, preprocess_problems, resolve_options

@@ -32,7 +32,7 @@ from app.services import Services
 from app.submission.checks import JobDraft
 from app.submission.submit import Submission
 from contracts.auth.api_keys import Scope
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.job_view import Links
 from contracts.jobs.records import JobRecord
 from contracts.prediction_view import PREDICTIONS_PATH, PredictionView, view_prediction

@@ -25,8 +25,8 @@ from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import INVERSIONS, UploadedInversion
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
 from contracts.weights.adapters.inversion_models import find_family
-from contracts.weights.finite import check_finite
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.finite import check_finite
+from contracts.weights.formats.safetensors import read_header
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 InversionsDep = Annotated[AdapterFiles, Depends(files_of(INVERSIONS))]

@@ -16,7 +16,7 @@ from app.services import Services
 from app.submission.step_checks import with_step_check
 from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, InvalidRequest
 from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord

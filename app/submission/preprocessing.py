@@ -11,7 +11,7 @@ from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks
 from app.submission.networks import use_of
 from contracts.catalogue.catalogue import Catalogue, PreprocessorSpec
-from contracts.catalogue.preprocessors import PREPROCESSORS, RESOLUTION
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS, RESOLUTION
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.images.preprocessing import (
     aspect_problem,

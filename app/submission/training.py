@@ -21,7 +21,7 @@ from app.settings import ApiSettings
 from app.submission.checks import Delivery, RequestChecks
 from app.submission.training_rules import TrainingRules, image_request, resolution_of, texts_of
 from contracts import logs
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.submission.checks import RequestChecks
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.prompts.trigger_words import words_in
 from contracts.requests.checks.validation import check

@@ -14,7 +14,7 @@ from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.provenance.kept_latents import needed_steps, read_latents, refusal, step_name, write_latents
 from contracts.provenance.receipts.merkle import hash_leaf
 from contracts.requests.parameters import JobParameters
-from contracts.weights.header_text import NotSafetensors
+from contracts.weights.formats.header_text import NotSafetensors
 
 
 @dataclass(frozen=True)

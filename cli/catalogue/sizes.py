@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubError
 from contracts.memory.components import Component, ModelComponents, read_components

@@ -19,8 +19,8 @@ from cli.job_run import add_service_arguments
 from contracts.catalogue.cached import AnySpec, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub import snapshot
 from contracts.hub.access import check_access

@@ -18,8 +18,8 @@ from cli.catalogue.sizes import Sizes
 from contracts.byte_sizes import read_size
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError, InvalidRequest, NotFound
 from contracts.memory.card import Card, describe_card
 from contracts.memory.components import ModelComponents
@@ -31,7 +31,7 @@ from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.settings import SharedSettings
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 
 _ORIGINS = {
     "files": "",

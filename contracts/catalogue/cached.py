@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import (
     VaeSpec,
 )
 from contracts.catalogue.families import Family
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.hub.selection import (
     Select,
     controlnet_files,

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from contracts.catalogue.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
-from contracts.catalogue.controlnets import ControlNetSpec
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
-from contracts.catalogue.rows import SOURCE_FORMS, SourceRow
-from contracts.catalogue.vaes import VaeSpec
+from contracts.catalogue.rows.adapters import IpAdapterSpec, LoraSpec, TextualInversionSpec
+from contracts.catalogue.rows.controlnets import ControlNetSpec
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
+from contracts.catalogue.rows.row import SOURCE_FORMS, SourceRow
+from contracts.catalogue.rows.vaes import VaeSpec
 from contracts.errors import CatalogueError, NotFound
 from contracts.hub.source import HubSource, parse_source
 

@@ -23,8 +23,8 @@ from contracts.catalogue.catalogue import (
     VaeSpec,
 )
 from contracts.catalogue.lines import find_line
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.rows import SourceRow
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.row import SourceRow
 from contracts.errors import CatalogueError
 
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from contracts.catalogue.cached import find_cached, optional_t5
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, Activations
-from contracts.weights.architectures import Architecture, architectures_of, find_architecture
-from contracts.weights.parameter_counts import (
+from contracts.weights.counts.architectures import Architecture, architectures_of, find_architecture
+from contracts.weights.counts.parameter_counts import (
     ParameterCount,
     count_files,
     count_values,

@@ -23,8 +23,8 @@ from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.ip_adapter_rows import patches_of_encoder
 from contracts.weights.adapters.lora_files import facts_in
-from contracts.weights.architectures import find_controlnet, read_architectures
-from contracts.weights.parameter_counts import (
+from contracts.weights.counts.architectures import find_controlnet, read_architectures
+from contracts.weights.counts.parameter_counts import (
     ParameterCount,
     controlnet_parts,
     count_component,

@@ -20,7 +20,7 @@ from contracts.catalogue.catalogue import (
     TextualInversionSpec,
     VaeSpec,
 )
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
 from contracts.hub.source import CHECKPOINT_SUFFIXES, GGUF, HubSource
@@ -34,11 +34,11 @@ from contracts.memory.components import (
 )
 from contracts.memory.extras import published_vae
 from contracts.weights.checkpoint_files import AnyTensor
-from contracts.weights.gguf import read_gguf_of
-from contracts.weights.header_text import UnreadableWeights
-from contracts.weights.parameter_counts import ParameterCount, count_tensors
+from contracts.weights.counts.parameter_counts import ParameterCount, count_tensors
+from contracts.weights.formats.gguf import read_gguf_of
+from contracts.weights.formats.header_text import UnreadableWeights
+from contracts.weights.formats.safetensors import read_header_of
 from contracts.weights.quantized_files import tensors_of
-from contracts.weights.safetensors import read_header_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.catalogue.families import ALL_FAMILIES, Family, Mode, References
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.requests.fields import PROMPT_FIELDS

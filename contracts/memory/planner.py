@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import ALL_FAMILIES
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.rows import Row
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.row import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
 from contracts.memory.components import Component, ModelComponents, read_components

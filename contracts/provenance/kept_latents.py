@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.parameters import JobParameters
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import Header, Tensor, read_header_of
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Header, Tensor, read_header_of
 
 #: The most that a job may keep, by what its latents can take at most.
 MAX_KEPT_BYTES = 256 * 2**20

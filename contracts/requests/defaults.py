@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.catalogue.families import MODE_FIELDS, Mode, References, mode_of
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.entry_parameters import (
     ControlParameters,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.catalogue.networks import LANCZOS
+from contracts.catalogue.rows.networks import LANCZOS
 from contracts.requests.images.image_fields import (
     ImagePromptMaskRef,
     ImagePromptRef,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from contracts.catalogue.networks import PLAIN_UPSCALERS
+from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
 from contracts.requests.entries import Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
 

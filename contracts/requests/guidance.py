@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from contracts.catalogue.guidance import GUIDANCE_KINDS, SKIPPED_LAYERS, GuidanceKind
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem
 from contracts.requests.strict_model import StrictModel, is_none
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.lines import find_line
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError, InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.fields import ImageFields, OptionalImages

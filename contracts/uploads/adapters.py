@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from redis import Redis
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec, TextualInversionSpec
-from contracts.catalogue.rows import WeightRow
+from contracts.catalogue.rows.row import WeightRow
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
@@ -32,7 +32,7 @@ from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import InversionFacts
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.lora_files import AdapterFacts
-from contracts.weights.controlnet_files import ControlNetFacts
+from contracts.weights.controls.controlnet_files import ControlNetFacts
 
 #: Maximum number of files of one kind per owner, to limit what they take of Redis.
 _MAX_FILES = 1000

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.hub.source import GGUF
-from contracts.weights.gguf import PackedTensor, read_gguf
+from contracts.weights.formats.gguf import PackedTensor, read_gguf
+from contracts.weights.formats.safetensors import Tensor, read_header
 from contracts.weights.quantized_files import QuantizedTensor, tensors_of
-from contracts.weights.safetensors import Tensor, read_header
 
 #: What the names of a denoiser begin with in a whole checkpoint of an original release.
 CHECKPOINT_PREFIX = "model.diffusion_model."

@@ -13,13 +13,13 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Family, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
-from contracts.weights.header_text import UnreadableWeights
-from contracts.weights.parameter_counts import read_config
+from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_folder_quantization
 
 #: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.

@@ -8,11 +8,11 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.family import Family
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import read_header
 
 #: Folders of a checkpoint, of which it has one.
 _PARTS = ("unet", "transformer")

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.catalogue.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
+from contracts.catalogue.rows.networks import EraserSpec, NetworkSpec, PreprocessorSpec, UpscalerSpec
 from contracts.errors import CatalogueError
-from contracts.weights.header_text import NotSafetensors
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Tensor, read_header
 from contracts.weights.preprocessor_models import read_preprocessor
-from contracts.weights.safetensors import Tensor, read_header
 
 #: Channels that each layer of an ESRGAN's dense blocks adds, in all published files.
 _GROWTH = 32

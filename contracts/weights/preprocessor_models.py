@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.catalogue.networks import MapKind
+from contracts.catalogue.rows.networks import MapKind
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.selection import IMAGE_MODEL_CONFIGS, RepositoryFiles, component_weights
-from contracts.weights.parameter_counts import count_files, read_config
+from contracts.weights.counts.parameter_counts import count_files, read_config
 
 #: Classes of ADE20K, and joints of COCO's people: a control image has a color for each.
 ADE20K_CLASSES, COCO_JOINTS = 150, 17

@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.errors import CatalogueError
-from contracts.weights.parameter_counts import PackedBytes, ParameterCount, Sums, read_config
+from contracts.weights.counts.parameter_counts import PackedBytes, ParameterCount, Sums, read_config
 
 #: Components that can be quantized.
 DENOISERS = ("transformer", "unet")

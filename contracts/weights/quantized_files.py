@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import Header, Tensor
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Header, Tensor
 
 #: Kind -> dtype of each part of a stored weight, what its entry says beside block size and dtype.
 _STORED: Mapping[str, tuple[Mapping[str, str], Mapping[str, object]]] = {

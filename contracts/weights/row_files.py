@@ -18,20 +18,20 @@ from contracts.catalogue.catalogue import (
     TextualInversionSpec,
     VaeSpec,
 )
-from contracts.catalogue.controlnets import T2I_ADAPTER
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.controlnets import T2I_ADAPTER
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import RepositoryFiles, model_files, weights_below
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
-from contracts.weights.controlnet_files import T2I_REMEDY, refuse_other_kinds
-from contracts.weights.gguf import read_gguf
-from contracts.weights.header_text import NotSafetensors, UnreadableWeights
+from contracts.weights.controls.controlnet_files import T2I_REMEDY, refuse_other_kinds
+from contracts.weights.formats.gguf import read_gguf
+from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
+from contracts.weights.formats.safetensors import read_header
 from contracts.weights.networks import check_network_row
-from contracts.weights.safetensors import read_header
 from contracts.weights.vae_files import check_vae_row
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.vaes import LatentSpace, VaeSpec
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.vaes import LatentSpace, VaeSpec
 from contracts.errors import CatalogueError, NotFound
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.parameter_counts import read_config
-from contracts.weights.safetensors import read_header
+from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import read_header
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TINY = "AutoencoderTiny"

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings
 from app.monitoring.prometheus import gauges
 from app.settings import ApiSettings
 from contracts.catalogue.catalogue import ControlNetSpec, LoraSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.events import Event, Preview
 from contracts.metrics import ROWS
 from contracts.queue.stats import QueueStats

@@ -15,8 +15,8 @@ from app.prompt_counter import PromptCounter, read_tokenizer
 from contracts.catalogue.cached import select_files
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import AgreedRows, Revisions

@@ -11,7 +11,7 @@ import torch
 from bench.full_size import write_catalogue, write_checkpoint
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import Architecture
+from contracts.weights.counts.architectures import Architecture
 from tests.support.combinations import usual_or_all
 from worker.pool.pool import Pool
 

@@ -11,7 +11,7 @@ from bench import gpu
 from bench.full_size import write_catalogue
 from bench.trials import parameters
 from contracts.catalogue.reader import read_catalogue
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 
 
 def test_the_bench_prints_all_its_rows_at_tiny_size(capsys: pytest.CaptureFixture[str]) -> None:

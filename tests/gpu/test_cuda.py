@@ -13,7 +13,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import gives_same_image
 from contracts.memory.plan import Placement, Policy
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 from models.judge import judge
 from worker.offload.upload import uploader_of
 from worker.pool.plan_selector import PlanSelector

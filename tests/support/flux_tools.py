@@ -13,7 +13,7 @@ import diffusers
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 

@@ -28,7 +28,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.engine.policy import Policy, Waiting
 from worker.generation.generate import JobGeneration
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 from worker.pool.pool import Pool
 
 Pixels = npt.NDArray[np.int16]

@@ -9,7 +9,7 @@ from pathlib import Path
 import diffusers
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_parts import seeded

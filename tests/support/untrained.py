@@ -22,7 +22,7 @@ from tokenizers import pre_tokenizers
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import (

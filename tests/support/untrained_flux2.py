@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_llm import decoder_options, qwen_tokenizer
 from tests.support.untrained_parts import WIDTH, seeded

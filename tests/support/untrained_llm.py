@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_parts import WIDTH, seeded, stirred, vae
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from cli.main import main
 from contracts.errors import AdapterRefused
 from contracts.weights.adapters.lora_files import read_lora
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.safetensors import read_header
 from tests.support.hypernetworks import make_networks, write_hypernetwork, write_pickle
 from worker.convert import convert
 from worker.convert import main as convert_as_a_program

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from worker.checkpoints.packed_weights import computed_dtype, is_packed, unpack
+from worker.checkpoints.quantized.packed_weights import computed_dtype, is_packed, unpack
 
 #: Layers that an adapter can change.
 Layer = torch.nn.Linear | torch.nn.Conv2d

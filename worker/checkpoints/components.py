@@ -23,11 +23,11 @@ from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
 from contracts.weights.checkpoint_files import read_tensors
-from contracts.weights.header_text import UnreadableWeights
-from contracts.weights.parameter_counts import read_config
+from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_folder_quantization, read_quantization
 from contracts.weights.quantized_files import QuantizedTensor
-from worker.checkpoints.torchao_weights import compute_in, quantizer
+from worker.checkpoints.quantized.torchao_weights import compute_in, quantizer
 from worker.checkpoints.tracking import some_of
 from worker.families import DiffusersFamily
 

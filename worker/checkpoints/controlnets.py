@@ -18,13 +18,13 @@ import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from safetensors.torch import load_file
 
-from contracts.catalogue.controlnets import T2I_ADAPTER
+from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.errors import CatalogueError
-from contracts.weights.controlnet_files import RGB, T2I_REMEDY, refuse_other_kinds
-from contracts.weights.parameter_counts import controlnet_parts, read_config
+from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, refuse_other_kinds
+from contracts.weights.counts.parameter_counts import controlnet_parts, read_config
 from worker.checkpoints.components import load_complete
-from worker.checkpoints.one_file import assemble, renamed
-from worker.checkpoints.scaled import unscaled
+from worker.checkpoints.one_file.component import assemble, renamed
+from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.tracking import Tensors
 from worker.families import DiffusersFamily
 

@@ -14,15 +14,15 @@ import diffusers
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
 from contracts.weights.quantized import read_folder_quantization
 from worker.checkpoints.components import load_components
-from worker.checkpoints.original_layout import load_file_components, with_settings_of_file
-from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.one_file.original_layout import load_file_components, with_settings_of_file
+from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.sources import find_config
 from worker.checkpoints.vaes import fix_vae_dtype
 from worker.families import DiffusersFamily

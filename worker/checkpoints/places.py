@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.catalogue.catalogue import AnySpec, Catalogue, ControlNetSpec, NetworkSpec, VaeSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError, NotFound, Unavailable
 from contracts.hub.source import HubSource
 from contracts.hub_revisions import Revisions, pin_row

@@ -19,20 +19,20 @@ import diffusers
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.selection import RepositoryFiles, component_weights
 from contracts.hub.source import CHECKPOINT_SUFFIXES
-from contracts.weights.controlnet_files import refuse_other_kinds
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.parameter_counts import read_config
+from contracts.weights.controls.controlnet_files import refuse_other_kinds
+from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import read_header
 from contracts.weights.quantized import read_folder_quantization
 from contracts.weights.quantized_files import tensors_of
-from contracts.weights.safetensors import read_header
-from worker.checkpoints import gguf_files, torchao_weights
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
-from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.one_file.single_file import SingleFile
+from worker.checkpoints.quantized import gguf_files, torchao_weights
 from worker.checkpoints.sources import find_config
 from worker.families import DiffusersFamily
 

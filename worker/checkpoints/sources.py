@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.selection import (
@@ -23,7 +23,7 @@ from contracts.hub.selection import (
 )
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
-from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.one_file.single_file import SingleFile
 from worker.families import DiffusersFamily, get_family
 
 OnProgress = Callable[[int, int], None]

@@ -16,7 +16,7 @@ import torch
 from diffusers.loaders import single_file_model, single_file_utils
 from torch.utils._pytree import tree_flatten, tree_map
 
-from worker.checkpoints.gguf_files import is_packed
+from worker.checkpoints.quantized.gguf_files import is_packed
 
 #: Name -> tensor.
 Tensors = dict[str, torch.Tensor]

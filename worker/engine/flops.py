@@ -1,4 +1,4 @@
-"""Floating-point operations of the calls that a job makes, by the table of `contracts.weights.flops`.
+"""Floating-point operations of the calls that a job makes, by the table of `contracts.weights.counts.flops`.
 
 Knows neither jobs nor energy.
 """
@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from contracts.weights.flops import CallFlops, find_flops, flops_of
+from contracts.weights.counts.flops import CallFlops, find_flops, flops_of
 
 #: Told the operations of a call; None: they were not counted.
 NoteFlops = Callable[[float | None], object]

@@ -1,20 +1,17 @@
 """One job: from its parameters to images, a receipt and stored files.
 
-generate.py      the algorithm: model, adapters, inputs, prompts, denoising, restore, result
-denoising.py     the pipeline's call of one stage, with previews, step cache and guidance
-alone.py         the same for a job that has the worker for itself
-t2i_adapters.py  features of T2I-Adapters, added in the denoiser's calls
-guidance.py       other guidance than plain, by diffusers' guiders
-hires.py        between the two passes of `hires`: images or latents become larger
-control_maps.py  control images that models make of the job's photos
-inputs.py        reads and decodes the job's input images
-steps/           what follows the steps from inside the pipeline
-inpainting.py    crops around a mask, pastes the result back, blends it in
-prompt_reading.py tokens of the job's prompts
-infotext.py      the line of parameters that A1111's web UI writes
-stages.py        what passes from one stage of a job to the next
-receipts.py      the receipt of a job, and the metadata of its files
-outputs.py       the result of a job; encodes and stores its images
-warm_up.py       one discarded image that compiles a model
-trial.py         one small discarded image, which tells whether a model works
+generate.py        the algorithm: model, adapters, inputs, prompts, denoising, restore, result
+denoising.py       the pipeline's call of one stage, with previews, step cache and guidance
+alone.py           the same for a job that has the worker for itself
+t2i_adapters.py    features of T2I-Adapters, added in the denoiser's calls
+guidance.py        other guidance than plain, by diffusers' guiders
+hires.py           between the two passes of `hires`: images or latents become larger
+control_maps.py    control images that models make of the job's photos
+inputs.py          reads and decodes the job's input images
+steps/             what follows the steps from inside the pipeline
+inpainting.py      crops around a mask, pastes the result back, blends it in
+prompt_reading.py  tokens of the job's prompts
+stages.py          what passes from one stage of a job to the next
+trial.py           images that are discarded: one tells whether a model works, one compiles it
+results/           what a job leaves: images, their metadata, its receipt
 """

@@ -7,7 +7,7 @@ from contracts.storage import Storage
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.generate import JobGeneration
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.generation.steps.listener import Watch
 from worker.pool.pool import Pool
 

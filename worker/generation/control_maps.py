@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from contracts.catalogue.preprocessors import RESOLUTION
+from contracts.catalogue.rows.preprocessors import RESOLUTION
 from contracts.jobs.receipt import ControlMap as ControlMapUse
 from contracts.jobs.receipt import Weights
 from contracts.provenance.pixels import hash_pixels

@@ -26,14 +26,15 @@ from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.families.inputs import GenerationInputs
-from worker.generation import inpainting, receipts
+from worker.generation import inpainting
 from worker.generation.control_maps import make_control_maps
 from worker.generation.denoising import Denoising, to_pil
 from worker.generation.hires import begin_second_pass, wants_latents
 from worker.generation.inputs import read_inputs
-from worker.generation.outputs import JobResult, failure_of
 from worker.generation.prompt_reading import token_counts
-from worker.generation.receipts import StageUse
+from worker.generation.results import receipts
+from worker.generation.results.outputs import JobResult, failure_of
+from worker.generation.results.receipts import StageUse
 from worker.generation.stages import Progress, kept_bytes
 from worker.generation.steps.checked import StepMade
 from worker.generation.steps.hashes import StepHashes

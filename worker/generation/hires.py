@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from contracts.catalogue.networks import LATENT
+from contracts.catalogue.rows.networks import LATENT
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import HiresParameters
 from contracts.requests.parameters import JobParameters

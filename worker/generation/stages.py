@@ -19,7 +19,7 @@ from contracts.jobs.receipt import CacheUse, ControlMap, Weights
 from contracts.requests.parameters import JobParameters
 from worker.families.inputs import GenerationInputs
 from worker.generation.inpainting import Box
-from worker.generation.receipts import StageUse
+from worker.generation.results.receipts import StageUse
 
 #: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
 _KEPT_BYTES_A_PIXEL = 8

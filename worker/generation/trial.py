@@ -1,7 +1,4 @@
-"""Finds out whether a model works: loads it and generates one small image in two steps, which is discarded.
-
-With a task that the model can run, and pictures where that needs some. Knows no queue.
-"""
+"""Images that are discarded: a small one tells whether a model works, and one compiles it. Knows no queue."""
 
 from __future__ import annotations
 
@@ -13,26 +10,29 @@ from typing import Any, cast
 from PIL import Image
 
 from contracts.catalogue.families import Mode, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.schema import REQUESTS
+from contracts.requests.schema import REQUESTS, Txt2ImgRequest
+from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from worker.engine.job import Job
 from worker.generation.alone import generate_alone
 from worker.pool.pool import Pool
 
 _STEPS = 2
+#: CUDA graphs are warmed up in the first step, recorded in the second and replayed in the third.
+_COMPILING_STEPS = 3
 #: Longest side in pixels: enough for every family, and little memory.
 _SIDE = 256
-#: Fields of requests that are pictures, and the keys of ours.
-_PICTURES = {"image": "trial/image.png", "mask_image": "trial/mask.png", "control_image": "trial/image.png"}
+#: Fields of requests that are images, and the keys of ours.
+_IMAGES = {"image": "trial/image.png", "mask_image": "trial/mask.png", "control_image": "trial/image.png"}
 
 
 def try_model(pool: Pool, model: str) -> None:
-    """Load a model and generate with it.
+    """Load a model and generate one small image, with a task that it has, and images where that needs some.
 
     Raises:
         JobFailed: it cannot be loaded, or its image cannot be generated.
@@ -54,10 +54,24 @@ def try_model(pool: Pool, model: str) -> None:
         raise JobFailed(result.error.code, named)
 
 
+def warm_up(pool: Pool, storage: Storage, model: str) -> None:
+    """Generate at the model's default size and settings; other sizes are compiled when they are requested.
+
+    Raises:
+        JobFailed: the image could not be generated.
+        NotPrepared: the model's files must be downloaded first.
+    """
+    prompt = pool.catalogue.model(model).prompt_hint or "a warm-up"
+    request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_COMPILING_STEPS)
+    result = generate_alone(Job("warm-up", resolve(request, check(request, pool.catalogue), {})), pool, storage)
+    if result.error is not None:
+        raise JobFailed(result.error.code, result.error.message)
+
+
 def _parameters(pool: Pool, row: ModelSpec, width: int, height: int) -> JobParameters:
     task = row.tasks[0]
-    needed = set(row.family_spec.required_fields) | (set(_PICTURES) & row.family_spec.modes[Mode(task.value)])
-    images = {field: StoredImage(_PICTURES[field], width, height) for field in _PICTURES if field in needed}
+    needed = set(row.family_spec.required_fields) | (set(_IMAGES) & row.family_spec.modes[Mode(task.value)])
+    images = {field: StoredImage(_IMAGES[field], width, height) for field in _IMAGES if field in needed}
     fields: dict[str, Any] = dict.fromkeys(images, "upload:trial")
     if task is Task.EDIT:
         fields["references"] = ["upload:trial"]

@@ -28,7 +28,7 @@ from contracts.provenance.kept_latents import latents_key
 from contracts.safety.checks import flagged_key
 from contracts.storage import Storage
 from contracts.tracing.tracing import NO_TRACING, Tracing
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.loop.storage_outage import StorageOutage
 from worker.safety.stage import SafetyStage

@@ -16,7 +16,7 @@ from contracts.logs import FOR_MACHINES
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.loop.claim_policy import TIERS
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.progress import Aborted, JobWatch, Released

@@ -16,7 +16,7 @@ from contracts.requests.schema import Priority
 from worker.engine.coroutine import Stopped, Turn
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.loop.completion import JobCompleter
 from worker.loop.heartbeat import Heartbeat
 from worker.loop.job_work import JobWork, QueueClock, to_job

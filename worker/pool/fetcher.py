@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 
 from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec, VaeSpec
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.networks import FileNetworkSpec, MapKind, PreprocessorSpec
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.networks import FileNetworkSpec, MapKind, PreprocessorSpec
 from contracts.errors import (
     AdapterRefused,
     CatalogueError,

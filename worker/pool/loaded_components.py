@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import ModelComponents, role_of, size_component
-from contracts.weights.parameter_counts import ParameterCount
-from worker.checkpoints.packed_weights import describe, is_packed
+from contracts.weights.counts.parameter_counts import ParameterCount
+from worker.checkpoints.quantized.packed_weights import describe, is_packed
 
 
 def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelComponents:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.components import Component, ModelComponents, read_components

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.catalogue.networks import MapKind
+from contracts.catalogue.rows.networks import MapKind
 from contracts.memory.networks import SCRATCH_BYTES, VALUE_BYTES
 from contracts.weights.preprocessor_models import PreprocessorFacts, read_preprocessor
 from worker.networks.images import Pixels

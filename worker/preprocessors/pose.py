@@ -18,7 +18,7 @@ from transformers.models.vitpose.image_processing_pil_vitpose import (
     transform_preds,
 )
 
-from contracts.catalogue.networks import CONFIDENCE
+from contracts.catalogue.rows.networks import CONFIDENCE
 from contracts.errors import CatalogueError
 from worker.networks.images import Pixels, require_finite
 from worker.preprocessors.loading import Prepared

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError
 from contracts.memory.card import budget_of_card
 from worker.runtime.host_environment import sign_of_gpu

@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.image_safety import ImageSafety
 from contracts.safety.checks import ImageCheck, flagged_key
-from worker.generation.outputs import ImageWriter, JobResult
+from worker.generation.results.outputs import ImageWriter, JobResult
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
 from worker.checkpoints.networks import LaMa, load_network
 from worker.generation.inputs import decode_mask
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.networks.images import Pixels, require_finite, to_input, to_pixels
 from worker.pool.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt

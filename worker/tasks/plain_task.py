@@ -18,8 +18,8 @@ from contracts.jobs.records import Measured
 from contracts.requests.any_parameters import AnyParameters
 from worker.checkpoints.places import NotPrepared
 from worker.generation.inputs import open_stored, read_stored
-from worker.generation.outputs import JobResult, failure_of
-from worker.generation.receipts import library_versions
+from worker.generation.results.outputs import JobResult, failure_of
+from worker.generation.results.receipts import library_versions
 from worker.generation.steps.listener import StageTimer
 from worker.runtime.device import describe_device, free_memory
 from worker.runtime.out_of_memory import raise_if_device_failed

@@ -10,7 +10,7 @@ from contracts.requests.plain.preprocessing import PreprocessParameters
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.training.parameters import TrainingParameters
 from worker.generation.generate import JobGeneration
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.tasks.attempt import Attempt
 from worker.tasks.erase import erase
 from worker.tasks.preprocess import preprocess

@@ -6,7 +6,7 @@ from typing import cast
 
 from contracts.errors import FailureCode
 from contracts.requests.training.parameters import TrainingParameters
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.tasks.attempt import Attempt
 from worker.training.job import TrainingJob, TrainingWatch
 from worker.training.registration import TrainedRegistration

@@ -12,7 +12,7 @@ from contracts.jobs.receipt import Weights
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.weights.networks import UpscalerFacts, read_upscaler
 from worker.checkpoints.networks import load_network
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.networks.tiles import count_tiles
 from worker.networks.upscaler import empty_canvas, tile_plans, tile_steps
 from worker.pool.fetcher import load_errors_as_job_failed

@@ -25,8 +25,8 @@ from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight, Placed
-from worker.generation.outputs import JobResult
-from worker.generation.receipts import library_versions
+from worker.generation.results.outputs import JobResult
+from worker.generation.results.receipts import library_versions
 from worker.generation.steps.listener import StageTimer
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool

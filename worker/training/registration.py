@@ -30,7 +30,7 @@ from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import read_inversion
 from contracts.weights.adapters.lora_files import describe, read_lora
-from contracts.weights.controlnet_files import ControlNetFacts, read_controlnet
+from contracts.weights.controls.controlnet_files import ControlNetFacts, read_controlnet
 
 _HASH_CHARACTERS = 8
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.dialects.a1111.schema import A1111Request
-from contracts.catalogue.networks import LANCZOS, LATENT
+from contracts.catalogue.rows.networks import LANCZOS, LATENT
 from contracts.errors import FieldProblem
 
 #: The web UI's names of what enlarges without a network, the usual one first; `None` is scaled as Lanczos there.

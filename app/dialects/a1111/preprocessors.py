@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.catalogue.preprocessors import MAX_RESOLUTION, MIN_RESOLUTION, PREPROCESSORS, RESOLUTION
+from contracts.catalogue.rows.preprocessors import MAX_RESOLUTION, MIN_RESOLUTION, PREPROCESSORS, RESOLUTION
 
 #: What clients write for no model and no preprocessor.
 NOTHING = frozenset({"", "none", "null"})

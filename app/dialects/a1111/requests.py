@@ -16,7 +16,7 @@ from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
 from app.inputs.reader import GivenImage, InputReader
 from app.parsing.requests import Reading, read, read_values
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.images.fit import Fit

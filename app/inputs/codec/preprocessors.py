@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from contracts.catalogue.preprocessors import RESOLUTION
+from contracts.catalogue.rows.preprocessors import RESOLUTION
 from contracts.requests.images.preprocessing import Options, map_size
 
 #: 8 bits a channel, (height, width, 3), RGB. OpenCV's functions are not typed for numpy's.

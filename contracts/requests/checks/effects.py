@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem
 from contracts.requests.defaults import request_mode, value_of
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY

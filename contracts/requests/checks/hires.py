@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.networks import LANCZOS, LATENT
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.networks import LANCZOS, LATENT
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem
 from contracts.requests.checks.step_rules import StepRules

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch
 from contracts.errors import FieldProblem, NotFound
 from contracts.requests.checks.step_rules import StepRules

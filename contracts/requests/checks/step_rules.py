@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch
 from contracts.errors import FieldProblem
 from contracts.requests.entries import MAX_STEPS

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
-from contracts.catalogue.models import ModelSpec
-from contracts.catalogue.preprocessors import Preprocessor
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.catalogue.rows.preprocessors import Preprocessor
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.hires import hires_problems

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from contracts.catalogue.preprocessors import (
+from contracts.catalogue.rows.preprocessors import (
     MAX_MAP_PIXELS,
     MAX_MAP_SIDE,
     MAX_RESOLUTION,

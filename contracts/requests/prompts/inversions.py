@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, NotFound
 from contracts.prompts.syntax import joined
 from contracts.prompts.trigger_words import words_in

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from contracts.catalogue.families import Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.training.request import KIND_FIELDS, TRAINABLE_FAMILIES
 from contracts.requests.training.settings import Kind
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from contracts.catalogue.family import Family
 from contracts.errors import AdapterRefused
-from contracts.weights.safetensors import Tensor
+from contracts.weights.formats.safetensors import Tensor
 
 #: What lists call files of this kind, and their layout.
 KIND = "hypernetwork"

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.errors import AdapterRefused
 from contracts.prompts.tokens import WINDOW_TOKENS
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import Tensor, read_header
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Tensor, read_header
 
 #: The vectors of the two CLIP encoders of a pair, and of the only one of a file that does not say which.
 CLIP_L, CLIP_G = "clip_l", "clip_g"

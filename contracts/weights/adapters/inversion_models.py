@@ -8,11 +8,11 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
-from contracts.weights.parameter_counts import read_config
+from contracts.weights.counts.parameter_counts import read_config
 
 
 def find_family(facts: InversionFacts, catalogue: Catalogue, family: str | None = None) -> tuple[str, list[str]]:

@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contracts.errors import AdapterRefused
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import Tensor, read_header
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Tensor, read_header
 
 #: What an image encoder gives of an image: CLIP's one projected vector, or the states of its last layer but one;
 #: SigLIP's vector of each patch.

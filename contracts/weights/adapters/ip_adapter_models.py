@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.ip_adapter_rows import width_of_encoder

@@ -23,9 +23,9 @@ from contracts.weights.adapters.hypernetwork_files import (
 )
 from contracts.weights.adapters.lora_layouts import DENOISER, LoraLayer, read_layers
 from contracts.weights.adapters.lora_settings import ScaleSettings, read_settings
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.parameter_counts import file_state
-from contracts.weights.safetensors import Tensor, read_header
+from contracts.weights.counts.parameter_counts import file_state
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Tensor, read_header
 
 #: Whole differences of weights, biases and norms, which ComfyUI writes even where they are zero.
 _DIFFERENCES = (".diff_b", ".diff")

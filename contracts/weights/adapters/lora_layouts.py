@@ -14,7 +14,7 @@ from typing import ClassVar
 from contracts.errors import AdapterRefused
 from contracts.weights.adapters import lycoris_layouts
 from contracts.weights.adapters.lycoris_layouts import LYCORIS, WeightChange
-from contracts.weights.safetensors import Tensor
+from contracts.weights.formats.safetensors import Tensor
 
 #: The family's UNet or transformer, for keys that do not say which.
 DENOISER = "denoiser"

@@ -14,7 +14,7 @@ from pathlib import Path
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Family
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.hypernetwork_files import has_hypernetworks
@@ -22,8 +22,8 @@ from contracts.weights.adapters.lora_files import AdapterFacts, LoraFile, descri
 from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name
 from contracts.weights.adapters.lycoris_layouts import cannot_join
 from contracts.weights.adapters.original_names import layers_named
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import read_header
 
 
 def read_facts(lora: LoraFile, catalogue: Catalogue) -> AdapterFacts:

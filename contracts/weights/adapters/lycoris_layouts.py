@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from contracts.errors import AdapterRefused
-from contracts.weights.safetensors import Tensor
+from contracts.weights.formats.safetensors import Tensor
 
 _DOWN = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
 _UP = ("lora_up.weight", "lora_B.weight", "lora.up.weight")

@@ -11,7 +11,7 @@ import pytest
 
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
-from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.errors import ImageTooLarge, NotAnImage
 from contracts.requests.images.preprocessing import resolve_options
 from tests.support.images import encode_solid

@@ -7,8 +7,8 @@ import pytest
 from app.parsing.schemas import allowed_at, schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import MODE_FIELDS, Mode, Task
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.schema import REQUESTS, ControlNetRequest, Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

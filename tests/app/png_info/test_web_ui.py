@@ -11,14 +11,14 @@ from app.png_info.view import ImageParameters
 from app.png_info.web_ui import read_parameters
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec
 from contracts.catalogue.families import Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
-from worker.generation.infotext import infotext
+from worker.generation.results.infotext import infotext
 
 #: Read as one text, and written as another.
 REWRITTEN = frozenset({*PROMPT_FIELDS, "prompt_syntax", "prompt_chunks", "batchable", "long_prompt"})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from contracts.catalogue.preprocessors import PREPROCESSORS
+from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.settings import SharedSettings
 from tests.support.small_catalogue import SMALL_CATALOGUE

@@ -17,7 +17,7 @@ from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.safetensors import read_header
 from tests.support.images import data_url, encode_image
 from tests.support.ip_adapter_headers import Shapes, write_file
 

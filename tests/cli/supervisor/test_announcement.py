@@ -10,8 +10,8 @@ import pytest
 
 from cli.supervisor.announcement import Announcement
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
 from contracts.processes.preparations import FAILED, FETCHING, RETRYING, Preparation

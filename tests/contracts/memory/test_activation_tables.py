@@ -16,8 +16,8 @@ from bench.live import Follower
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import read_architectures
-from contracts.weights.parameter_counts import read_config
+from contracts.weights.counts.architectures import read_architectures
+from contracts.weights.counts.parameter_counts import read_config
 from tests.support.combinations import ALL, covering, usual_or_all
 
 MODELS = BUILT_IN_CATALOGUE.parent

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.components import Role, read_components
 from contracts.memory.plan import default_workload
 from contracts.memory.planner import candidates
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.parameter_counts import count_values
+from contracts.weights.counts.parameter_counts import count_values
 
 MODELS = BUILT_IN_CATALOGUE.parent
 

@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue.cached import select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.hub.snapshot import fetch

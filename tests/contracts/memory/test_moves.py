@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import ModelComponents, read_components
 from contracts.memory.moves import Neighbour, Situation, cheapest, gives_same_image, price_seconds
 from contracts.memory.plan import Placement, Plan, Policy, default_workload
 from contracts.memory.planner import candidates
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 
 GIB = 2**30
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.memory.components import Component, ModelComponents, Role, read_components
 from contracts.memory.plan import Placement, Plan, Policy, Workload, gib
 from contracts.memory.planner import candidates, plan, step_down
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 from tests.support.combinations import ALL
 
 GIB = 2**30

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
 from contracts.requests.defaults import StoredImage, resolve

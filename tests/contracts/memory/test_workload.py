@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.families import Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.plan import default_workload, workload_of
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.parameters import JobParameters

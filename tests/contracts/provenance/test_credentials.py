@@ -21,7 +21,7 @@ from contracts.provenance.roots import read_root
 from contracts.provenance.verification import Verification, verify
 from contracts.settings import SharedSettings
 from contracts.storage.local import LocalStorage
-from worker.generation.outputs import encode_image
+from worker.generation.results.outputs import encode_image
 
 PROMPT = "a red circle that nobody else may read"
 RECEIPT = {

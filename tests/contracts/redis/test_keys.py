@@ -37,7 +37,7 @@ from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import InversionFacts
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts
 from contracts.weights.adapters.lora_files import AdapterFacts
-from contracts.weights.controlnet_files import ControlNetFacts
+from contracts.weights.controls.controlnet_files import ControlNetFacts
 from tests.support.claims import ANY_JOB, MakeClaims, take
 from tests.support.parameters import parameters
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.defaults import StoredImage, resolve
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.requests.parameters import JobParameters

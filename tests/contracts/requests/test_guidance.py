@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

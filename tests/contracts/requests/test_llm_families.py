@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.memory.plan import workload_of
 from contracts.prompts.tokens import TokenUse

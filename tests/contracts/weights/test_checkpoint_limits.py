@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.schema import Txt2ImgRequest

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from contracts.catalogue.networks import MapKind
+from contracts.catalogue.rows.networks import MapKind
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from contracts.errors import CatalogueError
-from contracts.weights.header_text import NotSafetensors
-from contracts.weights.parameter_counts import count_tensors
+from contracts.weights.counts.parameter_counts import count_tensors
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Header, Tensor
 from contracts.weights.quantized import read_quantization
 from contracts.weights.quantized_files import QuantizedTensor, tensors_of
-from contracts.weights.safetensors import Header, Tensor
 
 _FLOAT8 = {
     "_type": "Float8Tensor",

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.row_files import check_row_files
 

@@ -12,11 +12,11 @@ import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, busy_seconds, make
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.receipt import Receipt
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 from worker.pool.pool import Pool
 from worker.runtime.device import pick_device
 from worker.runtime.memory_tracker import MemoryTracker

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError, FailureCode, InvalidRequest
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.hub.selection import RepositoryFiles, weights_below
 from contracts.memory.components import read_components
 from contracts.memory.extras import size_adapter

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.requests.parameters import JobParameters

@@ -13,15 +13,15 @@ import torch
 from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.components import ModelComponents, read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import complete_job, decode_pixels, make_job
 from worker.checkpoints.loader import load_model
+from worker.checkpoints.quantized.torchao_weights import compute_in
 from worker.checkpoints.rehearsal import rehearse_model
-from worker.checkpoints.torchao_weights import compute_in
 from worker.families import get_family
 from worker.pool.loaded_components import components_of
 from worker.pool.pool import Pool

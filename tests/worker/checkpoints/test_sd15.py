@@ -12,7 +12,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.memory.components import read_components
 from contracts.storage import Storage

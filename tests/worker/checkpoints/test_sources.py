@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.hub.errors import HubRefused
 from contracts.hub.source import HubSource
@@ -29,7 +29,7 @@ from worker.checkpoints import sources
 from worker.checkpoints.controlnets import load_controlnet
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.loader import load_model
-from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.one_file.single_file import SingleFile
 from worker.families import get_family
 
 

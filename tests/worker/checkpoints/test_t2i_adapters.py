@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.errors import CatalogueError
-from contracts.weights.architectures import Architecture, read_architectures
-from contracts.weights.t2i_adapter_files import features_of
+from contracts.weights.controls.t2i_adapter_files import features_of
+from contracts.weights.counts.architectures import Architecture, read_architectures
 from tests.support.t2i_adapters import t2i_adapter
 from worker.checkpoints.controlnets import load_controlnet
 from worker.checkpoints.rehearsal import rehearse_controlnet

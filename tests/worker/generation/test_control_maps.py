@@ -12,7 +12,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.catalogue.networks import PreprocessorSpec
+from contracts.catalogue.rows.networks import PreprocessorSpec
 from contracts.errors import FailureCode
 from contracts.provenance.pixels import hash_pixels
 from contracts.requests.parameters import JobParameters

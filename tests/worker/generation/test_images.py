@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageDraw
 
 from tests.support.images import encode_image
 from worker.generation.inputs import decode_image, decode_mask
-from worker.generation.outputs import encode_image as encode_output
+from worker.generation.results.outputs import encode_image as encode_output
 
 TEXTS = {"darkroom": json.dumps({"seed": 7}), "parameters": "ein Kreis, 丸\nSteps: 3, Seed: 7"}
 

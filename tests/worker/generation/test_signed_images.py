@@ -19,7 +19,7 @@ from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.jobs import make_job
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 
 IMAGE = Image.effect_noise((64, 64), 50).convert("RGB")
 

@@ -25,7 +25,7 @@ from contracts.storage.local import LocalStorage
 from tests.support.claims import take
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.loop import completion
 from worker.loop.completion import JobCompleter
 from worker.loop.progress import Aborted, JobWatch, ProgressReporter

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.component_calls import build
-from contracts.weights.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures
 from worker.offload.host_buffer import HostBuffer, layout
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.catalogue.networks import MapKind
+from contracts.catalogue.rows.networks import MapKind
 from contracts.memory.networks import SCRATCH_BYTES
 from tests.support.combinations import ALL
 from tests.support.preprocessor_models import PreprocessorFolders, photo

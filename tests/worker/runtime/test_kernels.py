@@ -17,7 +17,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.combinations import usual_or_all
 from tests.support.jobs import complete_job, decode_pixels, make_job
-from worker.generation.warm_up import warm_up
+from worker.generation.trial import warm_up
 from worker.pool.pool import Pool
 from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import prefer

@@ -25,7 +25,7 @@ from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import decode_pixels, make_job
 from tests.support.workers import make_consumer, only, work_until_ended
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 from worker.pool.pool import Pool
 from worker.safety.stage import Action, SafetyStage
 

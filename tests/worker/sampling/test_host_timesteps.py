@@ -22,7 +22,7 @@ from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
 from tests.support.trained import TRAINED_FAMILIES
 from worker.engine.engine import Engine
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.networks import PreprocessorSpec
+from contracts.catalogue.rows.networks import PreprocessorSpec
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.preprocessing import PreprocessParameters

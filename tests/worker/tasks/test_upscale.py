@@ -28,7 +28,7 @@ from worker.checkpoints.networks import load_network
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.networks.upscaler import upscale_pixels
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker

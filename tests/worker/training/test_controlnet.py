@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from contracts.requests.training.settings import TrainingSettings
-from contracts.weights.controlnet_files import read_controlnet
+from contracts.weights.controls.controlnet_files import read_controlnet
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
 from worker.training.controlnet import TrainedControlNet

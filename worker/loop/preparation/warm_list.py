@@ -14,7 +14,7 @@ from contracts.errors import JobFailed, Unavailable
 from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
 from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
-from worker.generation.warm_up import warm_up
+from worker.generation.trial import warm_up
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.pool import Pool
 

@@ -12,7 +12,7 @@ from app.dialects.a1111.requests import Translator, sent_name
 from app.dialects.a1111.schema import A1111Request
 from app.parsing.requests import read
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.entries import Refiner
 
 CATALOGUE = Catalogue(

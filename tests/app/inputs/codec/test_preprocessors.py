@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app.inputs.codec.preprocessors import make_map
-from contracts.catalogue.preprocessors import MAX_MAP_PIXELS, MAX_MAP_SIDE, PREPROCESSORS
+from contracts.catalogue.rows.preprocessors import MAX_MAP_PIXELS, MAX_MAP_SIDE, PREPROCESSORS
 from contracts.requests.images.preprocessing import resolve_options
 
 SIDE = 96

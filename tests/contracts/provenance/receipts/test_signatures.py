@@ -31,7 +31,7 @@ from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.jobs import make_job
-from worker.generation.outputs import JobResult, store
+from worker.generation.results.outputs import JobResult, store
 
 IMAGE = Image.effect_noise((64, 64), 50).convert("RGB")
 OTHER = Image.effect_noise((64, 64), 50).convert("RGB")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.schema import REQUESTS

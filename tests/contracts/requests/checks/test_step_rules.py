@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.entries import MAX_STEPS
 

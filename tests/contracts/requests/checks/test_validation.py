@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, LoraSpec
 from contracts.catalogue.families import Mode, Task
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.t2i_adapters import require_t2i_size
 from contracts.requests.checks.validation import check

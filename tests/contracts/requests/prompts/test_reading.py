@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import FAMILIES
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.jobs.records import JobRecord
 from contracts.prompts.tokens import MAX_WINDOWS, TokenUse

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
-from contracts.catalogue.models import ModelSpec
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.memory.components import Role
 from contracts.memory.extras import size_ip_adapter

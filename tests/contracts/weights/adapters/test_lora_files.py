@@ -12,13 +12,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.models import ModelSpec
 from contracts.catalogue.reader import read_catalogue
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_models import read_facts
-from contracts.weights.safetensors import read_header
+from contracts.weights.formats.safetensors import read_header
 from tests.support.trained import TRAINED_FAMILIES
 
 Array = npt.NDArray[Any]

@@ -16,11 +16,11 @@ import torch
 
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.gguf import KINDS
-from contracts.weights.parameter_counts import count_files
+from contracts.weights.counts.parameter_counts import count_files
+from contracts.weights.formats.gguf import KINDS
 from tests.support.gguf_headers import entry, header
-from worker.checkpoints.original_layout import load_file_components
-from worker.checkpoints.single_file import SingleFile
+from worker.checkpoints.one_file.original_layout import load_file_components
+from worker.checkpoints.one_file.single_file import SingleFile
 from worker.families import get_family
 
 WIDTH = 3072

@@ -20,7 +20,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
 from worker.generation.generate import JobGeneration
-from worker.generation.outputs import JobResult
+from worker.generation.results.outputs import JobResult
 from worker.generation.steps.hashes import StepHashes
 from worker.pool.pool import Pool
 

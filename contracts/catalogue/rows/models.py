@@ -1,0 +1,160 @@
+"""Rows of models: a checkpoint, its family, and what it takes. Opens no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from contracts.catalogue.families import FAMILIES, Family, Mode, Task
+from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.rows.row import Alias, Row, Variant, address_of
+from contracts.catalogue.rows.vaes import LatentSpace
+from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
+from contracts.hub.source import GGUF, parse_source
+
+
+class ModelSpec(Row):
+    """A checkpoint.
+
+    Attributes:
+        source: folder in diffusers layout or repository of that layout on a hub, or a single `.safetensors` file,
+            or a `.gguf` file that holds a transformer.
+        config: folder or repository with the components' configurations; for a single file only, and with the
+            other components for a `.gguf` file.
+        variant: weight variant in the folder, for example `fp16`.
+        dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
+        defaults: overrides entries of the family's defaults.
+        max_pixels: overrides the family's limit on width × height.
+        refuses: fields that it ignores (`guidance_scale` for a distilled FLUX) and requests may not set.
+        max_clip_skip: largest `clip_skip`; lower than the request's limit for encoders with few layers.
+        guidance_layers: layers that `guidance` can name, of a checkpoint whose configuration is on this machine.
+        prompt_hint: an example prompt that works well.
+        only_tasks: tasks that its weights can run, where these are fewer than the family's; empty: all of them.
+        pipeline: class that the checkpoint's `model_index.json` names, where it is one of the family's other
+            checkpoints, such as `FluxKontextPipeline`; None: the family's usual class, or, of a checkpoint on this
+            machine, what it says itself.
+        scheduler_config: configuration of its own scheduler, which the others must follow; empty: not known.
+        vae: id of the VAE that takes the place of its own where a request names none.
+        preview_vae: id of the tiny VAE that makes its previews; None: they are approximated from the latents.
+        latents: of its own VAE, of a checkpoint whose configuration is on this machine.
+        quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
+            loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
+            that is not known yet.
+        aliases: other names that requests may use for it, such as those of other services' models.
+    """
+
+    config: str | None = None
+    variant: Variant | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    defaults: Mapping[str, int | float | str] = Field(default_factory=dict)
+    max_pixels: int | None = None
+    refuses: tuple[str, ...] = ()
+    max_clip_skip: int = 8
+    guidance_layers: int | None = None
+    prompt_hint: str = ""
+    only_tasks: tuple[Task, ...] = ()
+    pipeline: str | None = None
+    scheduler_config: Mapping[str, object] = Field(default_factory=dict)
+    vae: str | None = None
+    preview_vae: str | None = None
+    latents: LatentSpace | None = None
+    quantization: str | None = None
+    aliases: tuple[Alias, ...] = ()
+
+    @property
+    def family_spec(self) -> Family:
+        """The row of its family, or of the family's other checkpoints where it is one of these."""
+        return FAMILIES[self.family].of_checkpoint(self.pipeline)
+
+    @property
+    def pixel_cap(self) -> int:
+        """Maximum of width × height."""
+        return self.max_pixels or self.family_spec.max_pixels
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Fields that requests may not set: those that this checkpoint or its whole family ignores."""
+        return frozenset({*self.refuses, *self.family_spec.refuses})
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Tasks that the model can run."""
+        return [task for task in Task if self.can_run(task)]
+
+    def can_run(self, task: Task) -> bool:
+        """Return whether the model can run a task."""
+        return Mode(task.value) in self.family_spec.modes and task in (self.only_tasks or Task)
+
+    @property
+    def schedulers(self) -> list[str]:
+        """Public names of the schedulers that work with the model."""
+        rows = [SCHEDULERS[name] for kind in self.family_spec.kinds for name in names_for(kind)]
+        if not self.scheduler_config:
+            usual = self.family_spec.kind
+            return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
+        return [row.id for row in rows if mismatch(row, self.scheduler_config) is None]
+
+    def pinned(self, commit: str | None, config_commit: str | None = None) -> Self:
+        """Return the row with these commits for the revisions of its source and of its `config`."""
+        changes: dict[str, str] = {} if commit is None else {"revision": commit}
+        config = None if self.config is None else parse_source(self.config)
+        if config is not None and config_commit is not None:
+            changes["config"] = address_of(replace(config, revision=config_commit))
+        return self.model_copy(update=changes)
+
+    def default(self, field: str) -> object:
+        """Return the default of a request field: the model's, else the family's, else None."""
+        return self.vae if field == "vae" else self.defaults.get(field, self.family_spec.defaults.get(field))
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is a `.gguf` file, which holds a transformer; the rest comes from `config`."""
+        return self.source.endswith(GGUF)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its denoiser's weights are quantized, or may be, as those of a `.gguf` file on a hub."""
+        return self.quantization is not None or self.is_gguf
+
+    @model_validator(mode="after")
+    def _quantization_is_usable(self) -> ModelSpec:
+        if self.quantization is not None and self.is_gguf:
+            raise ValueError("quantization is read from the file: leave it out")
+        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
+            known = ", ".join(QUANTIZATIONS)
+            raise ValueError(f"quantization must be one of {known}, got {self.quantization[:40]!r}")
+        if not self.is_gguf:
+            return self
+        if not FAMILIES[self.family].gguf:
+            able = ", ".join(id for id, family in FAMILIES.items() if family.gguf)
+            raise ValueError(f"a .gguf file can be used of {able}, not of {self.family}: name another source")
+        if self.config is None:
+            raise ValueError("a .gguf file holds a transformer alone: name a whole checkpoint in config")
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline_is_known(self) -> ModelSpec:
+        family = FAMILIES[self.family]
+        known = [family.pipeline, *family.other_checkpoints]
+        if self.pipeline is not None and self.pipeline not in known:
+            raise ValueError(
+                f"pipeline of family {self.family} must be one of {', '.join(known)}, got {self.pipeline!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _defaults_are_usable(self) -> ModelSpec:
+        unknown = set(self.defaults) - set(self.family_spec.defaults)
+        if unknown:
+            known = sorted(self.family_spec.defaults)
+            raise ValueError(f"unknown defaults {sorted(unknown)}; family {self.family} has {known}")
+        scheduler = SCHEDULERS.get(str(self.default("scheduler")))
+        if scheduler is None or scheduler.kind not in self.family_spec.kinds:
+            allowed = ", ".join(name for kind in self.family_spec.kinds for name in names_for(kind))
+            raise ValueError(
+                f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
+            )
+        return self

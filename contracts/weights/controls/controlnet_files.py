@@ -1,0 +1,101 @@
+"""ControlNets in one file: which kind a file is, by the names of its tensors, and how large. Loads nothing.
+
+Kinds that look like a ControlNet and are not one would be loaded in part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
+from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
+from contracts.weights.formats.header_text import NotSafetensors
+from contracts.weights.formats.safetensors import Tensor, read_header
+
+#: Channels of a control image.
+RGB = 3
+#: Layers of a UNet's ControlNet in diffusers' layout: the first that reads the control image, and the last.
+_FIRST, _LAST = "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"
+
+#: What to do with a T2I-Adapter that is taken for a ControlNet.
+T2I_REMEDY = 'name its folder, with its config.json, in a row of [[controlnets]] with kind = "t2i_adapter"'
+
+#: A name that only this kind has -> what it is, and what to do.
+_OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
+    (
+        re.compile(r"^lora_controlnet$|\.(down|up)$|^lora_"),
+        "a control-LoRA, whose weights change the model's own: take the whole ControlNet instead",
+    ),
+    (re.compile(r"^lllite_"), "a ControlNet-LLLite, which no pipeline here can run: take a whole ControlNet"),
+    (
+        re.compile(r"^(task_embedding|transformer_layes\.|spatial_ch_projs|control_add_embedding|control_type)"),
+        "a union of several kinds of control, of which no request can name one: take the ControlNet of one kind",
+    ),
+    (
+        re.compile(r"^controlnet_mode_embedder\."),
+        "a union of several kinds of control: put its config.json beside it, and its kinds in `modes` of its row",
+    ),
+    (re.compile(r"^(adapter\.)?(body|conv_in)\.\d"), f"a T2I-Adapter, not a ControlNet: {T2I_REMEDY}"),
+    (
+        re.compile(r"^(image_proj|ip_adapter)[._]"),
+        "an IP-Adapter, not a ControlNet",
+    ),
+    (re.compile(r"^(model\.diffusion_model|first_stage_model)\."), "a whole checkpoint, not a ControlNet"),
+)
+
+
+def refuse_other_kinds(names: Collection[str]) -> None:
+    """Refuse a file that is known to be something else; raises CatalogueError."""
+    for pattern, kind in _OTHER_KINDS:
+        found = next((name for name in names if pattern.search(name)), None)
+        if found is not None:
+            raise CatalogueError(f"it is {kind} ({found[:80]})")
+
+
+class ControlNetFacts(BaseModel):
+    """Facts from the header of a ControlNet's file.
+
+    Attributes:
+        values: number of values in all tensors.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    values: int
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> ControlNetFacts:
+        """Of the tensors of a file that was read."""
+        return cls(values=sum(tensor.values for tensor in tensors.values()))
+
+
+def read_controlnet(file: Path) -> Mapping[str, Tensor]:
+    """Read the tensors of a UNet's ControlNet or T2I-Adapter in diffusers' layout, by the header of its file.
+
+    Raises:
+        AdapterRefused: it is another kind of file, or takes other control images.
+    """
+    try:
+        tensors = read_header(file).tensors
+    except NotSafetensors as error:
+        raise AdapterDamaged(f"the file {error}") from None
+    if is_t2i_adapter(tensors):
+        return tensors
+    try:
+        refuse_other_kinds(tensors)
+    except CatalogueError as error:
+        raise AdapterRefused(str(error)) from None
+    missing = next((name for name in (_FIRST, _LAST) if name not in tensors), None)
+    if missing is not None:
+        raise AdapterRefused(
+            f"it has no {missing}, so it is not the ControlNet of a UNet (Stable Diffusion 1, SDXL) in diffusers' "
+            "layout; load it with diffusers and save it with save_pretrained"
+        )
+    shape = tensors[_FIRST].shape
+    if len(shape) != 4 or shape[1] != RGB:
+        raise AdapterRefused(f"it takes control images of other channels than {RGB} ({_FIRST} has {list(shape)})")
+    return tensors

@@ -1,0 +1,1 @@
+"""Tests of `worker.checkpoints.one_file`."""
