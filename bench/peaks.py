@@ -25,7 +25,8 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.plan import Plan
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from app.dialects.native_fields import NO_IMAGE
 from app.dialects.openai_forms import with_plain_images
 from app.dialects.openai_schema import EditRequest, ImageRequest
-from app.inputs.reader import GivenImage, InputReader
+from app.inputs.image import GivenImage
+from app.inputs.reader import InputReader
 from app.parsing.requests import Reading, build, read, read_values
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem, InvalidRequest, NotFound

@@ -14,7 +14,7 @@ from app.inputs.fetcher import Fetcher, NotFetched, TooMuch
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
-from contracts.requests.defaults import StoredImage
+from contracts.requests.images.stored_image import StoredImage
 from contracts.storage import Storage
 from contracts.uploads.images import recall
 from contracts.uploads.retention import Retention

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from app.inputs.base64_text import decode_base64, decode_data_url, is_remote
 from app.inputs.decoder import ImageDecoder, InputImage
 from app.inputs.fetcher import Fetcher
 from app.inputs.finder import ACCEPT_SECONDS, ImageFinder
+from app.inputs.image import GivenImage, Input, Inputs, ReferenceRoom, write_image
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import (
     FieldProblem,
@@ -25,8 +25,9 @@ from contracts.errors import (
     Unavailable,
 )
 from contracts.queue.client import JobQueue
-from contracts.requests.defaults import CONTROL_MAP, StoredImage, map_options
+from contracts.requests.defaults import CONTROL_MAP, map_options
 from contracts.requests.images.preprocessing import Options
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.rebuilding import is_mask
 from contracts.requests.schema import DeliveryFields, JobRequest
 from contracts.storage import Storage
@@ -35,52 +36,8 @@ from contracts.uploads.retention import Retention
 
 #: Beginning of the path of a reference image.
 _REFERENCE = "references."
-
-
-@dataclass(frozen=True)
-class Input:
-    """An image of a request.
-
-    Attributes:
-        stored: what validation and the job know of it.
-        decoded: the image itself, unless it is in the storage already.
-    """
-
-    stored: StoredImage
-    decoded: InputImage | None = None
-
-
-#: Field path (`image`, `controls.0.image`, `references.0`) -> image.
-Inputs = Mapping[str, Input]
-#: An image beside its request: a file's bytes, decoded, or stored already.
-GivenImage = bytes | InputImage | StoredImage
-
-
 #: Beginning of the path of an image to learn from, and what all of those of a request may take in memory.
 _EXAMPLE, _MAX_EXAMPLE_BYTES = "images.", 256 * 2**20
-
-
-class ReferenceRoom:
-    """Shared limit of a request's references: together they may take as much as a single image."""
-
-    def __init__(self, decoder: ImageDecoder) -> None:
-        self._max_pixels, self._max_bytes = decoder.max_pixels, decoder.max_bytes
-        self._pixels = self._bytes = 0
-
-    def take(self, field: str, image: Input) -> None:
-        """Count one more; raises ImageTooLarge where they are too large together."""
-        self._pixels += image.stored.width * image.stored.height
-        self._bytes += 0 if image.decoded is None else len(image.decoded.data)
-        for name, received, most in (
-            ("pixels", self._pixels, self._max_pixels),
-            ("bytes", self._bytes, self._max_bytes),
-        ):
-            if received > most:
-                message = (
-                    f"brings the references up to {received} {name}, and together they may have {most}; scale "
-                    "them down, or send fewer"
-                )
-                raise ImageTooLarge(field, message, f"up to {most} {name} in all references")
 
 
 class InputReader:
@@ -255,7 +212,7 @@ class InputReader:
             )
             if key != image.stored.key:
                 return False
-            _write(self._storage, key, image.decoded)
+            write_image(self._storage, key, image.decoded)
         return True
 
     def _read(self, field: str, source: str | GivenImage, keys: dict[str, str]) -> Input:
@@ -277,30 +234,6 @@ class InputReader:
     def _bytes_of(self, field: str, source: str | bytes) -> bytes:
         data = source if isinstance(source, bytes) else self._finder.find(field, source)
         return self._storage.read(data.key) if isinstance(data, StoredImage) else data
-
-
-def stored_bytes(inputs: Inputs) -> int:
-    """How many bytes `InputReader.store` would write at most."""
-    return sum(len(image.decoded.data) for image in inputs.values() if image.decoded is not None)
-
-
-def store_image(
-    storage: Storage, retention: Retention, image: InputImage, seconds: float, limit: ByteLimit | None = None
-) -> str:
-    """Store an image, and hold it for at least this long; return its key. The same bytes are written once.
-
-    Raises:
-        QuotaExceeded: it would exceed the limit of its owner's files.
-    """
-    # Before writing, so that the sweep knows of it.
-    key = retention.retain(image.sha256, seconds, image.stored_format, size_bytes=len(image.data), limit=limit)
-    _write(storage, key, image)
-    return key
-
-
-def _write(storage: Storage, key: str, image: InputImage) -> None:
-    if not storage.exists(key):
-        storage.write(key, image.data)
 
 
 def _problems_of(error: InvalidRequest | ImageTooLarge | NotAnImage) -> tuple[FieldProblem, ...]:

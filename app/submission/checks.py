@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from app.auth import Principal
-from app.inputs.reader import GivenImage, InputReader, Inputs
+from app.inputs.image import GivenImage, Inputs
+from app.inputs.reader import InputReader
 from app.limits.admission import Admission, too_long
 from app.parsing.requests import Reading
 from app.services import Services

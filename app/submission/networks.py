@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from contracts.catalogue.catalogue import NetworkSpec
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.defaults import StoredImage
 from contracts.requests.images.input_use import InputUse
+from contracts.requests.images.stored_image import StoredImage
 
 _AnyNetwork = TypeVar("_AnyNetwork", bound=NetworkSpec)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.inputs.reader import GivenImage
+from app.inputs.image import GivenImage
 from app.parsing.requests import Reading
 from app.submission.checks import Draft
 from app.submission.erasing import EraseDraft

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.inputs.reader import GivenImage
+from app.inputs.image import GivenImage
 from app.limits.admission import Admission
 from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks

@@ -21,7 +21,7 @@ from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import JobRecord
 from contracts.requests import rebuilding
 from contracts.requests.any_parameters import AnyParameters
-from contracts.requests.defaults import StoredImage
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.requests.task_parameters import JobTask

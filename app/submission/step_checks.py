@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app.inputs.reader import InputReader, Inputs
+from app.inputs.image import Inputs
+from app.inputs.reader import InputReader
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.provenance.kept_latents import latents_problem, needed_steps, refusal, step_name

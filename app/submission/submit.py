@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.auth import Principal
 from app.errors import JobDidNotComplete, JobStillRuns
 from app.events.waiting import wait_with_client
-from app.inputs.reader import stored_bytes
+from app.inputs.image import stored_bytes
 from app.job_response import job_response
 from app.parsing.bodies import ReceivedBody
 from app.services import Services

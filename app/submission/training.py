@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.inputs.reader import GivenImage
+from app.inputs.image import GivenImage
 from app.inputs.training_archive import TrainingArchive
 from app.limits.admission import Admission
 from app.parsing.json_bodies import check_json

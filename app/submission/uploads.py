@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.inputs.reader import store_image
+from app.inputs.image import store_image
 from app.services import Services
 from contracts.uploads.images import Upload, remember
 from contracts.uploads.owner_bytes import ByteLimit

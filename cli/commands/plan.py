@@ -26,7 +26,8 @@ from contracts.memory.components import ModelComponents
 from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS

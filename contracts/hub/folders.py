@@ -9,13 +9,12 @@ import re
 from pathlib import PurePosixPath
 
 from contracts.hub.errors import HubRefused
+from contracts.hub.repository_files import RepositoryFiles, safetensors_of
 from contracts.hub.selection import (
     IMAGE_MODEL_CONFIGS,
     UNUSED_COMPONENTS,
-    RepositoryFiles,
     component_descriptions,
     component_weights,
-    safetensors_of,
 )
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contracts.hub.client import HubClient, HubFile, is_commit
 from contracts.hub.environment import read_environment
 from contracts.hub.errors import HubRefused, HubUnavailable
-from contracts.hub.selection import RepositoryFiles
+from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.source import HubSource
 
 #: Files that are read whole: descriptions and indexes.

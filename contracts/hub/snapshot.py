@@ -15,7 +15,8 @@ from contracts.hub.client import HubClient, HubFile, is_commit
 from contracts.hub.download import disk_errors, download
 from contracts.hub.environment import HubEnvironment, read_environment
 from contracts.hub.errors import Cancelled, HubError, HubRefused, HubUnavailable
-from contracts.hub.selection import RepositoryFiles, Select
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import Select
 from contracts.hub.source import HubSource
 
 #: Files that are read to find out which others are needed: descriptions and indexes.

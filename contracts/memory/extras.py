@@ -15,7 +15,7 @@ from typing import Any
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.errors import AdapterRefused, CatalogueError
-from contracts.hub.selection import weights_below
+from contracts.hub.repository_files import weights_below
 from contracts.hub.source import HubSource
 from contracts.memory.components import Component, Role, size_component
 from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from contracts.catalogue.families import MODE_FIELDS, Mode, References, mode_of
+from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS
-from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.entry_parameters import (
     ControlParameters,
     HiresParameters,
@@ -24,11 +22,11 @@ from contracts.requests.entry_parameters import (
 )
 from contracts.requests.fields import MAX_DRAWN_SEED, ImageFields, OptionalImages
 from contracts.requests.guidance import with_defaults
-from contracts.requests.images.fit import Area, Fit, Size, place
+from contracts.requests.images.fit import Fit, Size
 from contracts.requests.images.image_fields import DEFAULT_FIT, DEFAULT_MASK_BLUR, DEFAULT_STRENGTH
-from contracts.requests.images.input_use import InputUse
 from contracts.requests.images.output_size import SizeRules, output_size, reference_size
 from contracts.requests.images.preprocessing import output_resolution, resolve_options
+from contracts.requests.images.stored_image import StoredImages, check_aspects, check_mask, use_of
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import JobRequest
@@ -49,36 +47,6 @@ CONTROL_MAP = ".map"
 _CARRIED_FIELDS = (ImageFields.model_fields.keys() | OptionalImages.model_fields.keys()) - {"check_step"}
 
 
-@dataclass(frozen=True)
-class StoredImage:
-    """A decoded, normalized image: its storage key and its size in pixels.
-
-    Attributes:
-        color_profile: what was done about its color profile; None: nothing had to be.
-        mask_source: of a mask: what was read as the mask, where that is not its brightness.
-        white: of a mask: the box around its white, in pixels; None where it is not known.
-    """
-
-    key: str
-    width: int
-    height: int
-    color_profile: str | None = None
-    mask_source: str | None = None
-    white: Area | None = None
-
-    @property
-    def size(self) -> Size:
-        """Width and height."""
-        return self.width, self.height
-
-
-#: How the mask of an IP-Adapter's images is brought to the output's size, as diffusers does.
-IMAGE_PROMPT_MASK_FIT: Fit = "stretch"
-
-#: Field path (`image`, `mask_image`, `controls.0.image`, `references.0`, `ip_adapters.0.images.0`) -> image.
-StoredImages = Mapping[str, StoredImage]
-
-
 def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobParameters:
     """Resolve a request into the parameters of its job.
 
@@ -92,7 +60,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
         InvalidRequest: the mask is of another size than the image, or changes nothing of the output.
     """
     width, height = job_size(request, model, images)
-    _check_mask(images, (width, height), fit_of(request))
+    check_mask(images, (width, height), fit_of(request))
     fields = _acting_fields(request, model, (width, height))
     prompts = read_prompts(request)
     own_sizes = _reference_sizes(model, images)
@@ -120,7 +88,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
                 TextualInversionParameters(name=one.name, words=()) for one in request.textual_inversions
             ),
             "input_images": tuple(
-                _use(
+                use_of(
                     field,
                     image,
                     own_sizes.get(field, (width, height)),
@@ -161,7 +129,7 @@ def _reference_sizes(model: ModelSpec, images: StoredImages) -> dict[str, Size]:
         for path, image in images.items()
         if known and path.startswith(_REFERENCE)
     }
-    _check_aspects(known, sizes)
+    check_aspects(known, sizes)
     return sizes
 
 
@@ -247,20 +215,6 @@ def _controls(
     return tuple(controls)
 
 
-def _check_aspects(known: References | None, sizes: Mapping[str, Size]) -> None:
-    """Refuse references that are too narrow for the model."""
-    most = None if known is None else known.max_aspect
-    problems = [
-        FieldProblem(
-            path, f"is too narrow: its sides may be as 1 to {most}, got {width} × {height}; crop it", most
-        )
-        for path, (width, height) in sizes.items()
-        if most is not None and max(width, height) > most * min(width, height)
-    ]
-    if problems:
-        raise InvalidRequest(problems)
-
-
 def _is_batchable(request: JobRequest) -> bool | None:
     """Whether calls may be joined: as the request says, else with a drawn seed; None: the operator decides."""
     return True if request.batchable is None and request.seed is None else request.batchable
@@ -284,47 +238,3 @@ def request_mode(request: JobRequest) -> Mode:
         has_image=getattr(request, "image", None) is not None,
         has_mask=getattr(request, "mask_image", None) is not None,
     )
-
-
-def _use(field: str, image: StoredImage, read_size: Size, output: Size, fit: Fit) -> InputUse:
-    """Describe what is done to an input image, for the receipt; `read_size` is what it is brought to."""
-    if field.startswith("ip_adapters.") and ".images." in field:
-        # An image encoder looks at the middle of it, whatever the output's size.
-        profile = image.color_profile
-        return InputUse(field=field, width=image.width, height=image.height, color_profile=profile)
-    if field.startswith("ip_adapters."):
-        fit = IMAGE_PROMPT_MASK_FIT
-    placement, differs = place(image.size, read_size, fit), image.size != read_size
-    is_whole = placement.crop == (0, 0, *image.size)
-    left, upper, right, lower = placement.crop
-    return InputUse(
-        field=field,
-        width=image.width,
-        height=image.height,
-        fit=fit if differs else None,
-        read_size=None if read_size == output else read_size,
-        crop=None if is_whole else (round(left, 2), round(upper, 2), round(right, 2), round(lower, 2)),
-        area=None if placement.area == (0, 0, *read_size) else placement.area,
-        color_profile=image.color_profile,
-        mask_source=image.mask_source,
-    )
-
-
-def _check_mask(images: StoredImages, output: Size, fit: Fit) -> None:
-    """Refuse a mask that does not belong to the image, or whose white is cut off with the image's edges."""
-    image, mask = images.get("image"), images.get("mask_image")
-    if image is None or mask is None:
-        return
-    if image.size != mask.size:
-        expected = f"{image.width} × {image.height}"
-        message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
-        raise InvalidRequest([FieldProblem("mask_image", message, expected)])
-    left, upper, right, lower = place(mask.size, output, fit).crop
-    white = mask.white
-    if white and (white[2] <= left or white[0] >= right or white[3] <= upper or white[1] >= lower):
-        message = (
-            f"changes no pixel: what it regenerates is within {white}, and of the image only "
-            f"({left:g}, {upper:g}, {right:g}, {lower:g}) is used with fit {fit} at {output[0]} × {output[1]}; "
-            "use fit contain or pad, or a size with the image's aspect"
-        )
-        raise InvalidRequest([FieldProblem("mask_image", message)])

@@ -17,7 +17,8 @@ from typing import Any
 from contracts.catalogue.rows.networks import MapKind
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
-from contracts.hub.selection import IMAGE_MODEL_CONFIGS, RepositoryFiles, component_weights
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import IMAGE_MODEL_CONFIGS, component_weights
 from contracts.weights.counts.parameter_counts import count_files, read_config
 
 #: Classes of ADE20K, and joints of COCO's people: a control image has a color for each.

@@ -24,7 +24,8 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import RepositoryFiles, model_files, weights_below
+from contracts.hub.repository_files import RepositoryFiles, weights_below
+from contracts.hub.selection import model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.controls.controlnet_files import T2I_REMEDY, refuse_other_kinds

@@ -18,7 +18,8 @@ from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobError
 from contracts.requests.checks.control_maps import with_map_options
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompts.inversions import with_inversions
 from contracts.requests.schema import REQUESTS

@@ -21,7 +21,8 @@ from diffusers import TorchAoConfig
 
 from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
-from contracts.hub.selection import UNUSED_COMPONENTS, RepositoryFiles, component_weights
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import UNUSED_COMPONENTS, component_weights
 from contracts.weights.checkpoint_files import read_tensors
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from contracts.hub.cache import verified_sha256
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import RepositoryFiles
+from contracts.hub.repository_files import RepositoryFiles
 from contracts.weights.counts.parameter_counts import controlnet_parts
 
 #: How much of a file is looked at, and read, at once.

@@ -21,7 +21,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import component_weights
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.controls.controlnet_files import refuse_other_kinds
 from contracts.weights.counts.parameter_counts import read_config

@@ -14,13 +14,8 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, N
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import (
-    RepositoryFiles,
-    Select,
-    descriptions,
-    model_files,
-    weights_below,
-)
+from contracts.hub.repository_files import RepositoryFiles, weights_below
+from contracts.hub.selection import Select, descriptions, model_files
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 from worker.checkpoints.one_file.single_file import SingleFile

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.requests.defaults import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.images.fit import Area, Box, Fit, Size, place
+from contracts.requests.images.stored_image import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.families.inputs import GenerationInputs

@@ -13,7 +13,8 @@ from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS, Txt2ImgRequest
 from contracts.storage import Storage

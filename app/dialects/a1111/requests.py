@@ -13,7 +13,8 @@ from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_opt
 from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
-from app.inputs.reader import GivenImage, InputReader
+from app.inputs.image import GivenImage
+from app.inputs.reader import InputReader
 from app.parsing.requests import Reading, read, read_values
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import InvalidRequest
-from contracts.requests.defaults import StoredImages
 from contracts.requests.images.preprocessing import aspect_problem, output_resolution, resolve_options
+from contracts.requests.images.stored_image import StoredImages
 from contracts.requests.parameters import JobParameters
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import RepositoryFiles
+from contracts.hub.repository_files import RepositoryFiles
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, read_tensors
 from contracts.weights.formats.gguf import PackedTensor
 from contracts.weights.formats.header_text import UnreadableWeights

@@ -13,10 +13,11 @@ from PIL import Image
 
 from app.inputs.codec.limits import Limits
 from app.inputs.decoder import ImageDecoder
-from app.inputs.reader import InputReader, store_image
+from app.inputs.image import store_image
+from app.inputs.reader import InputReader
 from contracts.errors import ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.queue.client import JobQueue
-from contracts.requests.defaults import StoredImage
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.schema import ControlNetRequest, Img2ImgRequest, InpaintRequest
 from contracts.storage import Storage
 from contracts.uploads import images as uploads

@@ -14,8 +14,9 @@ from contracts.catalogue.families import Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.fields import PROMPT_FIELDS
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from worker.generation.results.infotext import infotext

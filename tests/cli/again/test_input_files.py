@@ -10,7 +10,8 @@ from cli.again.input_files import InputFile, place_inputs, read_files
 from cli.client import Client, ServiceError
 from contracts.catalogue.families import Task
 from contracts.catalogue.reader import read_catalogue
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.rebuilding import request_fields
 from contracts.requests.schema import REQUESTS
 from contracts.settings import BUILT_IN_CATALOGUE

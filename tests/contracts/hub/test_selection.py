@@ -9,15 +9,8 @@ import pytest
 
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import (
-    RepositoryFiles,
-    Select,
-    controlnet_files,
-    descriptions,
-    lora_file,
-    model_files,
-    one_file,
-)
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import Select, controlnet_files, descriptions, lora_file, model_files, one_file
 
 SDXL = "StableDiffusionXLPipeline"
 INDEX = {

@@ -7,8 +7,9 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import LoraParameters
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.schema import ControlNetRequest, Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE
 

@@ -9,7 +9,8 @@ import pytest
 from contracts.catalogue.families import Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.plan import default_workload, workload_of
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 

@@ -9,8 +9,9 @@ import pytest
 
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.fields import ImageFields, OptionalImages
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 

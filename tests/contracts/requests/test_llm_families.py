@@ -15,7 +15,8 @@ from contracts.errors import FieldProblem, InvalidRequest
 from contracts.memory.plan import workload_of
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.prompts.counts import count_tokens
 from contracts.requests.schema import REQUESTS
 from contracts.weights.checkpoint_limits import with_checkpoint_limits

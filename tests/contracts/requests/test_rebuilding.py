@@ -6,13 +6,14 @@ from typing import Any
 
 from contracts.catalogue.families import Task
 from contracts.catalogue.reader import read_catalogue
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import (
     HiresParameters,
     IpAdapterParameters,
     LoraParameters,
     TextualInversionParameters,
 )
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.rebuilding import images_of, place_images, request_fields
 from contracts.requests.schema import REQUESTS

@@ -15,7 +15,8 @@ from contracts.catalogue.rows.networks import MapKind
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
-from contracts.hub.selection import RepositoryFiles, transformers_files
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import transformers_files
 from contracts.weights.preprocessor_models import read_preprocessor
 
 DPT = {"architectures": ["DPTForDepthEstimation"], "hidden_size": 8}

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.hub.selection import RepositoryFiles, weights_below
+from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.memory.components import read_components
 from contracts.memory.extras import size_adapter
 from contracts.requests.checks.validation import check

@@ -16,8 +16,9 @@ from contracts.jobs.events import read_events
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import connect
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import LoraParameters
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.prompts.inversions import with_inversions
 from contracts.requests.schema import ControlNetRequest, Priority, Txt2ImgRequest
 from contracts.requests.task_parameters import JobTask

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from contracts.errors import CatalogueError
-from contracts.hub.selection import RepositoryFiles, component_weights
+from contracts.hub.repository_files import RepositoryFiles
+from contracts.hub.selection import component_weights
 from contracts.weights.checkpoint_limits import read_scheduler_config, settings_of_keys
 from worker.checkpoints.components import is_model, load_component, read_index
 from worker.checkpoints.one_file.noise_tables import check_noise_tables

@@ -15,8 +15,9 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.t2i_adapters import require_t2i_size
 from contracts.requests.checks.validation import check
-from contracts.requests.defaults import StoredImage, resolve
+from contracts.requests.defaults import resolve
 from contracts.requests.fields import MAX_DRAWN_SEED, MAX_SEED
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.schema import REQUESTS, JobRequest
 
 IMAGE = "data:image/png;base64,AAAA"
