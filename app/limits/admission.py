@@ -123,10 +123,15 @@ class Admission:
         if trainers and EIGHT_BIT in training.needs and not has_8bit:
             message = "adamw8bit needs the package bitsandbytes, and no worker that trains has it; use adamw"
             raise InvalidRequest([FieldProblem("optimizer", message, ["adamw"])])
-        reasons = [_training_refusal(one, training) for one in trainers]
+        reasons = [_training_refusal(one, training, model.family) for one in trainers]
         if reasons and None not in reasons:
             message = f"no worker has enough memory to train: {reasons[0]}"
-            remedy = "use a smaller resolution, batch_size or rank, or another model"
+            sizes = (
+                "resolution, batch_size or rank"
+                if training.settings.kind == "lora"
+                else "resolution or batch_size"
+            )
+            remedy = f"use a smaller {sizes}, or another model"
             raise InvalidRequest([FieldProblem("resolution", f"{message}; {remedy}")])
 
     def require_usable(self, job: TaskParameters) -> None:
@@ -162,11 +167,11 @@ class Admission:
         return reports
 
 
-def _training_refusal(worker: Feasibility, training: TrainingParameters) -> str | None:
+def _training_refusal(worker: Feasibility, training: TrainingParameters, family: str) -> str | None:
     """Why a worker has too little memory for a training; None: it has enough, as far as is known."""
     if worker.plan is None or worker.worker.capacity is None:
         return None
-    return refusal(worker.plan, training, worker.worker.capacity.models[training.model].value_bytes)
+    return refusal(worker.plan, training, worker.worker.capacity.models[training.model].value_bytes, family)
 
 
 def too_long(job: TaskParameters, run_seconds: float | None, max_seconds: float) -> FieldProblem | None:

@@ -18,8 +18,11 @@ _VALUE_BYTES: Mapping[OptimizerName, float] = {"adamw": 16, "adamw8bit": 10.1}
 #: A LoRA has `2 * rank / width` values for each value of the layers that it changes. Widths are 320 to 3072; the
 #: values of a denoiser are mostly in its wider layers.
 _ASSUMED_WIDTH = 640
-#: A ControlNet has the values of its UNet's encoder: 0.42 of the UNet's in Stable Diffusion 1, 0.49 in SDXL.
-_CONTROLNET_SHARE = 0.55
+#: Values of a ControlNet for each of its denoiser's. A UNet's encoder: 0.42 in Stable Diffusion 1, 0.49 in SDXL.
+#: Blocks of a transformer: 0.52 in SD3 Medium, 0.56 in SD3.5 Medium, 0.25 in FLUX.1, 0.09 in Qwen-Image.
+_CONTROLNET_SHARES: Mapping[str, float] = {
+    "sd15": 0.55, "sdxl": 0.55, "sd3": 0.6, "flux": 0.3, "qwen-image": 0.1,
+}  # fmt: skip
 #: Of one vector of a textual inversion, for both encoders of SDXL.
 _VECTOR_VALUES = 2048
 #: What the gradients of one caption need, in bytes of the text encoders' weights: an eighth of them in activations
@@ -43,14 +46,18 @@ def missing_role(plan: Plan, training: TrainingParameters) -> Role | None:
     return next((part.role for part in parts if part.placement not in there), None)
 
 
-def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int) -> int:
-    """What is trained, its gradients and its optimizer."""
+def state_bytes(plan: Plan, training: TrainingParameters, value_bytes: int, family: str) -> int:
+    """What is trained, its gradients and its optimizer.
+
+    Args:
+        family: of the model.
+    """
     if training.settings.kind == "textual_inversion":
         return (training.settings.vectors or 1) * _VECTOR_VALUES * 16  # too few for 8 bits
     roles = {Role.DENOISER, Role.TEXT_ENCODER} if training.settings.train_text_encoder else {Role.DENOISER}
     values = sum(part.bytes for part in plan.components if part.role in roles) // value_bytes
     is_controlnet = training.settings.kind == "controlnet"
-    share = _CONTROLNET_SHARE if is_controlnet else min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH)
+    share = _CONTROLNET_SHARES[family] if is_controlnet else min(1.0, 2 * training.settings.rank / _ASSUMED_WIDTH)
     return int(values * share * _VALUE_BYTES[training.settings.optimizer])
 
 
@@ -63,10 +70,11 @@ def activation_bytes(plan: Plan, training: TrainingParameters) -> int:
     return int(image + _TEXT_ACTIVATIONS * text)
 
 
-def refusal(plan: Plan, training: TrainingParameters, value_bytes: int) -> str | None:
-    """Why a worker with this plan for one image cannot train; None: it can."""
+def refusal(plan: Plan, training: TrainingParameters, value_bytes: int, family: str) -> str | None:
+    """Why a worker with this plan for one image cannot train; None: it can. Arguments as of `state_bytes`."""
     missing = missing_role(plan, training)
-    needed = plan.peak_bytes + state_bytes(plan, training, value_bytes) + activation_bytes(plan, training)
+    state = state_bytes(plan, training, value_bytes, family)
+    needed = plan.peak_bytes + state + activation_bytes(plan, training)
     if missing is None and not plan.fp8 and needed <= plan.budget_bytes:
         return None
     where = "" if missing is None else f", and the {missing.value.replace('_', ' ')} does not fit as a whole"

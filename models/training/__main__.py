@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from contracts.requests.training.request import TRAINABLE_FAMILIES
 from models.training.data import effects
 from models.training.judging import figures, trials
 from models.training.networks import export
@@ -50,8 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_shared(options: argparse.Namespace) -> bool:
     """Whether several processes can run the stage together."""
-    by_worker = options.stage == "controlnet" and options.family in TRAINABLE_FAMILIES["controlnet"]
-    return options.stage in ("vae", "text", "denoiser", "guidance", "controlnet") and not by_worker
+    return options.stage in ("vae", "text", "denoiser", "guidance")
 
 
 def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,21 +1,14 @@
 """The recipes say the same as the families' own pipelines: what is trained is what will be run."""
 
 import random
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.training.networks.export import (
-    FAMILIES,
-    Tokenizers,
-    assemble,
-    build_control,
-    fresh_parts,
-    make_tokenizers,
-)
-from models.training.recipes import Conditions, ControlRecipe, load_recipe, pad_to
+from models.training.networks.export import FAMILIES, Tokenizers, assemble, fresh_parts, make_tokenizers
+from models.training.recipes import Conditions, load_recipe, pad_to
 
 CAPTIONS = ["a red circle on a blue background", "a small striped star at the top left"]
 T5_TOKENS = 32
@@ -91,36 +84,8 @@ def test_the_denoiser_answers_in_the_shape_of_the_latents(
     assert answer.isfinite().all()
 
 
-@pytest.mark.parametrize("family", ["sd3", "flux"], indirect=True)
-def test_an_untrained_control_changes_nothing(family: str, parts: dict[str, Any], conditions: Conditions) -> None:
-    recipe = cast("ControlRecipe", load_recipe(family))
-    noisy, share = draw_noise(family), torch.tensor([0.3, 0.8])
-    denoiser = denoiser_of(parts)
-    control = build_control(family, denoiser).eval()
-    pixels = torch.randint(0, 256, (len(noisy), 3, 64, 64), dtype=torch.uint8)
-    with torch.no_grad():
-        extra = recipe.steer(control, noisy, share, conditions, recipe.read_control(parts["vae"], pixels))
-        plain = {"guidance": extra["guidance"]} if "guidance" in extra else {}
-        steered = recipe.predict(denoiser, noisy, share, conditions, **extra)
-        unsteered = recipe.predict(denoiser, noisy, share, conditions, **plain)
-    assert torch.allclose(steered, unsteered, atol=1e-5)
-
-
 def test_states_are_cut_or_padded_with_their_last() -> None:
     hidden = torch.randn(2, 5, 3)
     assert torch.equal(pad_to(hidden, 3), hidden[:, :3])
     assert torch.equal(pad_to(hidden, 7)[:, :5], hidden)
     assert torch.equal(pad_to(hidden, 7)[:, 6], hidden[:, 4])
-
-
-def test_a_prepared_control_of_sd3_takes_zeros_for_the_mean_caption(words: Tokenizers) -> None:
-    torch.manual_seed(0)
-    parts, recipe = fresh_parts("sd3", words), cast("ControlRecipe", load_recipe("sd3"))
-    control = build_control("sd3", parts["transformer"]).eval()
-    with torch.no_grad():
-        said = recipe.encode(parts, words, CAPTIONS)
-        pooled = said.pooled.mean(0, keepdim=True)
-        told_the_mean = control.time_text_embed.text_embedder(pooled)
-        recipe.prepare(control, said)
-        told_zeros = control.time_text_embed.text_embedder(torch.zeros_like(pooled))
-    assert torch.allclose(told_zeros, told_the_mean, atol=1e-5)

@@ -137,9 +137,7 @@ def _load_file(
     stored = unscaled(load_file(path), dtype)
     refuse_other_kinds(stored)
     tensors = _original_names(stored, denoiser) if any(map(_ORIGINAL.match, stored)) else stored
-    known = inspect.signature(controlnet_class.__init__).parameters
-    given = {**denoiser.config, **_config_of(tensors)}
-    config = {name: value for name, value in given.items() if name in known}
+    config = config_beside(controlnet_class, denoiser, _config_of(tensors))
     if config.get("num_mode") is not None:
         raise CatalogueError("it is a union of several kinds of control, of which no request can name one")
     remedy = (
@@ -147,6 +145,12 @@ def _load_file(
         "model; put its config.json there, or use its folder"
     )
     return assemble(controlnet_class, config, tensors, dtype, "ControlNet", remedy)
+
+
+def config_beside(controlnet_class: Any, denoiser: Any, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a ControlNet that has a denoiser's architecture, but for what is its own."""
+    known = inspect.signature(controlnet_class.__init__).parameters
+    return {name: value for name, value in {**denoiser.config, **own}.items() if name in known}
 
 
 def _original_names(stored: Tensors, denoiser: Any) -> Tensors:

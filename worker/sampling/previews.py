@@ -72,7 +72,7 @@ def fit_projection(vae: Any) -> Projection:
     patches = torch.rand(_FIT_IMAGES, 3, _FIT_PATCHES, _FIT_PATCHES, generator=generator)
     side = _FIT_POSITIONS * getattr(vae, "spatial_compression_ratio", _STRIDE)
     pixels = torch.nn.functional.interpolate(patches, size=side, mode="nearest")
-    latents = _encode(vae, pixels * 2 - 1).float()
+    latents = encode_distribution(vae, pixels * 2 - 1)[0].float()
     colours = torch.nn.functional.interpolate(pixels, size=latents.shape[-2:], mode="area").to(latents.device)
     inputs = latents.movedim(1, -1).flatten(0, -2)
     inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1)
@@ -83,15 +83,13 @@ def fit_projection(vae: Any) -> Projection:
     return Projection(matrix=solution[:-1], bias=solution[-1])
 
 
-def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Return latents, scaled as the denoiser has them, without drawing from any generator."""
+def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of the latents of an image, scaled as the denoiser has them.
+
+    Draws from no generator. A VAE of videos encodes one frame.
+    """
     if "latents_mean" in vae.config and "z_dim" in vae.config:
         return _encode_frame(vae, pixels)
-    return encode_distribution(vae, pixels)[0]
-
-
-def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of the latents of an image VAE, scaled as the denoiser has them."""
     dtype = vae.dtype
     # SDXL's VAE overflows in float16; diffusers' pipelines convert it for the time that it runs, too.
     upcast = dtype == torch.float16 and vae.config.get("force_upcast", False)
@@ -113,15 +111,15 @@ def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, t
             vae.to(dtype)
 
 
-def _encode_frame(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """The same with a VAE of videos, of one frame, whose channels are scaled one by one."""
+def _encode_frame(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same with a VAE of videos, whose channels are scaled one by one."""
     weight = next(vae.parameters())
-    latents = vae.encode(pixels.to(weight.device, weight.dtype).unsqueeze(2)).latent_dist.mode()[:, :, 0]
+    found = vae.encode(pixels.to(weight.device, weight.dtype).unsqueeze(2)).latent_dist
+    latents, spread = found.mode()[:, :, 0], found.std[:, :, 0]
     mean, deviation = (
         torch.tensor(vae.config[name]).to(latents).view(1, -1, 1, 1) for name in ("latents_mean", "latents_std")
     )
-    scaled: torch.Tensor = (latents - mean) / deviation
-    return scaled
+    return (latents - mean) / deviation, spread / deviation
 
 
 def due_steps(count: int, steps: int) -> frozenset[int]:

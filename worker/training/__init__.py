@@ -4,7 +4,9 @@ run.py           one training: its steps, its checkpoint, its result
 trainee.py       what a training changes: values that learn, and the file that they become
 adapter.py       the LoRA's layers, in the denoiser and perhaps in text encoders, only during a step
 inversion.py     the vectors of a textual inversion, which the text encoders read in each step
-controlnet.py    a ControlNet, which starts as a copy of the UNet's encoder
+controlnet.py    a ControlNet, which reads control images beside the denoiser
+copies.py        new ControlNets: copies of the denoiser's layers
+packing.py       latents as tokens
 examples.py      images and captions as latents and embeddings, and which of them a step learns from
 objectives.py    what each family learns: noise, target, call of the denoiser
 optimizers.py    AdamW in 32 and in 8 bits, and what a checkpoint has of it

@@ -24,7 +24,11 @@ from worker.training.files import lora_bytes
 from worker.training.trainee import Trainee
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+_FEED_FORWARD = (
+    "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+    "img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2",  # Qwen-Image's
+    "feed_forward.w1", "feed_forward.w2", "feed_forward.w3",  # Z-Image's
+)  # fmt: skip
 _LAYERS: Mapping[Targets, tuple[str, ...]] = {
     "attention": _ATTENTION,
     "attention_and_feed_forward": (*_ATTENTION, *_FEED_FORWARD),

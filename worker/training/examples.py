@@ -47,7 +47,7 @@ class Example:
         size: (height, width) in pixels, as it is read.
         original_size, crop: as in `Pixels`.
         caption: what the embeddings are of.
-        control: its control image, as in `Pixels`.
+        control: what its ControlNet is to read of its control image, as `TrainedControlNet.read_control` says.
     """
 
     mean: torch.Tensor
@@ -58,11 +58,6 @@ class Example:
     crop: tuple[int, int]
     caption: str = ""
     control: torch.Tensor | None = None
-
-    @property
-    def hint(self) -> torch.Tensor | None:
-        """Its control image as a ControlNet reads it: (1, 3, height, width) from 0 to 1."""
-        return None if self.control is None else self.control.float() / 255
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """Draw latents from the VAE's distribution."""
@@ -106,22 +101,25 @@ def make_examples(
     images: Iterable[tuple[Pixels, str]],
     encode_image: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
     encode_text: Callable[[str], Embeddings],
+    read_control: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Example]:
-    """Encode images and captions, each different caption once.
+    """Encode images and captions, each different caption once. Latents are kept in host memory.
 
     Args:
         encode_image: (1, 3, height, width) -> mean and spread of its latents.
+        read_control: of an image with a control image, `Pixels.hint` -> `Example.control`.
     """
     known: dict[str, Embeddings] = {}
     examples = []
     for pixels, caption in images:
         if caption not in known:
             known[caption] = encode_text(caption)
-        mean, spread = encode_image(pixels.values)
+        mean, spread = (latents.cpu() for latents in encode_image(pixels.values))
+        control = None if pixels.hint is None or read_control is None else read_control(pixels.hint)
         height, width = pixels.values.shape[-2:]
         size = (int(height), int(width))
         read = (size, pixels.original_size, pixels.crop)
-        examples.append(Example(mean, spread, known[caption], *read, caption, pixels.hint))
+        examples.append(Example(mean, spread, known[caption], *read, caption, control))
     return examples
 
 

@@ -19,6 +19,7 @@ from diffusers.training_utils import (
 )
 
 from worker.training.examples import Example
+from worker.training.packing import pack, unpack
 
 #: FLUX.1 dev is told a guidance scale; 1 is the one without guidance.
 _FLUX_GUIDANCE = 1.0
@@ -146,14 +147,14 @@ class FluxObjective(FlowObjective):
         from diffusers import FluxPipeline
 
         latents = noised.latents
-        count, channels, height, width = latents.shape
+        count, _, height, width = latents.shape
         device, dtype = latents.device, latents.dtype
         prompts = _joined(rows, "prompt_embeds", noised)
         guidance = None
         if denoiser.config.guidance_embeds:
             guidance = torch.full((count,), _FLUX_GUIDANCE, device=device)
         answer = denoiser(
-            hidden_states=FluxPipeline._pack_latents(latents, count, channels, height, width),
+            hidden_states=pack(latents),
             timestep=noised.timesteps / 1000,
             guidance=guidance,
             pooled_projections=_joined(rows, "pooled_prompt_embeds", noised),
@@ -162,8 +163,41 @@ class FluxObjective(FlowObjective):
             img_ids=FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, device, dtype),
             return_dict=False,
         )[0]
-        unpacked: torch.Tensor = FluxPipeline._unpack_latents(answer, height, width, vae_scale_factor=1)
-        return unpacked
+        return unpack(answer, height, width)
+
+
+class QwenObjective(FlowObjective):
+    """Qwen-Image: the same on packed latents; it is not distilled, and is told no guidance."""
+
+    def predict(self, denoiser: Any, noised: Noised, rows: Sequence[Example]) -> torch.Tensor:
+        """See `Objective`."""
+        count, _, height, width = noised.latents.shape
+        mask = None
+        if "prompt_embeds_mask" in rows[0].embeddings:
+            mask = torch.cat([row.embeddings["prompt_embeds_mask"] for row in rows]).to(noised.latents.device)
+        answer = denoiser(
+            hidden_states=pack(noised.latents),
+            timestep=noised.timesteps / 1000,
+            encoder_hidden_states=_joined(rows, "prompt_embeds", noised),
+            encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * count,
+            return_dict=False,
+        )[0]
+        return unpack(answer, height, width)
+
+
+class ZImageObjective(FlowObjective):
+    """Z-Image: the same way in the other direction, from the noise at time 0 to the image at time 1."""
+
+    def predict(self, denoiser: Any, noised: Noised, rows: Sequence[Example]) -> torch.Tensor:
+        """See `Objective`."""
+        answers = denoiser(
+            list(noised.latents.unsqueeze(2)),
+            (1000 - noised.timesteps) / 1000,
+            list(_joined(rows, "prompt_embeds", noised)),
+            return_dict=False,
+        )[0]
+        return -torch.stack(answers).squeeze(2)
 
 
 OBJECTIVES: dict[str, Callable[[Any, float | None], Objective]] = {
@@ -171,6 +205,8 @@ OBJECTIVES: dict[str, Callable[[Any, float | None], Objective]] = {
     "sdxl": SdxlObjective,
     "sd3": FlowObjective,
     "flux": FluxObjective,
+    "qwen-image": QwenObjective,
+    "z-image": ZImageObjective,
 }
 
 

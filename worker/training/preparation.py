@@ -22,7 +22,7 @@ from worker.generation.inputs import decode_whole
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import encode_distribution
 from worker.training.adapter import LoraAdapter
-from worker.training.controlnet import TrainedControlNet
+from worker.training.controlnet import CONTROLNETS
 from worker.training.examples import Embeddings, Example, Examples, Pixels, make_examples, read_pixels
 from worker.training.inversion import InversionVectors, first_vectors
 from worker.training.objectives import OBJECTIVES
@@ -65,18 +65,18 @@ class Preparation:
         model.adapters.rest()
         with torch.inference_mode(mode=False), torch.no_grad():
             return TrainingRun(
-                model.denoiser, self._trainee(), objective, examples, training.settings, fingerprint
+                model.denoiser, self._trainee(examples), objective, examples, training.settings, fingerprint
             )
 
-    def _trainee(self) -> Trainee:
+    def _trainee(self, examples: Examples) -> Trainee:
         model, settings = self.model, self.training.settings
         if settings.kind == "lora":
             names = sorted(model.spec.family_spec.lora_text_encoders) if settings.train_text_encoder else ()
             texts = {name: getattr(model.base, name) for name in names}
             return LoraAdapter(model.denoiser, model.family.denoiser, settings, texts, self._encode_caption)
         if settings.kind == "controlnet":
-            levels = len(model.base.vae.config.block_out_channels)
-            return TrainedControlNet(model.denoiser, levels, settings.seed)
+            family, vae = model.spec.family, model.base.vae
+            return CONTROLNETS[family].begin(family, model.denoiser, vae, examples.subject, settings.seed)
         encoders, start = {}, {}
         for name, part in model.spec.family_spec.inversion_encoders.items():
             encoder = getattr(model.base, name)
@@ -111,10 +111,18 @@ class Preparation:
             if self.training.settings.encodes_each_step:
                 return {}
             found = encoder.encode(GenerationInputs(self.training.caption_parameters(caption)))
-            return {name: value for name, value in found.items() if not name.startswith("negative_")}
+            return {name: _one_row(value) for name, value in found.items() if not name.startswith("negative_")}
 
+        vae, read_control = self.model.base.vae, None
+        if self.training.settings.kind == "controlnet":
+            read_control = partial(CONTROLNETS[self.model.spec.family].read_control, vae)
         with torch.inference_mode(mode=False), torch.no_grad():
-            return make_examples(images, partial(encode_distribution, self.model.base.vae), encode_text)
+            return make_examples(images, partial(encode_distribution, vae), encode_text, read_control)
+
+
+def _one_row(value: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+    """An argument of a pipeline for one image as a tensor (1, …); some families have a list of images there."""
+    return torch.stack(value) if isinstance(value, list) else value
 
 
 def require_room(plan: Plan, training: TrainingParameters) -> None:

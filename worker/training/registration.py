@@ -30,7 +30,8 @@ from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from contracts.weights.adapters.inversion_files import read_inversion
 from contracts.weights.adapters.lora_files import describe, read_lora
-from contracts.weights.controls.controlnet_files import ControlNetFacts, read_controlnet
+from contracts.weights.controls.controlnet_files import ControlNetFacts
+from contracts.weights.formats.safetensors import read_header
 
 _HASH_CHARACTERS = 8
 
@@ -92,7 +93,7 @@ class TrainedRegistration:
         )
 
     def _add_controlnet(self, name: str, path: Path, sha256: str) -> ControlParameters:
-        facts = ControlNetFacts.of(read_controlnet(path))
+        facts = ControlNetFacts.of(read_header(path).tensors)
         fields = {"models": [self._training.model], "facts": facts}
         row: UploadedControlNet = self._store(CONTROLNETS, name, path, sha256, fields)
         return ControlParameters(controlnet=row.id, key=row.source, sha256=row.sha256, values=row.facts.values)

@@ -16,12 +16,12 @@ from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import Kind, OptimizerName, Schedule, Targets
 
 #: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
-#: denoiser by one pooled vector alone; a ControlNet is made from a UNet's encoder.
+#: denoiser by one pooled vector alone; a ControlNet of Z-Image is no copy of its layers.
 TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
-        "lora": ("sd15", "sdxl", "sd3", "flux"),
+        "lora": ("sd15", "sdxl", "sd3", "flux", "qwen-image", "z-image"),
         "textual_inversion": ("sd15", "sdxl"),
-        "controlnet": ("sd15", "sdxl"),
+        "controlnet": ("sd15", "sdxl", "sd3", "flux", "qwen-image"),
     }
 )
 #: Fields that mean something for one kind alone.
@@ -79,8 +79,9 @@ class TrainingRequest(DeliveryFields):
     model: str | None = Field(
         None,
         description="Id from `/v1/models` of the model to train on. Default: the first of the list, if it is of a "
-        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES['lora'])}; for a textual inversion or a "
-        f"ControlNet {', '.join(TRAINABLE_FAMILIES['controlnet'])}.",
+        f"family that can be trained: {', '.join(TRAINABLE_FAMILIES['lora'])}; for a textual inversion "
+        f"{', '.join(TRAINABLE_FAMILIES['textual_inversion'])}; for a ControlNet "
+        f"{', '.join(TRAINABLE_FAMILIES['controlnet'])}.",
     )
     name: str = Field(
         pattern=_NAME_PATTERN,

@@ -5,12 +5,9 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    ControlNetModel,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
-    FluxControlNetModel,
     FluxTransformer2DModel,
-    SD3ControlNetModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
@@ -28,6 +25,8 @@ CLIP_WIDTH = 64
 T5_WIDTH = 2 * CLIP_WIDTH
 LATENT_EDGE = 8
 _UNET_CHANNELS = (64, 96)
+_AUTOENCODER_CHANNELS = (16, 32, 48, 64)
+AUTOENCODER_LEVELS = len(_AUTOENCODER_CHANNELS)
 
 
 def clip_config(vocabulary_size: int, layers: int) -> CLIPTextConfig:
@@ -88,9 +87,9 @@ def build_autoencoder(latent_channels: int) -> AutoencoderKL:
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * AUTOENCODER_LEVELS,
+        up_block_types=("UpDecoderBlock2D",) * AUTOENCODER_LEVELS,
+        block_out_channels=_AUTOENCODER_CHANNELS,
         layers_per_block=1,
         latent_channels=latent_channels,
         norm_num_groups=1,
@@ -126,11 +125,6 @@ def build_unet() -> UNet2DConditionModel:
     )
 
 
-def build_unet_control(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet that starts as a copy of the UNet's encoder; four widths make the 8× of the latents."""
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 32, 64))
-
-
 _SD3: dict[str, Any] = {
     "sample_size": LATENT_EDGE,
     "patch_size": 1,
@@ -150,12 +144,6 @@ def build_sd3() -> SD3Transformer2DModel:
     return SD3Transformer2DModel(num_layers=4, **_SD3)
 
 
-def build_sd3_control(transformer: SD3Transformer2DModel) -> SD3ControlNetModel:
-    """Two of the transformer's blocks; their residuals are shared out over all four."""
-    control = SD3ControlNetModel(num_layers=2, **_SD3)
-    return _copy_shared_weights(transformer, control)
-
-
 _FLUX: dict[str, Any] = {
     "patch_size": 1,
     "in_channels": 64,
@@ -171,20 +159,6 @@ _FLUX: dict[str, Any] = {
 def build_flux() -> FluxTransformer2DModel:
     """Two double and four single blocks, with the guidance embedding of FLUX.1 [dev]."""
     return FluxTransformer2DModel(num_layers=2, num_single_layers=4, **_FLUX)
-
-
-def build_flux_control(transformer: FluxTransformer2DModel) -> FluxControlNetModel:
-    """One double and one single block, copied; their residuals go to all of either kind. Blind to guidance."""
-    control = FluxControlNetModel(num_layers=1, num_single_layers=1, **{**_FLUX, "guidance_embeds": False})
-    return _copy_shared_weights(transformer, control)
-
-
-def _copy_shared_weights(source: Any, target: Any) -> Any:
-    """What diffusers' from_transformer does, which here would also change the source's config in place."""
-    own = target.state_dict()
-    shared = {name: weight for name, weight in source.state_dict().items() if name in own}
-    target.load_state_dict(shared, strict=False)
-    return target
 
 
 def build_euler() -> EulerDiscreteScheduler:

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffusers
 import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from models.training.networks import architectures, tokenizer
+from worker.families import get_family
+from worker.training.copies import copy_transformer, copy_unet
 
 MODELS = Path(__file__).resolve().parents[2]
 FAMILIES = ("sdxl", "sd3", "flux")
@@ -99,13 +102,11 @@ def assemble(family: str, parts: Mapping[str, Any], words: Tokenizers) -> Any:
 
 
 def build_control(family: str, denoiser: Any) -> Any:
-    """A fresh ControlNet that starts from the denoiser."""
-    build = {
-        "sdxl": architectures.build_unet_control,
-        "sd3": architectures.build_sd3_control,
-        "flux": architectures.build_flux_control,
-    }[family]
-    return build(denoiser)
+    """A fresh ControlNet that starts from the denoiser, as the worker's training starts it."""
+    row = get_family(family)
+    if row.denoiser == "unet":
+        return copy_unet(denoiser, architectures.AUTOENCODER_LEVELS, seed=0)
+    return copy_transformer(getattr(diffusers, row.controlnet), denoiser)
 
 
 def write(model: Any, folder: Path) -> None:

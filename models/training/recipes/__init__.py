@@ -63,28 +63,13 @@ class Recipe(Protocol):
         """Training only: further arguments of `predict` for a batch."""
 
     def hasten(self, model: Any) -> None:
-        """Chooses what trains a denoiser or a ControlNet fastest; changes no weight."""
+        """Chooses what trains a denoiser fastest; changes no weight."""
 
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy latents and what the denoiser should say of them."""
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
-        """What the denoiser says. `extra` may hold sizes, guidance, or a ControlNet's residuals."""
-
-
-class ControlRecipe(Recipe, Protocol):
-    """A family whose ControlNets the worker does not train."""
-
-    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Control images, as bytes, to what the family's ControlNet takes."""
-
-    def prepare(self, control: Any, conditions: Conditions) -> None:
-        """Makes a fresh control, a copy of denoiser's blocks, at home with what the pipeline tells a control."""
-
-    def steer(
-        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
-    ) -> dict[str, Any]:
-        """A ControlNet's residuals, as further arguments of `predict`."""
+        """What the denoiser says. `extra` may hold sizes or guidance."""
 
 
 def load_recipe(family: str) -> Recipe:

@@ -11,7 +11,6 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from models.training.data.gallery import to_signal
 from models.training.networks import architectures
 from models.training.networks.attention import keep_plain
 from models.training.recipes import Conditions, broadcast, read_ids, repad
@@ -71,51 +70,21 @@ class FluxRecipe:
         return (1 - part) * latents + part * noise, noise - latents
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
-        """`extra`: guidance, and the ControlNet's residuals under the transformer's own names."""
-        packed = denoiser(**_arguments(noisy, share, conditions), **extra).sample
-        unpacked: Tensor = FluxPipeline._unpack_latents(packed, *noisy.shape[-2:], vae_scale_factor=1)
+        """`extra`: guidance."""
+        height, width = noisy.shape[-2:]
+        packed = denoiser(
+            hidden_states=FluxPipeline._pack_latents(noisy, *noisy.shape),
+            timestep=share,
+            encoder_hidden_states=conditions.hidden,
+            pooled_projections=conditions.pooled,
+            img_ids=FluxPipeline._prepare_latent_image_ids(
+                len(noisy), height // 2, width // 2, noisy.device, torch.float32
+            ),
+            txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
+            **extra,
+        ).sample
+        unpacked: Tensor = FluxPipeline._unpack_latents(packed, height, width, vae_scale_factor=1)
         return unpacked
-
-    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Latents, shifted and scaled."""
-        latents: Tensor = vae.encode(to_signal(pixels)).latent_dist.mode()
-        scale, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor)
-        return (latents - shift) * scale
-
-    def prepare(self, control: Any, conditions: Conditions) -> None:
-        """Nothing: it is told what the denoiser is told."""
-
-    def steer(
-        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
-    ) -> dict[str, Any]:
-        """One residual per block of the control, double and single apart; and plain guidance."""
-        arguments = _arguments(noisy, share, conditions)
-        double, single = control(**arguments, controlnet_cond=_pack(hint), return_dict=False)
-        return {
-            "controlnet_block_samples": double,
-            "controlnet_single_block_samples": single,
-            "guidance": torch.full((len(noisy),), _PLAIN_GUIDANCE, device=noisy.device),
-        }
-
-
-def _arguments(noisy: Tensor, share: Tensor, conditions: Conditions) -> dict[str, Any]:
-    """What the transformer and its ControlNet are told alike."""
-    height, width = noisy.shape[-2:]
-    return {
-        "hidden_states": _pack(noisy),
-        "timestep": share,
-        "encoder_hidden_states": conditions.hidden,
-        "pooled_projections": conditions.pooled,
-        "img_ids": FluxPipeline._prepare_latent_image_ids(
-            len(noisy), height // 2, width // 2, noisy.device, torch.float32
-        ),
-        "txt_ids": torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
-    }
-
-
-def _pack(latents: Tensor) -> Tensor:
-    packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
-    return packed
 
 
 RECIPE = FluxRecipe()

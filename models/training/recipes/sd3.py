@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.training.data.gallery import to_signal
 from models.training.networks import architectures
 from models.training.networks.attention import keep_plain
 from models.training.recipes import Conditions, broadcast, draw_kept, read_ids, repad
@@ -74,7 +73,7 @@ class Sd3Recipe:
         return (1 - part) * latents + part * noise, noise - latents
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
-        """`extra`: the ControlNet's `block_controlnet_hidden_states`."""
+        """See `Recipe`; nothing more."""
         sample: Tensor = denoiser(
             hidden_states=noisy,
             timestep=share * 1000,
@@ -83,35 +82,6 @@ class Sd3Recipe:
             **extra,
         ).sample
         return sample
-
-    def read_control(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Latents, scaled but not shifted: the pipeline does it so for a control with zeroed pooled vector."""
-        latents: Tensor = vae.encode(to_signal(pixels)).latent_dist.mode() * vae.config.scaling_factor
-        return latents
-
-    def prepare(self, control: Any, conditions: Conditions) -> None:
-        """The pipeline gives a control a pooled vector of zeros; the mean caption's goes into the bias instead.
-
-        The copied blocks have never met zeros, and answer them with states a hundred times too large.
-        """
-        first = control.time_text_embed.text_embedder.linear_1
-        with torch.no_grad():
-            first.bias += first.weight @ conditions.pooled.float().mean(0).to(first.weight.device)
-
-    def steer(
-        self, control: Any, noisy: Tensor, share: Tensor, conditions: Conditions, hint: Tensor
-    ) -> dict[str, Any]:
-        """One residual per block of the control."""
-        residuals = control(
-            hidden_states=noisy,
-            timestep=share * 1000,
-            encoder_hidden_states=conditions.hidden,
-            pooled_projections=torch.zeros_like(conditions.pooled),
-            controlnet_cond=hint,
-            conditioning_scale=1.0,
-            return_dict=False,
-        )[0]
-        return {"block_controlnet_hidden_states": residuals}
 
 
 RECIPE = Sd3Recipe()

@@ -77,7 +77,7 @@ class SdxlRecipe:
         return noisy, self._schedule.get_velocity(latents, noise, step)
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
-        """`extra`: sizes of the batch, and residuals under the UNet's own names."""
+        """`extra`: sizes of the batch."""
         sizes = extra.pop("sizes", None)
         if sizes is None:
             sizes = usual_sizes(len(noisy)).to(noisy.device)

@@ -1,92 +1,51 @@
 """Trains a ControlNet for a frozen denoiser: silhouettes, or contours as a Canny detector draws them.
 
 Captions say neither size nor place, and often not even the shape: what they leave open, the control decides.
-A UNet's ControlNet is trained by the worker's own code, from the exported checkpoint.
+The training itself is the worker's, from the exported checkpoint.
 """
 
 import random
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import diffusers
 import torch
-from torch import Tensor
 
-from contracts.requests.training.request import TRAINABLE_FAMILIES
 from models.training.data.captions import IN_DISTRIBUTION, draw_scene
 from models.training.data.drawing import EDGE_PIXELS, Scene, place, render, render_edges, render_silhouette
-from models.training.data.gallery import to_bytes
 from models.training.lessons import Drawing, teach
-from models.training.loop import RUNS, Loop, Plan, join_ranks, pick_device, step_numbers
-from models.training.networks.export import build_control, checkpoint_folder, make_tokenizers
-from models.training.recipes import Conditions, ControlRecipe, load_recipe
-from models.training.stages import autoencoder, denoiser
-from models.training.stages.latents import encode
+from models.training.loop import RUNS
+from models.training.networks.export import checkpoint_folder
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
 
-_PAIRS_PER_RANK = 6000
 _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
-#: Of a training by the worker, which encodes them one by one.
 _PAIRS = 2000
-SETTINGS = {
-    "kind": "controlnet", "rank": 1, "alpha": 1, "steps": 900, "batch_size": 24, "learning_rate": 1e-3,
-    "schedule": "cosine", "warmup_steps": 50,
+_SETTINGS = {
+    "kind": "controlnet", "rank": 1, "alpha": 1, "batch_size": 24, "learning_rate": 1e-3, "schedule": "cosine",
+    "warmup_steps": 50,
 }  # fmt: skip
-PLANS = {
-    "sd3": Plan(1500, 24, 2e-3, muon_rate=6e-3, warmup_steps=100, ema_decay=0.99, bfloat16_share=1.0),
-    "flux": Plan(4500, 24, 2e-3, muon_rate=6e-3, warmup_steps=30, ema_decay=0.99, bfloat16_share=1.0),
+SETTINGS = {
+    "sdxl": {**_SETTINGS, "steps": 900},
+    "sd3": {**_SETTINGS, "steps": 1500},
+    "flux": {**_SETTINGS, "steps": 4500},
 }
 
 
 def train(family: str, kind: str, resume: bool) -> None:
     """Trains one ControlNet and writes it into its run folder."""
-    learn = _learn_by_worker if family in TRAINABLE_FAMILIES["controlnet"] else _learn
-    learn(family, kind, resume)
-
-
-def _learn_by_worker(family: str, kind: str, resume: bool) -> None:
-    data = teach(
-        family, f"control-{family}-{kind}", SETTINGS, draw_pairs(kind, f"train/pairs/{kind}", _PAIRS), resume
-    )
-    denoiser = diffusers.UNet2DConditionModel.from_pretrained(checkpoint_folder(family), subfolder="unet")
+    pairs = draw_pairs(kind, f"train/pairs/{kind}", _PAIRS)
+    data = teach(family, f"control-{family}-{kind}", SETTINGS[family], pairs, resume)
+    row, source = get_family(family), checkpoint_folder(family)
+    denoiser = getattr(diffusers, row.denoiser_class).from_pretrained(source, subfolder=row.denoiser)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "control.safetensors"
         file.write_bytes(data)
-        control = load_controlnet(get_family(family), file, torch.float32, denoiser)
+        control = load_controlnet(row, file, torch.float32, denoiser)
     control.save_pretrained(folder(family, kind))
-
-
-def _learn(family: str, kind: str, resume: bool) -> None:
-    rank, device, plan = join_ranks(), pick_device(), PLANS[family]
-    recipe = cast("ControlRecipe", load_recipe(family))
-    torch.manual_seed(0)
-    base = denoiser.load(family).to(device)
-    control = build_control(family, base).to(device)
-    recipe.hasten(base)
-    recipe.hasten(control)
-    name = f"control-{family}-{kind}"
-    pairs = draw_pairs(kind, f"train/{name}/{rank.index}", _PAIRS_PER_RANK)
-    clean, hints, conditions = gather(recipe, pairs)
-    weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
-    recipe.prepare(control, conditions)
-    loop = Loop(name, {"control": control}, plan, rank, resume)
-    for step in loop:
-        rng, generator = step_numbers(loop.name, rank, step)
-        rows = [rng.randrange(len(pairs)) for _ in range(plan.batch)]
-        said = recipe.vary(conditions.pick(rows), rng).to(device)
-        share = denoiser.spread(plan.batch, rank, generator, recipe.noise_shift).to(device)
-        noise = torch.randn(clean[rows].shape, generator=generator).to(device)
-        noisy, target = recipe.mix(clean[rows].to(device), noise, share)
-        with loop.autocast(device):
-            extra = recipe.steer(control, noisy, share, said, hints[rows].float().to(device))
-            predicted = recipe.predict(base, noisy, share, said, **extra)
-        loop.learn(denoiser.measure_error(predicted, target, weights))
-    if rank.index == 0:
-        control.cpu().eval().save_pretrained(folder(family, kind))
 
 
 def folder(family: str, kind: str) -> Path:
@@ -133,15 +92,3 @@ def draw_pairs(kind: str, seed: str, count: int) -> list[Drawing]:
             control = control.convert("L").point([255 * (value > 127) for value in range(256)])
         pairs.append(Drawing(render(scene, rng, 3), caption, control))
     return pairs
-
-
-@torch.no_grad()
-def gather(recipe: ControlRecipe, pairs: list[Drawing]) -> tuple[Tensor, Tensor, Conditions]:
-    """Latents, hints and conditions of the pairs."""
-    vae = autoencoder.load(recipe.latent_channels)
-    clean = encode(vae, to_bytes([pair.image for pair in pairs]))
-    drawn = to_bytes([pair.control for pair in pairs if pair.control is not None])
-    hints = torch.cat([recipe.read_control(vae, part).half() for part in torch.split(drawn, 64)])
-    words = make_tokenizers()
-    parts = denoiser.load_text_parts(recipe, words)
-    return clean, hints, denoiser.encode_all(recipe, parts, words, [pair.caption for pair in pairs])

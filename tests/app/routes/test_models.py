@@ -79,7 +79,7 @@ def test_a_model_says_what_it_can_be_trained_for_and_with_which_fields(client: T
 
     assert [model["trainings"] for model in (sd, schnell, packed)] == [
         ["lora", "textual_inversion", "controlnet"],
-        ["lora"],
+        ["lora", "controlnet"],
         [],
     ]
     assert packed["training_schemas"] == {}

@@ -170,7 +170,7 @@ def test_pairs_become_the_training_of_a_controlnet(client: TestClient, queue: Jo
 def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
     client: TestClient, storage: Storage, subtests: pytest.Subtests
 ) -> None:
-    for fields, entries, field, words in [
+    cases: list[tuple[dict[str, Any], dict[str, bytes], str, str]] = [
         ({}, {"a.png": png()}, "file", "the image 'a.png': needs a control image"),
         ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': has a meaning for"),
         (
@@ -181,10 +181,22 @@ def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
         ),
         ({}, {"a.png": png(), "a.control.png": b"broken"}, "file", "'a.control.png': is not an image"),
         ({"class_prompt": "a thing"}, {"a.png": png(), "a.control.png": png()}, "class_prompt", "lora alone"),
-        ({"model": "shapes-flux"}, {"a.png": png(), "a.control.png": png()}, "model", "ControlNet is trained on"),
+        (
+            {"model": "shapes-big"},
+            {"a.png": png(), "a.control.png": png()},
+            "model",
+            "sd15, sdxl, sd3, flux, qwen",
+        ),
+        (
+            {"model": "shapes-flux", "snr_gamma": 5.0},
+            {"a.png": png(), "a.control.png": png()},
+            "snr_gamma",
+            "no meaning for this model",
+        ),
         ({"name": "shapes-sdxl-canny"}, {"a.png": png(), "a.control.png": png()}, "name", "a ControlNet"),
         ({"kind": "lora"}, {f"{n}.png": png() for n in range(201)}, "images", "are 201, and a LoRA is trained"),
-    ]:
+    ]
+    for fields, entries, field, words in cases:
         with subtests.test(fields=fields, entries=entries, field=field, words=words):
             found = refusal(send(client, entries, **{"kind": "controlnet", **fields}))
             assert words in found[field]

@@ -1,4 +1,4 @@
-"""A ControlNet in training: it learns from pairs, and the UNet that it copies stays what it was."""
+"""A ControlNet in training: it learns from pairs, and the denoiser that it copies stays what it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.controls.controlnet_files import read_controlnet
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
-from worker.training.controlnet import TrainedControlNet
+from worker.training.controlnet import UNetControlNet
 from worker.training.examples import Examples, read_pixels
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
@@ -35,7 +35,7 @@ def pairs(examples: Examples) -> Examples:
 
 
 def training(checkpoint: Any, examples: Examples) -> TrainingRun:
-    net = TrainedControlNet(checkpoint.unet, len(checkpoint.vae.config.block_out_channels), SETTINGS.seed)
+    net = UNetControlNet.begin("sd15", checkpoint.unet, checkpoint.vae, examples.subject, SETTINGS.seed)
     objective = OBJECTIVES["sd15"](checkpoint.scheduler.config, None)
     return TrainingRun(checkpoint.unet, net, objective, examples, SETTINGS)
 
@@ -44,6 +44,12 @@ def learned(run: TrainingRun, steps: int) -> TrainingRun:
     for _ in range(steps):
         run.learn()
     return run
+
+
+def inverted(pairs: Examples) -> Examples:
+    """The same with other control images."""
+    rows = [replace(row, control=None if row.control is None else 255 - row.control) for row in pairs.subject]
+    return Examples(rows)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +77,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit_and_the_unet_is_untouched(
 def test_what_it_learns_depends_on_the_control_images(
     checkpoint: Any, pairs: Examples, whole: TrainingRun
 ) -> None:
-    inverted = [replace(row, control=None if row.control is None else 255 - row.control) for row in pairs.subject]
-    assert learned(training(checkpoint, Examples(inverted)), 2).result({}) != whole.result({})
+    assert learned(training(checkpoint, inverted(pairs)), 2).result({}) != whole.result({})
 
 
 def test_its_file_is_the_controlnet_that_was_trained(checkpoint: Any, whole: TrainingRun, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from contracts.requests.training.buckets import bucket
-from worker.training.examples import pick, read_pixels
+from tests.support.counting_device import DeviceTensor
+from worker.training.examples import make_examples, pick, read_pixels, step_generator
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,12 @@ def test_each_image_is_learnt_from_once_before_any_comes_again() -> None:
     picked = [index for step in range(5) for index in pick(5, 2, step, seed=3, kind="subject")]
     assert sorted(picked[:5]) == sorted(picked[5:]) == list(range(5))
     assert picked != [index for step in range(5) for index in pick(5, 2, step, seed=4, kind="subject")]
+
+
+def test_latents_of_examples_are_in_host_memory_where_steps_draw_noise_for_them() -> None:
+    (example,) = make_examples(
+        [(read_pixels(Image.new("RGB", (64, 64)), 64), "a caption")],
+        lambda pixels: (DeviceTensor(pixels), DeviceTensor(pixels)),
+        lambda _: {},
+    )
+    assert example.draw(step_generator(1, 1)).device.type == "cpu"

@@ -12,6 +12,7 @@ import torch
 from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.adapters.lora_files import read_lora
 from contracts.weights.adapters.lora_models import read_facts
+from tests.support.combinations import usual_or_all
 from worker.families import get_family
 from worker.pool.pool import Pool
 from worker.training.adapter import LoraAdapter
@@ -35,7 +36,7 @@ def example(model: Any, family: str) -> Example:
     return Example(mean, torch.ones_like(mean), embeddings, (64, 64), (64, 64), (0, 0))
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", usual_or_all("sdxl", ["sdxl", "sd3", "flux"]))
 def test_a_step_learns_and_its_file_is_a_lora_for_the_model(pool: Pool, family: str, tmp_path: Path) -> None:
     model = pool.model(f"shapes-{family}")
     settings = TrainingSettings(rank=2, alpha=2, steps=2, learning_rate=1e-3, resolution=64, seed=1)

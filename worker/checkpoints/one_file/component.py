@@ -58,11 +58,22 @@ def assemble(
 
 
 def _with_tables(module: Any, module_class: Any, config: Mapping[str, Any]) -> Any:
-    """Give the buffers that no file holds, such as position tables, their computed values."""
-    computed = [name for name, buffer in module.named_buffers() if buffer.is_meta]
-    if computed:
-        whole = dict(module_class.from_config(config).named_buffers())
-        for name in computed:
-            parent, _, buffer = name.rpartition(".")
-            module.get_submodule(parent).register_buffer(buffer, whole[name], persistent=False)
+    """Give the tables that no file holds, such as those of positions, their computed values.
+
+    They are buffers, or plain attributes of layers: Qwen-Image's are complex, and no buffers.
+    """
+    buffers = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    attributes = [
+        (layer, name) for layer, part in module.named_modules() for name, value in vars(part).items()
+        if isinstance(value, torch.Tensor) and value.is_meta
+    ]  # fmt: skip
+    if not buffers and not attributes:
+        return module
+    whole = module_class.from_config(config)
+    found = dict(whole.named_buffers())
+    for name in buffers:
+        parent, _, buffer = name.rpartition(".")
+        module.get_submodule(parent).register_buffer(buffer, found[name], persistent=False)
+    for layer, name in attributes:
+        setattr(module.get_submodule(layer), name, getattr(whole.get_submodule(layer), name))
     return module

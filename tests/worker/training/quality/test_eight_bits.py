@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load
 
 from contracts.requests.training.settings import EIGHT_BIT, OptimizerName, TrainingSettings
-from worker.training.controlnet import TrainedControlNet
+from worker.training.controlnet import UNetControlNet
 from worker.training.examples import Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.optimizers import available_optimizers
@@ -24,7 +24,7 @@ def training(checkpoint: Any, examples: Examples, optimizer: OptimizerName) -> T
         optimizer=optimizer,
     )  # fmt: skip
     rows = [replace(row, control=torch.full((1, 3, *row.size), 90, dtype=torch.uint8)) for row in examples.subject]
-    net = TrainedControlNet(checkpoint.unet, len(checkpoint.vae.config.block_out_channels), settings.seed)
+    net = UNetControlNet.begin("sd15", checkpoint.unet, checkpoint.vae, rows, settings.seed)
     objective = OBJECTIVES["sd15"](checkpoint.scheduler.config, None)
     return TrainingRun(checkpoint.unet, net, objective, Examples(rows), settings)
 
