@@ -143,6 +143,20 @@ class WorkerSettings(Settings):
     compile_backend: str = Field(
         "inductor", description="back end of torch.compile; inductor needs a C++ compiler"
     )
+    compiled_loras: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="sets of LoRAs that a compiled denoiser has room for at once: one for each job with other "
+        "LoRAs or scales in a call; 0: calls with LoRAs run uncompiled",
+    )
+    compiled_lora_rank: int = Field(
+        32,
+        ge=1,
+        le=512,
+        description="the most that the ranks of one job's LoRAs may add up to there; others run uncompiled. "
+        "Memory grows with both",
+    )
     image_check: str = Field(
         "off",
         min_length=1,
@@ -203,7 +217,14 @@ class WorkerSettings(Settings):
     @property
     def kernels(self) -> KernelOptions:
         """Which kernels compute."""
-        return KernelOptions(self.attention, self.channels_last, self.compile, self.compile_backend)
+        return KernelOptions(
+            self.attention,
+            self.channels_last,
+            self.compile,
+            self.compile_backend,
+            lora_slots=self.compiled_loras,
+            slot_rank=self.compiled_lora_rank,
+        )
 
     def may_join(self, batchable: bool | None) -> bool:
         """Whether calls of a job may be joined with those of others; `batchable` as in `JobParameters`."""

@@ -44,6 +44,7 @@ class Role(StrEnum):
     PREVIEW_VAE = "preview_vae"
     CONTROLNET = "controlnet"
     ADAPTER = "adapter"
+    LORA_SLOTS = "lora_slots"
     IMAGE_ENCODER = "image_encoder"
 
 
@@ -61,6 +62,7 @@ class Component:
         prompt_tokens: for an image encoder, those by which it makes the prompt's embedding longer.
         unpacking_bytes: what its largest layer takes while it computes, where its weights are packed; else 0.
         copies_output: whether its layers have their results in memory twice for a moment, as adapters have.
+        linear_widths: of a denoiser, inputs and outputs of all its linear layers; 0 where they are not known.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Component:
     prompt_tokens: int = 0
     unpacking_bytes: int = 0
     copies_output: bool = False
+    linear_widths: int = 0
 
     @property
     def is_packed(self) -> bool:
@@ -155,6 +158,7 @@ def size_component(
         # Unpacked values may be in 16 bits first, and beside that in the dtype of the model.
         unpacking_bytes=max(packed.unpacking_bytes, packed.layer_values * (packed.copy_bytes + value_bytes)),
         copies_output=packed.copies_output,
+        linear_widths=sum((count.linear.rows.total, count.linear.columns.total)) if role is Role.DENOISER else 0,
     )
 
 

@@ -16,6 +16,8 @@ from contracts.memory.stage_bytes import STAGE_OF, StageBytes
 #: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is a different image, which is the last resort.
 _TILED_SECONDS, _FP8_SECONDS, _SKIPPED_SECONDS = 0.15, 3.0, 1e6
+#: What compiled blocks save a request at least; less than any move of weights, so that slots are given up first.
+_UNCOMPILED_SECONDS = 0.01
 #: Bytes of a weight in 8 bits, and the share of weights that stay as they are (norms, embeddings).
 _FP8_BYTES, _FP8_UNCHANGED = 1, 0.02
 #: Maximum of images in a call, and the fraction of an image to which the number that fits is found.
@@ -26,27 +28,39 @@ _IN_HOST_MEMORY = (Placement.ON_DEMAND, Placement.STREAMED, Placement.CPU)
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Bytes and seconds of one strategy for one workload."""
+    """Bytes and seconds of one strategy for one workload.
+
+    Attributes:
+        uncompiled: whether there is no room for slots, by which LoRAs act on a compiled denoiser.
+    """
 
     strategy: Strategy
     model: ModelComponents
     workload: Workload
     parts: tuple[tuple[Component, PlacedComponent], ...]
+    uncompiled: bool = False
 
     @classmethod
     def of(
-        cls, strategy: Strategy, model: ModelComponents, workload: Workload, cpu_value_bytes: int = 4
+        cls,
+        strategy: Strategy,
+        model: ModelComponents,
+        workload: Workload,
+        cpu_value_bytes: int = 4,
+        *,
+        uncompiled: bool = False,
     ) -> Estimate:
         """Place every component of the model and every extra of the workload.
 
         Args:
             cpu_value_bytes: as in `Policy`.
+            uncompiled: as the attribute.
         """
         components = (*model.components, *workload.extras)
         placed = tuple(
             (component, _place(component, strategy, model, cpu_value_bytes)) for component in components
         )
-        return cls(strategy, model, workload, placed)
+        return cls(strategy, model, workload, placed, uncompiled)
 
     def plan(self, budget_bytes: int) -> Plan:
         """The strategy as a plan within this budget."""
@@ -91,7 +105,8 @@ class Estimate:
         """What candidates are ordered by: seconds, and what a changed image counts as."""
         skipped = any(placed.placement is Placement.SKIPPED for _, placed in self.parts)
         tiled, fp8 = self.strategy.tiled, self.strategy.fp8
-        return self._extra_seconds + tiled * _TILED_SECONDS + fp8 * _FP8_SECONDS + skipped * _SKIPPED_SECONDS
+        changed = tiled * _TILED_SECONDS + fp8 * _FP8_SECONDS + skipped * _SKIPPED_SECONDS
+        return self._extra_seconds + changed + self.uncompiled * _UNCOMPILED_SECONDS
 
     @property
     def name(self) -> str:
@@ -101,6 +116,7 @@ class Estimate:
             placements = {placed.placement for _, placed in self.parts if placed.role is role}
             named += [f"{words} {_PLACEMENT_NAMES[one]}" for one in placements if one is not Placement.DEVICE]
         named += ["VAE tiled"] * self.strategy.tiled + ["denoiser in fp8"] * self.strategy.fp8
+        named += ["LoRAs uncompiled"] * self.uncompiled
         return ", ".join(named) or "all resident"
 
     @property

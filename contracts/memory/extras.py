@@ -17,7 +17,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.repository_files import weights_below
 from contracts.hub.source import HubSource
-from contracts.memory.components import Component, Role, size_component
+from contracts.memory.components import Component, ModelComponents, Role, size_component
 from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
@@ -81,6 +81,25 @@ def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path 
     else:
         files = weights_below(source)
     return size_component(f"lora:{id}", Role.ADAPTER, _lora_count(files, row.family), value_bytes)
+
+
+def size_lora_slots(model: ModelComponents, extras: Sequence[Component], slot_ranks: int) -> Component | None:
+    """The slots of a compiled denoiser for these LoRAs, as a component `lora_slots`.
+
+    All its linear layers count, the few outside of its blocks too: those have no slots, and leave room for scales.
+
+    Args:
+        slot_ranks: as in `Policy`.
+
+    Returns:
+        None where there is no LoRA, or where the denoiser's layers are not known or are never compiled.
+    """
+    has_loras = any(extra.name.startswith("lora:") for extra in extras)
+    denoiser = next((part for part in model.components if part.role is Role.DENOISER), None)
+    if not has_loras or denoiser is None or denoiser.is_packed or not slot_ranks * denoiser.linear_widths:
+        return None
+    count = ParameterCount(slot_ranks * denoiser.linear_widths)
+    return size_component("lora_slots", Role.LORA_SLOTS, count, denoiser.value_bytes or model.value_bytes)
 
 
 def _lora_count(files: Sequence[Path], family: str) -> ParameterCount:

@@ -79,13 +79,14 @@ def price_seconds(plan: Plan, situation: Situation) -> float:
 def gives_same_image(plan: Plan, other: Plan) -> bool:
     """Whether two plans for one workload give the same bits.
 
-    Tiles, 8 bits, and a T5 that is skipped or computed on the CPU change them; where weights wait does not.
+    Tiles, 8 bits, a T5 that is skipped or computed on the CPU, and whether blocks are compiled although LoRAs act,
+    change them; where weights wait does not.
     """
 
     def traits(one: Plan) -> tuple[object, ...]:
         changing = (Placement.SKIPPED, Placement.CPU)
         moved = {name: placement for name, placement in one.placements.items() if placement in changing}
-        return one.tile_side, one.fp8, moved
+        return one.tile_side, one.fp8, moved, one.has_lora_slots
 
     return traits(plan) == traits(other)
 

@@ -69,6 +69,7 @@ class Policy:
         cudnn: whether the device is a CUDA card: cuDNN's workspace counts beside the tensors of a convolution.
         cpu_value_bytes: of one value of a T5 that is computed on the CPU, unless the model's dtype is wider: 4,
             or 2 where the processor multiplies bfloat16.
+        slot_ranks: rank of all slots together that a compiled denoiser has for LoRAs; 0: it has none.
     """
 
     t5: T5Policy = "auto"
@@ -77,6 +78,7 @@ class Policy:
     host_bytes: int | None = None
     cudnn: bool = False
     cpu_value_bytes: int = 4
+    slot_ranks: int = 0
 
 
 class PlacedComponent(BaseModel):
@@ -139,6 +141,11 @@ class Plan(BaseModel):
     def placements(self) -> dict[str, Placement]:
         """Component -> placement."""
         return {component.name: component.placement for component in self.components}
+
+    @property
+    def has_lora_slots(self) -> bool:
+        """Whether LoRAs may act on a compiled denoiser: their slots are among its components."""
+        return any(component.role is Role.LORA_SLOTS for component in self.components)
 
 
 def gib(count: int) -> str:
@@ -237,14 +244,15 @@ class Strategy:
     fp8: bool
 
     def placement(self, role: Role) -> Placement:
-        """Placement of this role's components: ControlNets as the denoiser, adapters and a VAE for previews always
-        on the device, image encoders never.
+        """Placement of this role's components: ControlNets as the denoiser, adapters, their slots and a VAE for
+        previews always on the device, image encoders never.
         """
         placements = {
             Role.TEXT_ENCODER: self.text_encoder,
             Role.T5: self.t5,
             Role.VAE: self.vae,
             Role.ADAPTER: Placement.DEVICE,
+            Role.LORA_SLOTS: Placement.DEVICE,
             Role.PREVIEW_VAE: Placement.DEVICE,
             Role.IMAGE_ENCODER: Placement.CPU,
         }

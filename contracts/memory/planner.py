@@ -31,6 +31,7 @@ from contracts.memory.extras import (
     size_controlnet,
     size_image_encoders,
     size_ip_adapter,
+    size_lora_slots,
     size_uploaded,
     size_uploaded_controlnet,
     size_vae,
@@ -97,11 +98,17 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
     if not policy.cudnn:
         model = replace(model, components=tuple(map(_without_workspaces, model.components)))
         workload = replace(workload, extras=tuple(map(_without_workspaces, workload.extras)))
-    every = [
-        Estimate.of(strategy, model, workload, policy.cpu_value_bytes)
-        for strategy in strategies(model, policy)
-        if strategy.denoiser is not Placement.STREAMED or not any(part.shares_layers for part in workload.extras)
-    ]
+    slots = size_lora_slots(model, workload.extras, policy.slot_ranks)
+    with_slots = workload if slots is None else replace(workload, extras=(*workload.extras, slots))
+    every: list[Estimate] = []
+    for strategy in strategies(model, policy):
+        is_streamed = strategy.denoiser is Placement.STREAMED
+        if is_streamed and any(part.shares_layers for part in workload.extras):
+            continue
+        is_compiled = slots is not None and not is_streamed and not strategy.fp8
+        if is_compiled:
+            every.append(Estimate.of(strategy, model, with_slots, policy.cpu_value_bytes))
+        every.append(Estimate.of(strategy, model, workload, policy.cpu_value_bytes, uncompiled=is_compiled))
     if policy.host_bytes is not None:
         limit = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))
         every = [estimate for estimate in every if estimate.host_bytes <= limit]

@@ -25,6 +25,7 @@ STAGE_OF: Mapping[Role, str] = MappingProxyType(
         Role.DENOISER: "denoise",
         Role.CONTROLNET: "denoise",
         Role.ADAPTER: "denoise",
+        Role.LORA_SLOTS: "denoise",
         Role.PREVIEW_VAE: "denoise",
         Role.IMAGE_ENCODER: "encode",
         Role.VAE: "decode",

@@ -5,6 +5,7 @@ layouts.py    a LoRA file's tensors under the names of the model's layers
 reader.py     a LoRA file -> the weights of each layer, checked against the model
 cache.py      LoRAs loaded beside one model; evicts the least recently used
 row_hooks.py  forward hooks that make a LoRA act on its own jobs' rows of each layer
+lora_slots.py  slots by which LoRAs act on compiled blocks
 inversions.py  the textual inversions of a job, read and compared with the text encoders
 perturbations.py  layers that are disturbed for some rows of a call
 layer_weight.py  shape, dtype and values of a layer's weight, be it packed or not

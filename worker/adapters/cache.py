@@ -1,8 +1,8 @@
 """Keeps LoRAs loaded beside one model: reads them when a job needs them, evicts the least recently used.
 
 Nothing is put into the model. A loaded LoRA is a set of small tensors of its own, and acts through hooks
-(`row_hooks.py`) while a call runs. So a LoRA that a job does not name cannot act, switching costs one hook per
-layer, and a load that fails has changed nothing.
+(`row_hooks.py`) or, on compiled blocks, from slots (`lora_slots.py`) while a call runs. So a LoRA that a job does
+not name cannot act, switching costs one hook per layer, and a load that fails has changed nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFailed, first_line
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import LoraParameters
@@ -23,6 +25,7 @@ from worker.adapters import reader
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import LoadedInversion
 from worker.adapters.layer_weight import Layer, dtype_of
+from worker.adapters.lora_slots import LoraSlots
 from worker.adapters.low_rank import LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
 from worker.adapters.references.attention_hooks import Span, reference_images_act
@@ -111,12 +114,17 @@ class LoraCache:
     Attributes:
         loaded: names of the loaded LoRAs, least recently used first.
         resident_bytes: bytes of their tensors.
+        uncompiled: why the denoiser's blocks cannot be called compiled now; empty where they can.
     """
 
-    def __init__(self, base: Any, family: DiffusersFamily, files: LoraFiles, model: str = "") -> None:
+    def __init__(
+        self, base: Any, family: DiffusersFamily, files: LoraFiles, model: str = "", slots: LoraSlots | None = None
+    ) -> None:
         """`base` is the pipeline that holds the components; `model` labels the counters."""
         self.loaded: tuple[str, ...] = ()
         self.resident_bytes = 0
+        self.uncompiled = ""
+        self._slots = slots or LoraSlots((), torch.device("cpu"), 0, 0)
         self._base = base
         self._family = family
         self._files = files
@@ -131,7 +139,7 @@ class LoraCache:
     @property
     def is_active(self) -> bool:
         """Whether anything acts on the model now."""
-        return self._hooks.count + self._hooked_layers > 0
+        return self._slots.is_active or self._hooks.count + self._hooked_layers > 0
 
     def load(self, loras: Sequence[LoraParameters], keep: Iterable[AdapterSet] = ()) -> AdapterSet:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.
@@ -145,22 +153,27 @@ class LoraCache:
         pinned = {adapter.weights.sha256 for kept in keep for adapter, _ in kept.adapters}
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
 
-    def act(self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[Span] = ()) -> None:
+    def act(
+        self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[Span] = (), no_slots: str = "not compiled"
+    ) -> None:
         """From now on, let adapters act on their rows of the denoiser, until `rest` or the next `act`.
 
         Args:
             parts: the adapters of each range of rows, and how many rows it has, in order.
             spans: which rows of its job's own call each range has; all, where none are given.
+            no_slots: why LoRAs must not act from slots; empty where they may.
         """
         spans = spans or [Span(rows) for _, rows in parts]
         active = {adapters.key for adapters, _ in parts}
-        has_references = any(adapters.image_prompts for adapters, _ in parts)
+        prompts = [prompt for adapters, _ in parts for prompt in adapters.image_prompts]
         is_disturbed = any(adapters.perturbation for adapters, _ in parts)
         acting: tuple[object, ...] = tuple((adapters.key, rows) for adapters, rows in parts)
-        if has_references or is_disturbed:
+        if prompts or is_disturbed:
             acting = (*acting, *spans)
         elif len(active) == 1:
             acting = ((parts[0][0].key, 0),)  # they act on every row, however many there are
+        if not no_slots:
+            acting = ("slots", *acting, sum(rows for _, rows in parts))
         if acting == self._acting:
             return
         self.rest()
@@ -168,25 +181,41 @@ class LoraCache:
         if loaded != self._last_active:
             self._files.counters.count("adapter_switches", model=self._model)
             self._last_active = loaded
+        if is_disturbed or any(prompt.layers for prompt in prompts):
+            no_slots = "references or guidance"
+        no_slots = no_slots or self._fill_slots(parts)
         changes: dict[Layer, list[RowChange]] = {}
         for adapter, scale, rows in _group_rows(parts):
             for layer, lora in adapter.denoiser.items():
-                changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
+                if no_slots or not self._slots.has(layer):
+                    changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
         self._active.enter_context(self._hooks.registered(changes))
-        if has_references:
+        if prompts:
             by_rows = [(adapters.image_prompts, span) for (adapters, _), span in zip(parts, spans, strict=True)]
             self._hooked_layers += self._active.enter_context(reference_images_act(by_rows))
         if is_disturbed:
             self._hooked_layers += self._active.enter_context(
                 disturbed([(adapters.perturbation, rows) for adapters, rows in parts])
             )
+        in_blocks = self._hooked_layers > 0 or any(self._slots.has(layer) for layer in changes)
+        self.uncompiled = f"adapters are active ({no_slots})" if in_blocks else ""
         self._acting = acting
 
     def rest(self) -> None:
         """Let no adapter act."""
-        self._acting, self._hooked_layers = None, 0
+        self._acting, self._hooked_layers, self.uncompiled = None, 0, ""
         active, self._active = self._active, ExitStack()
         active.close()
+        self._slots.rest()
+
+    def _fill_slots(self, parts: Sequence[tuple[AdapterSet, int]]) -> str:
+        """Let LoRAs act from slots on compiled blocks; returns why they cannot, empty where they do."""
+        return self._slots.act(
+            [
+                (adapters.lora_key, [(own.denoiser, lora.scale) for own, lora in adapters.adapters], rows)
+                for adapters, rows in parts
+            ]
+        )
 
     def evict(self, keep: Iterable[AdapterSet]) -> None:
         """Drop the least recently used LoRAs beyond the limits, but none of `keep`."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from contracts.jobs.records import Measured
+from contracts.memory.components import Role
 from contracts.memory.plan import Plan
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import TaskParameters
@@ -63,6 +64,12 @@ class Placed:
     def turn(self) -> tuple[object, ...]:
         """What the device must be set up for; equal for jobs between which no weights move."""
         return (id(self.model), tuple(self.plan.placements.items()), self.plan.tile_side)
+
+    @property
+    def slot_bytes(self) -> dict[str, int]:
+        """Bytes of the slots of LoRAs, which all jobs of the model share, by what tells them from others."""
+        parts = (part for part in self.plan.components if part.role is Role.LORA_SLOTS)
+        return {f"{part.name} {id(self.model)}": part.device_bytes for part in parts}
 
 
 @dataclass

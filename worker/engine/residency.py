@@ -100,7 +100,7 @@ class Residency:
     @property
     def _adapter_bytes(self) -> int:
         """Bytes of the adapters in flight that the served job's plan does not count."""
-        by_job = [job.adapters.sizes for job in self._jobs]
+        by_job = [job.adapters.sizes | ({} if job.placed is None else job.placed.slot_bytes) for job in self._jobs]
         every = {sha256: size for sizes in by_job for sha256, size in sizes.items()}
         return sum(every.values()) - min((sum(sizes.values()) for sizes in by_job), default=0)
 
@@ -221,7 +221,9 @@ class Residency:
         if model is None or not model.runs_denoiser_layers(module):
             yield
             return
-        model.adapters.act([(job.adapters, span.count) for job, span in parts], [span for _, span in parts])
+        has_slots = any(job.placed is not None and job.placed.plan.has_lora_slots for job, _ in parts)
+        own = [(job.adapters, span.count) for job, span in parts]
+        model.adapters.act(own, [span for _, span in parts], "" if has_slots else "no slots in the plan")
         with model.compiled():
             yield
 

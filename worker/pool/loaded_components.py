@@ -9,7 +9,7 @@ import torch
 
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import ModelComponents, role_of, size_component
-from contracts.weights.counts.parameter_counts import ParameterCount
+from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount
 from worker.checkpoints.quantized.packed_weights import describe, is_packed
 
 
@@ -29,8 +29,9 @@ def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelCo
 
 def _count(tensors: Mapping[str, torch.Tensor]) -> ParameterCount:
     packed = {key: describe(tensor) for key, tensor in tensors.items() if is_packed(tensor)}
-    plain = ((key, tensor.numel()) for key, tensor in tensors.items() if key not in packed)
-    return ParameterCount.of(plain, list(packed.items()))
+    plain = {key: tensor.shape for key, tensor in tensors.items() if key not in packed}
+    counts = ((key, shape.numel()) for key, shape in plain.items())
+    return ParameterCount.of(counts, list(packed.items()), LinearWeights.of(plain))
 
 
 def _value_bytes(vae: Any) -> int:

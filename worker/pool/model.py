@@ -29,6 +29,7 @@ from contracts.weights.checkpoint_limits import tasks_of_channels
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import read_inversions
+from worker.adapters.lora_slots import LoraSlots
 from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.files import ContentHasher
@@ -110,11 +111,13 @@ class LoadedModel:
         if plan.fp8:
             self.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
             uncompiled = "denoiser in fp8"
-        self.forget_adapters()
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, spec.id)
         self.kernels.set_memory_format(modules)
         self.kernels.compile(modules[self.family.denoiser], self.family.repeated_blocks, refused=uncompiled)
+        slots, rank = context.kernels.lora_slots, context.kernels.slot_rank
+        self._slots = LoraSlots(self.kernels.compiled, context.device, slots, rank)
+        self.forget_adapters()
         self.placement = ComponentPlacement(modules, context.device, context.memory_tracker, context.weights_lock)
         self.encoders = PromptEncoders(
             self.family,
@@ -143,7 +146,11 @@ class LoadedModel:
     @property
     def resident_bytes(self) -> int:
         """Weights that stay on the device, adapters included."""
-        return self.placement.resident_bytes + self.adapters.resident_bytes
+        return self.placement.resident_bytes + self.adapters.resident_bytes + self._slots.size_bytes
+
+    def bytes_beside(self, plan: Plan) -> int:
+        """Bytes of loaded LoRAs, and of their slots where the plan does not count them."""
+        return self.adapters.resident_bytes + self._slots.size_bytes * (not plan.has_lora_slots)
 
     def move_to_host(self) -> None:
         """Move it to host memory; adapters are dropped, and read again when a job names them."""
@@ -152,7 +159,8 @@ class LoadedModel:
 
     def forget_adapters(self) -> None:
         """Drop all adapters and free their memory."""
-        self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id)
+        self._slots.release()
+        self.adapters = LoraCache(self.base, self.family, self._context.lora_files, self.spec.id, self._slots)
 
     def with_inversions(self, adapters: AdapterSet, job: JobParameters) -> AdapterSet:
         """Return a job's adapters with its textual inversions.
@@ -271,9 +279,8 @@ class LoadedModel:
     def compiled(self) -> AbstractContextManager[None]:
         """Inside, the denoiser's blocks run compiled as far as they can be now."""
         placement = self.placement.placement_of(self.family.denoiser)
-        uncompiled = "LoRAs are active" if self.adapters.is_active else ""
-        if placement is Placement.STREAMED:
-            uncompiled = "denoiser streamed"
+        is_streamed = placement is Placement.STREAMED
+        uncompiled = "denoiser streamed" if is_streamed else self.adapters.uncompiled
         no_graphs = "denoiser on demand" if placement is Placement.ON_DEMAND else ""
         return self.kernels.running(uncompiled=uncompiled, no_graphs=no_graphs)
 

@@ -88,7 +88,8 @@ class Pool:
         self.kept_bytes = self.reserved_bytes = 0
         self._history = CallHistory()
         cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
-        policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes)
+        options = check_compiler(kernels or KernelOptions(), self.device)
+        policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes, slot_ranks=options.slot_ranks)
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._counters = counters or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
@@ -102,7 +103,7 @@ class Pool:
             self.memory_tracker,
             files,
             IpAdapters(catalogue, files),
-            check_compiler(kernels or KernelOptions(), self.device),
+            options,
             encodes_ahead,
         )
         self.fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
@@ -280,7 +281,7 @@ class Pool:
         return model
 
     def _apply_plan(self, model: LoadedModel, plan: Plan) -> None:
-        if model.adapters.resident_bytes + plan.peak_bytes > self.plan_selector.size_bytes:
+        if model.bytes_beside(plan) + plan.peak_bytes > self.plan_selector.size_bytes:
             model.forget_adapters()
         try:
             model.placement.apply(plan, self._spare_bytes(model, plan))
@@ -292,7 +293,7 @@ class Pool:
     def _spare_bytes(self, model: LoadedModel, plan: Plan) -> int:
         """Device memory that is left beside a model's plan, its adapters and the other models."""
         others = sum(one.resident_bytes for one in self._cache.models.values() if one is not model)
-        return self._size_bytes - plan.peak_bytes - model.adapters.resident_bytes - others
+        return self._size_bytes - plan.peak_bytes - model.bytes_beside(plan) - others
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize

@@ -21,6 +21,8 @@ class KernelOptions:
         compile: `blocks` compiles the denoiser's repeated blocks, `graphs` also replays them as CUDA graphs.
         compile_backend: the backend of torch.compile.
         compile_failure: why `compile` was turned off at start; empty where it was not.
+        lora_slots: sets of LoRAs that a compiled denoiser has room for at once; 0: LoRAs run uncompiled.
+        slot_rank: the most that the ranks of the LoRAs of one image may add up to there.
     """
 
     attention: Attention = "auto"
@@ -28,3 +30,10 @@ class KernelOptions:
     compile: Compile = "off"
     compile_backend: str = "inductor"
     compile_failure: str = ""
+    lora_slots: int = 4
+    slot_rank: int = 32
+
+    @property
+    def slot_ranks(self) -> int:
+        """Rank of all slots together, with the one of images without LoRAs; 0 where none are kept."""
+        return (self.lora_slots + 1) * self.slot_rank if self.compile != "off" and self.lora_slots else 0

@@ -69,6 +69,7 @@ class Kernels:
     Attributes:
         used: what computed the last call, for its receipt; `compile` is followed by the reason where blocks ran
             uncompiled although the options ask for it.
+        compiled: the blocks that may run compiled.
     """
 
     def __init__(self, options: KernelOptions, model: str) -> None:
@@ -77,6 +78,7 @@ class Kernels:
         self._channels_last = options.channels_last == "on"
         self._model = model
         self._denoiser: torch.nn.Module | None = None
+        self.compiled: tuple[torch.nn.Module, ...] = ()
         # Block, its compiled call, and the one that replays CUDA graphs.
         self._blocks: list[tuple[Any, Any, Any]] = []
         self._refused = ""
@@ -115,6 +117,7 @@ class Kernels:
                 if self._options.compile == "graphs":
                     variants.append(self._wrap(block, {"mode": "reduce-overhead"}))
                 self._blocks.append((block, variants[0], variants[-1]))
+        self.compiled = tuple(block for block, _, _ in self._blocks)
 
     @contextmanager
     def running(self, *, uncompiled: str = "", no_graphs: str = "") -> Iterator[None]:

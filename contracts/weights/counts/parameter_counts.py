@@ -93,11 +93,13 @@ class LinearWeights:
     Attributes:
         values: of these weights.
         rows: of these weights, each of one output.
+        columns: of these weights, each of one input.
         others: values of all other tensors.
     """
 
     values: Sums = _NONE
     rows: Sums = _NONE
+    columns: Sums = _NONE
     others: Sums = _NONE
 
     @classmethod
@@ -107,6 +109,7 @@ class LinearWeights:
         return cls(
             _sums((key, math.prod(shapes[key])) for key in linear),
             _sums((key, shapes[key][0]) for key in linear),
+            _sums((key, shapes[key][1]) for key in linear),
             _sums((key, math.prod(shape)) for key, shape in shapes.items() if key not in linear),
         )
 

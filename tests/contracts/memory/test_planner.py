@@ -186,3 +186,25 @@ def test_t5_on_a_cpu_without_bfloat16_counts_as_the_float32_that_it_is_stored_in
     assert chosen.name == "T5 on the CPU"
     assert chosen.host_bytes / GIB == pytest.approx(gib_in_host_memory, abs=0.1)
     assert chosen.peak_bytes == candidates(FLUX, workload(FLUX), 80 * GIB, Policy(t5="cpu"))[0].peak_bytes
+
+
+@every_model
+def test_slots_for_loras_count_where_they_fit_and_are_given_up_before_any_weight_moves(
+    model: ModelComponents,
+) -> None:
+    lora = Component("lora:style", Role.ADAPTER, 100 * 2**20)
+    with_lora = replace(workload(model), extras=(lora,))
+    policy = Policy(slot_ranks=5 * 32)
+    assert not plan(model, workload(model), 80 * GIB, policy).has_lora_slots
+    assert not plan(model, with_lora, 80 * GIB).has_lora_slots
+    best, second = candidates(model, with_lora, 80 * GIB, policy)[:2]
+    assert best.name == "all resident"
+    slots = next(part for part in best.components if part.role is Role.LORA_SLOTS)
+    denoiser = next(part for part in model.components if part.role is Role.DENOISER)
+    assert slots.device_bytes == 5 * 32 * denoiser.linear_widths * 2 > 2**28
+    assert second.name == "LoRAs uncompiled"
+    assert second.peak_bytes == best.peak_bytes - slots.device_bytes
+    # What has no slots is what it is without them.
+    assert second.stage_bytes == plan(model, with_lora, 80 * GIB).stage_bytes
+    streamed = (one for one in candidates(model, with_lora, 80 * GIB, policy) if "denoiser streamed" in one.name)
+    assert not any(one.has_lora_slots for one in streamed)

@@ -65,6 +65,7 @@ def _count(name: str, module: Any) -> ParameterCount:
     layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
     assert linear.values.total == sum(layer.weight.numel() for layer in layers)
     assert linear.rows.total == sum(layer.out_features for layer in layers)
+    assert linear.columns.total == sum(layer.in_features for layer in layers)
     return ParameterCount.of(counts, linear=linear)
 
 
