@@ -45,6 +45,7 @@ _SHAPING = (
     "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels", "transformer_num_layers",
     "encoder_hid_dim", "channels", "adapter_type", "downscale_factor",
     "dim", "n_layers", "n_heads", "cap_feat_dim", "control_in_dim", "control_layers_places",
+    "num_trans_channel", "num_trans_layer",
 )  # fmt: skip
 #: Of a denoiser's equal blocks so many are counted: more do not change its peaks. A ControlNet's do.
 _DEPTHS, _DEPTH = ("num_layers", "num_single_layers", "n_layers"), 4
@@ -78,7 +79,7 @@ def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
 def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:
     """Name -> count and configuration: of its components, and of the ControlNet and T2I-Adapter used with it."""
     found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
-    nets = {"controlnet": architecture.controlnet, "t2i_adapter": architecture.t2i_adapter}
+    nets = {name: getattr(architecture, name) for name in ("controlnet", "t2i_adapter", "union")}
     return found | {name: (net.count, net.config) for name, net in nets.items() if net is not None}
 
 
@@ -115,7 +116,7 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     control = next((name for name in images if name in arguments), None)
     if control is not None:
         entry["residuals"] = nonzero(result)
-        entry["encodes_controls"] = arguments[control].numel() < calls[0].image().numel()
+        entry["encodes_controls"] = _values(arguments[control]) < calls[0].image().numel()
     elif hasattr(module, "decode"):
         plain, cudnn, _ = peaks(encode=True)
         entry["encoding"] = [nonzero(cost) for cost in (*plain, *cudnn)]

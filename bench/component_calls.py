@@ -118,6 +118,7 @@ class Inputs:
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
+            "ControlNetUnionModel": self._union,
             "T2IAdapter": lambda: {"x": self.image()},
             "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
@@ -142,6 +143,12 @@ class Inputs:
             pooled = self._empty(width - 6 * self.config["addition_time_embed_dim"])
             arguments["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._empty(6)}
         return arguments
+
+    def _union(self) -> dict[str, Any]:
+        """One kind of control acts."""
+        kinds = self._empty(self.config.get("num_control_type", 6))
+        control = {"controlnet_cond": [self.image()], "control_type": kinds, "control_type_idx": [0]}
+        return {**self._unet(), **control}
 
     def _sd3(self) -> dict[str, Any]:
         width, embeds = self.config["joint_attention_dim"], self.config.get("use_pos_embed", True)

@@ -280,7 +280,11 @@ def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) 
     paths = {"img2img": ("image",), "inpaint": ("image", "mask_image")}.get(arguments.task, ())
     fields |= dict.fromkeys(paths, "-")
     if arguments.task == "controlnet" or arguments.controlnet:
-        fields["controls"] = [{"controlnet": name, "image": "-"} for name in arguments.controlnet]
+        unions = {row.id for row in catalogue.controlnets if row.modes}  # each of whose kinds takes as much memory
+        fields["controls"] = [
+            {"controlnet": name, "image": "-", **({"mode": 0} if name in unions else {})}
+            for name in arguments.controlnet
+        ]
         paths = tuple(f"controls.{index}.image" for index in range(len(arguments.controlnet)))
     if arguments.task == "edit":
         fields["references"], paths = ["-"], ("references.0",)

@@ -135,7 +135,7 @@ _FLUX = Family(
     kind="flow",
     pipeline="FluxPipeline",
     controlnet="FluxControlNetModel",
-    control_modes=True,
+    union="FluxControlNetModel",
     image_tokens_follow_prompt=True,
     modes={
         Mode.TXT2IMG: _FLUX_TEXT | _GUIDED_FLUX | HIRES,

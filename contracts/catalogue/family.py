@@ -185,7 +185,7 @@ class Family:
         t2i_multiple: what a side in pixels must be a multiple of with a T2I-Adapter; None: it has none.
         max_controls: ControlNets and T2I-Adapters that one request may have.
         control_ranges: whether a ControlNet may act on some of the steps only.
-        control_modes: whether its ControlNets may be unions of several kinds of control.
+        union: class of its ControlNets that are unions of several kinds of control; empty where it has none.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
             LoRA trainer, with `_` for dots; empty where diffusers loads no LoRAs.
         lora_text_encoders: text encoders that LoRAs can change.
@@ -237,7 +237,7 @@ class Family:
     t2i_multiple: int | None = None
     max_controls: int = 4
     control_ranges: bool = True
-    control_modes: bool = False
+    union: str = ""
     t5_optional: bool = False
     few_steps: tuple[Mapping[str, object], Mapping[str, object]] = field(default=({}, {}))
     step_cache: StepCacheSchedule = StepCacheSchedule()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 
+from contracts.controlnet_classes import class_of_controlnet, modes_remedy
 from contracts.hub.errors import HubRefused
 from contracts.hub.repository_files import RepositoryFiles, safetensors_of
 from contracts.hub.source import SAFETENSORS
@@ -140,10 +141,11 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
         if config not in files.names and file is None and safetensors_of(files.names):
             found = _listed(safetensors_of(files.names))
             raise HubRefused(f"{files.repository} has no config.json at its top; set `file` to one of {found}")
-        named = files.read_json(config).get("_class_name")
+        named = class_of_controlnet(files.read_json(config))
         if class_name is not None and named != class_name:
             raise HubRefused(
                 f"{files.repository} is a {_class_text(named)}, and the row's family needs a {class_name}"
+                f"{modes_remedy(named, class_name)}"
             )
         if file is not None:
             return [config, *one_file(file)(files)]
@@ -212,7 +214,7 @@ def _is_form_of(pipeline: str, named: object) -> bool:
 def _class_text(named: object) -> str:
     if isinstance(named, list):  # a module in the repository, and its class
         return "pipeline with code of its own, which is never run"
-    return named[:80] if isinstance(named, str) else "checkpoint without a class name"
+    return named[:80] if isinstance(named, str) and named else "checkpoint without a class name"
 
 
 def component_descriptions(names: Collection[str], component: str) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 
 from contracts.catalogue.cached import find_cached
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.repository_files import weights_below
 from contracts.hub.source import HubSource
@@ -61,10 +63,7 @@ def size_controlnet(
         file = source / row.file if source.is_dir() and row.file is not None else source
         count, folder = count_files(_weights(controlnet_parts(file))), file.parent
     config = read_config(folder)
-    if (
-        not config
-        and (published := find_controlnet(row.family, "", is_t2i_adapter=row.is_t2i_adapter)) is not None
-    ):
+    if not config and (published := find_controlnet(row.family, "", row.class_name)) is not None:
         config = published.config  # a file alone does not tell its architecture
     return size_component(name, Role.CONTROLNET, count, value_bytes, config)
 
@@ -201,14 +200,15 @@ def size_uploaded_controlnet(control: ControlParameters, family: str, value_byte
     """
     if control.values is None:
         return None
-    published = find_controlnet(family, "", is_t2i_adapter=control.is_t2i_adapter)
+    class_name = T2I_ADAPTER if control.is_t2i_adapter else FAMILIES[family].controlnet
+    published = find_controlnet(family, "", class_name)
     config = None if published is None else published.config
     count = ParameterCount(*(control.values,) * 4)
     return size_component(f"controlnet:{control.component}", Role.CONTROLNET, count, value_bytes, config)
 
 
 def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:
-    published = find_controlnet(row.family, source.repository, is_t2i_adapter=row.is_t2i_adapter)
+    published = find_controlnet(row.family, source.repository, row.class_name)
     if published is None:
         return None
     name = f"controlnet:{row.id}"

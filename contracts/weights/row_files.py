@@ -5,8 +5,9 @@ Opens no connection and loads no weights: what is on a hub is for `contracts.hub
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from contracts.catalogue.cached import AnySpec, optional_t5
 from contracts.catalogue.catalogue import (
@@ -21,6 +22,7 @@ from contracts.catalogue.catalogue import (
 from contracts.catalogue.families import FAMILIES, Family
 from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.catalogue.rows.models import ModelSpec
+from contracts.controlnet_classes import class_of_controlnet
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
@@ -28,7 +30,7 @@ from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.hub.selection import model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
-from contracts.weights.controls.controlnet_files import T2I_REMEDY, refuse_other_kinds
+from contracts.weights.controls.controlnet_files import T2I_REMEDY, check_modes, refuse_other_kinds
 from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header
@@ -86,6 +88,7 @@ def _check_control_file(place: Path, row: ControlNetSpec) -> None:
     if row.is_t2i_adapter:
         raise HubRefused("a T2I-Adapter needs its config.json beside its weights")
     refuse_other_kinds(names)
+    check_modes({}, len(row.modes))
 
 
 def _check_lora(place: Path, row: LoraSpec) -> None:
@@ -104,7 +107,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         if "config.json" not in files.names:
             raise HubRefused("the folder has no config.json, so it is not a ControlNet in diffusers' layout")
         config = files.read_json("config.json")
-        _check_control_class(str(config.get("_class_name", "")), row)
+        _check_control_class(config, row)
         _check_context(config.get("cross_attention_dim"), family)
         names = [row.file] if row.file is not None else folder_files(files, row.variant)
     else:
@@ -146,13 +149,16 @@ def _check_class(named: str, family: Family, expected: str) -> None:
     raise HubRefused(f"it is a {shown}, and family {family.id} needs a {expected}: {remedy}")
 
 
-def _check_control_class(named: str, row: ControlNetSpec) -> None:
+def _check_control_class(config: Mapping[str, Any], row: ControlNetSpec) -> None:
+    named, family = class_of_controlnet(config), FAMILIES[row.family]
     if named == T2I_ADAPTER and not row.is_t2i_adapter:
         raise HubRefused(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
     if row.is_t2i_adapter and named != T2I_ADAPTER:
         raise HubRefused(f'it is a {named[:80]}, and a row with kind = "t2i_adapter" needs a {T2I_ADAPTER}')
-    if not row.is_t2i_adapter:
-        _check_class(named, FAMILIES[row.family], row.class_name)
+    if named and named in (family.controlnet, family.union):
+        check_modes(config, len(row.modes))
+    elif not row.is_t2i_adapter:
+        _check_class(named, family, family.controlnet)
 
 
 def _check_context(width: object, family: Family) -> None:

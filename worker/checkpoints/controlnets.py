@@ -19,8 +19,9 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from safetensors.torch import load_file
 
 from contracts.catalogue.rows.controlnets import T2I_ADAPTER
+from contracts.controlnet_classes import class_of_controlnet
 from contracts.errors import CatalogueError
-from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, refuse_other_kinds
+from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, check_modes, refuse_other_kinds
 from contracts.weights.counts.parameter_counts import controlnet_parts, read_config
 from worker.checkpoints.components import load_complete
 from worker.checkpoints.one_file.component import assemble, renamed
@@ -49,11 +50,11 @@ def load_controlnet(
         CatalogueError: it is of another kind, lacks weights, or holds some that no layer takes.
         Exception: whatever the libraries raise for damaged files.
     """
-    controlnet_class = getattr(diffusers, family.controlnet)
     config = read_config(path if path.is_dir() else path.parent)
     if not config and denoiser is not None and path.suffix == ".safetensors" and path.is_file():
-        return _load_file(controlnet_class, family, path, dtype, denoiser)
+        return _load_file(family, path, dtype, denoiser, modes)
     check_config(family, config, modes)
+    controlnet_class = getattr(diffusers, class_of_controlnet(config))
     return _union(load_configured(controlnet_class, path, "the ControlNet", dtype))
 
 
@@ -81,7 +82,7 @@ def load_configured(module_class: Any, path: Path, part: str, dtype: torch.dtype
 
 
 def _union(controlnet: Any) -> Any:
-    """Let a union read its mode for every image: some pipelines (diffusers 0.42) give one for all of a call."""
+    """Let a union of FLUX read its mode for every image: some pipelines (diffusers 0.42) give one for a call."""
 
     def spread(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         del module
@@ -108,38 +109,30 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
         raise CatalogueError(
             "a ControlNet must be a folder with config.json and its weights; config.json is missing"
         )
-    named = config.get("_class_name")
-    if named == T2I_ADAPTER != family.controlnet:
+    named = class_of_controlnet(config)
+    if named == T2I_ADAPTER:
         raise CatalogueError(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
-    if named != family.controlnet:
-        raise CatalogueError(f"it is a {str(named)[:80]}, and family {family.id} needs a {family.controlnet}")
+    if named not in family.controlnet_classes:
+        shown = named[:80] or "ControlNet without a class name"
+        raise CatalogueError(f"it is a {shown}, and family {family.id} needs a {family.controlnet}")
     channels = config.get("conditioning_channels", RGB)
     if channels != RGB:
         raise CatalogueError(
             f"it takes control images of {channels} channels (conditioning_channels), not of {RGB}"
         )
-    found = config.get("num_mode") or 0
-    if found != modes:
-        raise CatalogueError(
-            f"it is a union of {found} kinds of control (num_mode in its config.json), and its row names {modes}: "
-            'all of them must be in `modes`, such as modes = ["canny", "tile"], in the order of their numbers'
-            if found
-            else f"its row names {modes} kinds of control in `modes`, and it has one kind: remove them"
-        )
+    check_modes(config, modes)
 
 
 # -- one file alone ---------------------------------------------------------------------------------------
 
 
-def _load_file(
-    controlnet_class: Any, family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any
-) -> Any:
+def _load_file(family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any, modes: int) -> Any:
+    controlnet_class = getattr(diffusers, family.controlnet)
     stored = unscaled(load_file(path), dtype)
     refuse_other_kinds(stored)
+    check_modes({}, modes)
     tensors = _original_names(stored, denoiser) if any(map(_ORIGINAL.match, stored)) else stored
     config = config_beside(controlnet_class, denoiser, _config_of(tensors))
-    if config.get("num_mode") is not None:
-        raise CatalogueError("it is a union of several kinds of control, of which no request can name one")
     remedy = (
         f"without a config.json beside its file, a ControlNet must have the {family.denoiser} architecture of the "
         "model; put its config.json there, or use its folder"

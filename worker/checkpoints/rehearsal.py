@@ -20,11 +20,12 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
+from contracts.controlnet_classes import class_of_controlnet
 from contracts.errors import CatalogueError
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import component_weights
 from contracts.hub.source import CHECKPOINT_SUFFIXES
-from contracts.weights.controls.controlnet_files import refuse_other_kinds
+from contracts.weights.controls.controlnet_files import check_modes, refuse_other_kinds
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
@@ -81,9 +82,10 @@ def rehearse_controlnet(family: DiffusersFamily, path: Path, modes: int = 0) -> 
     if path.is_dir():
         config = read_config(path)
         check_config(family, config, modes)
-        _describe(path, "", family.controlnet, None, is_elsewhere=False)
+        _describe(path, "", class_of_controlnet(config), None, is_elsewhere=False)
     elif path.suffix == ".safetensors" and not read_config(path.parent):
         refuse_other_kinds(_shapes(path))
+        check_modes({}, modes)
 
 
 def _describe(folder: Path, name: str, class_name: str, variant: str | None, *, is_elsewhere: bool) -> Any:

@@ -105,6 +105,8 @@ class Call:
         for name in _IGNORED.get(entry, ()):
             given.pop(name, None)
         scale = given.get(_SCALE)
+        if isinstance(scale, list) and len(scale) == 1:
+            scale = scale[0]  # a union's, of which one kind acts; several it weighs inside
         leaves_scale = (
             isinstance(scale, int | float)
             and not given.get("guess_mode")

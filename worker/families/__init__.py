@@ -72,6 +72,19 @@ def _fits(components: Mapping[str, Any]) -> str | None:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
+class Unions:
+    """Unions of several kinds of control that diffusers runs by pipelines of their own.
+
+    Attributes:
+        controlnet: class of one.
+        pipelines: mode -> pipeline class.
+    """
+
+    controlnet: str
+    pipelines: Mapping[Mode, str]
+
+
+@dataclass(frozen=True)
 class DiffusersFamily:
     """One family's classes and arguments in diffusers.
 
@@ -80,6 +93,7 @@ class DiffusersFamily:
         pipelines: mode -> pipeline class; the first is the one that holds a loaded checkpoint's components.
         controlnet: class of a ControlNet.
         multi_controlnet: class that combines several; both are empty where it has none.
+        unions: of ControlNets that are of another class; None where it has none.
         denoiser: name of the component that runs at every step.
         denoiser_class: its class.
         repeated_blocks: classes of the blocks that it repeats; these are compiled.
@@ -111,12 +125,18 @@ class DiffusersFamily:
     patch: Callable[[Any], None] = _needs_no_patch
     prepare: Callable[[Any], None] = _needs_no_patch
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
+    unions: Unions | None = None
     guides_in_two_calls: bool = False
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
     load_others: Callable[[Path], dict[str, Any]] = _no_others
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
     absent: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
+
+    @property
+    def controlnet_classes(self) -> tuple[str, ...]:
+        """Classes of its ControlNets."""
+        return (self.controlnet, *([] if self.unions is None else [self.unions.controlnet]))
 
     @property
     def shares_layers(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
+from worker.families import DiffusersFamily, Unions, first_difference
 from worker.families.inputs import GenerationInputs, single_or_list
 from worker.families.prompts import PromptEncoding
 from worker.families.sdxl_parts import negative_prompt, rescale, usual_arguments
@@ -41,7 +41,10 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _controlnet(inputs: GenerationInputs) -> dict[str, Any]:
-    return {**inputs.size, "image": single_or_list(inputs.controls), **inputs.control_weights()}
+    control = _control(inputs)
+    if "control_mode" not in control:
+        control["image"] = control.pop("control_image")
+    return {**inputs.size, **control}
 
 
 def _controlnet_img2img(inputs: GenerationInputs) -> dict[str, Any]:
@@ -53,7 +56,10 @@ def _controlnet_inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _control(inputs: GenerationInputs) -> dict[str, Any]:
-    return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
+    modes = [control.mode for control in inputs.job.controls]
+    if None in modes:
+        return {"control_image": single_or_list(inputs.controls), **inputs.control_weights()}
+    return {"control_image": list(inputs.controls), "control_mode": modes, **inputs.control_weights()}
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
@@ -103,6 +109,14 @@ FAMILY = DiffusersFamily(
     },
     controlnet="ControlNetModel",
     multi_controlnet="MultiControlNetModel",
+    unions=Unions(
+        controlnet="ControlNetUnionModel",
+        pipelines={
+            Mode.CONTROLNET: "StableDiffusionXLControlNetUnionPipeline",
+            Mode.CONTROLNET_IMG2IMG: "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+            Mode.CONTROLNET_INPAINT: "StableDiffusionXLControlNetUnionInpaintPipeline",
+        },
+    ),
     denoiser="unet",
     denoiser_class="UNet2DConditionModel",
     repeated_blocks=("BasicTransformerBlock",),

@@ -137,16 +137,24 @@ def split(module: torch.nn.Module, by: Groups) -> tuple[list[torch.nn.Module], l
 
     Args:
         by: `block`: the members of module lists that are direct children; `leaf`: every module with weights of its
-            own, without those inside it.
+            own, without those inside it. torch's attention is one: it reads the layer inside it without a call.
     """
     if by == "block":
         lists = [child for child in module.children() if isinstance(child, torch.nn.ModuleList)]
         members = [block for blocks in lists for block in blocks]
         groups = [stored_tensors((*block.parameters(), *block.buffers())) for block in members]
     else:
-        members = [part for part in module.modules() if own_tensors(part)]
-        groups = [own_tensors(part) for part in members]
+        attentions = [part for part in module.modules() if isinstance(part, torch.nn.MultiheadAttention)]
+        inside = {part for attention in attentions for part in attention.modules()}.difference(attentions)
+        members = [part for part in module.modules() if own_tensors(part) and part not in inside]
+        groups = [_tensors_of_leaf(part) for part in members]
     return members, groups
+
+
+def _tensors_of_leaf(part: torch.nn.Module) -> list[Any]:
+    if isinstance(part, torch.nn.MultiheadAttention):
+        return stored_tensors((*part.parameters(), *part.buffers()))
+    return own_tensors(part)
 
 
 def hook_streamed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ import diffusers
 import torch
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.catalogue.families import Mode
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import ControlParameters, is_upload
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter, load_t2i_file
-from worker.families import DiffusersFamily
+from worker.families import DiffusersFamily, Unions
+from worker.pool.pipelines import View
 
 #: Uploaded ones that stay in memory beside those in use.
 _KEPT_UPLOADS = 2
@@ -103,6 +105,33 @@ class LoadedControlNets:
     def module(self, name: str) -> Any:
         """A loaded one."""
         return self._loaded[name][0]
+
+    def pipelines(self, names: Sequence[str]) -> Mapping[Mode, str]:
+        """Mode -> pipeline class of a job with these ControlNets."""
+        unions = self._unions(names)
+        return self._family.pipelines if unions is None else unions.pipelines
+
+    def combined(self, names: Sequence[str], view: View) -> Any:
+        """One or several ControlNets as the component `controlnet` of a pipeline.
+
+        Args:
+            names: as the controls of a job have them; several kinds of one union are one call of it, and several
+                unions a list, which their pipelines combine themselves.
+            view: returns what takes a module's place: (module, names of the entries that are called).
+        """
+        unions = self._unions(names)
+        chosen = names if unions is None else list(dict.fromkeys(names))
+        nets = [view(self.module(name), ("__call__",)) for name in chosen]
+        if len(nets) == 1:
+            return nets[0]
+        return nets if unions is not None else getattr(diffusers, self._family.multi_controlnet)(nets)
+
+    def _unions(self, names: Sequence[str]) -> Unions | None:
+        """How to run these, where they are unions with pipelines of their own."""
+        unions = self._family.unions
+        if unions is None or not names:
+            return None
+        return unions if isinstance(self.module(names[0]), getattr(diffusers, unions.controlnet)) else None
 
     def weights(self, name: str, scale: float) -> Weights:
         """The same, for receipts."""

@@ -247,10 +247,9 @@ class LoadedModel:
         chosen = self.vaes.module(vae)
         extra["vae"] = chosen if upcasts(chosen) else view(chosen, ("encode", "decode"))
         if controlnets:
-            nets = [view(self.controlnets.module(id), ("__call__",)) for id in controlnets]
-            multi = self.family.multi_controlnet
-            extra["controlnet"] = nets[0] if len(nets) == 1 else getattr(diffusers, multi)(nets)
-        pipeline_class = computing_on(self.device, getattr(diffusers, self.family.pipelines[mode]))
+            extra["controlnet"] = self.controlnets.combined(controlnets, view)
+        class_name = self.controlnets.pipelines(controlnets)[mode]
+        pipeline_class = computing_on(self.device, getattr(diffusers, class_name))
         pipeline = derive(pipeline_class, self.base, **extra)
         pipeline.set_progress_bar_config(disable=True)
         self.family.patch(pipeline)

@@ -31,6 +31,7 @@ _BASE = Family(
     more_kinds=("edm",),  # Playground 2.5
     pipeline="StableDiffusionXLPipeline",
     controlnet="ControlNetModel",
+    union="ControlNetUnionModel",
     modes={
         Mode.TXT2IMG: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER | HIRES,
         Mode.IMG2IMG: _TEXT | IMAGE_PROMPTS | RESCALE | REFINER | IMAGE,
@@ -66,6 +67,7 @@ _REFINER = replace(
     more_kinds=(),
     pipeline="StableDiffusionXLImg2ImgPipeline",
     controlnet="",
+    union="",
     t2i_multiple=None,
     modes={
         Mode.IMG2IMG: _REFINER_TEXT | RESCALE | IMAGE,

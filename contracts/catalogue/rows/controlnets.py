@@ -39,7 +39,14 @@ class ControlNetSpec(WeightRow):
     @property
     def class_name(self) -> str:
         """The class that its `config.json` must name."""
-        return T2I_ADAPTER if self.is_t2i_adapter else self.family_spec.controlnet
+        if self.is_t2i_adapter:
+            return T2I_ADAPTER
+        return self.family_spec.union if self.modes else self.family_spec.controlnet
+
+    @property
+    def acts_with_unions_only(self) -> bool:
+        """Whether it is a union of a class of its own, which diffusers runs beside others of that class alone."""
+        return bool(self.modes) and self.class_name != self.family_spec.controlnet
 
     def misfit(self, model: Row) -> str | None:
         """Return why it does not work with the model of this row; None if it does."""
@@ -57,7 +64,7 @@ class ControlNetSpec(WeightRow):
             raise ValueError(f"family {self.family} has no T2I-Adapters")
         if self.is_t2i_adapter and self.modes:
             raise ValueError("a T2I-Adapter has one kind of control: remove `modes`")
-        if self.modes and not self.family_spec.control_modes:
+        if self.modes and not self.family_spec.union:
             raise ValueError(
                 f"unions of several kinds of control (`modes`) are not supported in family {self.family}"
             )

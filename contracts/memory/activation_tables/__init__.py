@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from contracts.controlnet_classes import CLASSES_IN_DIFFUSERS
 from contracts.memory.activations import UNKNOWN, ActivationCost, Activations, Retained
 
 
@@ -59,6 +60,7 @@ def _plain(value: Any) -> Any:
 
 #: Class that a published configuration names -> the one that diffusers loads of its weights.
 _LOADED_AS = {
+    **CLASSES_IN_DIFFUSERS,
     "Qwen3ForCausalLM": "Qwen3Model",
     "MT5EncoderModel": "T5EncoderModel",
     "Transformer2DModel": "PixArtTransformer2DModel",

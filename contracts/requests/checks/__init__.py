@@ -6,6 +6,7 @@ step_rules.py  steps, scheduler and speed
 vaes.py        whether its VAE can take the place of the model's own
 ip_adapters.py its IP-Adapters
 hires.py       its second pass, and what can enlarge images for it
+controls.py    its ControlNets and T2I-Adapters, each by itself and together
 control_maps.py control images that a job makes itself
 t2i_adapters.py the size that its T2I-Adapters need
 refining.py    its refiner, and which models can be one

@@ -6,13 +6,13 @@ A message says what is required, what was received and what to do; `allowed` has
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.catalogue.rows.preprocessors import Preprocessor
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.checks.controls import control_problems
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.hires import hires_problems
 from contracts.requests.checks.ip_adapters import ip_adapter_problems
@@ -20,12 +20,10 @@ from contracts.requests.checks.refining import refiner_problems
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.entries import Control
 from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS
-from contracts.requests.images.preprocessing import preprocess_problems
 from contracts.requests.prompts.inversions import inversion_problems
 from contracts.requests.prompts.reading import prompt_problems, read_prompts
-from contracts.requests.schema import ControlNetRequest, JobRequest, ReferenceEditRequest
+from contracts.requests.schema import JobRequest, ReferenceEditRequest
 
 
 def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
@@ -57,7 +55,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *ip_adapter_problems(request, model, catalogue),
         *vae_problems(request, model, catalogue),
         *inversion_problems(request, model, catalogue),
-        *_control_problems(request, model, catalogue),
+        *control_problems(request, model, catalogue),
     ]
     if problems:
         raise InvalidRequest(problems)
@@ -217,79 +215,3 @@ def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         if row.id in seen:
             yield FieldProblem(field, f"repeats {row.id}; name it once, with the sum of the scales")
         seen.add(row.id)
-
-
-def _control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
-    if not isinstance(request, ControlNetRequest):
-        return
-    names = [row.id for row in catalogue.controlnets if row.misfit(model) is None]
-    needs_inpaint = model.family_spec.inpaint_control_only and request.mask_image is not None
-    models = {one.id: one.preprocessor for one in catalogue.preprocessors}
-    for index, control in enumerate(request.controls):
-        path = f"controls.{index}"
-        try:
-            row = catalogue.controlnet(control.controlnet)
-        except NotFound:
-            yield FieldProblem(f"{path}.controlnet", f"unknown ControlNet {control.controlnet[:80]!r}", names)
-            continue
-        if (misfit := row.misfit(model)) is not None:
-            yield FieldProblem(f"{path}.controlnet", misfit, names)
-        if needs_inpaint != (row.kind == "inpaint"):
-            use = "together with image and mask_image" if row.kind == "inpaint" else "without mask_image"
-            yield FieldProblem(f"{path}.controlnet", f"{row.id} can be used on {model.family} only {use}")
-        elif request.mask_image is not None and not row.reads_masks:
-            message = f"{row.id} has no channels for a mask; remove mask_image, or take another ControlNet"
-            yield FieldProblem(f"{path}.controlnet", message, [one for one in names if one != row.id])
-        else:
-            yield from _control_image_problems(path, control, row)
-        yield from _control_mode_problems(path, control, row)
-        yield from _control_option_problems(path, control, row, models)
-        yield from _control_range_problems(path, control, row)
-    most = 1 if needs_inpaint else model.family_spec.max_controls
-    if len(request.controls) > most:
-        verb = "inpaints" if needs_inpaint else "generates"
-        message = f"{model.family} {verb} with one ControlNet at a time, got {len(request.controls)}"
-        yield FieldProblem("controls", message, "1 entry")
-
-
-def _control_image_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
-    if row.kind == "inpaint" and control.image is not None:
-        yield FieldProblem(
-            f"{path}.image", f"is not used: {row.id} reads the job's image and mask_image; remove it"
-        )
-    if row.kind != "inpaint" and control.image is None:
-        yield FieldProblem(f"{path}.image", f"is required: {row.id} needs a control image")
-
-
-def _control_mode_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
-    numbers = [f"{number} ({name})" for number, name in enumerate(row.modes)]
-    if row.modes and control.mode is None:
-        yield FieldProblem(f"{path}.mode", f"is required: {row.id} is a union of {len(numbers)} kinds", numbers)
-    elif control.mode is not None and not row.modes:
-        yield FieldProblem(f"{path}.mode", f"is not used: {row.id} has one kind of control; remove it")
-    elif control.mode is not None and control.mode >= len(row.modes):
-        yield FieldProblem(f"{path}.mode", f"must be a kind of {row.id}, got {control.mode}", numbers)
-
-
-def _control_option_problems(
-    path: str, control: Control, row: ControlNetSpec, models: Mapping[str, Preprocessor]
-) -> Iterator[FieldProblem]:
-    if control.preprocess is not None and row.kind == "inpaint":
-        message = f"is not used: {row.id} reads the job's image and mask_image; remove it"
-        yield FieldProblem(f"{path}.preprocess", message)
-    else:
-        options = control.preprocess_options or {}
-        yield from preprocess_problems(f"{path}.", control.preprocess, options, models)
-    if control.guidance_start >= control.guidance_end and row.family_spec.control_ranges:
-        message = f"must be less than guidance_end ({control.guidance_end:g}), got {control.guidance_start:g}"
-        yield FieldProblem(f"{path}.guidance_start", message, f"0 ≤ guidance_start < {control.guidance_end:g}")
-
-
-def _control_range_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
-    """Yield bounds of the steps at which a ControlNet acts, where it always acts at all of them."""
-    if row.family_spec.control_ranges:
-        return
-    for field, whole in (("guidance_start", 0.0), ("guidance_end", 1.0)):
-        if getattr(control, field) != whole:
-            message = f"is not supported by {row.family}, whose ControlNets act at every step; remove it"
-            yield FieldProblem(f"{path}.{field}", message, whole)

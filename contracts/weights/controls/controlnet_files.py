@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from contracts.controlnet_classes import modes_of_controlnet
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
 from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
 from contracts.weights.formats.header_text import NotSafetensors
@@ -32,11 +34,10 @@ _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
     ),
     (re.compile(r"^lllite_"), "a ControlNet-LLLite, which no pipeline here can run: take a whole ControlNet"),
     (
-        re.compile(r"^(task_embedding|transformer_layes\.|spatial_ch_projs|control_add_embedding|control_type)"),
-        "a union of several kinds of control, of which no request can name one: take the ControlNet of one kind",
-    ),
-    (
-        re.compile(r"^controlnet_mode_embedder\."),
+        re.compile(
+            r"^(task_embedding|transformer_layes\.|spatial_ch_projs|control_add_embedding|control_type|"
+            r"controlnet_mode_embedder\.)"
+        ),
         "a union of several kinds of control: put its config.json beside it, and its kinds in `modes` of its row",
     ),
     (re.compile(r"^(adapter\.)?(body|conv_in)\.\d"), f"a T2I-Adapter, not a ControlNet: {T2I_REMEDY}"),
@@ -54,6 +55,27 @@ def refuse_other_kinds(names: Collection[str]) -> None:
         found = next((name for name in names if pattern.search(name)), None)
         if found is not None:
             raise CatalogueError(f"it is {kind} ({found[:80]})")
+
+
+def check_modes(config: Mapping[str, Any], modes: int) -> None:
+    """Compare the kinds of control that a ControlNet has with those of its row.
+
+    Args:
+        config: its `config.json`; empty for a file alone, which is no union.
+        modes: how many its row names.
+
+    Raises:
+        CatalogueError: they are not as many.
+    """
+    found = modes_of_controlnet(config)
+    if found != modes:
+        raise CatalogueError(
+            f"it is a union of {str(found)[:20]} kinds of control (by its config.json), and its row names "
+            f'{modes}: all of them must be in `modes`, such as modes = ["canny", "tile"], in the order of their '
+            "numbers"
+            if found
+            else f"its row names {modes} kinds of control in `modes`, and it has one kind: remove them"
+        )
 
 
 class ControlNetFacts(BaseModel):

@@ -203,6 +203,13 @@ def test_a_controlnet_is_its_configuration_and_one_set_of_weights() -> None:
     assert refusal(controlnet_files("ControlNetModel"), repository(["deep/config.json", other], config)) == (
         f"org/name has no config.json at its top; set `file` to one of {other}"
     )
+    union = repository(["config.json", plain], {"config.json": {"_class_name": "ControlNetModel_Union"}})
+    assert controlnet_files("ControlNetUnionModel")(union) == ["config.json", plain]
+    assert refusal(controlnet_files("ControlNetModel"), union) == (
+        "org/name is a ControlNetUnionModel, and the row's family needs a ControlNetModel: it is a union, whose "
+        "kinds of control must be named in `modes` of the row"
+    )
+    assert refusal(controlnet_files("ControlNetUnionModel"), files).endswith("remove `modes` from the row")
 
 
 def test_of_a_folder_of_the_cache_only_what_one_row_loads_counts() -> None:

@@ -41,6 +41,7 @@ def test_an_uploaded_controlnet_has_the_size_that_its_job_says_and_one_component
     [
         ("sdxl", "diffusers/controlnet-canny-sdxl-1.0", 2_502_028_320, "architecture"),
         ("sdxl", "somebody/controlnet", 2_502_028_320, "assumed"),
+        ("sdxl", "xinsir/controlnet-union-sdxl-1.0", 2_511_917_600, "architecture"),
         ("sd3", "InstantX/SD3-Controlnet-Canny", 1_190_857_728, "architecture"),
         ("sd3", "somebody/controlnet", 4_307_037_952, "assumed"),
         ("flux", "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro-2.0", 4_281_753_600, "architecture"),
@@ -49,7 +50,8 @@ def test_an_uploaded_controlnet_has_the_size_that_its_job_says_and_one_component
 def test_a_controlnet_on_a_hub_has_the_published_size_or_that_of_its_familys_largest(
     family: str, source: str, bytes_: int, origin: str
 ) -> None:
-    away = ControlNetSpec(id="away", family=family, source=source)
+    modes = ("openpose", "depth") if "sdxl-1.0" in source and "union" in source else ()
+    away = ControlNetSpec(id="away", family=family, source=source, modes=modes)
     net = size_controlnet(CATALOGUE.model_copy(update={"controlnets": (away,)}), "away", 2)
     assert net is not None
     assert (net.bytes, net.origin) == (bytes_, origin)

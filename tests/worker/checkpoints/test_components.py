@@ -127,9 +127,9 @@ def test_a_family_whose_package_is_not_installed_names_it(catalogue: Catalogue) 
 @pytest.mark.parametrize(
     ("family", "config", "reason"),
     [
-        ("sdxl", {"_class_name": "ControlNetUnionModel"}, "a ControlNetUnionModel, and family sdxl needs a Contr"),
+        ("sd15", {"_class_name": "ControlNetUnionModel"}, "a ControlNetUnionModel, and family sd15 needs a Contr"),
         ("sdxl", {"_class_name": "FluxControlNetModel"}, "a FluxControlNetModel"),
-        ("sdxl", {"cross_attention_dim": 768}, "a None"),
+        ("sdxl", {"cross_attention_dim": 768}, "a ControlNet without a class name"),
         ("sdxl", {"_class_name": "ControlNetModel", "conditioning_channels": 6}, "control images of 6 channels"),
         ("sdxl", None, "config.json is missing"),
         ("flux", {"_class_name": "FluxControlNetModel", "num_mode": 10}, "union of 10 kinds"),
@@ -172,7 +172,7 @@ def test_a_union_controlnet_fails_its_job_with_the_reason_and_need_not_be_tried_
     pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
     error = fail_job(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)
     assert (error.code, error.retryable) == (FailureCode.MODEL_LOAD_FAILED, False)
-    assert "ControlNetUnionModel" in error.message
+    assert "it is a union of 6 kinds of control" in error.message
 
 
 def test_an_inpainting_unet_inpaints_and_does_nothing_else(

@@ -115,5 +115,5 @@ def test_a_row_names_as_many_modes_as_its_union_has(union: ControlNetSpec) -> No
     family, folder = get_family("flux"), Path(union.source)
     with pytest.raises(CatalogueError, match=r"a union of 3 kinds of control .* its row names 2"):
         load_controlnet(family, folder, torch.float32, modes=2)
-    with pytest.raises(ValueError, match="not supported in family sdxl"):
-        ControlNetSpec(id="union", family="sdxl", source="here", modes=("canny",))
+    with pytest.raises(ValueError, match="not supported in family sd15"):
+        ControlNetSpec(id="union", family="sd15", source="here", modes=("canny",))

@@ -41,7 +41,7 @@ class Architecture:
         sources: hub ids of the checkpoints that it describes.
         counts: component -> its number of values.
         configs: component -> its configuration.
-        controlnet, t2i_adapter: a widely used one for it; None where there is none.
+        controlnet, t2i_adapter, union: a widely used one for it; None where there is none.
         pipeline: class that their `model_index.json` names, where they are not the family's usual checkpoints.
     """
 
@@ -52,6 +52,7 @@ class Architecture:
     configs: Mapping[str, Mapping[str, Any]]
     controlnet: ControlNet | None = None
     t2i_adapter: ControlNet | None = None
+    union: ControlNet | None = None
     pipeline: str | None = None
 
     @property
@@ -84,11 +85,11 @@ def find_architecture(family: str, source: str, pipeline: str | None = None) -> 
     return found[-1] if found and found[0].values > _SAME_SIZE * found[-1].values else None
 
 
-def find_controlnet(family: str, source: str, *, is_t2i_adapter: bool = False) -> ControlNet | None:
-    """The ControlNet or T2I-Adapter with this hub id, else the largest known one of its family."""
+def find_controlnet(family: str, source: str, class_name: str) -> ControlNet | None:
+    """The ControlNet or T2I-Adapter of this class with this hub id, else the largest known one of its family."""
     known = (architecture for architecture in read_architectures() if architecture.family == family)
-    nets = (one.t2i_adapter if is_t2i_adapter else one.controlnet for one in known)
-    of_family = [net for net in nets if net is not None]
+    nets = (net for one in known for net in (one.controlnet, one.t2i_adapter, one.union))
+    of_family = [net for net in nets if net is not None and net.config["_class_name"] == class_name]
     named = [controlnet for controlnet in of_family if source in controlnet.sources]
     return max(named or of_family, key=lambda controlnet: controlnet.count.values, default=None)
 
@@ -104,6 +105,7 @@ def _read(text: str) -> Architecture:
         {name: component["config"] for name, component in components.items()},
         _read_net(entries.get("controlnet")),
         _read_net(entries.get("t2i_adapter")),
+        _read_net(entries.get("union")),
         entries.get("pipeline"),
     )
 

@@ -57,8 +57,9 @@ def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
     assert {failure.name: failure.message for failure in warm_list.failures} == {
         "a": "a cannot be loaded: unet lacks weights: conv_in.bias",
         "b": "b cannot be loaded: it has no text_encoder, which family sdxl needs",
-        "controlnet:union": "union cannot be loaded: it is a ControlNetUnionModel, and family sdxl needs a "
-        "ControlNetModel",
+        "controlnet:union": "union cannot be loaded: it is a union of 6 kinds of control (by its "
+        "config.json), and its row names 0: all of them must be in `modes`, such as modes = "
+        '["canny", "tile"], in the order of their numbers',
     }
     assert pool.warm == []
 
