@@ -22,7 +22,7 @@ from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import CONTROLNETS, UploadedControlNet
 from contracts.weights.controls.controlnet_files import ControlNetFacts, read_controlnet
-from contracts.weights.controls.controlnet_models import find_models
+from contracts.weights.controls.controlnet_models import count_values, find_models
 from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
 from contracts.weights.formats.finite import check_finite
 
@@ -72,7 +72,9 @@ async def add_controlnet_file(
     response: Response,
     name: NameQuery = None,
 ) -> ControlNetView:
-    """Upload a ControlNet or T2I-Adapter: a `.safetensors` file in diffusers' layout, raw or as `file` of a form.
+    """Upload a ControlNet, control-LoRA or T2I-Adapter: a `.safetensors` file, raw or as `file` of a form.
+
+    Control-LoRAs are in the layout of the original release, others in diffusers' layout.
 
     For models of Stable Diffusion 1 and SDXL. One that is uploaded with an admin's key is visible to all; any
     other is visible to its owner only.
@@ -97,10 +99,12 @@ def remove_controlnet_file(
 def _check_file(path: Path, services: Services) -> dict[str, Any]:
     """Check all of a file; raises AdapterRefused."""
     tensors = read_controlnet(path)
-    family, models = find_models(tensors, services.agreed_rows.catalogue(services.catalogue))
+    catalogue = services.agreed_rows.catalogue(services.catalogue)
+    family, models = find_models(tensors, catalogue)
     check_finite(path, tensors)
     kind = "t2i_adapter" if is_t2i_adapter(tensors) else "hint"
-    return {"family": family, "models": models, "kind": kind, "facts": ControlNetFacts.of(tensors)}
+    facts = ControlNetFacts(values=count_values(tensors, family, models, catalogue))
+    return {"family": family, "models": models, "kind": kind, "facts": facts}
 
 
 def _view(row: ControlNetSpec, workers: list[WorkerReport]) -> ControlNetView:

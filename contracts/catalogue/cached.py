@@ -20,7 +20,6 @@ from contracts.hub.selection import (
     model_files,
     one_file,
     transformers_files,
-    vae_files,
 )
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
@@ -42,7 +41,7 @@ def select_files(
     if isinstance(row, ControlNetSpec):
         return controlnet_files(class_name, row.variant, source.file)
     if isinstance(row, VaeSpec):
-        return vae_files(row.variant, source.file)
+        return controlnet_files(None, row.variant, source.file)
     if isinstance(row, PreprocessorSpec):
         return transformers_files()
     if isinstance(row, NetworkSpec):

@@ -132,7 +132,7 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
     Args:
         class_name: class that its `config.json` must name; None: any.
         variant: of the weights, such as `fp16`.
-        file: path of the weights; `config.json` must be in the same folder.
+        file: path of the weights; where no `config.json` is in the same folder, they are taken alone.
     """
 
     def select(files: RepositoryFiles) -> list[str]:
@@ -141,6 +141,8 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
         if config not in files.names and file is None and safetensors_of(files.names):
             found = _listed(safetensors_of(files.names))
             raise HubRefused(f"{files.repository} has no config.json at its top; set `file` to one of {found}")
+        if file is not None and config not in files.names:
+            return one_file(file)(files)
         named = class_of_controlnet(files.read_json(config))
         if class_name is not None and named != class_name:
             raise HubRefused(
@@ -156,17 +158,6 @@ def controlnet_files(class_name: str | None, variant: str | None = None, file: s
             remedy = f"; set `variant` or `file`; its weights: {_listed(others)}" if others else _others(files, "")
             raise HubRefused(f"{files.repository} has no .safetensors weights {wanted}{remedy}")
         return [config, *weights]
-
-    return select
-
-
-def vae_files(variant: str | None = None, file: str | None = None) -> Select:
-    """Select a VAE as `controlnet_files` does; or a named file alone, where no `config.json` is beside it."""
-    configured = controlnet_files(None, variant, file)
-
-    def select(files: RepositoryFiles) -> list[str]:
-        is_alone = file is not None and str(PurePosixPath(file).with_name("config.json")) not in files.names
-        return one_file(str(file))(files) if is_alone else configured(files)
 
     return select
 

@@ -25,6 +25,8 @@ from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.ip_adapter_rows import patches_of_encoder
 from contracts.weights.adapters.lora_files import facts_in
+from contracts.weights.controls.control_lora_files import is_control_lora
+from contracts.weights.controls.controlnet_models import count_control_lora
 from contracts.weights.counts.architectures import find_controlnet, read_architectures
 from contracts.weights.counts.parameter_counts import (
     ParameterCount,
@@ -33,6 +35,7 @@ from contracts.weights.counts.parameter_counts import (
     count_files,
     read_config,
 )
+from contracts.weights.formats.safetensors import read_header
 from contracts.weights.vae_files import configuration_of, find_vae, weights_of
 
 _FLOAT32_BYTES = 4
@@ -56,16 +59,31 @@ def size_controlnet(
         cached = find_cached(catalogue, row)
         if cached is None:
             return _published_controlnet(row, source, value_bytes)
-        count, folder = count_files(_weights(cached.paths)), cached.paths[0].parent
+        files, folder = _weights(cached.paths), cached.paths[0].parent
     elif source.is_dir() and row.file is None:
         count, folder = count_component(source, row.variant), source
+        return size_component(name, Role.CONTROLNET, count, value_bytes, read_config(folder))
     else:
         file = source / row.file if source.is_dir() and row.file is not None else source
-        count, folder = count_files(_weights(controlnet_parts(file))), file.parent
-    config = read_config(folder)
-    if not config and (published := find_controlnet(row.family, "", row.class_name)) is not None:
-        config = published.config  # a file alone does not tell its architecture
+        files, folder = _weights(controlnet_parts(file)), file.parent
+    config, count = read_config(folder), count_files(files)
+    published = find_controlnet(row.family, "", row.class_name)
+    if not config and published is not None:  # a file alone does not tell its architecture
+        config = published.config
+        count = _of_control_lora(catalogue, row, files[0], published.count) or count
     return size_component(name, Role.CONTROLNET, count, value_bytes, config)
+
+
+def _of_control_lora(
+    catalogue: Catalogue, row: ControlNetSpec, file: Path, published: ParameterCount
+) -> ParameterCount | None:
+    """The count of the ControlNet that a control-LoRA becomes; None for another file."""
+    tensors = read_header(file).tensors
+    if not is_control_lora(tensors):
+        return None
+    models = [model for model in catalogue.models if row.misfit(model) is None]
+    values = count_control_lora({key: tensor.shape for key, tensor in tensors.items()}, models, catalogue)
+    return published if values is None else _unsplit(values)
 
 
 def size_adapter(catalogue: Catalogue, id: str, value_bytes: int, fetched: Path | None = None) -> Component | None:
@@ -203,8 +221,13 @@ def size_uploaded_controlnet(control: ControlParameters, family: str, value_byte
     class_name = T2I_ADAPTER if control.is_t2i_adapter else FAMILIES[family].controlnet
     published = find_controlnet(family, "", class_name)
     config = None if published is None else published.config
-    count = ParameterCount(*(control.values,) * 4)
-    return size_component(f"controlnet:{control.component}", Role.CONTROLNET, count, value_bytes, config)
+    name = f"controlnet:{control.component}"
+    return size_component(name, Role.CONTROLNET, _unsplit(control.values), value_bytes, config)
+
+
+def _unsplit(values: int) -> ParameterCount:
+    """The count of a component whose layers are not known: to stream it saves nothing."""
+    return ParameterCount(values, values, values, values)
 
 
 def _published_controlnet(row: ControlNetSpec, source: HubSource, value_bytes: int) -> Component | None:

@@ -88,6 +88,8 @@ def size_hub_extra(
     if not isinstance(source, HubSource) or isinstance(row, IpAdapterSpec | TextualInversionSpec):
         return None  # what these put on the device is far less than their files, or nothing
     count, config = _read(source, row, class_name).only
+    if isinstance(row, ControlNetSpec) and not config:
+        return None  # it may be a control-LoRA, which is smaller than the ControlNet that it becomes
     if isinstance(row, LoraSpec):  # not streamed, so that its layers do not matter
         component = size_component(f"lora:{row.id}", Role.ADAPTER, ParameterCount(count.values), value_bytes)
     elif isinstance(row, VaeSpec):

@@ -20,7 +20,7 @@ _PARTS = ("unet", "transformer")
 Layers = Mapping[str, tuple[int, ...]]
 
 
-def _read_denoiser(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
+def read_denoiser(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
     """Return name -> shape of each of its tensors; None where they cannot be read on this machine."""
     try:
         place = catalogue.place(model)
@@ -66,7 +66,7 @@ def find_suited_models(
     for family in families:
         suited = []
         for model in (row for row in catalogue.models if row.family == family.id):
-            found = _read_denoiser(model, catalogue) or {}
+            found = read_denoiser(model, catalogue) or {}
             layers = {name: shape for name, shape in found.items() if name.endswith(ending)}
             if not layers:
                 unread += [family.id] * may_suit(family)

@@ -30,7 +30,14 @@ from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.hub.selection import model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
-from contracts.weights.controls.controlnet_files import T2I_REMEDY, check_modes, refuse_other_kinds
+from contracts.weights.controls.control_lora_files import is_control_lora
+from contracts.weights.controls.controlnet_files import (
+    T2I_REMEDY,
+    check_modes,
+    read_controlnet,
+    refuse_other_kinds,
+)
+from contracts.weights.controls.controlnet_models import find_models
 from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header
@@ -63,7 +70,7 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
         elif place.is_dir():
             _check_folder(place, row)
         elif isinstance(row, ControlNetSpec) and not place.with_name("config.json").is_file():
-            _check_control_file(place, row)
+            _check_control_file(place, row, catalogue)
         elif isinstance(row, ModelSpec):
             _check_file(place, row)
         else:
@@ -83,12 +90,15 @@ def _check_file(place: Path, row: ModelSpec) -> None:
         raise HubRefused(f"checkpoints of family {row.family} must be a folder in diffusers' layout")
 
 
-def _check_control_file(place: Path, row: ControlNetSpec) -> None:
+def _check_control_file(place: Path, row: ControlNetSpec, catalogue: Catalogue) -> None:
     names = _read(place)
     if row.is_t2i_adapter:
         raise HubRefused("a T2I-Adapter needs its config.json beside its weights")
-    refuse_other_kinds(names)
+    refuse_other_kinds(names, row.family_spec.controlnet)
     check_modes({}, len(row.modes))
+    models = tuple(model for model in catalogue.models if row.misfit(model) is None)
+    if models and is_control_lora(names):
+        find_models(read_controlnet(place), catalogue.model_copy(update={"models": models}))
 
 
 def _check_lora(place: Path, row: LoraSpec) -> None:

@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.controlnet_classes import class_of_controlnet
 from contracts.errors import CatalogueError
+from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, check_modes, refuse_other_kinds
 from contracts.weights.counts.parameter_counts import controlnet_parts, read_config
 from worker.checkpoints.components import load_complete
+from worker.checkpoints.control_loras import whole_control_lora
 from worker.checkpoints.one_file.component import assemble, renamed
 from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.tracking import Tensors
@@ -115,12 +117,16 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
     if named not in family.controlnet_classes:
         shown = named[:80] or "ControlNet without a class name"
         raise CatalogueError(f"it is a {shown}, and family {family.id} needs a {family.controlnet}")
+    _check_channels(config)
+    check_modes(config, modes)
+
+
+def _check_channels(config: Mapping[str, Any]) -> None:
     channels = config.get("conditioning_channels", RGB)
     if channels != RGB:
         raise CatalogueError(
             f"it takes control images of {channels} channels (conditioning_channels), not of {RGB}"
         )
-    check_modes(config, modes)
 
 
 # -- one file alone ---------------------------------------------------------------------------------------
@@ -129,10 +135,11 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
 def _load_file(family: DiffusersFamily, path: Path, dtype: torch.dtype, denoiser: Any, modes: int) -> Any:
     controlnet_class = getattr(diffusers, family.controlnet)
     stored = unscaled(load_file(path), dtype)
-    refuse_other_kinds(stored)
+    refuse_other_kinds(stored, family.controlnet)
     check_modes({}, modes)
-    tensors = _original_names(stored, denoiser) if any(map(_ORIGINAL.match, stored)) else stored
+    tensors = _named_as_diffusers(stored, dtype, denoiser)
     config = config_beside(controlnet_class, denoiser, _config_of(tensors))
+    _check_channels(config)
     remedy = (
         f"without a config.json beside its file, a ControlNet must have the {family.denoiser} architecture of the "
         "model; put its config.json there, or use its folder"
@@ -144,6 +151,13 @@ def config_beside(controlnet_class: Any, denoiser: Any, own: Mapping[str, Any]) 
     """The configuration of a ControlNet that has a denoiser's architecture, but for what is its own."""
     known = inspect.signature(controlnet_class.__init__).parameters
     return {name: value for name, value in {**denoiser.config, **own}.items() if name in known}
+
+
+def _named_as_diffusers(stored: Tensors, dtype: torch.dtype, denoiser: Any) -> Tensors:
+    """All tensors of the ControlNet in a file; raises CatalogueError."""
+    if is_control_lora(stored):
+        return whole_control_lora(stored, denoiser, dtype)
+    return _original_names(stored, denoiser) if any(map(_ORIGINAL.match, stored)) else stored
 
 
 def _original_names(stored: Tensors, denoiser: Any) -> Tensors:

@@ -84,7 +84,7 @@ def rehearse_controlnet(family: DiffusersFamily, path: Path, modes: int = 0) -> 
         check_config(family, config, modes)
         _describe(path, "", class_of_controlnet(config), None, is_elsewhere=False)
     elif path.suffix == ".safetensors" and not read_config(path.parent):
-        refuse_other_kinds(_shapes(path))
+        refuse_other_kinds(_shapes(path), family.controlnet)
         check_modes({}, modes)
 
 

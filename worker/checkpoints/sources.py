@@ -209,7 +209,7 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, w
 
 def _component_path(snapshot: Snapshot, place: HubSource, spec: ControlNetSpec | VaeSpec) -> Path:
     if len(snapshot.files) == 1:
-        return snapshot.paths[0]  # of a VAE, a file alone
+        return snapshot.paths[0]  # a file alone
     chosen = snapshot.paths[1]  # after config.json: the weights, or the index of their shards
     return snapshot.folder if spec.variant is None and place.file is None else chosen
 

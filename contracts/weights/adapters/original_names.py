@@ -13,7 +13,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _RESNET = {
     "in_layers_2": "conv1", "emb_layers_1": "time_emb_proj", "out_layers_3": "conv2",
-    "skip_connection": "conv_shortcut",
+    "skip_connection": "conv_shortcut", "in_layers_0": "norm1", "out_layers_0": "norm2",
 }  # fmt: skip
 _UNET = {
     "input_blocks_0_0": "conv_in", "out_2": "conv_out", "time_embed_0": "time_embedding_linear_1",

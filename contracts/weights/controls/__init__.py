@@ -1,6 +1,7 @@
 """ControlNets and T2I-Adapters in one file: what they are, and the models that they suit.
 
 controlnet_files.py   what kind of control a single file is
+control_lora_files.py ControlNets that are stored as differences from a UNet
 controlnet_models.py  the models that one suits
 t2i_adapter_files.py  the configuration of a T2I-Adapter in one file, and the models that it suits
 """

@@ -14,12 +14,15 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.controlnet_classes import modes_of_controlnet
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
+from contracts.weights.controls.control_lora_files import FIRST_OF_HINT, is_control_lora
 from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import Tensor, read_header
 
 #: Channels of a control image.
 RGB = 3
+#: Class of the ControlNets of UNets.
+OF_UNETS = "ControlNetModel"
 #: Layers of a UNet's ControlNet in diffusers' layout: the first that reads the control image, and the last.
 _FIRST, _LAST = "controlnet_cond_embedding.conv_in.weight", "controlnet_mid_block.weight"
 
@@ -29,8 +32,12 @@ T2I_REMEDY = 'name its folder, with its config.json, in a row of [[controlnets]]
 #: A name that only this kind has -> what it is, and what to do.
 _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
     (
-        re.compile(r"^lora_controlnet$|\.(down|up)$|^lora_"),
-        "a control-LoRA, whose weights change the model's own: take the whole ControlNet instead",
+        re.compile(r"^lora_controlnet$"),
+        "a control-LoRA, whose weights change those of a UNet: it works with Stable Diffusion 1 and SDXL",
+    ),
+    (
+        re.compile(r"\.(down|up)$|^lora_"),
+        "a LoRA, or a control-LoRA without the tensor that marks one (lora_controlnet): take the whole ControlNet",
     ),
     (re.compile(r"^lllite_"), "a ControlNet-LLLite, which no pipeline here can run: take a whole ControlNet"),
     (
@@ -49,8 +56,14 @@ _OTHER_KINDS: Sequence[tuple[re.Pattern[str], str]] = (
 )
 
 
-def refuse_other_kinds(names: Collection[str]) -> None:
-    """Refuse a file that is known to be something else; raises CatalogueError."""
+def refuse_other_kinds(names: Collection[str], class_name: str) -> None:
+    """Refuse a file that is known to be something else; raises CatalogueError.
+
+    Args:
+        class_name: of the ControlNets of its family.
+    """
+    if class_name == OF_UNETS and is_control_lora(names):
+        return
     for pattern, kind in _OTHER_KINDS:
         found = next((name for name in names if pattern.search(name)), None)
         if found is not None:
@@ -82,7 +95,7 @@ class ControlNetFacts(BaseModel):
     """Facts from the header of a ControlNet's file.
 
     Attributes:
-        values: number of values in all tensors.
+        values: number of values in all its tensors in memory.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,7 +109,9 @@ class ControlNetFacts(BaseModel):
 
 
 def read_controlnet(file: Path) -> Mapping[str, Tensor]:
-    """Read the tensors of a UNet's ControlNet or T2I-Adapter in diffusers' layout, by the header of its file.
+    """Read the tensors of a UNet's ControlNet or T2I-Adapter in diffusers' layout, or of a control-LoRA.
+
+    Only the header of the file is read.
 
     Raises:
         AdapterRefused: it is another kind of file, or takes other control images.
@@ -108,16 +123,18 @@ def read_controlnet(file: Path) -> Mapping[str, Tensor]:
     if is_t2i_adapter(tensors):
         return tensors
     try:
-        refuse_other_kinds(tensors)
+        refuse_other_kinds(tensors, OF_UNETS)
     except CatalogueError as error:
         raise AdapterRefused(str(error)) from None
-    missing = next((name for name in (_FIRST, _LAST) if name not in tensors), None)
+    needed = (FIRST_OF_HINT,) if is_control_lora(tensors) else (_FIRST, _LAST)
+    missing = next((name for name in needed if name not in tensors), None)
     if missing is not None:
         raise AdapterRefused(
             f"it has no {missing}, so it is not the ControlNet of a UNet (Stable Diffusion 1, SDXL) in diffusers' "
             "layout; load it with diffusers and save it with save_pretrained"
         )
-    shape = tensors[_FIRST].shape
+    shape = tensors[needed[0]].shape
     if len(shape) != 4 or shape[1] != RGB:
-        raise AdapterRefused(f"it takes control images of other channels than {RGB} ({_FIRST} has {list(shape)})")
+        shown = f"{needed[0]} has {list(shape)}"
+        raise AdapterRefused(f"it takes control images of other channels than {RGB} ({shown})")
     return tensors

@@ -203,6 +203,8 @@ def test_a_controlnet_is_its_configuration_and_one_set_of_weights() -> None:
     assert refusal(controlnet_files("ControlNetModel"), repository(["deep/config.json", other], config)) == (
         f"org/name has no config.json at its top; set `file` to one of {other}"
     )
+    alone = "control-LoRAs-rank256/canny.safetensors"
+    assert controlnet_files("ControlNetModel", file=alone)(repository([alone, "config.json"], config)) == [alone]
     union = repository(["config.json", plain], {"config.json": {"_class_name": "ControlNetModel_Union"}})
     assert controlnet_files("ControlNetUnionModel")(union) == ["config.json", plain]
     assert refusal(controlnet_files("ControlNetModel"), union) == (

@@ -72,7 +72,7 @@ def _listed(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda t: t.update({"lora_controlnet": torch.zeros(1)}), "a control-LoRA"),
+        (lambda t: t.update({"middle_block.1.up": torch.zeros(1)}), "a LoRA, or a control-LoRA without"),
         (lambda t: t.update({"task_embedding": torch.zeros(6, 4)}), "a union of several kinds"),
         (lambda t: t.update({"controlnet_mode_embedder.weight": torch.zeros(10, 4)}), "a union of several kinds"),
         (lambda t: t.update({"lllite_unet_a.down.0.weight": torch.zeros(1)}), "a ControlNet-LLLite"),
