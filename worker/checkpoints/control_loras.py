@@ -31,7 +31,8 @@ def whole_control_lora(stored: Tensors, unet: Any, dtype: torch.dtype) -> Tensor
     made = ControlLora.of(*shapes)
     found = {tensor: stored[name] for tensor, name in made.whole.items()}
     for name in made.of_unet:
-        found[name] = _whole(name, own[name]).to("cpu", dtype)
+        # A copy: the UNet's memory is moved and given back without the ControlNet.
+        found[name] = _whole(name, own[name]).to("cpu", dtype, copy=True)
     for name, layer in made.changed.items():
         weight = _whole(name, own[name]).to("cpu", torch.float32)
         up, down = (stored[f"{layer}.{half}"].float().flatten(1) for half in ("up", "down"))

@@ -123,12 +123,18 @@ def test_a_file_that_does_not_fit_is_refused_by_the_tensor_at_the_start_and_by_t
         load_controlnet(get_family("sdxl"), tmp_path / "one.safetensors", torch.float32, denoiser)
 
 
-def test_other_families_and_weights_in_fewer_bits_are_refused(
+def test_the_controlnet_has_memory_of_its_own_and_weights_in_fewer_bits_are_refused(
     made: tuple[Path, Tensors], catalogue: Catalogue
 ) -> None:
-    with pytest.raises(CatalogueError, match="it works with Stable Diffusion 1 and SDXL"):
-        check_row_files(catalogue, _row(made[0], family="flux"))
     unet = diffusers.UNet2DConditionModel.from_pretrained(catalogue.root / "shapes-sdxl" / "unet")
+    net = load_controlnet(get_family("sdxl"), made[0], torch.float32, unet)
+    places = ({tensor.data_ptr() for tensor in module.state_dict().values()} for module in (unet, net))
+    assert set.isdisjoint(*places)
     unet.conv_in.to(torch.float8_e4m3fn)
     with pytest.raises(CatalogueError, match=r"conv_in\.\w+ is stored in fewer bits here"):
         load_controlnet(get_family("sdxl"), made[0], torch.float32, unet)
+
+
+def test_other_families_refuse_it_by_name(made: tuple[Path, Tensors], catalogue: Catalogue) -> None:
+    with pytest.raises(CatalogueError, match="it works with Stable Diffusion 1 and SDXL"):
+        check_row_files(catalogue, _row(made[0], family="flux"))
