@@ -45,7 +45,9 @@ def pin_row(catalogue: Catalogue, row: _Row, commit_of: Callable[[HubSource], st
 
     commit = pin(catalogue.place(row))
     if isinstance(row, ModelSpec):
-        return row.pinned(commit, pin(None if row.config is None else catalogue.locate(row.config)))
+        config = pin(None if row.config is None else catalogue.locate(row.config))
+        encoders = {name: pin(catalogue.locate(source)) for name, source in row.text_encoders.items()}
+        return row.pinned(commit, config, encoders)
     return row if commit is None else row.pinned(commit)
 
 

@@ -25,7 +25,7 @@ from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub import snapshot
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubUnavailable
-from contracts.hub.selection import Select, descriptions
+from contracts.hub.selection import Select, descriptions, one_file
 from contracts.hub.source import HubSource
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 
@@ -153,6 +153,10 @@ def _needs(catalogue: Catalogue, row: AnySpec) -> list[tuple[HubSource, Select]]
     config = None if not isinstance(row, ModelSpec) or row.config is None else catalogue.locate(row.config)
     if isinstance(config, HubSource):
         found.append((config, descriptions(None)))
+    for encoder in row.text_encoders.values() if isinstance(row, ModelSpec) else ():
+        file = catalogue.locate(encoder)
+        if isinstance(file, HubSource):
+            found.append((file, one_file(file.file or "")))
     return found
 
 

@@ -18,7 +18,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubRefused
-from contracts.hub.selection import Select, descriptions
+from contracts.hub.selection import Select, descriptions, one_file
 from contracts.hub.source import HubSource
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
@@ -90,6 +90,10 @@ def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
         place = None if model.config is None else _place(partial(catalogue.locate, model.config))
         if isinstance(place, HubSource):
             yield model.id, place, descriptions(None)
+        for source in model.text_encoders.values():
+            place = _place(partial(catalogue.locate, source))
+            if isinstance(place, HubSource):
+                yield model.id, place, one_file(place.file or "")
 
 
 def _class_of(row: AnySpec) -> str | None:

@@ -48,7 +48,8 @@ def select_files(
         return lora_file(source.file, None)
     if source.file is not None:
         return one_file(source.file, CHECKPOINT_SUFFIXES)
-    return model_files(class_name, row.variant, without=optional_t5(row.family_spec) if without_t5 else ())
+    left_out = optional_t5(row.family_spec) if without_t5 else ()
+    return model_files(class_name, row.variant, without=(*row.text_encoders, *left_out))
 
 
 def optional_t5(family: Family) -> tuple[str, ...]:

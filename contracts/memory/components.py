@@ -17,6 +17,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
+from contracts.hub.selection import one_file
+from contracts.hub.snapshot import find_snapshot
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, Activations
@@ -28,6 +30,7 @@ from contracts.weights.counts.parameter_counts import (
     read_configs,
 )
 from contracts.weights.quantized import DENOISERS, quantized
+from contracts.weights.text_encoder_files import count_text_encoder
 
 #: What a size was read from: the files on this machine; their headers on the hub; the published architecture of a
 #: checkpoint that is still on a hub; or, for an unknown ControlNet on a hub, the largest one of its family.
@@ -123,7 +126,20 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
         source = cached.folder if source.file is None else cached.paths[0]
     if source.is_file():
         return components_of_file(catalogue, model, count_files([source]), value_bytes, "files")
-    return assemble(model, count_values(source, model.variant), read_configs(source), value_bytes, "files")
+    counts = {**count_values(source, model.variant), **count_text_encoders(catalogue, model)}
+    return assemble(model, counts, read_configs(source), value_bytes, "files")
+
+
+def count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, ParameterCount]:
+    """Those of the row's `text_encoders` that are on this machine or in the hub's cache."""
+    found = {}
+    for name, source in model.text_encoders.items():
+        place = catalogue.locate(source)
+        snapshot = find_snapshot(place, one_file(place.file or "")) if isinstance(place, HubSource) else None
+        file = place if isinstance(place, Path) else None if snapshot is None else snapshot.paths[0]
+        if file is not None:
+            found[name] = count_text_encoder(file)
+    return found
 
 
 def size_component(
@@ -200,6 +216,7 @@ def components_of_file(
     """
     folder = None if model.config is None else catalogue.locate(model.config)
     own = {_OF_GGUF: count} if model.is_gguf else {}
+    own |= count_text_encoders(catalogue, model)
     if isinstance(folder, Path) and folder.is_dir():
         counts = {**count_values(folder, model.variant), **own}
         return assemble(model, counts, read_configs(folder), value_bytes, origin)

@@ -23,6 +23,7 @@ from contracts.catalogue.catalogue import (
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
+from contracts.hub.selection import one_file
 from contracts.hub.source import CHECKPOINT_SUFFIXES, GGUF, HubSource
 from contracts.memory.components import (
     Component,
@@ -30,6 +31,7 @@ from contracts.memory.components import (
     Role,
     assemble,
     components_of_file,
+    count_text_encoders,
     size_component,
 )
 from contracts.memory.extras import published_vae
@@ -73,7 +75,19 @@ def read_hub_components(
     weights = _read(source, model, class_name)
     if source.file is not None:
         return components_of_file(catalogue, model, weights.only[0], value_bytes, "hub")
-    return assemble(model, weights.counts, weights.configs, value_bytes, "hub")
+    counts = {**weights.counts, **_count_text_encoders(catalogue, model)}
+    return assemble(model, counts, weights.configs, value_bytes, "hub")
+
+
+def _count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, ParameterCount]:
+    """Those of the row's `text_encoders`, here or on a hub."""
+    counts = count_text_encoders(catalogue, model)
+    for name, source in model.text_encoders.items():
+        place = catalogue.locate(source)
+        if name not in counts and isinstance(place, HubSource):
+            with reading(place) as repository:
+                counts[name] = _count(repository, one_file(place.file or "")(repository.files))
+    return counts
 
 
 def size_hub_extra(

@@ -42,6 +42,7 @@ from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header
 from contracts.weights.networks import check_network_row
+from contracts.weights.text_encoder_files import check_row_text_encoders
 from contracts.weights.vae_files import check_vae_row
 
 
@@ -52,8 +53,13 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
         CatalogueError: they are missing, incomplete, damaged, or of another family; begins with the source.
     """
     place = catalogue.place(row)
-    if isinstance(row, ModelSpec) and row.config is not None:
-        catalogue.locate(row.config)
+    if isinstance(row, ModelSpec):
+        if row.config is not None:
+            catalogue.locate(row.config)
+        try:
+            check_row_text_encoders(catalogue, row)
+        except CatalogueError as error:
+            raise CatalogueError(f"{row.source}: {error}") from None
     if not isinstance(place, Path):
         return
     try:
@@ -126,7 +132,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         named = str(files.read_json("model_index.json").get("_class_name", ""))
         _check_class(named, family, family.pipeline)
         # Operators may leave T5 out of a folder where it is never loaded.
-        names = model_files(None, row.variant, without=optional_t5(family))(files)
+        names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family)))(files)
     weights = [name for name in names if name.endswith(".safetensors")]
     if not weights:
         raise HubRefused("the folder has no .safetensors weights")

@@ -6,6 +6,7 @@ control_loras.py ControlNets that are stored as differences from a UNet
 t2i_adapters.py  T2I-Adapters, and whether they fit a model
 components.py    a folder's models, each of the right class and with all its weights
 rehearsal.py     whether a model can be loaded, by descriptions and headers
+text_encoders.py text encoders from files of their own
 vaes.py          VAEs that take the place of a model's own
 tracking.py      which tensors of a file end up in a model
 networks.py      networks that run by themselves, through spandrel

@@ -20,10 +20,11 @@ from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
 from contracts.weights.quantized import read_folder_quantization
-from worker.checkpoints.components import load_components
+from worker.checkpoints.components import load_components, read_index
 from worker.checkpoints.one_file.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.one_file.single_file import SingleFile
-from worker.checkpoints.sources import find_config
+from worker.checkpoints.sources import find_config, find_text_encoders
+from worker.checkpoints.text_encoders import load_text_encoders, refuse_two_encoders
 from worker.checkpoints.vaes import fix_vae_dtype
 from worker.families import DiffusersFamily
 
@@ -45,7 +46,9 @@ def load_model(
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
-        components = load_components(family, path, dtype, spec.variant, skipped, spec.quantization)
+        encoders = _load_text_encoders(catalogue, spec, family, path, dtype, skipped)
+        left_out = {*skipped, *encoders}
+        components = load_components(family, path, dtype, spec.variant, left_out, spec.quantization) | encoders
         components |= family.load_others(path)
         # A T5 may be left out by the plan, or by an SD3 that has none.
         absent = {family.t5} if family.t5 and family.t5 not in components else set()
@@ -57,7 +60,12 @@ def load_model(
         if folder is None:
             raise CatalogueError("the configuration of its file is not on this machine")
         variant = None if file.has_encoders else spec.variant
-        components = load_file_components(file, family, folder, dtype, variant, skipped, spec.quantization)
+        refuse_two_encoders(spec, family, file)
+        encoders = _load_text_encoders(catalogue, spec, family, folder, dtype, skipped)
+        left_out = {*skipped, *encoders}
+        components = (
+            load_file_components(file, family, folder, dtype, variant, left_out, spec.quantization) | encoders
+        )
         absent = {name for name in skipped if name not in components}
         pipeline = pipeline_class.from_pretrained(
             folder, **components, **dict.fromkeys(absent), **_unused(pipeline_class), **options
@@ -71,6 +79,24 @@ def load_model(
     fix_vae_dtype(pipeline.vae, dtype)
     family.prepare(pipeline)
     return pipeline
+
+
+def _load_text_encoders(
+    catalogue: Catalogue,
+    spec: ModelSpec,
+    family: DiffusersFamily,
+    folder: Path,
+    dtype: torch.dtype,
+    skipped: Collection[str],
+) -> dict[str, Any]:
+    """Those that the row names files for, but for those that are to be skipped."""
+    if not spec.text_encoders:
+        return {}
+    files = find_text_encoders(catalogue, spec, without_t5=family.t5 in skipped)
+    if files is None:
+        raise CatalogueError("the files of its text_encoders are not on this machine")
+    wanted = {name: file for name, file in files.items() if name not in skipped}
+    return load_text_encoders(wanted, read_index(family, folder), folder, dtype)
 
 
 def read_quantization(spec: ModelSpec, path: Path) -> str | None:

@@ -31,11 +31,13 @@ from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
 from contracts.weights.quantized import read_folder_quantization
 from contracts.weights.quantized_files import tensors_of
+from contracts.weights.text_encoder_files import check_text_encoder
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
 from worker.checkpoints.controlnets import check_config
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized import gguf_files, torchao_weights
-from worker.checkpoints.sources import find_config
+from worker.checkpoints.sources import find_config, find_text_encoders
+from worker.checkpoints.text_encoders import refuse_two_encoders
 from worker.families import DiffusersFamily
 
 #: Components whose layers have the names of the file; older VAEs are renamed while they are loaded.
@@ -67,6 +69,9 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         torchao_weights.refuse_quantized(folder)
         torchao_weights.require_package(spec.quantization)
         gguf_files.require_package(file.tensors)
+        refuse_two_encoders(spec, family, file)
+    for name, encoder in (find_text_encoders(catalogue, spec) or {}).items():
+        check_text_encoder(name, encoder, read_config(folder / name))
     parts: dict[str, Any] = {}
     for name in [name for name in index if is_model(index[name])]:
         parts[name] = _describe(

@@ -15,7 +15,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles, weights_below
-from contracts.hub.selection import Select, descriptions, model_files
+from contracts.hub.selection import Select, descriptions, model_files, one_file
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 from worker.checkpoints.one_file.single_file import SingleFile
@@ -41,6 +41,8 @@ def find_model(
     Args:
         without_t5: the weights of a T5 that the family works without are never loaded, so they may be missing.
     """
+    if find_text_encoders(catalogue, spec, without_t5=without_t5) is None:
+        return None
     place = catalogue.place(spec)
     path = place if isinstance(place, Path) else _find(place, _select(place, spec, without_t5))
     if path is None or path.is_dir() or path.suffix not in CHECKPOINT_SUFFIXES:
@@ -80,7 +82,38 @@ def fetch_model(
             # Where no commit is agreed on, what is in the cache will do.
             revision = None if found is None else found.commit
             fetch(config, select, revision=revision, on_progress=on_progress, is_wanted=is_wanted)
+    for source in _text_encoders(spec, without_t5=without_t5).values():
+        encoder = catalogue.locate(source)
+        if isinstance(encoder, HubSource):
+            fetch(encoder, _encoder_select(encoder), on_progress=on_progress, is_wanted=is_wanted)
     return place
+
+
+def find_text_encoders(
+    catalogue: Catalogue, spec: ModelSpec, *, without_t5: bool = False
+) -> dict[str, Path] | None:
+    """Component -> file, of the row's `text_encoders`; None where one must be fetched first.
+
+    Args:
+        without_t5: without a T5 that the family works without.
+    """
+    found = {}
+    for name, source in _text_encoders(spec, without_t5=without_t5).items():
+        place = catalogue.locate(source)
+        path = place if isinstance(place, Path) else _find(place, _encoder_select(place))
+        if path is None:
+            return None
+        found[name] = path
+    return found
+
+
+def _text_encoders(spec: ModelSpec, *, without_t5: bool) -> dict[str, str]:
+    left_out = optional_t5(spec.family_spec) if without_t5 else ()
+    return {name: source for name, source in spec.text_encoders.items() if name not in left_out}
+
+
+def _encoder_select(place: HubSource) -> Select:
+    return one_file(place.file or "")
 
 
 def find_config(
@@ -100,15 +133,17 @@ def find_config(
 
 
 def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> list[Path]:
-    """The weights that a single file lacks and `config` has; none for a folder."""
+    """The weights of the row's `text_encoders`, and those that a single file lacks and `config` has."""
+    encoders = find_text_encoders(catalogue, spec) or find_text_encoders(catalogue, spec, without_t5=True) or {}
     if path.is_dir() or spec.config is None:
-        return []
+        return list(encoders.values())
     file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
     if folder is None:
-        return []
+        return list(encoders.values())
     names = folder_files(RepositoryFiles.in_folder(folder), None if file.has_encoders else spec.variant)
     parts = {name: name.partition("/")[0] for name in sorted(names) if name.endswith(".safetensors")}
-    return [folder / name for name, part in parts.items() if not file.holds(part, family)]
+    lacking = [folder / name for name, part in parts.items() if not file.holds(part, family)]
+    return [*(one for one in lacking if one.parent.name not in encoders), *encoders.values()]
 
 
 def find_component(catalogue: Catalogue, spec: ControlNetSpec | VaeSpec) -> Path | None:
@@ -201,9 +236,9 @@ def _config_select(file: SingleFile, spec: ModelSpec, family: DiffusersFamily, w
         return descriptions(pipeline)
     left_out = optional_t5(spec.family_spec) if without_t5 else ()
     if not file.has_encoders:
-        without = (family.denoiser, *["vae"] * file.has_vae, *left_out)
+        without = (family.denoiser, *["vae"] * file.has_vae, *spec.text_encoders, *left_out)
         return model_files(pipeline, spec.variant, without=without)
-    parts = [part for part in ("vae", family.t5) if part and part not in left_out]
+    parts = [part for part in ("vae", family.t5) if part and part not in (*spec.text_encoders, *left_out)]
     return descriptions(pipeline, [part for part in parts if not file.holds(part, family)])
 
 

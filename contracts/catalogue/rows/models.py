@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -13,7 +14,7 @@ from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.row import Alias, Row, Variant, address_of
 from contracts.catalogue.rows.vaes import LatentSpace
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
-from contracts.hub.source import GGUF, parse_source
+from contracts.hub.source import GGUF, SAFETENSORS, parse_source
 
 
 class ModelSpec(Row):
@@ -24,6 +25,8 @@ class ModelSpec(Row):
             or a `.gguf` file that holds a transformer.
         config: folder or repository with the components' configurations; for a single file only, and with the
             other components for a `.gguf` file.
+        text_encoders: component -> `.safetensors` file with its weights, here or on a hub, such as
+            `clip_l.safetensors`; its configuration and tokenizer are those of the folder or of `config`.
         variant: weight variant in the folder, for example `fp16`.
         dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
         defaults: overrides entries of the family's defaults.
@@ -47,6 +50,7 @@ class ModelSpec(Row):
     """
 
     config: str | None = None
+    text_encoders: Mapping[str, str] = Field(default_factory=dict)
     variant: Variant | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     defaults: Mapping[str, int | float | str] = Field(default_factory=dict)
@@ -97,9 +101,20 @@ class ModelSpec(Row):
             return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
         return [row.id for row in rows if mismatch(row, self.scheduler_config) is None]
 
-    def pinned(self, commit: str | None, config_commit: str | None = None) -> Self:
-        """Return the row with these commits for the revisions of its source and of its `config`."""
-        changes: dict[str, str] = {} if commit is None else {"revision": commit}
+    def pinned(
+        self,
+        commit: str | None,
+        config_commit: str | None = None,
+        encoder_commits: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> Self:
+        """Return the row with these commits for its source, its `config` and its `text_encoders`."""
+        changes: dict[str, object] = {} if commit is None else {"revision": commit}
+        encoders = dict(self.text_encoders)
+        for name, own_commit in encoder_commits.items():
+            source = parse_source(encoders[name])
+            if source is not None and own_commit is not None:
+                encoders[name] = address_of(replace(source, revision=own_commit))
+                changes["text_encoders"] = encoders
         config = None if self.config is None else parse_source(self.config)
         if config is not None and config_commit is not None:
             changes["config"] = address_of(replace(config, revision=config_commit))
@@ -133,6 +148,20 @@ class ModelSpec(Row):
             raise ValueError(f"a .gguf file can be used of {able}, not of {self.family}: name another source")
         if self.config is None:
             raise ValueError("a .gguf file holds a transformer alone: name a whole checkpoint in config")
+        return self
+
+    @model_validator(mode="after")
+    def _text_encoders_are_files(self) -> ModelSpec:
+        able = [one.name for one in self.family_spec.text_encoders if one.kind in ("clip", "t5")]
+        for name, source in self.text_encoders.items():
+            if name not in able:
+                known = ", ".join(able) or "none"
+                raise ValueError(f"text_encoders of family {self.family} can be {known}, got {name[:40]!r}")
+            if not source.endswith(SAFETENSORS):
+                raise ValueError(
+                    f"text_encoders: {name} must be a {SAFETENSORS} file, here or on a hub "
+                    f"(org/name/FILE{SAFETENSORS}), got {source[:200]!r}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -133,5 +133,7 @@ class WeightRow(Row):
 
 
 def address_of(source: HubSource) -> str:
-    """Return the address of a repository at its revision, which `parse_source` reads."""
-    return f"https://huggingface.co/{source.repository}/tree/{quote(source.revision or 'main', safe='')}"
+    """Return the address of a repository, or of a file of it, at its revision, which `parse_source` reads."""
+    page = f"https://huggingface.co/{source.repository}"
+    revision = quote(source.revision or "main", safe="")
+    return f"{page}/tree/{revision}" if source.file is None else f"{page}/blob/{revision}/{quote(source.file)}"
