@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode, task_of
+from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import InvalidRequest
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
@@ -177,9 +178,12 @@ class FieldEffects:
         yield "hires", "on", fields | {"hires": {"scale": 1.5}}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
-        for scheduler in model.schedulers if schedulers else ():
-            if scheduler != model.default("scheduler"):
-                yield "scheduler", scheduler, fields | {"scheduler": scheduler}
+        if schedulers:
+            # One that the model has no use for, too: some have a single scheduler.
+            others = [*model.schedulers, next(id for id in SCHEDULERS if id not in model.schedulers)]
+            for scheduler in others:
+                if scheduler != model.default("scheduler"):
+                    yield "scheduler", scheduler, fields | {"scheduler": scheduler}
 
     def _image_prompts(self, family: str, fields: dict[str, Any]) -> Iterator[tuple[str, object, dict[str, Any]]]:
         """Where the catalogue has IP-Adapters; of a family without one any name is refused."""
