@@ -39,13 +39,20 @@ def train(family: str, kind: str, resume: bool) -> None:
     """Trains one ControlNet and writes it into its run folder."""
     pairs = draw_pairs(kind, f"train/pairs/{kind}", _PAIRS)
     data = teach(family, f"control-{family}-{kind}", SETTINGS[family], pairs, resume)
-    row, source = get_family(family), checkpoint_folder(family)
-    denoiser = getattr(diffusers, row.denoiser_class).from_pretrained(source, subfolder=row.denoiser)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "control.safetensors"
         file.write_bytes(data)
-        control = load_controlnet(row, file, torch.float32, denoiser)
+        control = load_controlnet(get_family(family), file, torch.float32, load_denoiser(family))
     control.save_pretrained(folder(family, kind))
+
+
+def load_denoiser(family: str) -> Any:
+    """The exported checkpoint's, in float32."""
+    row = get_family(family)
+    kind_of_model = getattr(diffusers, row.denoiser_class)
+    return kind_of_model.from_pretrained(
+        checkpoint_folder(family), subfolder=row.denoiser, torch_dtype=torch.float32
+    )
 
 
 def folder(family: str, kind: str) -> Path:
