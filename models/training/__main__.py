@@ -15,10 +15,15 @@ from models.training.stages import (
     classifier,
     controlnet,
     denoiser,
+    effect,
     eraser,
     guidance,
+    image_encoder,
+    inversion,
+    ip_adapter,
     lora,
     mismatches,
+    t2i_adapter,
     text,
     upscaler,
 )
@@ -73,6 +78,7 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stage.add_argument("family", choices=export.FAMILIES)
     stage.add_argument("effect", choices=tuple(effects.EFFECTS))
     stage.set_defaults(run=lambda o: lora.train(o.family, o.effect, o.resume))
+    _add_other_adapters(stages)
     stage = stages.add_parser("classifier", help="the classifier of shapes, written to models/safety/no-stars/")
     stage.set_defaults(run=lambda _: classifier.train())
 
@@ -80,6 +86,22 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stage.set_defaults(run=lambda _: upscaler.train())
     stage = stages.add_parser("eraser", help="the eraser, written to models/erasers/")
     stage.set_defaults(run=lambda _: eraser.train())
+
+
+def _add_other_adapters(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    stage = stages.add_parser("image-encoder", help="what sees the references of IP-Adapters")
+    stage.add_argument("which", choices=("clip", "siglip"))
+    stage.set_defaults(run=lambda o: image_encoder.train(o.which, o.resume))
+    stage = stages.add_parser("ip-adapter", help="an IP-Adapter, for FLUX Redux, written to models/ip_adapters/")
+    stage.add_argument("family", choices=tuple(ip_adapter.NAMES))
+    stage.set_defaults(run=lambda o: ip_adapter.train(o.family, o.resume))
+    stage = stages.add_parser("effect", help="an adapter of another kind than LoRA, written to models/loras/")
+    stage.add_argument("kind", choices=tuple(effect.KINDS))
+    stage.set_defaults(run=lambda o: effect.train(o.kind, o.resume))
+    stage = stages.add_parser("inversion", help="a textual inversion, written to models/textual_inversions/")
+    stage.set_defaults(run=lambda o: inversion.train(o.resume))
+    stage = stages.add_parser("t2i-adapter", help="a T2I-Adapter that reads silhouettes")
+    stage.set_defaults(run=lambda o: t2i_adapter.train(o.resume))
 
 
 def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -23,6 +23,7 @@ from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, QueueSettings, SharedSettings
+from tests.support.built_in import built_in_rows
 from tests.support.running_service import RunningService
 from tests.support.service_processes import is_alive, redis_process
 from tests.support.waiting import wait_until
@@ -38,7 +39,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     """A service with a model and an adapter whose files break once it runs, with short leases and two attempts."""
     folder = tmp_path_factory.mktemp("fragile")
     built_in = BUILT_IN_CATALOGUE.parent
-    rows = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").replace('source = "', f'source = "{built_in}/')
+    rows = built_in_rows()
     shutil.copytree(built_in / "shapes-sdxl", folder / "broken")
     shutil.copy(built_in / "loras" / "shapes-sdxl-tint.safetensors", folder / "broken.safetensors")
     rows += (

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.built_in import built_in_rows
 from tests.support.running_service import RunningService
 
 ROOT = Path(__file__).parents[2]
@@ -27,10 +27,8 @@ SECONDS = int(os.environ.get("DARKROOM_FUZZ_SECONDS", "10"))
 
 def write_catalogue(folder: Path) -> Path:
     """Write the built-in catalogue with smaller images, so that no case holds up the others for long."""
-    text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
     path = folder / "catalogue.toml"
-    text = text.replace('source = "', f'source = "{BUILT_IN_CATALOGUE.parent}/')
-    path.write_text(text.replace("max_pixels = 65_536", "max_pixels = 9_216"), encoding="utf-8")
+    path.write_text(built_in_rows().replace("max_pixels = 65_536", "max_pixels = 9_216"), encoding="utf-8")
     return path
 
 

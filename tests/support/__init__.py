@@ -2,6 +2,7 @@
 
 adapters.py            jobs with a LoRA, and sets of adapters that must load
 api_process.py         the API as a process on a socket of its own
+built_in.py            the rows of the built-in catalogue, for catalogues of tests
 color_profiles.py      ICC profiles made by hand
 combinations.py        few combinations of families and modes in `make test`, all in `make judge`
 claims.py              the worker's side of the queue, for tests of the queue alone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,6 +29,9 @@ from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
 from worker.training.trainee import Trainee
 
+#: `Pixels.hint` -> `Example.control`.
+ReadControl = Callable[[torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -38,11 +41,14 @@ class Preparation:
     training: TrainingParameters
     owner: str
 
-    def read_examples(self, storage: Storage, prior: Sequence[Image.Image]) -> Examples:
+    def read_examples(
+        self, storage: Storage, prior: Sequence[Image.Image], read_control: ReadControl | None = None
+    ) -> Examples:
         """Read the images, and encode them and their captions.
 
         Args:
             prior: images of the class.
+            read_control: of a control image; None: as the kind in the settings has it.
 
         Raises:
             JobFailed: an image is no longer stored.
@@ -51,10 +57,13 @@ class Preparation:
         training = self.training
         subject = ((self._read(storage, one), one.caption) for one in training.images)
         keeps = ((self._pixels(image), training.class_prompt or "") for image in prior)
-        return Examples(self._encode(subject), self._encode(keeps))
+        return Examples(self._encode(subject, read_control), self._encode(keeps))
 
-    def begin(self, examples: Examples) -> TrainingRun:
+    def begin(self, examples: Examples, trainee: Trainee | None = None) -> TrainingRun:
         """Begin a training on examples.
+
+        Args:
+            trainee: what is to learn; None: what the settings name.
 
         Raises:
             JobFailed: a textual inversion cannot begin with the text that was given.
@@ -65,7 +74,12 @@ class Preparation:
         model.adapters.rest()
         with torch.inference_mode(mode=False), torch.no_grad():
             return TrainingRun(
-                model.denoiser, self._trainee(examples), objective, examples, training.settings, fingerprint
+                model.denoiser,
+                trainee or self._trainee(examples),
+                objective,
+                examples,
+                training.settings,
+                fingerprint,
             )
 
     def _trainee(self, examples: Examples) -> Trainee:
@@ -104,7 +118,9 @@ class Preparation:
     def _pixels(self, image: Image.Image, control: Image.Image | None = None) -> Pixels:
         return read_pixels(image, self.training.settings.resolution, control)
 
-    def _encode(self, images: Iterable[tuple[Pixels, str]]) -> list[Example]:
+    def _encode(
+        self, images: Iterable[tuple[Pixels, str]], read_control: ReadControl | None = None
+    ) -> list[Example]:
         encoder = self.model.encoder(AdapterSet(), self.owner)
 
         def encode_text(caption: str) -> Embeddings:
@@ -113,8 +129,8 @@ class Preparation:
             found = encoder.encode(GenerationInputs(self.training.caption_parameters(caption)))
             return {name: _one_row(value) for name, value in found.items() if not name.startswith("negative_")}
 
-        vae, read_control = self.model.base.vae, None
-        if self.training.settings.kind == "controlnet":
+        vae = self.model.base.vae
+        if read_control is None and self.training.settings.kind == "controlnet":
             read_control = partial(CONTROLNETS[self.model.spec.family].read_control, vae)
         with torch.inference_mode(mode=False), torch.no_grad():
             return make_examples(images, partial(encode_distribution, vae), encode_text, read_control)

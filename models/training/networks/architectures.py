@@ -15,6 +15,10 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     T5Config,
     T5EncoderModel,
 )
@@ -27,6 +31,13 @@ LATENT_EDGE = 8
 _UNET_CHANNELS = (64, 96)
 _AUTOENCODER_CHANNELS = (16, 32, 48, 64)
 AUTOENCODER_LEVELS = len(_AUTOENCODER_CHANNELS)
+#: Sides of what the image encoders see, and of their patches, in pixels.
+_SEEN_PIXELS = 64
+_CLIP_PATCH_PIXELS, _SIGLIP_PATCH_PIXELS = 8, 16
+_VISION: dict[str, Any] = {
+    "image_size": _SEEN_PIXELS, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+}  # fmt: skip
 
 
 def clip_config(vocabulary_size: int, layers: int) -> CLIPTextConfig:
@@ -75,6 +86,17 @@ def build_t5(vocabulary_size: int) -> T5EncoderModel:
         tie_word_embeddings=False,
     )
     return T5EncoderModel(config)
+
+
+def build_image_encoder() -> CLIPVisionModelWithProjection:
+    """The image encoder of IP-Adapters: one vector of 32 values an image."""
+    config = CLIPVisionConfig(**_VISION, patch_size=_CLIP_PATCH_PIXELS, projection_dim=32)
+    return CLIPVisionModelWithProjection(config)
+
+
+def build_siglip() -> SiglipVisionModel:
+    """The image encoder of Redux: a vector of each of 16 patches."""
+    return SiglipVisionModel(SiglipVisionConfig(**_VISION, patch_size=_SIGLIP_PATCH_PIXELS, vision_use_head=False))
 
 
 def build_autoencoder(latent_channels: int) -> AutoencoderKL:

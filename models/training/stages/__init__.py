@@ -1,12 +1,17 @@
 """The stages of training, each a command, and the bad adapters.
 
-autoencoder.py  VAEs with 4 and 16 channels
-text.py         text encoders
-latents.py      scenes encoded once, for all later stages
-denoiser.py     UNet or transformer
-guidance.py     the guidance embedding of FLUX
-controlnet.py   a ControlNet for a trained denoiser
-lora.py         a LoRA adapter
-classifier.py   the classifier of shapes, for safety checks
-mismatches.py   adapters that a service must refuse
+autoencoder.py    VAEs with 4 and 16 channels
+text.py           text encoders
+latents.py        scenes encoded once, for all later stages
+denoiser.py       UNet or transformer
+guidance.py       the guidance embedding of FLUX
+controlnet.py     a ControlNet for a trained denoiser
+lora.py           a LoRA adapter
+effect.py         its effects as LoKr and as a hypernetwork
+inversion.py      a textual inversion
+image_encoder.py  what sees the references of IP-Adapters
+ip_adapter.py     an IP-Adapter, and Redux
+t2i_adapter.py    a T2I-Adapter
+classifier.py     the classifier of shapes, for safety checks
+mismatches.py     adapters that a service must refuse
 """

@@ -20,8 +20,9 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
-from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+from contracts.settings import SharedSettings
 from contracts.storage import Storage
+from tests.support.built_in import built_in_rows
 from tests.support.hypernetworks import make_networks, write_hypernetwork
 from tests.support.images import draw_shape, encode_image, left_half_mask, open_png, png_header, to_base64
 from tests.support.scripted_worker import ScriptedWorker
@@ -70,8 +71,7 @@ def test_every_field_of_the_client_is_taken_as_it_sends_it_by_default(
     settings: SharedSettings, tmp_path: Path, jobs: list[JobRecord]
 ) -> None:
     catalogue = tmp_path / "catalogue.toml"
-    text = BUILT_IN_CATALOGUE.read_text("utf-8").replace('source = "', f'source = "{BUILT_IN_CATALOGUE.parent}/')
-    catalogue.write_text(text.replace("max_pixels = 65_536", "max_pixels = 262_144"), "utf-8")
+    catalogue.write_text(built_in_rows().replace("max_pixels = 65_536", "max_pixels = 262_144"), "utf-8")
     large = settings.model_copy(update={"catalogue": catalogue})
     with TestClient(create_app(ApiSettings(shared=large))) as client:
         api = webui(client)

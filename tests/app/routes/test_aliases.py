@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.built_in import built_in_rows
 from tests.support.scripted_worker import ScriptedWorker
 
 PROMPT = "a red circle"
@@ -20,10 +20,8 @@ PROMPT = "a red circle"
 def client(api_settings: ApiSettings, tmp_path: Path) -> Iterator[TestClient]:
     """A client of a service whose second model is known by two other names."""
     path = tmp_path / "catalogue.toml"
-    text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
-    text = text.replace('source = "', f'source = "{BUILT_IN_CATALOGUE.parent}/')
     named = 'id = "shapes-flux"\naliases = ["gpt-image-1", "black-forest-labs/flux-dev"]\n'
-    path.write_text(text.replace('id = "shapes-flux"\n', named, 1), encoding="utf-8")
+    path.write_text(built_in_rows().replace('id = "shapes-flux"\n', named, 1), encoding="utf-8")
     shared = api_settings.shared.model_copy(update={"catalogue": path})
     with TestClient(create_app(api_settings.model_copy(update={"shared": shared}))) as client:
         yield client

@@ -53,7 +53,7 @@ def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     siglip.mkdir()
     (siglip / "config.json").write_text(json.dumps({"model_type": "siglip_vision_model", "hidden_size": 24}))
     write_file(siglip / "model.safetensors", {"x": (1,)})
-    text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8")
+    text = BUILT_IN_CATALOGUE.read_text(encoding="utf-8").partition("\n[[ip_adapters]]")[0]
     encoders = 'image_encoders = ["encoders/clip-small", "encoders/siglip-small"]'
     (tmp_path / "catalogue.toml").write_text(f"{encoders}\n{text}", encoding="utf-8")
     shutil.copy(BUILT_IN_CATALOGUE, tmp_path / "unused.toml")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,12 @@ from app.inputs.decoder import ImageDecoder
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
-from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+from contracts.settings import SharedSettings
+from tests.support.built_in import built_in_rows
 from tests.support.images import encode_image
 from tests.support.ip_adapter_headers import PLUS, write_file
 
+BUILT_IN = "shapes-sdxl-subject"
 ROWS = """
 [[ip_adapters]]
 id = "look"
@@ -29,12 +30,7 @@ image_encoder = "clip"
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
-    models = BUILT_IN_CATALOGUE.parent
-    for name in ("shapes-sdxl", "shapes-sd3", "shapes-flux", "controlnets", "loras"):
-        (tmp_path / name).symlink_to(models / name)
-    shutil.copy(BUILT_IN_CATALOGUE, tmp_path / "catalogue.toml")
-    with (tmp_path / "catalogue.toml").open("a", encoding="utf-8") as file:
-        file.write(ROWS)
+    (tmp_path / "catalogue.toml").write_text(built_in_rows() + ROWS, encoding="utf-8")
     write_file(tmp_path / "look.safetensors", PLUS)
     return SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=tmp_path / "catalogue.toml")
 
@@ -50,13 +46,14 @@ def _image(mode: str = "RGB", size: tuple[int, int] = (90, 60)) -> str:
 
 def test_they_are_listed_and_in_the_schema_of_their_models(client: TestClient) -> None:
     with client:
-        (listed,) = client.get("/v1/ip-adapters").json()["data"]
+        built_in, listed = client.get("/v1/ip-adapters").json()["data"]
         sdxl, flux = (client.get(f"/v1/models/shapes-{name}").json() for name in ("sdxl", "flux"))
     assert {name: listed[name] for name in ("id", "family", "kind", "tokens")} == {
         "id": "look", "family": "sdxl", "kind": "plus", "tokens": 16,
     }  # fmt: skip
-    assert sdxl["ip_adapters"] == ["look"]
-    assert sdxl["schemas"]["txt2img"]["$defs"]["IpAdapter"]["properties"]["name"]["enum"] == ["look"]
+    assert (built_in["id"], built_in["kind"], built_in["image_encoder"]) == (BUILT_IN, "plain", "shapes-clip")
+    assert sdxl["ip_adapters"] == [BUILT_IN, "look"]
+    assert sdxl["schemas"]["txt2img"]["$defs"]["IpAdapter"]["properties"]["name"]["enum"] == [BUILT_IN, "look"]
     assert flux["ip_adapters"] == []
     assert "ip_adapters" not in flux["schemas"]["txt2img"]["properties"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from fastapi.testclient import TestClient
@@ -10,22 +9,18 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+from tests.support.built_in import built_in_rows
 
-ROWS = """
+ROWS = f"""
 [[vaes]]
 id = "same"
 family = "sdxl"
-source = "shapes-sdxl/vae"
+source = "{BUILT_IN_CATALOGUE.parent}/shapes-sdxl/vae"
 """
 
 
 def test_vaes_are_listed_and_taken_by_the_models_that_they_suit(redis_url: str, tmp_path: Path) -> None:
-    models = BUILT_IN_CATALOGUE.parent
-    for name in ("shapes-sdxl", "shapes-sd3", "shapes-flux", "controlnets", "loras"):
-        (tmp_path / name).symlink_to(models / name)
-    shutil.copy(BUILT_IN_CATALOGUE, tmp_path / "catalogue.toml")
-    with (tmp_path / "catalogue.toml").open("a", encoding="utf-8") as file:
-        file.write(ROWS)
+    (tmp_path / "catalogue.toml").write_text(built_in_rows() + ROWS, encoding="utf-8")
     shared = SharedSettings(redis_url=redis_url, data=tmp_path, catalogue=tmp_path / "catalogue.toml")
     with TestClient(create_app(ApiSettings(shared=shared, anonymous_calls_per_minute=0))) as client:
         listed = client.get("/v1/vaes").json()["data"]

@@ -1,0 +1,127 @@
+"""The shipped IP-Adapter and LoKr do what they were taught.
+
+Through the worker's own jobs: what is asked for comes out with the adapter and not without it, a scale of 0
+changes nothing, and the next job has no trace.
+"""
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contracts.catalogue.reader import read_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.storage import Storage
+from models.judge import judge
+from models.training.data.captions import HELD_OUT, describe_fully, draw_scene
+from models.training.data.drawing import Scene, render
+from models.training.data.effects import measure
+from models.training.stages.effect import KINDS, path
+from models.training.stages.ip_adapter import NAMES, draw_reference
+from tests.support.images import encode_image
+from tests.support.jobs import complete_job, make_job
+from worker.pool.pool import Pool
+
+COUNT = 40
+#: Of 40 captions.
+LEAST_RIGHT, MOST_BY_CHANCE = 0.8, 0.3
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Draws as a worker does, with the built-in catalogue."""
+
+    pool: Pool
+    storage: Storage
+
+    def draw(self, family: str, prompt: str, seed: int, **fields: Any) -> Image.Image:
+        """One image with the model's defaults."""
+        job = make_job(self.pool.catalogue, family, prompt=prompt, seed=seed, num_inference_steps=12, **fields)
+        (file,), _ = complete_job(job, self.pool, self.storage)
+        return Image.open(io.BytesIO(file)).convert("RGB")
+
+    def keep(self, name: str, image: Image.Image) -> str:
+        """Store an input image; returns its key."""
+        key = f"inputs/{name}.png"
+        self.storage.write(key, encode_image(image))
+        return key
+
+
+#: (number, scale) -> the image of that scene
+Draw = Callable[[int, float], Image.Image]
+#: (number, image) -> whether, or how much of, what was asked for is there
+Right = Callable[[int, Image.Image], float]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    return Pool(read_catalogue(BUILT_IN_CATALOGUE), device="cpu")
+
+
+@pytest.fixture
+def studio(pool: Pool, storage: Storage) -> Studio:
+    return Studio(pool, storage)
+
+
+def plain_scenes(name: str) -> list[Scene]:
+    """Plain scenes in the middle, of combinations that no denoiser and no adapter was trained on."""
+    rng = random.Random(f"test/{name}")
+    pool = sorted(HELD_OUT)
+    rng.shuffle(pool)
+    return [draw_scene(rng, (pool[index % len(pool)],), basic_share=1.0) for index in range(COUNT)]
+
+
+def share(drawn: Sequence[Image.Image], is_right: Right) -> float:
+    return float(np.mean([is_right(number, image) for number, image in enumerate(drawn)]))
+
+
+def require_effect(name: str, draw: Draw, is_right: Right, count: int = COUNT) -> None:
+    """It comes out at scale 1; scale 0 is the image without it, before and after."""
+    before = [draw(number, 0.0) for number in range(count)]
+    drawn = [draw(number, 1.0) for number in range(count)]
+    found, by_chance = share(drawn, is_right), share(before, is_right)
+    print(f"{name}: {found:.2f} of {count} captions; without it {by_chance:.2f}")
+    assert found >= LEAST_RIGHT
+    assert by_chance <= MOST_BY_CHANCE
+    assert draw(0, 0.0).tobytes() == before[0].tobytes()
+
+
+@pytest.mark.parametrize("family", ["sdxl"])
+def test_a_reference_image_decides_colour_and_shape_and_the_prompt_the_background(
+    studio: Studio, family: str
+) -> None:
+    scenes, rng = plain_scenes("ip-adapter"), random.Random("test/references")
+    references = [render(draw_reference(scene, rng), rng) for scene in scenes]
+    keys = [studio.keep(f"reference-{number}", image) for number, image in enumerate(references)]
+
+    def draw(number: int, scale: float) -> Image.Image:
+        scene = scenes[number]
+        entry = {"name": NAMES[family], "images": [keys[number]], "scale": scale}
+        prompt = f"a {scene.size} shape on a {scene.background} background"
+        return studio.draw(family, prompt, number, ip_adapters=[entry])
+
+    def is_right(number: int, image: Image.Image) -> float:
+        scene, verdict = scenes[number], judge(image)
+        seen = (verdict.colour, verdict.shape, verdict.background)
+        return float(seen == (scene.colour, scene.shape, scene.background))
+
+    require_effect(NAMES[family], draw, is_right)
+    plain = studio.draw(family, f"a {scenes[0].size} shape on a {scenes[0].background} background", 0)
+    assert plain.tobytes() == draw(0, 0.0).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["lokr"])
+def test_an_effect_is_there_as_another_kind_of_adapter(studio: Studio, kind: str) -> None:
+    effect = KINDS[kind][0]
+    scenes = plain_scenes(effect)
+
+    def draw(number: int, scale: float) -> Image.Image:
+        lora = {"name": path(kind).stem, "scale": scale}
+        return studio.draw("sdxl", describe_fully(scenes[number]), number, loras=[lora])
+
+    require_effect(kind, draw, lambda number, image: measure(effect, image, scenes[number]))
