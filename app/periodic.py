@@ -15,12 +15,18 @@ from contracts.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
+#: Maximum time until the first round. Not at once: a process that starts would do all of its work together, each
+#: in a thread and over a connection of its own, while the first requests wait.
+_FIRST_SECONDS = 5.0
+
 
 @asynccontextmanager
 async def repeating(
     work: Callable[[], object], pause_seconds: float, *, last: bool = False
 ) -> AsyncIterator[None]:
     """Run some work in a thread periodically while the block runs. A round in progress is finished at the end.
+
+    The first round comes after a pause, too, of at most five seconds.
 
     Args:
         work: one round; returns true when the next round should follow immediately.
@@ -38,10 +44,15 @@ async def repeating(
 
 
 async def _repeat(work: Callable[[], object], pause_seconds: float, end: asyncio.Event) -> None:
+    await _pause(end, min(pause_seconds, _FIRST_SECONDS))
     while not end.is_set():
         if not await _work(work):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(end.wait(), pause_seconds)
+            await _pause(end, pause_seconds)
+
+
+async def _pause(end: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(end.wait(), seconds)
 
 
 async def _work(work: Callable[[], object]) -> object:
