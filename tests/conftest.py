@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
-import warnings
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,8 @@ from contracts.redis.connection import connect
 from contracts.settings import SharedSettings
 from contracts.storage import Storage, open_storage
 from tests.support.combinations import ALL
+from tests.support.forked_programs import copy_process
+from tests.support.forked_workers import end_server, start_server
 from tests.support.object_store import serve_bucket
 from tests.support.scripted_worker import ScriptedWorker
 
@@ -71,37 +70,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order[item.location[0]])
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Before pytest-xdist starts its processes: have them forked from one that has imported the tests."""
+    config = session.config
+    if config.getoption("tx", None):
+        server, process = start_server(config.args)
+        config.option.tx = [process] * len(config.option.tx)
+        config.add_cleanup(lambda: end_server(server))
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+def pytest_collection() -> Generator[None, object, object]:
     """Collect tests without collecting garbage: nothing that is imported is any."""
     gc.disable()
     try:
-        _import_share(session.config)
         return (yield)
     finally:
         gc.enable()
 
 
-def _import_share(config: pytest.Config) -> None:
-    """Import a share of the files first: pytest rewrites their assertions, and keeps that for the other processes.
-
-    All processes of pytest-xdist collect all files in one order, so in a new checkout each would rewrite each.
-    """
-    process = getattr(config, "workerinput", None)
-    if process is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return
-    elsewhere = {*config.getini("norecursedirs")}
-    files = [file for file in sorted(TESTS.rglob("test_*.py")) if elsewhere.isdisjoint(file.parts)]
-    for file in files[int(process["workerid"].removeprefix("gw")) :: process["workercount"]]:
-        # Collecting imports what fails here again, and says why; what warns is an error in the other processes.
-        with warnings.catch_warnings(action="ignore"), suppress(Exception):
-            importlib.import_module(".".join(file.relative_to(TESTS.parent).with_suffix("").parts))
-
-
 def pytest_collection_finish() -> None:
-    """Leave the imported modules out of garbage collections, as a worker does: each would walk through them."""
+    """Leave the imported modules out of garbage collections, as a worker does: each would walk through them.
+
+    Then copy this process, for programs that are forked from it.
+    """
     gc.collect()
     gc.freeze()
+    copy_process()
 
 
 #: Files of end-to-end tests that do not use the shared service.
@@ -140,11 +136,17 @@ def small_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def redis_of_all_tests(redis_server: RedisServer) -> Iterator[Redis]:
+    """One connection for what each test does before it: a new one takes longer than that."""
+    with connect(redis_server.url, timeout_seconds=60, retries=1) as connection:
+        yield connection
+
+
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
+def redis_url(redis_server: RedisServer, redis_of_all_tests: Redis) -> str:
     """The URL of an empty Redis."""
-    with Redis.from_url(redis_server.url) as connection:
-        connection.flushall()
+    redis_of_all_tests.flushall()
     return redis_server.url
 
 

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.support.running_service import RunningService
-from tests.support.service_processes import redis_process, redis_url
+from tests.support.service_processes import parts, redis_process, redis_url
 
 
 class Monkey(threading.Thread):
@@ -54,11 +54,7 @@ class Monkey(threading.Thread):
         self.join()
 
     def _worker(self) -> psutil.Process:
-        return self._random.choice(self._parts("worker"))
-
-    def _parts(self, name: str) -> list[psutil.Process]:
-        children = psutil.Process(self._service.process.pid).children()
-        return [child for child in children if f"-m {name}" in " ".join(child.cmdline())]
+        return self._random.choice(parts(self._service, "worker"))
 
     def _kill_worker(self) -> None:
         self._worker().kill()
@@ -74,7 +70,7 @@ class Monkey(threading.Thread):
         self._worker().terminate()
 
     def _kill_dispatcher(self) -> None:
-        self._parts("dispatcher")[0].kill()
+        parts(self._service, "dispatcher")[0].kill()
 
     def _kill_redis(self) -> None:
         redis_process(self._service).kill()

@@ -44,7 +44,7 @@ def test_every_accepted_job_ends_exactly_once_whichever_process_is_killed(tmp_pa
         "DARKROOM_WEBHOOK_PAUSES_SECONDS": str([0.5] * 100),
     }
     service = RunningService(
-        tmp_path / "data", "--workers", str(WORKERS), "--fsync", "always", environment=environment
+        tmp_path / "data", "--workers", str(WORKERS), "--fsync", "always", environment=environment, forked=True
     )
     monkey = Monkey(service, SEED, pause_seconds=(0.5, 3.0))
     with receiving() as receiver:

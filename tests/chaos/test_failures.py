@@ -53,7 +53,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         "DARKROOM_QUEUE_LEASE_SECONDS": str(LEASE_SECONDS),
         "DARKROOM_QUEUE_MAX_ATTEMPTS": "2",  # a worker takes seconds to start
     }
-    running = RunningService(folder / "data", "--fsync", "always", environment=environment)
+    running = RunningService(folder / "data", "--fsync", "always", environment=environment, forked=True)
     for file in (folder / "broken.safetensors", *(folder / "broken").rglob("*.safetensors")):
         file.write_bytes(b"not weights")
     yield running

@@ -36,6 +36,6 @@ def service(every_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]',
         "DARKROOM_API_DISCONNECT_GRACE_SECONDS": "1",
     }
-    running = RunningService(tmp_path_factory.mktemp("service") / "data", environment=environment)
+    running = RunningService(tmp_path_factory.mktemp("service") / "data", environment=environment, forked=True)
     yield running
     assert running.stop() == 0, running.log.read_text(errors="replace")[-3000:]

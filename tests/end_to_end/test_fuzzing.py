@@ -37,7 +37,7 @@ def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
     """A service that requires keys and lets few jobs wait, and a token with every scope."""
     environment = {"DARKROOM_API_LISTS_PER_MINUTE": "0", "DARKROOM_API_MAX_WAITING": "4"}
     environment |= {"DARKROOM_CATALOGUE": str(write_catalogue(tmp_path))}
-    service = RunningService(tmp_path / "data", environment=environment)
+    service = RunningService(tmp_path / "data", environment=environment, forked=True)
     try:
         create = ["keys", "create", "fuzz", "--scope", "generate", "--scope", "admin", "--data", str(service.data)]
         create += ["--calls-per-minute", "0", "--highest-priority", "high"]

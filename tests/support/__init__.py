@@ -8,7 +8,8 @@ combinations.py        few combinations of families and modes in `make test`, al
 claims.py              the worker's side of the queue, for tests of the queue alone
 dispatcher_process.py  the dispatcher as a process that delivers to this machine
 field_effects.py       varies one field of a request at a time, in every family and mode
-forked_programs.py     our programs as processes that start at once
+forked_programs.py     our programs as processes that start at once; `forked_service.py` a whole `darkroom up`
+forked_workers.py      the same for the processes of pytest-xdist
 gguf_files.py          small GGUF files; `gguf_headers.py` headers by hand, hostile ones too
 gpu_check.py           `make gpu-check`: what a CUDA card does with this worker
 gpu_blocks/            what it runs, a function a block

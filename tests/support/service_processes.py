@@ -13,7 +13,8 @@ from tests.support.running_service import RunningService
 def parts(service: RunningService, module: str) -> list[psutil.Process]:
     """Return the service's processes of one kind: `app`, `worker` or `dispatcher`."""
     children = psutil.Process(service.process.pid).children()
-    return [child for child in children if child.cmdline()[1:3] == ["-m", module]]
+    # Those that were forked have that name, and the command line of the tests.
+    return [child for child in children if child.name() == module or child.cmdline()[1:3] == ["-m", module]]
 
 
 def redis_process(service: RunningService) -> psutil.Process:
