@@ -49,7 +49,7 @@ def test_of_jobs_with_different_loras_that_are_in_flight_together_each_is_right(
     stripes, outline = ({"name": f"shapes-sdxl-{effect}", "scale": 1.0} for effect in ("stripes", "outline"))
     sets = [[], [stripes], [outline], [stripes, outline]]
     # Beside it, the others do not end one by one.
-    busy = service.submit("txt2img", num_inference_steps=60, seed=1)
+    busy = service.submit("txt2img", num_inference_steps=30, seed=1)
     ids = [service.submit("txt2img", **body, seed=8, batchable=True, loras=loras)["id"] for loras in sets]
     together = [service.wait(id) for id in ids]
     assert service.wait(busy["id"])["status"] == "completed"
@@ -60,6 +60,6 @@ def test_of_jobs_with_different_loras_that_are_in_flight_together_each_is_right(
     images = [service.image_of(job).convert("RGB") for job in together]
     for effect, wanted in (("stripes", (False, True, False, True)), ("outline", (False, False, True, True))):
         assert tuple(measure(effect, image, scene) > 0.4 for image in images) == wanted, effect
-    for image, loras in zip(images, sets, strict=True):
+    for image, loras in [*zip(images, sets, strict=True)][::3]:  # without and with both
         alone = service.generate("txt2img", **body, seed=8, loras=loras)
         assert numpy.abs(numpy.asarray(image, int) - numpy.asarray(alone, int)).max() <= 1
