@@ -18,7 +18,7 @@ from contracts.memory.plan import Placement
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.combinations import usual_or_all
-from tests.support.jobs import complete_job, decode_pixels, make_job
+from tests.support.jobs import complete_job, decode_pixels, make_job, run_jobs
 from worker.generation.trial import warm_up
 from worker.pool.pool import Pool
 from worker.runtime.kernel_options import KernelOptions
@@ -77,6 +77,26 @@ def test_after_the_warm_up_and_the_first_lora_neither_prompts_nor_adapters_nor_f
     planned = next(part for part in model.placement.plan.components if part.role is Role.LORA_SLOTS)
     slot_bytes = model.resident_bytes - model.placement.resident_bytes - model.adapters.resident_bytes
     assert 0.6 * planned.device_bytes < slot_bytes <= planned.device_bytes
+
+
+def test_jobs_with_different_loras_share_compiled_calls_which_serve_other_loras_too(
+    catalogue: Catalogue, compiling: Pool, pool: Pool, storage: Storage
+) -> None:
+    def jobs(*scales: float) -> list[JobParameters]:
+        loras = [[{"name": "flux-lora", "scale": scale}] if scale else [] for scale in scales]
+        return [make_job(catalogue, "flux", num_inference_steps=2, batchable=True, loras=own) for own in loras]
+
+    first = jobs(0.0, 1.0, -1.0)
+    for job, outcome in zip(first, run_jobs(first, compiling, storage), strict=True):
+        assert outcome.receipt.kernels["compile"] == "blocks, eager"
+        assert outcome.receipt.mean_rows == 3
+        alone, _ = complete_job(job, pool, storage)
+        together = decode_pixels(storage.read(outcome.stored[0].key))
+        assert np.abs(together - decode_pixels(alone[0])).max() <= 1
+    before = _graphs()
+    for outcome in run_jobs(jobs(0.5, 2.0, 0.0), compiling, storage):
+        assert outcome.receipt.kernels["compile"] == "blocks, eager"
+    assert _graphs() == before
 
 
 def test_loras_that_have_no_room_in_slots_run_uncompiled_with_the_bytes_that_they_have_without_compilation(
