@@ -163,11 +163,10 @@ def test_a_controlnet_with_weights_too_few_or_of_another_model_is_refused(
 def test_a_union_controlnet_fails_its_job_with_the_reason_and_need_not_be_tried_again(
     catalogue: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetUnionModel"}))
-    shutil.copy(
-        catalogue.root / "controlnets/shapes-sdxl-canny/diffusion_pytorch_model.safetensors",
-        tmp_path / "diffusion_pytorch_model.safetensors",
-    )
+    net, weights = catalogue.root / "controlnets/shapes-sdxl-canny", "diffusion_pytorch_model.safetensors"
+    config = json.loads((net / "config.json").read_text()) | {"_class_name": "ControlNetUnionModel"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copy(net / weights, tmp_path / weights)
     row = ControlNetSpec(id="sdxl-hint", family="sdxl", source=str(tmp_path))
     pool = Pool(catalogue.model_copy(update={"controlnets": (row,)}), device="cpu")
     error = fail_job(make_job(pool.catalogue, "sdxl", Mode.CONTROLNET), pool, storage)

@@ -18,6 +18,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.weights.row_files import check_row_files
 from tests.support.bare_diffusers import make_pipeline
+from tests.support.combinations import ALL
 from tests.support.jobs import INPUT_IMAGES, complete_job, decode_pixels, generate_pixels, make_job, run_jobs
 from worker.checkpoints.controlnets import load_controlnet
 from worker.checkpoints.rehearsal import rehearse_controlnet
@@ -82,19 +83,17 @@ def _job(catalogue: Catalogue, *named: str, mode: Mode = Mode.CONTROLNET, **fiel
 @pytest.mark.parametrize(
     ("mode", "named"),
     [
-        (Mode.CONTROLNET, ["union:2:0.8:"]),
+        *[(Mode.CONTROLNET, ["union:2:0.8:"])] * ALL,
         (Mode.CONTROLNET, ["union:0:0.7:0.4", "other:2::"]),
         (Mode.CONTROLNET_IMG2IMG, ["union:1:0.8:", "union:0:0.5:"]),
         (Mode.CONTROLNET_INPAINT, ["union:1::0.4"]),
     ],
 )
-def test_images_are_those_of_diffusers_and_the_next_job_is_as_before(
+def test_images_are_those_of_diffusers(
     mode: Mode, named: list[str], united: Pool, folder: Path, storage: Storage
 ) -> None:
     catalogue = united.catalogue
     job = _job(catalogue, *named, mode=mode)
-    plain = _job(catalogue, "sdxl-hint")
-    before = generate_pixels(plain, united, storage)
 
     files, receipt = complete_job(job, united, storage)
 
@@ -117,13 +116,12 @@ def test_images_are_those_of_diffusers_and_the_next_job_is_as_before(
         ours, expected = ours[inside], expected[inside]
     assert np.array_equal(ours, expected)
     assert [used.id for used in receipt.controlnets] == [one.controlnet for one in job.controls]
-    assert np.array_equal(generate_pixels(plain, united, storage), before)
 
 
-def test_jobs_of_one_kind_share_calls_whatever_their_weights_and_kinds_differ(
-    united: Pool, storage: Storage
-) -> None:
+def test_jobs_share_calls_with_unions_and_the_next_one_is_as_before(united: Pool, storage: Storage) -> None:
     fields: dict[str, Any] = {"batchable": True}
+    plain = _job(united.catalogue, "sdxl-hint")
+    before = generate_pixels(plain, united, storage)
     batch = [
         _job(united.catalogue, "union:0", num_images=2, **fields),
         _job(united.catalogue, "union:0:0.4", **fields),
@@ -140,6 +138,7 @@ def test_jobs_of_one_kind_share_calls_whatever_their_weights_and_kinds_differ(
         for image, single in zip(outcome.stored, pixels, strict=True):
             assert np.abs(decode_pixels(storage.read(image.key)) - single).max() <= 1
     assert all(np.abs(firsts[0] - other).max() > 2 for other in firsts[1:])
+    assert np.array_equal(generate_pixels(plain, united, storage), before)
 
 
 @pytest.mark.parametrize(
