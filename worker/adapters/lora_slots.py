@@ -104,7 +104,11 @@ class LoraSlots:
         reason = self._refuse(wanted)
         if reason or not wanted or not self._layers:
             return reason
-        self._allocate()
+        try:
+            self._allocate()
+        except Exception:  # the device's memory is full: what was allocated must not stay
+            self.release()
+            raise
         for key, loras in wanted.items():
             if key not in self._held:
                 self._fill(key, loras, self._free_slot(wanted))
