@@ -192,6 +192,8 @@ class Service:
             if self._stop_signals > 1 and not hurried:
                 hurried = True
                 deadline = min(deadline, time.monotonic() + _HURRIED_STOP_SECONDS)
+            if hurried:
+                # In each round: two signals are one for a process that had no processor time between them.
                 for worker in self._workers:
                     worker.signal(signal.SIGTERM)
             if self._redis is not None:
