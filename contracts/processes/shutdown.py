@@ -45,5 +45,6 @@ class Shutdown:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         now = time.monotonic()
-        self._deadline = now + self._drain_seconds if self._deadline is None else now
+        # A third signal grants no time that the second has ended.
+        self._deadline = now + self._drain_seconds if self._deadline is None else min(now, self._deadline)
         self._on_request()

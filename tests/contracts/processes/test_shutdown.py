@@ -30,6 +30,9 @@ def test_the_first_signal_asks_to_drain_and_the_second_to_stop_at_once(number: s
     assert (shutdown.requested, shutdown.overdue, calls) == (True, False, [1])
     os.kill(os.getpid(), number)
     assert (shutdown.requested, shutdown.overdue) == (True, True)
+    wait_until(lambda: shutdown.overdue_seconds > 0.01)
+    os.kill(os.getpid(), number)
+    assert shutdown.overdue_seconds > 0.01
 
 
 def test_a_shutdown_is_overdue_after_the_drain_time() -> None:
