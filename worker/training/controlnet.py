@@ -28,9 +28,9 @@ class TrainedControlNet(Trainee):
     """A ControlNet of a denoiser, in float32 on the denoiser's device."""
 
     def __init__(self, denoiser: Any, net: Any) -> None:
-        """Begin with a copy of the denoiser's layers."""
+        """Begin with a copy of the denoiser's layers, in float32 in host memory."""
         self._denoiser = denoiser.requires_grad_(False)  # nobody else asks for gradients
-        self._net = net.to(denoiser.device, torch.float32).requires_grad_(True)
+        self._net = net.to(denoiser.device).requires_grad_(True)
         self.parameters: Mapping[str, torch.nn.Parameter] = dict(self._net.named_parameters())
 
     @classmethod

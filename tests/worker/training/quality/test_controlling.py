@@ -33,7 +33,7 @@ SETTINGS = {
     "kind": "controlnet", "rank": 1, "alpha": 1, "resolution": 64, "seed": 7, "batch_size": 16,
     "learning_rate": 0.001, "warmup_steps": 20,
 }  # fmt: skip
-STEPS = {"sdxl": 200, "sd3": 200, "flux": 200}
+STEPS = {"sdxl": 200, "sd3": 200}
 
 
 def pairs(storage: Storage) -> list[dict[str, str]]:
