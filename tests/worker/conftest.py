@@ -21,6 +21,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.adapters import checkpoint_of
+from tests.support.combinations import ALL
 from tests.support.flux_tools import with_flux_tools
 from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
@@ -35,6 +36,8 @@ from worker.pool.pool import Pool
 from worker.runtime.warnings import silence_known_warnings
 
 torch.set_num_threads(1)
+#: What images show under plans that change them, in `make judge`; by how much, `offload/test_placement.py` knows.
+collect_ignore = [] if ALL else ["offload/test_placed_images.py"]
 #: Of a pool that a session's tests share: none of its small models leaves, and is loaded again, for another.
 ALL_MODELS = 99
 

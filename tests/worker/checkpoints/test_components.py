@@ -25,7 +25,7 @@ from contracts.errors import CatalogueError, FailureCode, InvalidRequest
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import fail_job, generate_pixels, make_job
-from worker.checkpoints.components import read_index
+from worker.checkpoints.components import find_class, read_index
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.loader import load_model
 from worker.families import get_family
@@ -199,9 +199,11 @@ def test_an_inpainting_unet_inpaints_and_does_nothing_else(
 
 
 def _name_classes(names: list[str], writer: Connection) -> None:
-    """In a process of its own: import diffusers and the worker anew, without sentencepiece."""
-    for module in [name for name in sys.modules if name.partition(".")[0] in ("diffusers", "worker")]:
-        del sys.modules[module]
+    """In a process of its own: import what names classes again, without sentencepiece."""
+    parts = ("diffusers", "diffusers.utils", "diffusers.utils.import_utils", "diffusers.pipelines")
+    for module in list(sys.modules):
+        if module in (*parts, find_class.__module__) or module.startswith("diffusers.pipelines.kolors"):
+            del sys.modules[module]
     sys.modules["sentencepiece"] = None  # type: ignore[assignment]
     components = importlib.import_module("worker.checkpoints.components")
     writer.send([getattr(components.find_class(name), "__name__", None) for name in names])

@@ -221,7 +221,7 @@ def test_the_next_jobs_prompt_is_encoded_while_this_one_denoises(
 ) -> None:
     """The steps of one job wait until T5 has read the other job's prompt."""
     prompts = ("a red circle", "a blue square on a white background")
-    steps = 10
+    steps = 5
     requests = [make_job(catalogue, "flux", prompt=prompt, num_inference_steps=steps) for prompt in prompts]
     encode, step, encoded = PromptsAhead.encode, JobWatch.step, threading.Event()
 
