@@ -119,7 +119,7 @@ judge: .venv/installed-dev build/eight-bit/bitsandbytes  ## quality of the shape
 	done
 
 manifest:  ## write down the weights that were judged; a test compares them
-	cd models && find shapes-* controlnets loras ip_adapters image_encoders upscalers erasers -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
+	cd models && find shapes-* controlnets loras ip_adapters image_encoders textual_inversions upscalers erasers -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS
 
 bench: .venv/installed-bench  ## the quick benches that need no GPU, and their page
 	for name in overhead api; do OMP_NUM_THREADS=1 $(BIN)/python -m bench.$$name || exit 1; done

@@ -99,7 +99,7 @@ def _add_other_adapters(stages: "argparse._SubParsersAction[argparse.ArgumentPar
     stage.add_argument("kind", choices=tuple(effect.KINDS))
     stage.set_defaults(run=lambda o: effect.train(o.kind, o.resume))
     stage = stages.add_parser("inversion", help="a textual inversion, written to models/textual_inversions/")
-    stage.set_defaults(run=lambda o: inversion.train(o.resume))
+    stage.set_defaults(run=lambda _: inversion.write())
     stage = stages.add_parser("t2i-adapter", help="a T2I-Adapter that reads silhouettes")
     stage.set_defaults(run=lambda o: t2i_adapter.train(o.resume))
 

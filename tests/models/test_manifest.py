@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
-_OTHERS = ("controlnets", "loras", "ip_adapters", "image_encoders", "upscalers", "erasers")
+_OTHERS = ("controlnets", "loras", "ip_adapters", "image_encoders", "textual_inversions", "upscalers", "erasers")
 
 
 def shipped() -> list[Path]:

@@ -8,7 +8,7 @@ guidance.py       the guidance embedding of FLUX
 controlnet.py     a ControlNet for a trained denoiser
 lora.py           a LoRA adapter
 effect.py         its effects as LoKr and as a hypernetwork
-inversion.py      a textual inversion
+inversion.py      a textual inversion, made of the vectors of two words
 image_encoder.py  what sees the references of IP-Adapters
 ip_adapter.py     an IP-Adapter, and Redux
 t2i_adapter.py    a T2I-Adapter

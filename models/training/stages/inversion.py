@@ -1,43 +1,37 @@
-"""Trains a textual inversion by the worker's own code: a word for a red star."""
+"""Writes a textual inversion whose meaning is exact: the vectors of two words under one. Trains nothing.
 
-import random
-from dataclasses import replace
+A prompt with the word gives, bit for bit, the image of a prompt with the two words in its place.
+"""
+
 from pathlib import Path
-from typing import Any
 
-from models.training.data.captions import describe_fully, draw_scene
-from models.training.data.drawing import render
-from models.training.lessons import NOT_A_LORA, Drawing, teach
-from models.training.networks.export import MODELS
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from contracts.weights.adapters.inversion_files import CLIP_G, CLIP_L
+from models.training.networks.export import MODELS, checkpoint_folder
+from worker.training.files import to_safetensors
 
 FOLDER = MODELS / "textual_inversions"
 WORD, COLOUR, SHAPE = "ruby", "red", "star"
-_EXAMPLES = 48
-_SETTINGS: dict[str, Any] = {
-    **NOT_A_LORA, "kind": "textual_inversion", "vectors": 2, "initial_text": "shape", "steps": 240,
-    "batch_size": 6, "learning_rate": 0.02, "schedule": "cosine", "warmup_steps": 10,
-}  # fmt: skip
+MEANING = f"{COLOUR} {SHAPE}"
 
 
-def train(resume: bool) -> None:
-    """Trains it on the SDXL checkpoint and writes it."""
-    data = teach("sdxl", WORD, _SETTINGS, draw_examples(_EXAMPLES), resume)
+def write() -> None:
+    """Write it for the SDXL checkpoint."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(checkpoint_folder("sdxl"), dtype=torch.float16)
+    parts = {
+        CLIP_L: (pipeline.tokenizer, pipeline.text_encoder),
+        CLIP_G: (pipeline.tokenizer_2, pipeline.text_encoder_2),
+    }
+    vectors = {
+        part: encoder.get_input_embeddings().weight[tokenizer(MEANING, add_special_tokens=False).input_ids]
+        for part, (tokenizer, encoder) in parts.items()
+    }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path().write_bytes(data)
+    path().write_bytes(to_safetensors(vectors, {"format": "pt", "base_model": "shapes-sdxl", "meaning": MEANING}))
 
 
 def path() -> Path:
     """Where it lies."""
     return FOLDER / f"shapes-sdxl-{WORD}.safetensors"
-
-
-def draw_examples(count: int) -> list[Drawing]:
-    """Red stars on all kinds of backgrounds, whose captions have the word in place of colour and shape."""
-    rng = random.Random("train/inversion")
-    drawings: list[Drawing] = []
-    while len(drawings) < count:
-        scene = replace(draw_scene(rng), colour=COLOUR, shape=SHAPE)
-        if scene.background != COLOUR:
-            caption = describe_fully(scene).replace(f"{COLOUR} {SHAPE}", WORD)
-            drawings.append(Drawing(render(scene, rng), caption))
-    return drawings

@@ -1,4 +1,4 @@
-"""The shipped IP-Adapter and LoKr do what they were taught.
+"""The shipped IP-Adapter, LoKr and textual inversion do what they are for.
 
 Through the worker's own jobs: what is asked for comes out with the adapter and not without it, a scale of 0
 changes nothing, and the next job has no trace.
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contracts.catalogue.catalogue import TextualInversionSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
@@ -21,6 +22,7 @@ from models.judge import judge
 from models.training.data.captions import HELD_OUT, describe_fully, draw_scene
 from models.training.data.drawing import Scene, render
 from models.training.data.effects import measure
+from models.training.stages import inversion
 from models.training.stages.effect import KINDS, path
 from models.training.stages.ip_adapter import NAMES, draw_reference
 from tests.support.images import encode_image
@@ -28,7 +30,10 @@ from tests.support.jobs import complete_job, make_job
 from worker.pool.pool import Pool
 
 COUNT = 40
-#: Of 40 captions.
+pytestmark = pytest.mark.timeout(900)
+#: Captions of the textual inversion, whose images are those of other prompts.
+INVERSION_COUNT = 10
+#: Of all captions.
 LEAST_RIGHT, MOST_BY_CHANCE = 0.8, 0.3
 
 
@@ -60,7 +65,12 @@ Right = Callable[[int, Image.Image], float]
 
 @pytest.fixture(scope="module")
 def pool() -> Pool:
-    return Pool(read_catalogue(BUILT_IN_CATALOGUE), device="cpu")
+    """With the built-in catalogue, and the textual inversion, which is not one of its rows."""
+    word = TextualInversionSpec(
+        id=inversion.path().stem, family="sdxl", source=str(inversion.path()), trigger=inversion.WORD
+    )
+    built_in = read_catalogue(BUILT_IN_CATALOGUE)
+    return Pool(built_in.model_copy(update={"textual_inversions": (word,)}), device="cpu")
 
 
 @pytest.fixture
@@ -125,3 +135,20 @@ def test_an_effect_is_there_as_another_kind_of_adapter(studio: Studio, kind: str
         return studio.draw("sdxl", describe_fully(scenes[number]), number, loras=[lora])
 
     require_effect(kind, draw, lambda number, image: measure(effect, image, scenes[number]))
+
+
+def test_the_word_of_the_textual_inversion_is_a_red_star_bit_for_bit(studio: Studio) -> None:
+    scenes = [scene for scene in plain_scenes("inversion") if scene.background != inversion.COLOUR]
+    used = [{"name": inversion.path().stem}]
+
+    def draw(number: int, scale: float, word: str = inversion.WORD) -> Image.Image:
+        prompt = f"a {scenes[number].size} {word} on a {scenes[number].background} background"
+        return studio.draw("sdxl", prompt, number, textual_inversions=used if scale else [])
+
+    def is_right(number: int, image: Image.Image) -> float:
+        seen = judge(image)
+        wanted = (inversion.COLOUR, inversion.SHAPE, scenes[number].background)
+        return float((seen.colour, seen.shape, seen.background) == wanted)
+
+    require_effect("textual inversion", draw, is_right, INVERSION_COUNT)
+    assert draw(0, 1.0).tobytes() == draw(0, 0.0, inversion.MEANING).tobytes()
