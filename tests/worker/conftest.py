@@ -68,6 +68,13 @@ def modules_frozen() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pools_frozen(modules_frozen: None) -> None:
+    """Leave what earlier files have loaded, and all tests share, out of garbage collections, too."""
+    del modules_frozen
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for weights that the repository does not ship: one for all processes of the run."""
