@@ -12,9 +12,9 @@ import atexit
 import ctypes
 import faulthandler
 import importlib
+import json
 import logging
 import os
-import pickle
 import select
 import signal
 import socket
@@ -50,13 +50,24 @@ def fork_server(*modules: str) -> ForkServerContext:
     return context
 
 
+def fork() -> int:
+    """Fork this process, as `os.fork` does.
+
+    Python from 3.12 on warns where a process with threads is forked. Those here wait for messages or for work, and
+    the fork needs none of them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def copy_process() -> None:
     """Copy this process, once, for programs to be forked from the copy. It ends with this process."""
     if _copies:
         return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     arm = end_with_parent()
-    if os.fork() == 0:
+    if fork() == 0:
         try:
             arm()
             _serve(theirs)
@@ -96,7 +107,7 @@ class ForkedProgram:
         self._status, status = Pipe(duplex=False)
         reader, writer = os.pipe() if stderr is None else (os.open(os.devnull, os.O_RDONLY), stderr)
         files = [status.fileno(), stdout, writer, *([] if listener is None else [listener.fileno()])]
-        message = pickle.dumps((module, list(words), dict(environment), str(Path.cwd())))
+        message = json.dumps([module, list(words), dict(environment), str(Path.cwd())]).encode()
         socket.send_fds(_copies[0], [message], files)
         status.close()
         if stderr is None:
@@ -189,7 +200,7 @@ def _report_ended(running: dict[int, Connection]) -> None:
 
 
 def _fork_program(message: bytes, files: Sequence[int]) -> int:
-    module, words, environment, folder = pickle.loads(message)
+    module, words, environment, folder = json.loads(message)
     for name in (*_BEFORE.get(module, ()), module):
         importlib.import_module(name)
 
@@ -220,7 +231,7 @@ def fork_into(
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     with _signals_blocked():
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             _forget_signals()
     if pid:

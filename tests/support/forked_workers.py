@@ -44,13 +44,15 @@ def end_server(process: subprocess.Popen[bytes]) -> None:
 
 def _serve(number: int, paths: list[str]) -> None:
     """Import the tests, then fork a process for each that joins."""
+    from tests.support.forked_programs import fork
+
     with socket.socket(fileno=number) as listener:
         with _silent():
             _import_tests(paths)
         while True:
             connection, _ = listener.accept()
             _, pipes, _, _ = socket.recv_fds(connection, 1, len(_PIPES))
-            if os.fork() == 0:
+            if fork() == 0:
                 break
             for file in (connection.detach(), *pipes):
                 os.close(file)
