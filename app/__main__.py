@@ -20,8 +20,8 @@ from app.settings import ApiSettings
 from contracts import logs
 from contracts.auth.api_keys import ApiKeyStore
 from contracts.errors import Unavailable
-from contracts.permissions import keep_private
 from contracts.processes.allocator import return_large_blocks
+from contracts.processes.permissions import keep_private
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.redis.access import check_access, find_memory_risks

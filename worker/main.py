@@ -14,8 +14,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.hub_revisions import Revisions
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
-from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
+from contracts.processes.permissions import keep_private
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.processes.watchdog import Watchdog
 from contracts.provenance.opening import open_credentials, open_receipt_signer

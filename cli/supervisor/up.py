@@ -26,8 +26,8 @@ from cli.supervisor.process import Child
 from cli.supervisor.redis_server import MEMORY_BYTES, RedisServer
 from cli.supervisor.start_check import check_catalogue, check_variables
 from cli.supervisor.start_report import StartReport, describe_catalogue, describe_data
-from contracts.permissions import keep_private
 from contracts.processes.background import BackgroundThread
+from contracts.processes.permissions import keep_private
 from contracts.processes.watchdog import NOTIFY_SOCKET
 from contracts.redis.access import without_secrets
 from contracts.settings import SharedSettings

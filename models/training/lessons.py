@@ -30,7 +30,7 @@ from models.training.networks.export import MODELS, checkpoint_folder
 from models.training.recipes import load_recipe
 from worker.pool.pool import Pool
 from worker.training.preparation import Preparation
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 #: Makes what is to learn, given the denoiser.
 MakeTrainee = Callable[[Any], Trainee]

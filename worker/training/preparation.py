@@ -21,13 +21,13 @@ from worker.families.inputs import GenerationInputs
 from worker.generation.inputs import decode_whole
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import encode_distribution
-from worker.training.adapter import LoraAdapter
-from worker.training.controlnet import CONTROLNETS
 from worker.training.examples import Embeddings, Example, Examples, Pixels, make_examples, read_pixels
-from worker.training.inversion import InversionVectors, first_vectors
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
-from worker.training.trainee import Trainee
+from worker.training.trainees.adapter import LoraAdapter
+from worker.training.trainees.controlnet import CONTROLNETS
+from worker.training.trainees.inversion import InversionVectors, first_vectors
+from worker.training.trainees.trainee import Trainee
 
 #: `Pixels.hint` -> `Example.control`.
 ReadControl = Callable[[torch.Tensor], torch.Tensor]

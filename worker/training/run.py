@@ -18,7 +18,7 @@ from worker.training.examples import Example, Examples, pick, step_generator
 from worker.training.files import to_safetensors
 from worker.training.objectives import Objective
 from worker.training.optimizers import OPTIMIZERS
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 _MAX_GRADIENT_NORM = 1.0
 _LENGTH_BYTES = 8

@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from models.training.networks import architectures, tokenizer
 from worker.families import get_family
-from worker.training.copies import copy_transformer, copy_unet
+from worker.training.trainees.copies import copy_transformer, copy_unet
 
 MODELS = Path(__file__).resolve().parents[2]
 FAMILIES = ("sdxl", "sd3", "flux")

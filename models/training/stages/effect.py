@@ -8,7 +8,7 @@ from models.training.lessons import NOT_A_LORA, teach
 from models.training.stages.lora import FOLDER, draw_examples
 from models.training.trainees.differences import TrainedKronecker
 from models.training.trainees.networks import TrainedHypernetwork
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 #: Kind -> its effect, and what learns it.
 KINDS: dict[str, tuple[str, Callable[[Any], Trainee]]] = {

@@ -18,7 +18,7 @@ from models.training.networks.export import MODELS
 from models.training.stages import image_encoder
 from models.training.trainees.image_prompts import TrainedIpAdapter
 from models.training.trainees.tokens import TrainedRedux
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 FOLDER = MODELS / "ip_adapters"
 NAMES = {"sdxl": "shapes-sdxl-subject", "flux": "shapes-flux-redux"}

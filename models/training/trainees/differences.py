@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worker.adapters.weight_differences import Kronecker
 from worker.training.files import half_precision, to_safetensors
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 _LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 

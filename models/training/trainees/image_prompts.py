@@ -16,7 +16,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from worker.adapters.references.image_prompts import cross_attentions
 from worker.training.examples import Example
 from worker.training.files import half_precision, to_safetensors
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 #: Of one image, in files of the plain kind.
 _TOKENS = 4

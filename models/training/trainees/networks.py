@@ -12,7 +12,7 @@ from torch.nn import functional
 from contracts.weights.adapters.hypernetwork_files import KIND
 from worker.adapters.hypernetworks import Network
 from worker.training.files import half_precision, to_safetensors
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 _READERS = ("to_k", "to_v")
 

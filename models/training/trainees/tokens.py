@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from worker.training.examples import Example
 from worker.training.files import half_precision, to_safetensors
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 _SEQUENCE = "prompt_embeds"
 

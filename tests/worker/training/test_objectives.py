@@ -15,10 +15,10 @@ from contracts.weights.adapters.lora_models import read_facts
 from tests.support.combinations import usual_or_all
 from worker.families import get_family
 from worker.pool.pool import Pool
-from worker.training.adapter import LoraAdapter
 from worker.training.examples import Example, Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
+from worker.training.trainees.adapter import LoraAdapter
 
 
 def example(model: Any, family: str) -> Example:

@@ -10,10 +10,10 @@ import torch
 
 from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.adapters.lora_files import describe, read_lora
-from worker.training.adapter import LoraAdapter
 from worker.training.examples import Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import CheckpointUnusable, TrainingRun
+from worker.training.trainees.adapter import LoraAdapter
 
 SETTINGS = TrainingSettings(
     rank=4, alpha=8, steps=2, batch_size=1, learning_rate=1e-2, schedule="cosine", warmup_steps=1,

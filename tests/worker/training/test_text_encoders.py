@@ -16,10 +16,10 @@ from tests.support.adapters import active_loras
 from worker.adapters.cache import LoraCache
 from worker.adapters.files import LoraFiles
 from worker.families.sd15 import FAMILY
-from worker.training.adapter import LoraAdapter
 from worker.training.examples import Embeddings, Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
+from worker.training.trainees.adapter import LoraAdapter
 
 SETTINGS = TrainingSettings(
     rank=4, alpha=8, steps=2, learning_rate=1e-2, resolution=64, seed=7, train_text_encoder=True

@@ -27,12 +27,12 @@ from worker.checkpoints.controlnets import check_controlnet_fits, load_controlne
 from worker.families import get_family
 from worker.families.deterministic_vae import DeterministicVae
 from worker.pool.pool import Pool
-from worker.training.adapter import LoraAdapter
-from worker.training.controlnet import CONTROLNETS
 from worker.training.examples import Example, Examples, read_pixels
 from worker.training.objectives import OBJECTIVES, Noised
 from worker.training.packing import pack, unpack
 from worker.training.run import TrainingRun
+from worker.training.trainees.adapter import LoraAdapter
+from worker.training.trainees.controlnet import CONTROLNETS
 
 SETTINGS = TrainingSettings(
     rank=2, alpha=2, steps=2, learning_rate=1e-2, resolution=SIDE, seed=1, targets="attention_and_feed_forward"

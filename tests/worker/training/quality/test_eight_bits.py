@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load
 
 from contracts.requests.training.settings import EIGHT_BIT, OptimizerName, TrainingSettings
-from worker.training.controlnet import UNetControlNet
 from worker.training.examples import Examples
 from worker.training.objectives import OBJECTIVES
 from worker.training.optimizers import available_optimizers
 from worker.training.run import CheckpointUnusable, TrainingRun
+from worker.training.trainees.controlnet import UNetControlNet
 
 STEPS = 4
 

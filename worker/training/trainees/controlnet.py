@@ -17,11 +17,11 @@ import torch
 
 from worker.families import get_family
 from worker.sampling.previews import encode_distribution
-from worker.training.copies import copy_transformer, copy_unet
 from worker.training.examples import Example
 from worker.training.files import half_precision, to_safetensors
 from worker.training.packing import pack
-from worker.training.trainee import Trainee
+from worker.training.trainees.copies import copy_transformer, copy_unet
+from worker.training.trainees.trainee import Trainee
 
 
 class TrainedControlNet(Trainee):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.permissions import keep_private
+from contracts.processes.permissions import keep_private
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from contracts.weights.counts.architectures import architectures_of
 from tests.support.combinations import usual_or_all
 from tests.support.training_plans import plan, training
 from worker.families import get_family
-from worker.training.copies import copy_transformer, copy_unet
+from worker.training.trainees.copies import copy_transformer, copy_unet
 
 #: Of AdamW: weight, gradient and two averages in float32.
 VALUE_BYTES = 16

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from contracts.requests.training.settings import Targets, TrainingSettings
 from worker.training.examples import Embeddings, Example, encoded
 from worker.training.files import lora_bytes
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _FEED_FORWARD = (

@@ -15,9 +15,9 @@ from tests.support.jobs import INPUT_IMAGES
 from tests.support.parameters import parameters
 from worker.pool.pool import Pool
 from worker.training.examples import Examples
-from worker.training.inversion import InversionVectors, first_vectors
 from worker.training.preparation import Preparation
 from worker.training.run import TrainingRun
+from worker.training.trainees.inversion import InversionVectors, first_vectors
 
 
 @pytest.fixture

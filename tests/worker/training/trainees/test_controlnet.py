@@ -14,10 +14,10 @@ from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.controls.controlnet_files import read_controlnet
 from worker.checkpoints.controlnets import load_controlnet
 from worker.families import get_family
-from worker.training.controlnet import UNetControlNet
 from worker.training.examples import Examples, read_pixels
 from worker.training.objectives import OBJECTIVES
 from worker.training.run import TrainingRun
+from worker.training.trainees.controlnet import UNetControlNet
 
 SETTINGS = TrainingSettings(
     kind="controlnet", rank=1, alpha=1, steps=2, batch_size=2, learning_rate=1e-2, resolution=64, seed=7

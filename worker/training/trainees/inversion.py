@@ -16,7 +16,7 @@ import torch
 from contracts.weights.adapters.inversion_files import CLIP_L
 from worker.training.examples import Embeddings, Example, encoded
 from worker.training.files import to_safetensors
-from worker.training.trainee import Trainee
+from worker.training.trainees.trainee import Trainee
 
 #: Encodes a caption with vectors in the place of the word: (text encoder -> (vectors, width), caption).
 EncodeCaption = Callable[[Mapping[str, torch.Tensor], str], Embeddings]
