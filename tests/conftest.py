@@ -26,6 +26,8 @@ from tests.support.scripted_worker import ScriptedWorker
 # Two runs of one matrix product may differ in the last bit otherwise; the worker's start sets it too.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whether there is a GPU is asked while modules are imported: CUDA itself could not be used in a fork afterwards.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # How starlette's TestClient addresses the service, which without API keys serves known hosts only.
 os.environ.setdefault("DARKROOM_API_ALLOWED_HOSTS", '["testserver"]')
 
