@@ -112,9 +112,9 @@ def check_config(family: DiffusersFamily, config: Mapping[str, Any], modes: int 
             "a ControlNet must be a folder with config.json and its weights; config.json is missing"
         )
     named = class_of_controlnet(config)
-    if named == T2I_ADAPTER:
-        raise CatalogueError(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
     if named not in family.controlnet_classes:
+        if named == T2I_ADAPTER:
+            raise CatalogueError(f"it is a {T2I_ADAPTER}, not a ControlNet: {T2I_REMEDY}")
         shown = named[:80] or "ControlNet without a class name"
         raise CatalogueError(f"it is a {shown}, and family {family.id} needs a {family.controlnet}")
     _check_channels(config)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as functional
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -45,13 +45,20 @@ def attend(
 
 
 def keep_plain(model: Any) -> None:
-    """The model's calls use plain attention from now on, unless it is on a GPU. Changes no weight."""
-    forward = model.forward
+    """The model's calls use plain attention from now on, unless it is on a GPU. Changes no weight.
 
+    Its blocks' calls do so by themselves: gradient checkpointing calls them again in the backward pass.
+    """
+    lists = [part for part in model.children() if isinstance(part, nn.ModuleList)]
+    for module in (model, *(block for part in lists for block in part)):
+        module.forward = _plain(module.forward, model)
+
+
+def _plain(forward: Callable[..., Any], model: Any) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if model.device.type != "cpu":
             return forward(*args, **kwargs)
         with PlainAttention():
             return forward(*args, **kwargs)
 
-    model.forward = call
+    return call

@@ -33,10 +33,10 @@ def test_a_capacity_sent_as_json_makes_the_same_plans() -> None:
 def test_every_local_model_controlnet_and_adapter_has_a_size() -> None:
     catalogue, reported = capacity(MIB)
     assert reported.models.keys() == {model.id for model in catalogue.models}
-    named = {f"controlnet:{row.id}" for row in catalogue.controlnets} | {
-        f"lora:{row.id}" for row in catalogue.loras
-    }
-    assert reported.extras.keys() == named
+    rows = {"controlnet": catalogue.controlnets, "lora": catalogue.loras, "ip_adapter": catalogue.ip_adapters}
+    named = {f"{kind}:{row.id}" for kind, of_kind in rows.items() for row in of_kind}
+    encoders = {f"image_encoder of {row.id}" for row in catalogue.ip_adapters} | {"image_encoder:shapes-clip"}
+    assert reported.extras.keys() == named | encoders
     assert all(extra.bytes > 0 for extra in reported.extras.values())
 
 

@@ -70,7 +70,7 @@ def test_a_row_that_is_nowhere_or_gone_is_not_waited_for(hub: Hub, mixed: Catalo
 def test_the_names_that_are_here_are_told_without_asking_a_hub(hub: Hub, mixed: Catalogue) -> None:
     places = Places(mixed)
     models = {model.id for model in mixed.models} | {
-        name for name in mixed.rows_by_need if name.startswith(("upscaler:", "eraser:"))
+        name for name in mixed.rows_by_need if name.startswith(("ip_adapter:", "upscaler:", "eraser:"))
     }
     assert set(places.names_here()) == models
     assert hub.requests == []
