@@ -31,7 +31,7 @@ class Estimate:
     """Bytes and seconds of one strategy for one workload.
 
     Attributes:
-        uncompiled: whether there is no room for slots, by which LoRAs act on a compiled denoiser.
+        uncompiled: whether LoRAs turn compilation off, because the plan has no room for their slots.
     """
 
     strategy: Strategy

@@ -109,7 +109,7 @@ def size_lora_slots(model: ModelComponents, extras: Sequence[Component], slot_ra
         slot_ranks: as in `Policy`.
 
     Returns:
-        None where there is no LoRA, or where the denoiser's layers are not known or are never compiled.
+        None without LoRAs, or where the denoiser's layers are unknown or never compiled.
     """
     has_loras = any(extra.name.startswith("lora:") for extra in extras)
     denoiser = next((part for part in model.components if part.role is Role.DENOISER), None)

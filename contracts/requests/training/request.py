@@ -16,7 +16,7 @@ from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import Kind, OptimizerName, Schedule, Targets
 
 #: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
-#: denoiser by one pooled vector alone; a ControlNet of Z-Image is no copy of its layers.
+#: denoiser by one pooled vector alone; diffusers has nothing that begins one of Z-Image.
 TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
         "lora": ("sd15", "sdxl", "sd3", "flux", "qwen-image", "z-image"),

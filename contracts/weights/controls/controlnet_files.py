@@ -74,7 +74,7 @@ def check_modes(config: Mapping[str, Any], modes: int) -> None:
     """Compare the kinds of control that a ControlNet has with those of its row.
 
     Args:
-        config: its `config.json`; empty for a file alone, which is no union.
+        config: its `config.json`; empty for a file alone, which is never a union.
         modes: how many its row names.
 
     Raises:

@@ -51,7 +51,7 @@ class TrainedKronecker(Trainee):
             yield
 
     def file(self, facts: Mapping[str, str]) -> bytes:
-        """See `Trainee`; in half precision. Both factors are whole, so that there is no rank and no alpha."""
+        """See `Trainee`; in half precision. Both factors are whole: the file has neither rank nor alpha."""
         tensors = {name: value.detach() for name, value in self.parameters.items()}
         return to_safetensors(half_precision(tensors), {"format": "pt", **facts})
 

@@ -39,7 +39,7 @@ class TrainedControlNet(Trainee):
         """Begin a training on examples.
 
         Raises:
-            ValueError: there is no ControlNet for the VAE.
+            ValueError: diffusers has none that fits the VAE.
         """
 
     @classmethod
