@@ -16,7 +16,7 @@ from cli.catalogue.rehearsal import rehearse
 from cli.client import Client, Json
 from cli.commands.listing import table
 from cli.job_run import add_service_arguments
-from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.cached import AnySpec, encoder_file, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.reader import read_catalogue
@@ -25,7 +25,7 @@ from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub import snapshot
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubUnavailable
-from contracts.hub.selection import Select, descriptions, one_file
+from contracts.hub.selection import Select, descriptions
 from contracts.hub.source import HubSource
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 
@@ -156,7 +156,7 @@ def _needs(catalogue: Catalogue, row: AnySpec) -> list[tuple[HubSource, Select]]
     for encoder in row.text_encoders.values() if isinstance(row, ModelSpec) else ():
         file = catalogue.locate(encoder)
         if isinstance(file, HubSource):
-            found.append((file, one_file(file.file or "")))
+            found.append((file, encoder_file(file)))
     return found
 
 

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.cached import AnySpec, encoder_file, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError, DarkroomError
 from contracts.hub.access import check_access
 from contracts.hub.errors import HubRefused
-from contracts.hub.selection import Select, descriptions, one_file
+from contracts.hub.selection import Select, descriptions
 from contracts.hub.source import HubSource
 from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.settings import SharedSettings
@@ -93,7 +93,7 @@ def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
         for source in model.text_encoders.values():
             place = _place(partial(catalogue.locate, source))
             if isinstance(place, HubSource):
-                yield model.id, place, one_file(place.file or "")
+                yield model.id, place, encoder_file(place)
 
 
 def _class_of(row: AnySpec) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from contracts.catalogue.catalogue import (
     AnySpec,
     Catalogue,
@@ -24,7 +26,7 @@ from contracts.hub.selection import (
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 
-__all__ = ["AnySpec", "find_cached", "optional_t5", "select_files"]
+__all__ = ["AnySpec", "encoder_file", "find_cached", "find_encoder", "optional_t5", "select_files"]
 
 
 def select_files(
@@ -50,6 +52,24 @@ def select_files(
         return one_file(source.file, CHECKPOINT_SUFFIXES)
     left_out = optional_t5(row.family_spec) if without_t5 else ()
     return model_files(class_name, row.variant, without=(*row.text_encoders, *left_out))
+
+
+def encoder_file(source: HubSource) -> Select:
+    """Select the file of a text encoder that a model's row names on a hub."""
+    return one_file(source.file or "")
+
+
+def find_encoder(catalogue: Catalogue, source: str) -> Path | None:
+    """The file of a text encoder that a model's row names, here or in the hub's cache; None: it must be fetched.
+
+    Raises:
+        CatalogueError: the source is neither here nor on a hub.
+    """
+    place = catalogue.locate(source)
+    if isinstance(place, Path):
+        return place
+    found = find_snapshot(place, encoder_file(place))
+    return None if found is None else found.paths[0]
 
 
 def optional_t5(family: Family) -> tuple[str, ...]:

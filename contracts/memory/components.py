@@ -12,13 +12,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.catalogue.cached import find_cached, optional_t5
+from contracts.catalogue.cached import find_cached, find_encoder, optional_t5
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.hub.selection import one_file
-from contracts.hub.snapshot import find_snapshot
 from contracts.hub.source import HubSource
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, Activations
@@ -134,9 +132,7 @@ def count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, Par
     """Those of the row's `text_encoders` that are on this machine or in the hub's cache."""
     found = {}
     for name, source in model.text_encoders.items():
-        place = catalogue.locate(source)
-        snapshot = find_snapshot(place, one_file(place.file or "")) if isinstance(place, HubSource) else None
-        file = place if isinstance(place, Path) else None if snapshot is None else snapshot.paths[0]
+        file = find_encoder(catalogue, source)
         if file is not None:
             found[name] = count_text_encoder(file)
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from contracts.catalogue.cached import AnySpec, select_files
+from contracts.catalogue.cached import AnySpec, encoder_file, select_files
 from contracts.catalogue.catalogue import (
     Catalogue,
     ControlNetSpec,
@@ -23,7 +23,6 @@ from contracts.catalogue.catalogue import (
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
-from contracts.hub.selection import one_file
 from contracts.hub.source import CHECKPOINT_SUFFIXES, GGUF, HubSource
 from contracts.memory.components import (
     Component,
@@ -86,7 +85,7 @@ def _count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, Pa
         place = catalogue.locate(source)
         if name not in counts and isinstance(place, HubSource):
             with reading(place) as repository:
-                counts[name] = _count(repository, one_file(place.file or "")(repository.files))
+                counts[name] = _count(repository, encoder_file(place)(repository.files))
     return counts
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, optional_t5, select_files
+from contracts.catalogue.cached import AnySpec, encoder_file, find_encoder, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles, weights_below
-from contracts.hub.selection import Select, descriptions, model_files, one_file
+from contracts.hub.selection import Select, descriptions, model_files
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 from worker.checkpoints.one_file.single_file import SingleFile
@@ -85,7 +85,7 @@ def fetch_model(
     for source in _text_encoders(spec, without_t5=without_t5).values():
         encoder = catalogue.locate(source)
         if isinstance(encoder, HubSource):
-            fetch(encoder, _encoder_select(encoder), on_progress=on_progress, is_wanted=is_wanted)
+            fetch(encoder, encoder_file(encoder), on_progress=on_progress, is_wanted=is_wanted)
     return place
 
 
@@ -99,8 +99,7 @@ def find_text_encoders(
     """
     found = {}
     for name, source in _text_encoders(spec, without_t5=without_t5).items():
-        place = catalogue.locate(source)
-        path = place if isinstance(place, Path) else _find(place, _encoder_select(place))
+        path = find_encoder(catalogue, source)
         if path is None:
             return None
         found[name] = path
@@ -110,10 +109,6 @@ def find_text_encoders(
 def _text_encoders(spec: ModelSpec, *, without_t5: bool) -> dict[str, str]:
     left_out = optional_t5(spec.family_spec) if without_t5 else ()
     return {name: source for name, source in spec.text_encoders.items() if name not in left_out}
-
-
-def _encoder_select(place: HubSource) -> Select:
-    return one_file(place.file or "")
 
 
 def find_config(

@@ -89,12 +89,15 @@ def _control_option_problems(
 
 def _control_range_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
     """Yield bounds of the steps at which a ControlNet acts, where it always acts at all of them."""
-    if row.family_spec.control_ranges:
-        return
+    if not row.family_spec.control_ranges:
+        yield from _bounds(path, control, f"is not supported by {row.family}, whose ControlNets act at every step")
+
+
+def _bounds(path: str, control: Control, reason: str) -> Iterator[FieldProblem]:
+    """Yield each bound of the steps at which a control is to act, with the reason why it cannot be one."""
     for field, whole in (("guidance_start", 0.0), ("guidance_end", 1.0)):
         if getattr(control, field) != whole:
-            message = f"is not supported by {row.family}, whose ControlNets act at every step; remove it"
-            yield FieldProblem(f"{path}.{field}", message, whole)
+            yield FieldProblem(f"{path}.{field}", f"{reason}; remove it", whole)
 
 
 def _union_problems(named: Sequence[_Named]) -> Iterator[FieldProblem]:
@@ -125,7 +128,4 @@ def _kind_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator
     if control.conditioning_scale == 0:
         message = f"must be greater than 0 {together}: this kind would still act in part; remove the control"
         yield FieldProblem(f"{path}.conditioning_scale", message, "greater than 0")
-    for field, whole in (("guidance_start", 0.0), ("guidance_end", 1.0)):
-        if getattr(control, field) != whole:
-            message = f"is not supported {together}: they act at every step; remove it"
-            yield FieldProblem(f"{path}.{field}", message, whole)
+    yield from _bounds(path, control, f"is not supported {together}: they act at every step")

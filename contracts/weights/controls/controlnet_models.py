@@ -11,7 +11,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.controls.control_lora_files import ENCODER, ControlLora, is_control_lora
-from contracts.weights.controls.controlnet_files import OF_UNETS
+from contracts.weights.controls.controlnet_files import OF_UNETS, ControlNetFacts
 from contracts.weights.controls.t2i_adapter_files import find_t2i_models, is_t2i_adapter
 from contracts.weights.counts.architectures import find_controlnet
 from contracts.weights.denoiser_files import Layers, find_suited_models, read_denoiser
@@ -56,7 +56,7 @@ def count_values(tensors: Mapping[str, Tensor], family: str, models: Iterable[st
         family, models: as `find_models` returns them; without models, it counts as the published ControlNet.
     """
     if not is_control_lora(tensors):
-        return sum(tensor.values for tensor in tensors.values())
+        return ControlNetFacts.of(tensors).values
     rows = [catalogue.model(id) for id in models]
     found = count_control_lora({name: tensor.shape for name, tensor in tensors.items()}, rows, catalogue)
     published = find_controlnet(family, "", OF_UNETS)

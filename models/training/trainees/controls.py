@@ -9,7 +9,6 @@ from diffusers import T2IAdapter
 from torch import Tensor, nn
 
 from worker.training.examples import Example
-from worker.training.files import half_precision, to_safetensors
 from worker.training.trainees.trainee import Trainee
 
 
@@ -45,8 +44,3 @@ class TrainedT2IAdapter(Trainee):
             return denoiser(latents, timesteps, words, down_intrablock_additional_residuals=added, **more)
 
         return call
-
-    def file(self, facts: Mapping[str, str]) -> bytes:
-        """See `Trainee`; the weights of diffusers' `T2IAdapter`, in half precision."""
-        tensors = {name: value.detach() for name, value in self.parameters.items()}
-        return to_safetensors(half_precision(tensors), {"format": "pt", **facts})

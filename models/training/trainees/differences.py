@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from worker.adapters.weight_differences import Kronecker
-from worker.training.files import half_precision, to_safetensors
 from worker.training.trainees.trainee import Trainee
 
 _LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
 
 class TrainedKronecker(Trainee):
-    """Two factors of each linear layer of a UNet's attention and feed-forward blocks."""
+    """Two factors of each linear layer of a UNet's attention and feed-forward blocks.
+
+    Both are whole, so the file has neither rank nor alpha.
+    """
 
     def __init__(self, unet: Any, factor: int) -> None:
         """The second factors are zeros, which change nothing yet.
@@ -49,11 +51,6 @@ class TrainedKronecker(Trainee):
             for name, layer in self._layers.items():
                 hooks.callback(layer.register_forward_hook(_hook(self._factors[name])).remove)
             yield
-
-    def file(self, facts: Mapping[str, str]) -> bytes:
-        """See `Trainee`; in half precision. Both factors are whole: the file has neither rank nor alpha."""
-        tensors = {name: value.detach() for name, value in self.parameters.items()}
-        return to_safetensors(half_precision(tensors), {"format": "pt", **facts})
 
 
 def _hook(factors: Mapping[str, nn.Parameter]) -> Any:

@@ -15,7 +15,6 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from worker.adapters.references.image_prompts import cross_attentions
 from worker.training.examples import Example
-from worker.training.files import half_precision, to_safetensors
 from worker.training.trainees.trainee import Trainee
 
 #: Of one image, in files of the plain kind.
@@ -75,11 +74,6 @@ class TrainedIpAdapter(Trainee):
             return denoiser(latents, timesteps, both, added_cond_kwargs=added, **more)
 
         return call
-
-    def file(self, facts: Mapping[str, str]) -> bytes:
-        """See `Trainee`; in half precision."""
-        tensors = {name: value.detach() for name, value in self.parameters.items()}
-        return to_safetensors(half_precision(tensors), {"format": "pt", **facts})
 
     @torch.no_grad()
     def _embed(self, rows: Sequence[Example]) -> Tensor:

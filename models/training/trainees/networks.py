@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from contracts.weights.adapters.hypernetwork_files import KIND
 from worker.adapters.hypernetworks import Network
-from worker.training.files import half_precision, to_safetensors
 from worker.training.trainees.trainee import Trainee
 
 _READERS = ("to_k", "to_v")
@@ -49,9 +48,8 @@ class TrainedHypernetwork(Trainee):
 
     def file(self, facts: Mapping[str, str]) -> bytes:
         """See `Trainee`; in half precision, as `darkroom convert` writes one."""
-        tensors = {name: value.detach() for name, value in self.parameters.items()}
         settings = json.dumps({"activation": "relu", "activate_output": False}, sort_keys=True)
-        return to_safetensors(half_precision(tensors), {"format": "pt", KIND: settings, **facts})
+        return super().file({KIND: settings, **facts})
 
 
 def _network(width: int, generator: torch.Generator) -> Network:

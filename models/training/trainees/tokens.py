@@ -13,7 +13,6 @@ from diffusers.pipelines.flux.modeling_flux import ReduxImageEncoder
 from torch import Tensor, nn
 
 from worker.training.examples import Example
-from worker.training.files import half_precision, to_safetensors
 from worker.training.trainees.trainee import Trainee
 
 _SEQUENCE = "prompt_embeds"
@@ -43,11 +42,6 @@ class TrainedRedux(Trainee):
             return rows
         tokens = iter(self._embedder(self._patches(torch.cat(shown))).image_embeds.split(1))
         return [row if row.control is None else _lengthened(row, next(tokens)) for row in rows]
-
-    def file(self, facts: Mapping[str, str]) -> bytes:
-        """See `Trainee`; in half precision."""
-        tensors = {name: value.detach() for name, value in self.parameters.items()}
-        return to_safetensors(half_precision(tensors), {"format": "pt", **facts})
 
     @torch.no_grad()
     def _patches(self, images: Tensor) -> Tensor:

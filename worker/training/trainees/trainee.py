@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from worker.training.examples import Example
+from worker.training.files import half_precision, to_safetensors
 
 
 class Trainee(ABC):
@@ -34,9 +35,8 @@ class Trainee(ABC):
         del rows
         return denoiser
 
-    @abstractmethod
     def file(self, facts: Mapping[str, str]) -> bytes:
-        """The safetensors file that they are now.
+        """The safetensors file that they are now: unless it is of another layout, they by their names, in float16.
 
         Args:
             facts: of the training, for its metadata.
@@ -44,3 +44,5 @@ class Trainee(ABC):
         Raises:
             ValueError: a value is not finite.
         """
+        tensors = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return to_safetensors(half_precision(tensors), {"format": "pt", **facts})
