@@ -60,16 +60,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Files that wait and files that compute alternate, so that two processes rarely wait at the same time.
     """
+    found = dict.fromkeys(map(_file_of, items))
     order: dict[str, tuple[float, int]] = {}
     for group in (WAITING, COMPUTING):
         files = dict.fromkeys(
-            item.location[0]
-            for folder in group
-            for item in items
-            if item.location[0].startswith(folder) and item.location[0] not in order
+            file for folder in group for file in found if file.startswith(folder) and file not in order
         )
         order |= {file: (number / len(files), len(order)) for number, file in enumerate(files)}
-    items.sort(key=lambda item: order[item.location[0]])
+    items.sort(key=lambda item: order[_file_of(item)])
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -105,9 +105,18 @@ def _import_tests(paths: list[str]) -> None:
                 # Collecting imports what fails here again, and says why.
                 with warnings.catch_warnings(action="ignore"), suppress(Exception):
                     importlib.import_module(".".join(file.relative_to(root).with_suffix("").parts))
-    gc.enable()
-    gc.collect()
+    if "app.main" in sys.modules:
+        _describe_routes()
     gc.freeze()
+    gc.enable()
+
+
+def _describe_routes() -> None:
+    """What each process would do again: FastAPI analyses the routes and describes them, for two seconds."""
+    import tests.support.before_forks  # noqa: F401
+    from app.main import _describe
+
+    _describe(with_page=True)
 
 
 def _join(name: str) -> None:

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.weights.formats.header_text import NotSafetensors, read_text
@@ -121,7 +121,10 @@ _NAMES = st.text(max_size=3) | st.just("__metadata__")
 _HEADERS = st.dictionaries(_NAMES, _ENTRIES | _JSON, max_size=3).map(json.dumps)
 
 
-@settings(max_examples=300 if ALL else 60, deadline=None, database=None)
+# At the first example hypothesis reads the constants of all modules, which is not an example's slowness.
+@settings(
+    max_examples=300 if ALL else 60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(header=st.binary(max_size=80) | _HEADERS.map(str.encode), data=st.binary(max_size=9))
 def test_any_bytes_are_a_valid_header_or_the_one_error(
     tmp_path_factory: pytest.TempPathFactory, header: bytes, data: bytes
