@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+
+from tests.support.forked_text import running
 
 HANGING_DISPATCHER = """
 import sys, time
@@ -21,14 +21,9 @@ sys.exit(main())
 
 
 def test_a_dispatcher_whose_event_loop_hangs_exits(redis_url: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HANGING_DISPATCHER],
-        env=os.environ | {"DARKROOM_REDIS_URL": redis_url, "DARKROOM_HANG_SECONDS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = os.environ | {"DARKROOM_REDIS_URL": redis_url, "DARKROOM_HANG_SECONDS": "1"}
+    with running(HANGING_DISPATCHER, environment=environment) as (process, _):
+        _, error = process.communicate(timeout=60)
 
-    assert done.returncode == 1
-    assert "run_forever" in done.stderr, "no traceback of the event loop"
+    assert process.returncode == 1
+    assert "run_forever" in error, "no traceback of the event loop"

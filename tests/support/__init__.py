@@ -9,6 +9,7 @@ claims.py              the worker's side of the queue, for tests of the queue al
 dispatcher_process.py  the dispatcher as a process that delivers to this machine
 field_effects.py       varies one field of a request at a time, in every family and mode
 forked_programs.py     our programs as processes that start at once; `forked_service.py` a whole `darkroom up`
+forked_text.py         a program given as text, forked like them
 forked_workers.py      the same for the processes of pytest-xdist
 gguf_files.py          small GGUF files; `gguf_headers.py` headers by hand, hostile ones too
 gpu_check.py           `make gpu-check`: what a CUDA card does with this worker

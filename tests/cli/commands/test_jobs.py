@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from cli.main import main
+from tests.support.forked_programs import ForkedProgram
 from tests.support.scripted_worker import ScriptedWorker
 
 
@@ -66,7 +67,7 @@ def test_a_file_that_exists_is_found_before_anything_is_queued(
     assert http.get("/v1/jobs").json()["data"] == []
 
 
-def interrupt(process: subprocess.Popen[str]) -> str:
+def interrupt(process: ForkedProgram) -> str:
     """Press Ctrl-C; returns what the process writes to standard error until it ends.
 
     Once more if nothing happens: Python loses an interrupt that arrives while it runs a finalizer.
@@ -90,19 +91,12 @@ def test_jobs_are_cancelled_by_command_and_by_ctrl_c_and_a_timeout_leaves_them_r
     assert main(["jobs", "cancel", id]) == 0
     assert capsys.readouterr().out == f"{id} cancelled\n"
 
-    command = [sys.executable, "-m", "cli.main", "generate", "a red circle"]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs the tests in the background has its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        assert process.stdout is not None
-        id = process.stdout.readline().strip()
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as shown:
+        with os.fdopen(writer, "w") as output:
+            words = ["generate", "a red circle"]
+            process = ForkedProgram("cli.main", os.environ, words=words, stdout=output.fileno())
+        id = shown.readline().strip()
         error = interrupt(process)
     assert process.returncode == 130
     assert error == f"darkroom: the service was asked to cancel job {id}\n"

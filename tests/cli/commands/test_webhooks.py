@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -13,6 +11,7 @@ from contracts.auth.api_keys import ApiKeyStore
 from contracts.outbound.signing import Secret, Secrets
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
+from tests.support.forked_programs import ForkedProgram
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +58,10 @@ def test_a_secret_derived_from_that_of_the_settings_is_shown_and_not_replaced(
 
 
 def test_a_dispatcher_that_cannot_start_says_why_in_one_line() -> None:
-    command = [sys.executable, "-m", "cli.main", "dispatcher"]
-    environment = os.environ | {"DARKROOM_WEBHOOK_SECRET": "hunter2"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    process = ForkedProgram("cli.main", os.environ | {"DARKROOM_WEBHOOK_SECRET": "hunter2"}, words=["dispatcher"])
+    _, error = process.communicate(timeout=60)
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("darkroom dispatcher: ")
-    assert len(ended.stderr.splitlines()) == 1
-    assert "hunter2" not in ended.stderr
+    assert process.returncode == 1
+    assert error.startswith("darkroom dispatcher: ")
+    assert len(error.splitlines()) == 1
+    assert "hunter2" not in error

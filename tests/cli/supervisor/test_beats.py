@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
 from cli.supervisor.beats import BeatReceiver
 from contracts.processes.watchdog import NOTIFY_SOCKET
+from tests.support.forked_text import running
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def beats() -> Iterator[BeatReceiver]:
 
 def run(beats: BeatReceiver, program: str) -> int:
     environment = os.environ | {NOTIFY_SOCKET: beats.address}
-    with subprocess.Popen([sys.executable, "-c", program], env=environment) as process:
+    with running(program, environment=environment) as (process, _):
         assert process.wait(60) == 0
     return process.pid
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from redis import Redis
 from cli.supervisor import redis_server
 from cli.supervisor.redis_server import RedisNotFound, RedisServer, find_running, find_server
 from tests.support.disks import full_disk
+from tests.support.forked_text import running
 
 
 def test_the_server_is_durable_never_evicts_and_listens_on_no_port(tmp_path: Path) -> None:
@@ -127,17 +126,15 @@ server.start()
 print(server.process.pid, server.socket, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid, socket = parent.stdout.readline().split()
-        parent.wait(60)
     server = RedisServer(tmp_path)
-    try:
-        with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
-            server.start(timeout_seconds=0.3)
-    finally:
-        os.kill(int(pid), signal.SIGKILL)
+    with running(program) as (parent, shown):
+        pid, socket = shown.readline().split()
+        parent.wait(60)
+        try:
+            with pytest.raises(RuntimeError, match="another `darkroom up` runs on"):
+                server.start(timeout_seconds=0.3)
+        finally:
+            os.kill(int(pid), signal.SIGKILL)
     server.start()
     server.stop()
     assert not Path(socket).parent.exists(), "the socket of the former server is left"

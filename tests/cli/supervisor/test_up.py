@@ -1,12 +1,13 @@
-"""`darkroom up` as a process, without workers, which take long to start: what it does for any of its children."""
+"""`darkroom up` as a process, without workers, which take long to start: what it does for any of its children.
+
+Its processes are forked; `tests/chaos/test_failures.py` has a start as everybody makes it.
+"""
 
 from __future__ import annotations
 
 import os
 import pty
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from redis import Redis
 
 from cli.main import main
 from cli.supervisor.redis_server import find_running
+from tests.support.forked_programs import ForkedProgram
 from tests.support.waiting import wait_until
 
 #: Without a beat a process is killed; one that lives has to beat in time on a busy machine, too.
@@ -27,20 +29,16 @@ def up_words(data: Path) -> list[str]:
     return ["up", "--port", "0", "--workers", "0", "--data", str(data)]
 
 
-def up_command(data: Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", *up_words(data)]
-
-
 @contextmanager
-def up(data: Path) -> Iterator[subprocess.Popen[str]]:
+def up(data: Path, stdout: int = 1, stderr: int | None = None, **settings: str) -> Iterator[ForkedProgram]:
     """A `darkroom up` on this folder; the block must end it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    environment = clean | {"DARKROOM_HANG_SECONDS": str(HANG_SECONDS)}
-    with subprocess.Popen(up_command(data), env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    service, words = "tests.support.forked_service", up_words(data)
+    process = ForkedProgram(service, clean | settings, words=words, stdout=stdout, stderr=stderr)
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def dispatchers(connection: Redis) -> set[int]:
@@ -52,7 +50,7 @@ def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
-    with up(data) as process:
+    with up(data, DARKROOM_HANG_SECONDS=str(HANG_SECONDS)) as process:
         wait_until(lambda: find_running(data / "redis"))
         url = find_running(data / "redis")
         with Redis.from_url(str(url), decode_responses=True) as connection:
@@ -75,11 +73,9 @@ def test_a_child_that_lives_and_does_not_beat_is_replaced_and_a_second_start_is_
 
 def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_found(tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
-    command = up_command(tmp_path / "data")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
     # The dispatcher is the part that needs the least time to say so.
-    environment = clean | {"DARKROOM_WEBHOOK_CONCURRENCY": "0", "DARKROOM_LOG_LEVEL": "warning", "TERM": "dumb"}
-    with subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal) as process:
+    settings = {"DARKROOM_WEBHOOK_CONCURRENCY": "0", "DARKROOM_LOG_LEVEL": "warning", "TERM": "dumb"}
+    with up(tmp_path / "data", terminal, terminal, **settings) as process:
         os.close(terminal)
         text = b""
         with suppress(OSError):  # Linux' answer once all other ends are closed

@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections import namedtuple
 from pathlib import Path
@@ -18,6 +16,7 @@ from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
 from contracts.hub.selection import lora_file, model_files, one_file
 from contracts.hub.snapshot import Snapshot, fetch, find_damage, find_snapshot, resolve_commit
 from contracts.hub.source import HubSource
+from tests.support.forked_text import running
 from tests.support.hub import Hub
 from tests.support.hub_http import Fault
 from tests.support.hub_repositories import checkpoint, sketch, with_clutter, with_variant
@@ -185,9 +184,8 @@ def test_a_killed_process_leaves_what_the_next_one_resumes(hub: Hub, lora: str, 
         "from contracts.hub.source import HubSource\n"
         "fetch(HubSource('org/lora'), lora_file(), on_progress=lambda done, _: print(done, flush=True))\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while int(process.stdout.readline()) < 60_000:
+    with running(program) as (process, shown):
+        while int(shown.readline()) < 60_000:
             pass
         process.kill()
     hub.faults = []

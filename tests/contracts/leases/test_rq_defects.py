@@ -6,9 +6,6 @@ killed, at the worst moment.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -23,6 +20,7 @@ from contracts.queue.client import JobQueue
 from contracts.requests.schema import CHOSEN_PRIORITIES
 from contracts.settings import SharedSettings
 from tests.support.claims import MakeClaims, let_leases_expire, take, take_all
+from tests.support.forked_text import running
 from tests.support.parameters import parameters
 
 LEASE_SECONDS = 0.2
@@ -43,11 +41,9 @@ time.sleep(60)
 
 def kill_after_claim(settings: SharedSettings) -> int:
     """Kill a worker after its claim; returns how many jobs it had claimed."""
-    command = [sys.executable, "-c", CLAIM_AND_HANG, settings.redis_url]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        claimed = int(process.stdout.readline())
-        process.send_signal(signal.SIGKILL)
+    with running(CLAIM_AND_HANG, settings.redis_url) as (process, shown):
+        claimed = int(shown.readline())
+        process.kill()
     return claimed
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from contracts.processes.background import BackgroundThread
+from tests.support.forked_text import running
 from tests.support.waiting import wait_until
 
 
@@ -70,4 +69,5 @@ def test_a_process_that_ends_does_not_wait_for_the_thread() -> None:
         "from contracts.processes.background import BackgroundThread\n"
         "BackgroundThread('helper').submit(lambda: time.sleep(600))\n"
     )
-    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+    with running(program) as (process, _):
+        assert process.wait(60) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,6 +11,7 @@ from rq.worker import WorkerStatus
 
 from contracts.errors import SettingsError
 from contracts.processes.rq_registration import RqRegistration
+from tests.support.forked_text import running
 from tests.support.waiting import wait_until
 
 TTL_SECONDS = 2
@@ -30,10 +29,8 @@ with RqRegistration(connection, "a-worker", int(sys.argv[2])):
 
 
 def test_the_name_of_a_killed_process_is_taken_over(redis_url: str, rq_connection: Redis) -> None:
-    command = [sys.executable, "-c", PROGRAM, redis_url, str(TTL_SECONDS)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "registered\n"
+    with running(PROGRAM, redis_url, str(TTL_SECONDS)) as (process, shown):
+        assert shown.readline() == "registered\n"
         process.kill()
     assert rq_connection.exists(KEY)
 
