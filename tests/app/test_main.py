@@ -61,6 +61,6 @@ def test_no_request_scans_the_keys_of_redis(client: TestClient, queue: JobQueue)
 
 
 def test_the_application_can_be_closed_right_after_its_start(api_settings: ApiSettings) -> None:
-    for _ in range(60):
+    for _ in range(20):
         with TestClient(create_app(api_settings)) as client:
             assert client.get("/healthz").status_code == 200

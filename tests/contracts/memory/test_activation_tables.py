@@ -99,11 +99,11 @@ def test_a_full_size_denoiser_holds_what_its_table_says(architecture: Any) -> No
 @pytest.mark.parametrize(
     ("component", "changes"),
     [
-        ("shapes-flux/transformer", {"num_attention_heads": 8}),
         ("shapes-sd3/transformer", {"num_attention_heads": 8, "caption_projection_dim": 256}),
-        ("shapes-flux/text_encoder_2", {"d_model": 256, "d_ff": 512, "num_heads": 8}),
         ("controlnets/shapes-flux-canny", {"num_layers": 3, "num_single_layers": 2}),
-    ],
+        ("shapes-flux/transformer", {"num_attention_heads": 8}),
+        ("shapes-flux/text_encoder_2", {"d_model": 256, "d_ff": 512, "num_heads": 8}),
+    ][: None if ALL else 2],
 )
 def test_another_configuration_gets_the_scaled_activations_of_the_nearest(
     component: str, changes: dict[str, Any]
