@@ -125,8 +125,10 @@ class Client:
         except OSError as error:
             raise ServiceError(f"{file}: {error.strerror}") from error
 
-    def train(self, archive: Path, body: Json) -> Json:
-        """Begin a training on a zip file of images; returns its job."""
+    def train(self, archive: Path | None, body: Json) -> Json:
+        """Begin a training on a zip file of images, or one that needs none; returns its job."""
+        if archive is None:
+            return self._call("POST", "/v1/trainings", json=body)
         with archive.open("rb") as file:
             files = {"file": (archive.name, file, "application/zip")}
             return self._call("POST", "/v1/trainings", files=files, data={"request": json.dumps(body)})

@@ -122,6 +122,12 @@ class JobView(BaseModel):
         description="The file that the waiting job needs and that a worker prepares, perhaps after a download; "
         "left out where it waits for none.",
     )
+    checkpoint_step: int | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Of a training: steps that it had made at its newest checkpoint, from which it goes on after "
+        "an interruption, and another one that names it in `resume_from`; left out without one.",
+    )
     images: list[ImageView] = Field(description="The finished images; empty until the job is `completed`.")
     error: JobError | None = Field(description="Why the job failed; null unless it is `failed`.")
     receipt: Receipt | None = Field(
@@ -230,6 +236,7 @@ def view_job(
         if position is None or position.ahead is None
         else QueueView(position=position.ahead + 1, ahead=position.ahead),
         preparing=record.preparing if record.state is JobState.QUEUED else None,
+        checkpoint_step=None if record.checkpoint is None else record.checkpoint.progress.step,
         prompt_tokens=_read_tokens(record, "prompt_tokens"),
         negative_prompt_tokens=_read_tokens(record, "negative_prompt_tokens"),
         images=[

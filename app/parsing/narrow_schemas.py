@@ -28,7 +28,8 @@ def network_schema(request: type[BaseModel], id: str) -> Schema:
 def _training_schema(kind: Kind, model: ModelSpec) -> Schema:
     schema = copy.deepcopy(schema_of(TrainingRequest))
     properties: Schema = schema["properties"]
-    for name in unused_fields(kind, model):
+    # A request with `resume_from` has the model and the settings of another training.
+    for name in (*unused_fields(kind, model), "resume_from"):
         del properties[name]
     _set_model(schema, model.id)
     properties["kind"] = {"const": kind, "description": properties["kind"]["description"], "title": "Kind"}

@@ -9,6 +9,7 @@ preprocessing.py the checks of a control image that a model makes
 networks.py      what the checks of tasks share that run a network of the catalogue
 upscaling.py     the checks of an upscaled image
 training.py      the checks of a training
+resuming.py      a training that goes on with an earlier one
 training_rules.py  what its fields, the catalogue and the owner's adapters allow together
 idempotency.py   calls that may be repeated and create something once
 uploads.py       an image that is sent ahead of its request

@@ -42,7 +42,8 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
         raise Conflict(f"job {record.id} cannot be run again: its record cannot be read; send the request itself")
     if record.parameters.task == JobTask.TRAINING:
         raise Conflict(
-            f"job {record.id} is a training; send POST /v1/trainings again: the same seed gives the same LoRA"
+            f"job {record.id} is a training; POST /v1/trainings goes on with it by resume_from, or trains "
+            "the same again by its seed"
         )
     if isinstance(record.parameters, JobParameters) and record.parameters.check_step is not None:
         raise Conflict(f"job {record.id} has made one step to check it, and no image; send its request again")
@@ -52,7 +53,7 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
     text = json.dumps(fields).encode()
     profiles = {use.field: use.color_profile for use in record.parameters.input_images}
     stored_images = {
-        path: replace(_measure(storage, path, key), color_profile=profiles.get(path))
+        path: replace(measure(storage, path, key), color_profile=profiles.get(path))
         for path, key in images_of(record.parameters).items()
         if path.partition(".")[0] not in changes
     }
@@ -99,7 +100,8 @@ def images_of(parameters: AnyParameters) -> dict[str, str]:
     return {name: getattr(parameters, name) for name in PLAIN_TASKS[parameters.task].image_fields}
 
 
-def _measure(storage: Storage, path: str, key: str) -> StoredImage:
+def measure(storage: Storage, path: str, key: str) -> StoredImage:
+    """Find the size of an image of an earlier job; raises InvalidRequest, naming the path, if it is gone."""
     try:
         with Image.open(io.BytesIO(storage.read(key)), formats=STORED_FORMATS) as image:
             return StoredImage(key, *upright_size(image))

@@ -17,15 +17,17 @@ from app.inputs.training_archive import TrainingArchive
 from app.limits.admission import Admission
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import Reading, read, read_checked
+from app.services import Services
 from app.settings import ApiSettings
 from app.submission.checks import Delivery, RequestChecks
+from app.submission.resuming import Resumption
 from app.submission.training_rules import TrainingRules, image_request, resolution_of, texts_of
 from contracts import logs
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, ImageTooLarge, InvalidRequest, NotAnImage
 from contracts.requests.defaults import resolve
 from contracts.requests.parameters import JobParameters
-from contracts.requests.training.parameters import TrainingImage, TrainingParameters
+from contracts.requests.training.parameters import ResumedTraining, TrainingImage, TrainingParameters
 from contracts.requests.training.request import (
     MAX_CLASS_IMAGES,
     MAX_IMAGES,
@@ -67,16 +69,26 @@ class TrainingDraft:
     reading: Reading[TrainingRequest]
     images: Mapping[str, GivenImage]
     names: Mapping[str, str]
+    resumed: ResumedTraining | None = None
 
     @classmethod
-    def of(cls, raw: bytes, archive: Path | None, settings: ApiSettings) -> TrainingDraft:
-        """Read a request, and the zip file beside it if there is one.
+    def of(cls, raw: bytes, archive: Path | None, services: Services, owner: str) -> TrainingDraft:
+        """Read a request, and the zip file beside it if there is one; complete one that resumes a training.
 
         Raises:
-            UnreadableBody, InvalidRequest: as `read`; or the zip file is refused.
+            UnreadableBody, InvalidRequest: as `read`; or the zip file is refused; or as `Resumption.of`.
+            Unavailable: as `Resumption.of`.
         """
         if archive is None:
-            return cls(read(TrainingRequest, raw), {}, {})
+            reading = read(TrainingRequest, raw)
+            if reading.problems or reading.requests[0].resume_from is None:
+                return cls(reading, {}, {})
+            found = Resumption.of(reading.require(), services.queue, services.storage, owner)
+            return cls(found.reading, found.images, {}, found.resumed)
+        return cls._with_archive(raw, archive, services.settings)
+
+    @classmethod
+    def _with_archive(cls, raw: bytes, archive: Path, settings: ApiSettings) -> TrainingDraft:
         images: dict[str, GivenImage] = {}
         names: dict[str, str] = {}
         examples: list[dict[str, str]] = []
@@ -98,7 +110,7 @@ class TrainingDraft:
     def check(self, checks: RequestChecks) -> CheckedTraining:
         """As in `Draft`."""
         catalogue = checks.services.catalogue
-        rules = TrainingRules(checks, catalogue)
+        rules = TrainingRules(checks, catalogue, 0 if self.resumed is None else self.resumed.step)
         for request in self.reading.requests:
             logs.hide(*(text for _, text in texts_of(request)))
         with _named(self.names):
@@ -106,7 +118,8 @@ class TrainingDraft:
             request = self.reading.require()
             _check_pairs(request, delivery)
         model = rules.model_of(request)
-        return CheckedTraining(model, _parameters(request, model, delivery), delivery)
+        parameters = _parameters(request, model, delivery).model_copy(update={"resumed": self.resumed})
+        return CheckedTraining(model, parameters, delivery)
 
 
 def _parameters(request: TrainingRequest, model: ModelSpec, delivery: Delivery) -> TrainingParameters:
@@ -172,6 +185,9 @@ def _with_images(raw: bytes, examples: list[dict[str, str]]) -> bytes:
         return raw
     if body.get("images"):
         raise InvalidRequest([FieldProblem("images", "are in the zip file; leave the field out")])
+    if body.get("resume_from"):
+        message = "goes on with the images of the earlier training; send JSON alone, without a file"
+        raise InvalidRequest([FieldProblem("resume_from", message)])
     return json.dumps({**body, "images": examples}).encode()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from app.submission.checks import RequestChecks
@@ -35,12 +35,17 @@ _REGISTERED: dict[Kind, UploadKind[Any]] = {
 class TrainingRules:
     """What several fields together, the catalogue and the owner's adapters allow."""
 
-    def __init__(self, checks: RequestChecks, catalogue: Catalogue) -> None:
-        self._checks, self._catalogue = checks, catalogue
+    def __init__(self, checks: RequestChecks, catalogue: Catalogue, first_step: int = 0) -> None:
+        """`first_step`: steps that are done before it begins."""
+        self._checks, self._catalogue, self._first_step = checks, catalogue, first_step
 
     def check(self, request: TrainingRequest) -> None:
         """Raises InvalidRequest with all that is wrong."""
-        problems = [*_problems_of(request), *_kind_problems(request), *self._name_problems(request)]
+        problems = [
+            *_problems_of(request, self._snapshots(request)),
+            *_kind_problems(request),
+            *self._name_problems(request),
+        ]
         guard = self._checks.services.prompt_guard
         if guard is not None:
             problems += guard.text_problems(texts_of(request))
@@ -76,12 +81,17 @@ class TrainingRules:
         kind = _REGISTERED[request.kind]
         rows = self._checks.services.adapters.find_all(kind, self._checks.principal.owner)
         taken = {row.id for row in (*rows, *getattr(self._catalogue, kind.table))}
-        names = [request.name, *(f"{request.name}-step{step}" for step in _snapshots(request))]
+        names = [request.name, *(f"{request.name}-step{step}" for step in self._snapshots(request))]
         found = [name for name in names if name in taken]
         if not found:
             return []
         message = f"there is a {kind.noun} {found[0]!r} already; choose another name, or delete it first"
         return [FieldProblem("name", message)]
+
+    def _snapshots(self, request: TrainingRequest) -> Sequence[int]:
+        """The steps after which one is taken, without the last step."""
+        every = request.snapshot_every_steps or request.steps
+        return range(every * (self._first_step // every + 1), request.steps, every)
 
     def _model_problems(self, request: TrainingRequest, model: ModelSpec) -> list[FieldProblem]:
         problems, unused = [], unused_fields(request.kind, model)
@@ -98,8 +108,12 @@ class TrainingRules:
         return problems
 
 
-def _problems_of(request: TrainingRequest) -> Iterator[FieldProblem]:
-    """What is wrong with fields together, whatever the model."""
+def _problems_of(request: TrainingRequest, snapshots: Sequence[int]) -> Iterator[FieldProblem]:
+    """What is wrong with fields together, whatever the model.
+
+    Args:
+        snapshots: the steps after which one is taken.
+    """
     most, count = MAX_IMAGES[request.kind], len(request.images)
     if not count:
         yield FieldProblem("images", f"a training needs 1 to {most} images: name them, or send a zip file")
@@ -115,9 +129,9 @@ def _problems_of(request: TrainingRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("class_prompt", "is needed with class_images: it says what they show")
     if request.warmup_steps >= request.steps:
         yield FieldProblem("warmup_steps", f"must be less than steps, which is {request.steps}")
-    if len(_snapshots(request)) > MAX_SNAPSHOTS:
+    if len(snapshots) > MAX_SNAPSHOTS:
         least = -(-request.steps // MAX_SNAPSHOTS)
-        message = f"would make {len(_snapshots(request))} snapshots, and {MAX_SNAPSHOTS} are allowed"
+        message = f"would make {len(snapshots)} snapshots, and {MAX_SNAPSHOTS} are allowed"
         yield FieldProblem("snapshot_every_steps", message, f"at least {least}")
 
 
@@ -156,12 +170,6 @@ def _kind_problems(request: TrainingRequest) -> Iterator[FieldProblem]:
         if field not in ("class_prompt", "initial_text") and not words_in(text, [request.name]):
             message = f"must have the word {request.name!r}, which stands for what is trained"
             yield FieldProblem(field, message)
-
-
-def _snapshots(request: TrainingRequest) -> range:
-    """The steps after which one is taken, without the last step."""
-    every = request.snapshot_every_steps or request.steps
-    return range(every, request.steps, every)
 
 
 def resolution_of(request: TrainingRequest, model: ModelSpec) -> int:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder or zip file of images, with captions in NAME.txt files, and for a ControlNet control images in "
         "NAME.control.png; or metadata.jsonl says both"
     )
-    parser.add_argument("images", type=Path, help=content)
+    parser.add_argument("images", type=Path, nargs="?", help=f"{content}; leave it out with --resume-from")
     named = "name of the result in later requests, and the word of a textual inversion in prompts"
     parser.add_argument("--name", required=True, help=named)
     for name, field in TrainingRequest.model_json_schema()["properties"].items():
@@ -68,12 +68,15 @@ def train(arguments: argparse.Namespace) -> None:
     """Run the command.
 
     Raises:
-        ServiceError: the service refused, does not answer, or the training failed; or the images cannot be read.
+        ServiceError: the service refused, does not answer, or the training failed; or the images cannot be read,
+            or are named where none are used, or are not named.
         KeyboardInterrupt: Ctrl-C; the service was asked to cancel the training.
     """
+    if (arguments.images is None) != (arguments.resume_from is not None):
+        raise ServiceError("name either the images to learn from, or with --resume-from a training to go on with")
     with ExitStack() as stack:
         archive = arguments.images
-        if archive.is_dir():
+        if archive is not None and archive.is_dir():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-"))
             archive = _pack(arguments.images, Path(folder) / "images.zip")
         client = stack.enter_context(Client(arguments.server, key=arguments.key))

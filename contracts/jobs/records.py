@@ -136,6 +136,18 @@ class DeliveryRecord(RecordPart):
     updated_at: float
 
 
+class CheckpointRecord(RecordPart):
+    """The newest checkpoint of a training.
+
+    Attributes:
+        key: of the file in the storage, which is kept as long as the record.
+        progress: of the training when it was written; it is shown while the training waits to go on.
+    """
+
+    key: str
+    progress: Progress
+
+
 class JobRecord(RecordPart):
     """All data of one job. Times are Unix seconds on Redis' clock.
 
@@ -147,6 +159,7 @@ class JobRecord(RecordPart):
             `duration_exceeded`. None: no limit.
         cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
         preparing: while it waits for files, how their preparation goes on.
+        checkpoint: of a training; None before the first.
         prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.
         released: numbers of its flagged images that an operator has given to its owner.
     """
@@ -175,6 +188,7 @@ class JobRecord(RecordPart):
     cancel_on_disconnect: bool = False
     progress: Progress = Field(default_factory=Progress)
     preparing: Preparation | None = None
+    checkpoint: CheckpointRecord | None = None
     images: list[ImageRecord] = Field(default_factory=list)
     released: list[int] = Field(default_factory=list)
     error: JobError | None = None
@@ -234,6 +248,7 @@ JSON_FIELDS = frozenset(
         "negative_prompt_tokens",
         "progress",
         "preparing",
+        "checkpoint",
         "images",
         "released",
         "error",

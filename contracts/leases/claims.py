@@ -19,7 +19,7 @@ from contracts.errors import FailureCode
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Energy, Receipt
 from contracts.jobs.record_reader import UnreadableJob, read_record
-from contracts.jobs.records import ImageRecord, JobError, JobRecord, JobState, Measured, to_json
+from contracts.jobs.records import CheckpointRecord, ImageRecord, JobError, JobRecord, JobState, Measured, to_json
 from contracts.leases.claim import Claim, Report, Verdict
 from contracts.leases.criteria import ROOM_FOR_ONE, ClaimCriteria, MustRunAlone, NextJobs, NotReady
 from contracts.leases.waiting_jobs import WaitingJobs
@@ -127,6 +127,17 @@ class Claims:
         """Publish a preview of an image; False if the lease was lost."""
         answer = self._scripts.run(
             "preview", **claim.reference(), preview=preview.model_dump(), max_bytes=_MAX_PREVIEW_BYTES
+        )
+        return bool(answer)
+
+    def keep_checkpoint(self, claim: Claim, checkpoint: CheckpointRecord) -> bool:
+        """Have a training hold its newest checkpoint, a retained file, in place of the one before it.
+
+        Returns:
+            False, without changing anything, if the lease was lost or the file was swept.
+        """
+        answer = self._scripts.run(
+            "keep_checkpoint", **claim.reference(), checkpoint=checkpoint.model_dump(mode="json")
         )
         return bool(answer)
 

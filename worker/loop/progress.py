@@ -15,11 +15,12 @@ from redis.exceptions import RedisError
 
 from contracts.jobs.events import Preview
 from contracts.jobs.receipt import Energy
-from contracts.jobs.records import Progress
+from contracts.jobs.records import CheckpointRecord, Progress
 from contracts.jobs.spans import Stages
 from contracts.leases.claim import Claim, Report, Verdict
 from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
+from contracts.redis.connection import redis_errors_are_unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -85,15 +86,31 @@ class JobWatch:
         """Called after each denoising step, counted from 1."""
         # Without an estimate of its end: the API makes one for everybody who asks, of all jobs and workers.
         self.stages.steps = step
-        self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4))
+        self._news = _progress(step, steps)
         self._reporter.note_news()
 
     def train_step(self, step: int, steps: int, loss: float | None) -> None:
         """Called after each step of a training, as `step`; where it goes on from a checkpoint, without a loss."""
         self.stages.steps = step
         shown = None if loss is None else round(loss, 6)
-        self._news = Progress(step=step, steps=steps, fraction=round(step / steps, 4), loss=shown)
+        self._news = _progress(step, steps, shown)
         self._reporter.note_news()
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Storage key of the training's newest checkpoint when the job was claimed; None without one."""
+        checkpoint = self.claim.job.checkpoint
+        return None if checkpoint is None else checkpoint.key
+
+    def keep_checkpoint(self, key: str, step: int, steps: int) -> None:
+        """Have the job hold a checkpoint that was written after this step; in any thread.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        checkpoint = CheckpointRecord(key=key, progress=_progress(step, steps))
+        with redis_errors_are_unavailable():
+            self._reporter.claims.keep_checkpoint(self.claim, checkpoint)
 
     def preview(self, preview: Preview) -> None:
         """Publish a preview; in any thread. A preview that cannot be written is dropped."""
@@ -180,3 +197,7 @@ class ProgressReporter:
         for watch, verdict in zip(watches, verdicts, strict=True):
             if verdict != "on":
                 watch.drop(verdict)
+
+
+def _progress(step: int, steps: int, loss: float | None = None) -> Progress:
+    return Progress(step=step, steps=steps, fraction=round(step / steps, 4), loss=loss)

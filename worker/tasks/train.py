@@ -6,8 +6,10 @@ from typing import cast
 
 from contracts.errors import FailureCode
 from contracts.requests.training.parameters import TrainingParameters
+from contracts.uploads.retention import Retention
 from worker.generation.results.outputs import JobResult
 from worker.tasks.attempt import Attempt
+from worker.training.checkpoints import Checkpoints
 from worker.training.job import TrainingJob, TrainingWatch
 from worker.training.registration import TrainedRegistration
 
@@ -21,14 +23,17 @@ def train(attempt: Attempt) -> JobResult:
     registration = TrainedRegistration(
         attempt.connection, attempt.storage, attempt.pool.catalogue, training, flight.job.owner
     )
+    watch = cast("TrainingWatch", attempt.watch)
+    retention = Retention(attempt.connection, attempt.storage, gone_seconds=0)
     return TrainingJob(
         flight,
         training,
         attempt.engine,
         attempt.pool,
         attempt.storage,
-        cast("TrainingWatch", attempt.watch),
+        watch,
         registration.register,
+        Checkpoints(attempt.storage, retention, watch),
         attempt.worker_name,
         attempt.on_stage,
         attempt.may_show,

@@ -33,10 +33,10 @@ from worker.pool.pool import Pool
 from worker.runtime.device import describe_device, free_memory
 from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_failed
 from worker.sampling.previews import preview_of
-from worker.training.checkpoints import Checkpoints
+from worker.training.checkpoints import CheckpointHolder, Checkpoints
 from worker.training.images import TrainingImages
 from worker.training.preparation import Preparation, require_room
-from worker.training.run import CheckpointUnusable, TrainingRun
+from worker.training.run import TrainingRun
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class GivesWay(BaseException):
     """The training goes back to the queue, since images need its room; its checkpoint is written."""
 
 
-class TrainingWatch(Protocol):
-    """Observer of a training."""
+class TrainingWatch(CheckpointHolder, Protocol):
+    """Observer of a training, which holds its checkpoints."""
 
     @property
     def verdict(self) -> object | None:
@@ -84,6 +84,7 @@ class TrainingJob:
         storage: Storage,
         watch: TrainingWatch,
         register: Register,
+        checkpoints: Checkpoints,
         worker_name: str = "",
         on_stage: Callable[[str, float], object] | None = None,
         may_show: Callable[[Image.Image], bool] | None = None,
@@ -99,7 +100,7 @@ class TrainingJob:
         self._worker_name, self._may_show = worker_name, may_show
         self._timer = StageTimer(pool.device, on_stage)
         self._images = TrainingImages(flight, training, engine, pool, storage)
-        self._checkpoints = Checkpoints(storage, flight.job.id)
+        self._checkpoints = checkpoints
         self._losses: list[float] = []
         self._trained: list[TrainedAdapter] = []
 
@@ -189,15 +190,12 @@ class TrainingJob:
         return model
 
     def _restore(self, run: TrainingRun) -> None:
-        data = self._checkpoints.read()
-        if data is None:
+        restored = self._checkpoints.restore(run, self._training.resumed)
+        if restored is None:
             return
-        try:
-            notes = TrainingReceipt.model_validate_json(run.restore(data))
-        except CheckpointUnusable as error:
-            _log.warning("training %s begins again: %s", self._flight.job.id, error)
-            return
-        self._trained = [*notes.loras, *notes.textual_inversions, *notes.controlnets]
+        notes = TrainingReceipt.model_validate_json(restored.notes)
+        if restored.is_own:
+            self._trained = [*notes.loras, *notes.textual_inversions, *notes.controlnets]
         self._losses = list(notes.losses)
         self._flight.steps_done = run.step
         self._watch.train_step(run.step, self._training.settings.steps, None)
@@ -230,19 +228,18 @@ class TrainingJob:
 
     @contextmanager
     def _saved_when_interrupted(self, run: TrainingRun) -> Iterator[None]:
-        """Write a checkpoint where the training goes on elsewhere."""
+        """Write a checkpoint where the training is ended: it goes on elsewhere, or a later one resumes it."""
         try:
             yield
         except Exception:
             raise
         except BaseException:
-            if self._watch.verdict is None:  # it was neither cancelled nor lost
+            if run.step and self._watch.verdict != "lost":
                 self._write_checkpoint(run)
             raise
 
     def _write_checkpoint(self, run: TrainingRun) -> None:
-        notes = self._notes()
-        self._checkpoints.write(run.checkpoint(notes.model_dump_json()))
+        self._checkpoints.write(run, self._notes().model_dump_json(), self._training.settings.steps)
 
     def _snapshot(self, run: TrainingRun, model: LoadedModel) -> list[Image.Image]:
         """Register what is trained as it is now, and show what it makes."""

@@ -14,6 +14,7 @@ stats            jobs by state, queue depths           finish           end a jo
 due_jobs         lend expired jobs to a sweeper        release          put a job back, unspent
 due_inputs       lend unused inputs to a sweeper       release_lost     put back jobs of a lost claim
 retain_input     keep an input for some time           reap             requeue jobs of silent workers
+keep_checkpoint  hold a training's newest checkpoint
 idempotency_*    begin, bind and release a key         claim_message    lease a webhook message to a dispatcher
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
 recount_bytes    mend an owner's count of bytes        register_file    enter a file of a batch

@@ -24,6 +24,7 @@ for message in pairs(decode(redis.call('HGET', key, 'deliveries'), {})) do
   end
 end
 for _, input in ipairs(strings(job[5], {})) do release_input(input) end
+release_checkpoint(id)
 enter(id, nil)
 set_record_bytes(id, owner, 0)
 redis.call('DEL', key, rq_key(id), KEY.events .. id)

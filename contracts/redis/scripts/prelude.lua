@@ -189,6 +189,14 @@ local function release_input(input)
   redis.call('ZADD', KEY.inputs, 'NX', stamp(now()), input)
 end
 
+-- Lets go of a training's checkpoint, which is swept at once unless another job holds it or the same content.
+local function release_checkpoint(id)
+  local input = decode(redis.call('HGET', job_key(id), 'checkpoint'), {}).key
+  if not input then return end
+  release_input(input)
+  redis.call('ZADD', KEY.inputs, 'XX', stamp(now()), input)
+end
+
 -- Whether the content of a file of a batch is still registered.
 local function has_content(file) return redis.call('GET', KEY.input .. text(sha256_of(file.input))) == file.input end
 
@@ -217,7 +225,12 @@ end
 -- Puts a job at the front of its queue, so that jobs that were started first are served first.
 local function requeue(id, queue)
   enter(id, 'queued')
-  redis.call('HDEL', job_key(id), 'progress')
+  local checkpoint = decode(redis.call('HGET', job_key(id), 'checkpoint'), {})
+  if checkpoint.progress then
+    redis.call('HSET', job_key(id), 'progress', cjson.encode(checkpoint.progress))
+  else
+    redis.call('HDEL', job_key(id), 'progress')
+  end
   redis.call('HSET', rq_key(id), 'status', 'queued')
   redis.call('LPUSH', KEY.rq_queue .. queue, id)
   local tier = string.match(queue, '^' .. KEY.job_queue .. '([^:]+):')

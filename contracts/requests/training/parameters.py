@@ -44,6 +44,16 @@ class TrainingImage(StrictModel):
         return (self.image,) if self.conditioning_image is None else (self.image, self.conditioning_image)
 
 
+class ResumedTraining(StrictModel):
+    """The earlier training that this one goes on with."""
+
+    model_config = _STORED
+
+    id: str = Field(description="Id of its job.")
+    checkpoint: str = Field(description="Storage key of its checkpoint.")
+    step: int = Field(description="Steps that it had made when that was written.")
+
+
 class TrainingParameters(StrictModel):
     """Everything that shapes what is trained.
 
@@ -66,6 +76,9 @@ class TrainingParameters(StrictModel):
     snapshot_every_steps: int = Field(description="Steps between two snapshots with samples.")
     checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
     sample: JobParameters = Field(description="How images of the class and samples are made.")
+    resumed: ResumedTraining | None = Field(
+        None, description="The training that this one goes on with; absent without one.", exclude_if=is_none
+    )
 
     def caption_parameters(self, caption: str) -> JobParameters:
         """Of an image with this prompt, which encodes the caption."""
@@ -93,6 +106,8 @@ class TrainingParameters(StrictModel):
     def fingerprint(self, model_sha256: str) -> str:
         """A hash that is equal only for trainings of which one's checkpoints continue the other."""
         learned = self.model_dump(mode="json", include={"settings", "class_prompt", "class_images"})
+        if self.settings.schedule == "constant":  # no step depends on how many come after it
+            del learned["settings"]["steps"]
         # Of each image its content, which is in its key: the same one may be stored again under another.
         learned["images"] = [(*(key.split(".")[0] for key in one.keys), one.caption) for one in self.images]
         text = json.dumps([model_sha256, learned], sort_keys=True)
@@ -145,8 +160,9 @@ class TrainingParameters(StrictModel):
 
     @property
     def inputs(self) -> list[str]:
-        """The images to learn from."""
-        return list(dict.fromkeys(key for one in self.images for key in one.keys))
+        """The images to learn from, and the checkpoint that it begins with."""
+        checkpoints = [] if self.resumed is None else [self.resumed.checkpoint]
+        return list(dict.fromkeys([*(key for one in self.images for key in one.keys), *checkpoints]))
 
     @property
     def max_result_bytes(self) -> int:
@@ -175,13 +191,14 @@ class TrainingParameters(StrictModel):
     def work(self) -> dict[str, Any]:
         """As in `TaskParameters`; under names of its own, since a step takes longer than one of images."""
         settings = self.settings
+        steps = settings.steps - (0 if self.resumed is None else self.resumed.step)
         rows = settings.batch_size * (1 + (self.class_images > 0))
         text = " text" if settings.train_text_encoder else ""
         return {
             "pace": f"training {self.model} {settings.resolution} {rows}{text}",
             "model": f"training {self.model}",
-            "image_steps": settings.steps * rows,
-            "megapixel_steps": settings.steps * rows * settings.resolution**2 / 1e6,
+            "image_steps": steps * rows,
+            "megapixel_steps": steps * rows * settings.resolution**2 / 1e6,
             "images": 1,
             "joins": "",
         }

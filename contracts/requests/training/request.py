@@ -83,6 +83,11 @@ class TrainingRequest(DeliveryFields):
         f"{', '.join(TRAINABLE_FAMILIES['textual_inversion'])}; for a ControlNet "
         f"{', '.join(TRAINABLE_FAMILIES['controlnet'])}.",
     )
+    resume_from: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None,
+        description="Id of a training of yours that has ended, however it did, to go on with from its newest "
+        "checkpoint. Images, captions and settings are its own; `steps` counts from its beginning. Default: none.",
+    )
     name: str = Field(
         pattern=_NAME_PATTERN,
         description="Id that requests use the result by, and the word of a textual inversion in prompts; "

@@ -15,11 +15,15 @@ from PIL import Image
 
 from app.main import create_app
 from app.settings import ApiSettings
+from contracts.jobs.records import CheckpointRecord, JobState, Progress
+from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
+from contracts.uploads.retention import Retention
+from tests.support.scripted_worker import ScriptedWorker
 
 FIELDS: dict[str, Any] = {"name": "mine", "model": "shapes-sdxl", "instance_prompt": "a red thing"}
 
@@ -98,6 +102,70 @@ def test_a_call_that_is_repeated_with_its_key_trains_once(client: TestClient) ->
     assert (first.status_code, second.status_code) == (202, 202)
     assert second.json()["id"] == first.json()["id"]
     assert call(archive({"a.png": png("blue")})).status_code == 422  # the key was used for another call
+
+
+@pytest.fixture
+def ended(client: TestClient, queue: JobQueue, worker: ScriptedWorker, storage: Storage) -> str:
+    """The id of a training that was cancelled, with a checkpoint after 40 of its 60 steps."""
+    fields = {"steps": 60, "snapshot_every_steps": 20, "sample_prompts": ["a thing"], "class_prompt": "a thing"}
+    id: str = send(client, {"a.png": png(), "b.png": png("blue")}, seed=7, **fields).json()["id"]
+    claim = worker.claims.claim(ClaimCriteria(room={"training": 1}))
+    assert claim is not None
+    key = Retention(queue.connection, storage, 60).retain("c" * 64, 60, "safetensors")
+    storage.write(key, b"a checkpoint")
+    worker.claims.keep_checkpoint(claim, CheckpointRecord(key=key, progress=Progress(step=40, steps=60)))
+    client.post(f"/v1/jobs/{id}/cancel")
+    assert worker.claims.finish(claim, JobState.CANCELLED)
+    assert client.get(f"/v1/jobs/{id}").json()["checkpoint_step"] == 40
+    return id
+
+
+def test_a_training_that_has_ended_goes_on_with_its_own_images_and_settings(
+    client: TestClient, queue: JobQueue, ended: str
+) -> None:
+    before = queue.fetch(ended).parameters
+    assert isinstance(before, TrainingParameters)
+    body = {"resume_from": ended, "name": "mine-80", "steps": 80, "rank": 16}  # as it was
+    after = parameters_of(queue, client.post("/v1/trainings", json=body))
+    assert after.resumed is not None
+    assert (after.resumed.id, after.resumed.step) == (ended, 40)
+    assert after.resumed.checkpoint in after.inputs
+    own = {"name": "mine-80", "settings": before.settings.model_copy(update={"steps": 80})}
+    assert after == before.model_copy(update={**own, "resumed": after.resumed})
+    assert after.work["image_steps"] == 80  # 40 steps of two images
+    assert after.fingerprint("weights") == before.fingerprint("weights")
+
+
+def test_a_training_cannot_go_on_as_another_one(
+    client: TestClient, queue: JobQueue, storage: Storage, ended: str, subtests: pytest.Subtests
+) -> None:
+    waiting = send(client, {"a.png": png()}).json()["id"]
+    image = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        ({"resume_from": "nothing"}, "resume_from", "there is no training 'nothing' of yours"),
+        ({"resume_from": image}, "resume_from", "there is no training"),
+        ({"resume_from": waiting}, "resume_from", "is queued, and goes on by itself"),
+        ({"steps": 40}, "steps", "must be more than 40"),
+        ({"rank": 8}, "rank", f"is 16 in training {ended}"),
+        ({"model": "shapes-flux"}, "model", "is 'shapes-sdxl' in training"),
+        ({"kind": "controlnet"}, "kind", "is 'lora' in training"),
+        ({"seed": 8}, "seed", "is 7 in training"),
+        ({"snr_gamma": 5.0}, "snr_gamma", "is not set in training"),
+        ({"instance_prompt": "another"}, "instance_prompt", "the images and captions are those of training"),
+        ({"images": [{"image": "x"}]}, "images", "the images and captions are those of training"),
+    ]
+    for fields, field, words in cases:
+        with subtests.test(fields=fields):
+            body = {"resume_from": ended, "name": "more", **fields}
+            found = refusal(client.post("/v1/trainings", json=body))
+            assert words in found[field]
+            assert set(found) == {field}
+    assert "send JSON alone" in refusal(send(client, {"a.png": png()}, resume_from=ended))["resume_from"]
+    record = queue.fetch(ended)
+    assert record.checkpoint is not None
+    storage.delete(record.checkpoint.key)
+    found = refusal(client.post("/v1/trainings", json={"resume_from": ended, "name": "more"}))
+    assert "has no checkpoint" in found["resume_from"]
 
 
 def test_a_wrong_field_is_refused_by_name(client: TestClient, storage: Storage, subtests: pytest.Subtests) -> None:

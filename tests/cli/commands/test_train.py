@@ -51,6 +51,17 @@ def test_a_folder_with_metadata_is_sent_with_its_folders(
     assert (pair.caption, pair.conditioning_image) == ("a red square", pair.image)
 
 
+def test_a_training_is_resumed_without_images(
+    server: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--name", "mine", "--server", server]
+    resumed = ["--resume-from", "0" * 32]
+    cases = [(resumed, "there is no training"), ([str(photos), *resumed], "name either"), ([], "name either")]
+    for words, said in cases:
+        assert main(["train", *words, *named]) == 1
+        assert said in capsys.readouterr().err
+
+
 def test_only_the_given_options_are_sent(photos: Path) -> None:
     words = ["train", str(photos), "--name", "mine", "--learning-rate", "0.001"]
     assert compose(build_parser().parse_args(words)) == {"name": "mine", "learning_rate": 0.001}

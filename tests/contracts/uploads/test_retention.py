@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import Gone, NotFound, Unavailable
-from contracts.jobs.records import JobState
+from contracts.jobs.records import CheckpointRecord, JobState, Progress
 from contracts.leases.claim import Claim
+from contracts.leases.criteria import ClaimCriteria
 from contracts.queue.client import JobQueue
 from contracts.redis.connection import Scripts
+from contracts.requests.schema import Priority
+from contracts.requests.training.parameters import ResumedTraining
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
@@ -24,6 +27,7 @@ from tests.support.claims import MakeClaims, take
 from tests.support.disks import fill, redis_on_a_small_disk
 from tests.support.parameters import parameters
 from tests.support.scripted_worker import ScriptedWorker
+from tests.support.training_plans import training
 
 SHA = "ab" * 32
 LEASE_SECONDS = 0.3
@@ -359,3 +363,42 @@ def test_files_of_expired_jobs_are_removed_while_redis_refuses_to_write(
 
         assert {key.split("/")[1] for key in storage.find("images/")} == {alive}
         queue.close()
+
+
+def test_a_training_holds_its_newest_checkpoint_and_who_goes_on_with_it_holds_it_longer(
+    queue: JobQueue, storage: Storage, retention: Retention, make_claims: MakeClaims
+) -> None:
+    claims, claim = make_claims(), take(make_claims(), submitted(queue))
+
+    def write(number: int, step: int) -> str:
+        key = retention.retain(f"{number:064x}", 3600, "safetensors")
+        storage.write(key, b"a checkpoint")
+        assert claims.keep_checkpoint(claim, CheckpointRecord(key=key, progress=Progress(step=step, steps=9)))
+        return key
+
+    older, newer = write(1, step=3), write(2, step=6)
+    sweep_all(retention)
+    assert storage.find("inputs/") == [newer]
+    assert write(2, step=6) == newer  # the same content again
+    claims.release(claim)
+    waiting = queue.fetch(claim.job.id)
+    assert (waiting.progress.step, waiting.progress.steps) == (6, 9)
+    assert not claims.keep_checkpoint(claim, CheckpointRecord(key=newer, progress=Progress()))  # its lease is lost
+
+    queue.cancel(claim.job.id)
+    resumed = ResumedTraining(id=claim.job.id, checkpoint=newer, step=6)
+    later = queue.submit(training().model_copy(update={"resumed": resumed}), priority=Priority.TRAINING)
+    let_expire(queue, claim.job.id)
+    sweep_all(retention)
+    assert storage.find("inputs/") == [newer]
+    queue.cancel(later.id)
+    let_expire(queue, later.id)
+    sweep_all(retention)
+    assert storage.find("inputs/") == []
+    assert older != newer
+
+
+def submitted(queue: JobQueue) -> ClaimCriteria:
+    """Submit a training; returns how a worker asks for it."""
+    queue.submit(training(), priority=Priority.TRAINING)
+    return ClaimCriteria(room={"training": 1})

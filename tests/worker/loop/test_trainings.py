@@ -22,7 +22,7 @@ from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.prompts.inversions import with_inversions
 from contracts.requests.schema import ControlNetRequest, Priority, Txt2ImgRequest
 from contracts.requests.task_parameters import JobTask
-from contracts.requests.training.parameters import TrainingImage, TrainingParameters
+from contracts.requests.training.parameters import ResumedTraining, TrainingImage, TrainingParameters
 from contracts.requests.training.settings import TrainingSettings
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
@@ -236,15 +236,32 @@ def test_a_controlnet_is_trained_from_pairs_goes_on_elsewhere_and_is_used(
     assert loaded not in model.placement.names
 
 
-def test_a_cancelled_training_leaves_no_lora(
+def test_a_cancelled_training_leaves_no_lora_and_a_later_one_goes_on_with_it_to_the_same_file(
     settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage, registry: UploadRegistry
 ) -> None:
-    record = train(queue, storage, "unwanted")
+    record = train(queue, storage, "unwanted", checkpoint_every_steps=50)
     with after_training_steps(lambda id, step: queue.cancel(id) if step == 1 else None):
         consumer = make_consumer(settings, pool, storage, report_seconds=0)
         (ended,) = work_until_ended(consumer, queue, record.id)
     assert ended.state is JobState.CANCELLED
     assert registry.find_all(LORAS, "ann") == []
+    assert ended.checkpoint is not None
+    done = ended.checkpoint.progress.step
+
+    resumed = ResumedTraining(id=record.id, checkpoint=ended.checkpoint.key, step=done)
+    later = train(queue, storage, "later", {"steps": 4}, resumed=resumed, snapshot_every_steps=4)
+    whole = train(queue, storage, "whole", {"steps": 4}, snapshot_every_steps=4)
+    steps: list[int] = []
+    with after_training_steps(lambda id, step: steps.append(step) if id == later.id else None):
+        both = work_until_ended(make_consumer(settings, pool, storage), queue, later.id, whole.id)
+    assert steps == list(range(done, 5))  # where it goes on, and what was left
+    assert lora_of(both[0]) == lora_of(both[1])
+    assert [len(one.receipt.training.loras) for one in both if one.receipt and one.receipt.training] == [1, 1]
+
+    other = train(queue, storage, "other", {"seed": 6}, resumed=resumed)
+    (failed,) = work_until_ended(make_consumer(settings, pool, storage), queue, other.id)
+    assert failed.error is not None
+    assert f"the checkpoint of training {record.id} is gone, damaged, or of other weights" in failed.error.message
 
 
 def test_a_training_whose_image_is_gone_fails_and_says_so(
