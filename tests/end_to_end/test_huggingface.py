@@ -29,7 +29,7 @@ def test_an_image_comes_from_a_prompt(client: InferenceClient, service: RunningS
         negative_prompt="green",
         width=64,
         height=96,
-        num_inference_steps=6,
+        num_inference_steps=3,
         guidance_scale=4.0,
         scheduler="euler_a",
         seed=7,
@@ -41,7 +41,7 @@ def test_an_image_comes_from_a_prompt(client: InferenceClient, service: RunningS
         negative_prompt="green",
         width=64,
         height=96,
-        num_inference_steps=6,
+        num_inference_steps=3,
         guidance_scale=4.0,
         scheduler="euler_a",
         seed=7,
@@ -62,6 +62,7 @@ def test_an_image_comes_from_an_image(client: InferenceClient, tmp_path: Path) -
             negative_prompt="green",
             target_size=size,
             strength=0.9,
+            num_inference_steps=3,
             seed=3,
             guidance_scale=3.0,
         )
@@ -75,7 +76,7 @@ def test_an_image_comes_from_an_image(client: InferenceClient, tmp_path: Path) -
 def test_the_asynchronous_client_works_with_the_default_model(service: RunningService) -> None:
     async def generate() -> Image.Image:
         async with AsyncInferenceClient(model=f"{service.url}/hf", token="none") as client:
-            image: Image.Image = await client.text_to_image(PROMPT, width=64, height=64)
+            image: Image.Image = await client.text_to_image(PROMPT, width=64, height=64, num_inference_steps=3)
             return image
 
     assert asyncio.run(generate()).size == (64, 64)
@@ -86,9 +87,9 @@ def test_a_client_that_gives_up_leaves_no_job_running(service: RunningService) -
     with pytest.raises(InferenceTimeoutError):
         client.text_to_image(
             PROMPT,
-            width=256,
-            height=256,
-            num_inference_steps=200,
+            width=128,
+            height=128,
+            num_inference_steps=100,
             extra_body={"metadata": {"user": "impatient-hf"}},
         )
 

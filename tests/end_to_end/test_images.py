@@ -15,7 +15,7 @@ from tests.support.color_profiles import DISPLAY_P3, rgb_profile
 from tests.support.images import draw_shape, encode_image, left_half_mask, to_base64, to_data_url
 from tests.support.running_service import RunningService
 
-STEPS = {"num_inference_steps": 4, "seed": 1}
+STEPS = {"num_inference_steps": 2, "seed": 1}
 #: A mask that regenerates the first rows.
 CORNER = Image.new("L", (64, 64), 0)
 CORNER.paste(255, (0, 0, 8, 8))

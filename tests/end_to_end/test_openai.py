@@ -20,6 +20,7 @@ from tests.support.running_service import RunningService
 from tests.support.waiting import wait_until
 
 PROMPT = "a red circle on a blue background"
+SHORT = {"num_inference_steps": 3}
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,12 @@ def decode(text: str | None) -> Image.Image:
 
 
 def test_images_come_from_a_prompt(client: OpenAI, service: RunningService) -> None:
-    answer = client.images.generate(prompt=PROMPT, n=2, size="64x96", extra_body={"seed": 7})
+    answer = client.images.generate(prompt=PROMPT, n=2, size="64x96", extra_body={"seed": 7, **SHORT})
 
     assert answer.data is not None
     assert [image_of(datum).size for datum in answer.data] == [(64, 96)] * 2
     assert (answer.size, answer.output_format, answer.background) == ("64x96", "png", "opaque")
-    body = {"num_images": 2, "width": 64, "height": 96, "seed": 7, "prompt": PROMPT}
+    body = {"num_images": 2, "width": 64, "height": 96, "seed": 7, "prompt": PROMPT, **SHORT}
     native = service.run("txt2img", **body)
     assert base64.b64decode(str(answer.data[1].b64_json)) == service.bytes_of(native, 1)
     job = service.fetch(str(answer.model_extra and answer.model_extra["job"]))
@@ -122,7 +123,7 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
         prompt=PROMPT,
         stream=True,
         partial_images=1,
-        extra_body={"strength": 0.5, "loras": "[]", "seed": 5},
+        extra_body={"strength": 0.5, "loras": "[]", "seed": 5, "num_inference_steps": 6},
     )
     events = list(stream)
 
@@ -134,7 +135,7 @@ def test_an_edit_without_a_mask_starts_from_the_image_and_streams(client: OpenAI
 def test_a_variation_starts_from_the_image_alone(client: OpenAI, service: RunningService) -> None:
     with pytest.warns(DeprecationWarning, match="deprecated"):  # by the package, which still has it
         answer = client.images.create_variation(
-            image=encode_image(solid_image("blue")), n=2, response_format="b64_json"
+            image=encode_image(solid_image("blue")), n=2, response_format="b64_json", extra_body=SHORT
         )
 
     assert answer.data is not None
@@ -160,7 +161,8 @@ def test_the_asynchronous_client_works_too(service: RunningService) -> None:
     async def generate() -> int:
         http = httpx2.AsyncClient(trust_env=False)
         async with AsyncOpenAI(base_url=f"{service.url}/v1", api_key="none", http_client=http) as client:
-            answers = await asyncio.gather(*(client.images.generate(prompt=PROMPT) for _ in range(3)))
+            calls = [client.images.generate(prompt=PROMPT, extra_body=SHORT) for _ in range(3)]
+            answers = await asyncio.gather(*calls)
             return sum(len(answer.data or ()) for answer in answers)
 
     assert asyncio.run(generate()) == 3
@@ -176,6 +178,6 @@ def test_a_client_that_gives_up_has_made_one_job_and_leaves_none_running(
     fields = {"num_inference_steps": 100}
     impatient = client.with_options(timeout=0.5, max_retries=2)
     with pytest.raises(APITimeoutError):
-        impatient.images.generate(prompt=PROMPT, n=2, size="256x256", user="impatient", extra_body=fields)
+        impatient.images.generate(prompt=PROMPT, n=2, size="128x128", user="impatient", extra_body=fields)
 
     wait_until(lambda: [job["status"] for job in jobs()] == ["cancelled"])

@@ -9,7 +9,7 @@ import pytest
 from tests.support.images import draw_shape, encode_image
 from tests.support.running_service import RunningService
 
-SMALL = {"width": 64, "height": 64, "num_inference_steps": 4}
+SMALL = {"width": 64, "height": 64, "num_inference_steps": 2}
 WORDS = {"prompt": "a (red:1.2) circle", "prompt_syntax": "a1111", "negative_prompt": "green, — ü"}
 
 

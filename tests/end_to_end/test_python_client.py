@@ -16,7 +16,7 @@ SMALL: Any = {
     "task": "txt2img",
     "prompt": "a red circle on a blue background",
     "seed": 7,
-    "num_inference_steps": 3,
+    "num_inference_steps": 2,
 }
 
 
@@ -69,7 +69,7 @@ def test_an_interrupted_run_leaves_no_job_running(
 
     with pytest.raises(KeyboardInterrupt):
         client.run(
-            {**SMALL, "num_inference_steps": 200, "width": 256, "height": 256}, wait=wait, on_event=interrupt
+            {**SMALL, "num_inference_steps": 100, "width": 128, "height": 128}, wait=wait, on_event=interrupt
         )
 
     assert service.wait(ids[0])["status"] == "cancelled"

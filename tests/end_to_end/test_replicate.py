@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tests.support.running_service import RunningService
 
 PROMPT = "a red circle on a blue background"
 MODEL = "darkroom/shapes-sdxl"
+#: A prediction of few steps.
+INPUT = {"prompt": PROMPT, "num_inference_steps": 3}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def image_at(client: Client, url: str) -> Image.Image:
 
 
 def test_a_run_of_a_model_gives_the_images_of_the_native_call(client: Client, service: RunningService) -> None:
-    fields = {"prompt": PROMPT, "width": 64, "height": 96, "seed": 7}
+    fields = {**INPUT, "width": 64, "height": 96, "seed": 7}
 
     urls = list(client.run(MODEL, input={**fields, "num_outputs": 2}))
 
@@ -56,10 +59,8 @@ def test_a_version_runs_from_an_uploaded_file_and_from_an_output(
     path.write_bytes(encode_image(solid_image("blue")))
 
     with path.open("rb") as image:
-        first = client.run(
-            f"{MODEL}:{version.id}", input={"prompt": PROMPT, "image": image, "prompt_strength": 0.9}
-        )
-    (output,) = client.run(MODEL, input={"prompt": PROMPT, "image": next(iter(first)), "output_format": "jpg"})
+        first = client.run(f"{MODEL}:{version.id}", input={**INPUT, "image": image, "prompt_strength": 0.9})
+    (output,) = client.run(MODEL, input={**INPUT, "image": next(iter(first)), "output_format": "jpg"})
 
     assert image_at(client, output).format == "JPEG"
     newest = client.predictions.list().results[0]
@@ -81,12 +82,13 @@ def test_files_are_shown_and_forgotten(client: Client) -> None:
 
 def test_a_prediction_is_followed_by_its_logs_and_cancelled(client: Client) -> None:
     prediction = client.predictions.create(
-        model=MODEL, input={"prompt": PROMPT, "num_inference_steps": 200, "width": 256, "height": 256}
+        model=MODEL, input={"prompt": PROMPT, "num_inference_steps": 100, "width": 128, "height": 128}
     )
     assert prediction.status in ("starting", "processing")
     while prediction.progress is None:
+        time.sleep(0.05)
         prediction.reload()
-    assert prediction.progress.total == 200
+    assert prediction.progress.total == 100
 
     prediction.cancel()
     prediction.wait()
@@ -95,7 +97,7 @@ def test_a_prediction_is_followed_by_its_logs_and_cancelled(client: Client) -> N
 
 
 def test_a_stream_has_logs_and_ends_with_the_output(client: Client) -> None:
-    events = list(client.stream(MODEL, input={"prompt": PROMPT, "seed": 3}))
+    events = list(client.stream(MODEL, input={**INPUT, "seed": 3}))
 
     kinds = [event.event.value for event in events]
     assert kinds[-2:] == ["output", "done"]
@@ -108,7 +110,7 @@ def test_the_asynchronous_client_works_too(service: RunningService) -> None:
     async def generate() -> Any:
         client = Client(api_token="none", base_url=f"{service.url}/replicate", trust_env=False)
         async with client._async_client:
-            return await client.async_run(MODEL, input={"prompt": PROMPT, "response_format": "b64_json"})
+            return await client.async_run(MODEL, input={**INPUT, "response_format": "b64_json"})
 
     (output,) = asyncio.run(generate())
     assert Image.open(io.BytesIO(output.read())).size == (64, 64)
@@ -119,7 +121,7 @@ def test_the_clients_exceptions_say_what_is_wrong(client: Client) -> None:
         client.run(MODEL, input={"prompt": PROMPT, "width": 68})
     with pytest.raises(ReplicateError, match="'stability-ai/sdxl' does not exist"):
         client.run("stability-ai/sdxl", input={"prompt": PROMPT})
-    late = {"prompt": PROMPT, "num_inference_steps": 200, "width": 256, "height": 256, "deadline_seconds": 1}
+    late = {"prompt": PROMPT, "num_inference_steps": 100, "width": 128, "height": 128, "deadline_seconds": 1}
     with pytest.raises(ModelError, match="deadline_exceeded"):
         client.run(MODEL, input=late)
 
@@ -128,7 +130,7 @@ def test_a_webhook_has_the_prediction_and_a_signature(client: Client) -> None:
     with receiving() as receiver:
         url = f"{receiver.url}/predictions"
         prediction = client.models.predictions.create(
-            model=MODEL, input={"prompt": PROMPT}, webhook=url, webhook_events_filter=["completed"]
+            model=MODEL, input=INPUT, webhook=url, webhook_events_filter=["completed"]
         )
         (message,) = receiver.wait_for("/predictions", timeout_seconds=60)
 

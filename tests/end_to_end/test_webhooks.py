@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 import threading
 import time
 from http.server import ThreadingHTTPServer
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cli.main import main
 from tests.support.running_service import RunningService
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "webhooks.md"
@@ -32,8 +31,8 @@ def documented_receiver(secret: str) -> Any:
 def test_the_documented_receiver_accepts_our_messages_only(
     service: RunningService, capsys: pytest.CaptureFixture[str], is_ours: bool
 ) -> None:
-    command = [sys.executable, "-m", "cli.main", "webhooks", "secret", "--data", str(service.data)]
-    secret = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert main(["webhooks", "secret", "--data", str(service.data)]) == 0
+    secret = capsys.readouterr().out.strip()
     handler = documented_receiver(secret if is_ours else "whsec_" + "QUFB" * 11)
     handler.log_message = lambda *_: None
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -41,7 +40,8 @@ def test_the_documented_receiver_accepts_our_messages_only(
         thread.start()
         try:
             url = f"http://127.0.0.1:{server.server_address[1]}/hook"
-            job = service.run("txt2img", seed=3, webhook={"url": url, "events": ["completed"]})
+            webhook = {"url": url, "events": ["completed"]}
+            job = service.run("txt2img", seed=3, num_inference_steps=2, webhook=webhook)
             while not (deliveries := service.fetch(job["id"])["webhook"]["deliveries"])[0]["attempts"]:
                 time.sleep(0.05)
         finally:
