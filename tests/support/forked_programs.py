@@ -34,7 +34,7 @@ from typing import NoReturn
 from cli.supervisor.process import end_with_parent
 
 #: What a program imports late, or does at its start with all modules; imported by the copy before it forks it.
-_BEFORE = {"app.__main__": ("tests.support.before_forks",)}
+_BEFORE = {"app.__main__": ("tests.support.before_forks",), "dispatcher.main": ("httpcore",)}
 _MESSAGE_BYTES = 2**18
 #: prctl's PR_SET_NAME (linux/prctl.h).
 _SET_NAME = 15
