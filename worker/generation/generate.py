@@ -132,10 +132,7 @@ class JobGeneration:
             except StepMade:
                 return self._checked(done)
             if done.non_finite:
-                message = "the model's output contains NaN or infinite values"
-                return JobResult.failed(
-                    FailureCode.INTERNAL, f"{message}; if the job uses LoRAs, try smaller scales"
-                )
+                return JobResult.failed(FailureCode.INTERNAL, _not_finite(self._parameters))
         receipt = self._receipt(done).model_copy(update=done.tokens)
         result = JobResult("generated", images=done.images, receipt=receipt, measured=job.usage.measured)
         if self._step_hashes is None:
@@ -236,3 +233,15 @@ class JobGeneration:
             timings={"queue": round(self._job.queue_seconds, 4), **self.timer.seconds},
             worker=self._worker_name,
         )
+
+
+def _not_finite(job: JobParameters) -> str:
+    """Why an image of this job cannot be made of its latents, and what may help."""
+    scaled = {"LoRAs": job.loras, "ControlNets": job.controls, "IP-Adapters": job.ip_adapters}
+    used = " and ".join(noun for noun, entries in scaled.items() if entries)
+    remedy = (
+        f"try smaller scales of the job's {used}"
+        if used
+        else "its weights may be damaged, or too large for the `dtype` of its row in the catalogue"
+    )
+    return f"the model's output contains NaN or infinite values: {remedy}"

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from contracts.errors import JobFailed
+from contracts.errors import FailureCode, JobFailed
 from contracts.memory.plan import Plan
 from contracts.metrics import Counters
+from contracts.requests.checks.controls import changed_controls
 from contracts.requests.entry_parameters import ControlParameters
+from contracts.requests.parameters import JobParameters
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel, PoolContext
@@ -65,6 +67,28 @@ class ModelLoader:
     def inspect(self, id: str) -> None:
         """Learn the model's components, if need be by loading it; raises as `load`."""
         self._counting_failures(id, lambda: self._inspect(id))
+
+    def refuse_changed_controls(self, job: JobParameters) -> None:
+        """Refuse a job whose ControlNets became others in the catalogue while it was waiting.
+
+        Raises:
+            JobFailed: with MODEL_LOAD_FAILED: what they would need of the request now.
+        """
+        catalogue = self._context.catalogue
+        controls = [control for control in job.controls if control.key is None]
+        if not controls:
+            return
+        model = self._fetcher.model_row(job.model)
+        changed = load_errors_as_job_failed(
+            controls[0].name, lambda: next(changed_controls(controls, model, catalogue), None)
+        )
+        if changed is not None:
+            id, problem = changed
+            raise JobFailed(
+                FailureCode.MODEL_LOAD_FAILED,
+                f"ControlNet {id} was changed in the catalogue while the job was waiting: {problem.field} "
+                f"{problem.message}; send the request again",
+            )
 
     def inspect_controlnet(self, control: ControlParameters, *, is_loaded: bool) -> None:
         """Learn the size of a ControlNet, and that its files are here unless it is loaded; raises as `load`."""

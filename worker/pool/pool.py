@@ -151,6 +151,7 @@ class Pool:
             torch.OutOfMemoryError: the device has no room for the weights.
         """
         self._loader.inspect(job.model)
+        self._loader.refuse_changed_controls(job)
         controls = list({control.component: control for control in job.controls}.values())
         model = self._cache.find(job.model)
         loaded = () if model is None else model.placement.names

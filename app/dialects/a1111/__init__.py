@@ -3,6 +3,7 @@
 schema.py      the fields of its requests, and which of their values ask for nothing
 controlnet.py  units of its ControlNet extension
 preprocessors.py  its preprocessors, and their sliders as options of ours
+union_types.py  kinds of control of unions, by the extension's names
 hires.py       its second pass in high resolution, as ours
 samplers.py    its samplers and schedule types, and our schedulers
 options.py     its options: which may be set, and which only have one value here

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from app.dialects.a1111.neutral import Off, Only, Text
 from app.dialects.a1111.preprocessors import options_of, preprocess_of
+from app.dialects.a1111.union_types import UNKNOWN
 from contracts.requests.images.fit import Fit
 from contracts.requests.strict_model import StrictModel
 
@@ -87,6 +88,11 @@ class A1111ControlNetUnit(StrictModel):
     )
     low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")
     lowvram: bool = Field(False, description="Another name for `low_vram`. Default: false.")
+    union_control_type: Text = Field(
+        UNKNOWN,
+        description="Kind of control, for a union: `OpenPose`, `Depth`, `Soft Edge`, `Hard Edge`, `Normal Map`, "
+        "`Segmentation`, `Tile`, `Inpaint`, or a name in its `modes`. Default: `Unknown`, an error with a union.",
+    )
     hr_option: Text = Field("Both", description="Read with `enable_hr` only. Default: `Both`.")
     save_detected_map: Annotated[Any, Off("control images are not returned")] = Field(
         False, description="Only false: control images are not returned. Default: false."

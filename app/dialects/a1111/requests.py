@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_opt
 from app.dialects.a1111.preprocessors import NOTHING, sent_option
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
+from app.dialects.a1111.union_types import kind_problems, mode_of
 from app.inputs.image import GivenImage
 from app.inputs.reader import InputReader
 from app.parsing.requests import Reading, read, read_values
@@ -62,7 +63,12 @@ WORDS = {name: path.rpartition(".")[2] for name, path in _NAMES.items()} | {
     "conditioning_scale": "weight",
     "mask_image": "mask",
 }
-_UNIT_NAMES = {"controlnet": "model", "preprocess": "module", "conditioning_scale": "weight"}
+_UNIT_NAMES = {
+    "controlnet": "model",
+    "preprocess": "module",
+    "conditioning_scale": "weight",
+    "mode": "union_control_type",
+}
 _CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)(?:\.(\w+))?")
 
 
@@ -125,6 +131,7 @@ class Translator:
         if units:
             kind = ControlNetRequest
             fields["controls"] = [self._control(unit, request) for _, unit in units]
+            problems += self._kind_problems(units)
             fields.setdefault("fit", units[0][1].fit)
         return _Draft(read_values(kind, fields), problems)
 
@@ -146,7 +153,17 @@ class Translator:
             "conditioning_scale": unit.weight,
             "guidance_start": unit.guidance_start,
             "guidance_end": unit.guidance_end,
+            "mode": mode_of(unit.union_control_type, self._modes(name)),
         }
+
+    def _modes(self, controlnet: str) -> tuple[str, ...]:
+        return next((row.modes for row in self.catalogue.controlnets if row.id == controlnet), ())
+
+    def _kind_problems(self, units: Iterable[tuple[int, A1111ControlNetUnit]]) -> Iterator[FieldProblem]:
+        for number, unit in units:
+            name = unit.model.strip().partition(" [")[0]
+            path = f"{_UNITS}.{number}.{_UNIT_NAMES['mode']}"
+            yield from kind_problems(path, unit.union_control_type, name, self._modes(name))
 
     def _reads_job_image(self, controlnet: str) -> bool:
         return any(row.id == controlnet and row.kind == "inpaint" for row in self.catalogue.controlnets)

@@ -54,6 +54,30 @@ def control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue
     yield from _union_problems([entry for entry in named if not entry[2].is_t2i_adapter])
 
 
+def changed_controls(
+    controls: Sequence[Control], model: ModelSpec, catalogue: Catalogue
+) -> Iterator[tuple[str, FieldProblem]]:
+    """Yield the id of each control of an accepted job that its row would not accept any more, and why.
+
+    Operators may change a row while jobs wait: of another kind, a union, or one no longer.
+
+    Raises:
+        NotFound: a row was removed.
+    """
+    named = [
+        (f"controls.{number}", control, catalogue.controlnet(control.controlnet))
+        for number, control in enumerate(controls)
+    ]
+    for path, control, row in named:
+        if (misfit := row.misfit(model)) is not None:
+            yield row.id, FieldProblem(f"{path}.controlnet", misfit)
+        for problems in (_control_image_problems, _control_mode_problems):
+            yield from ((row.id, problem) for problem in problems(path, control, row))
+    first = named[0][2].id if named else ""
+    for problem in _union_problems([entry for entry in named if not entry[2].is_t2i_adapter]):
+        yield first, problem
+
+
 def _control_image_problems(path: str, control: Control, row: ControlNetSpec) -> Iterator[FieldProblem]:
     if row.kind == "inpaint" and control.image is not None:
         yield FieldProblem(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
+from contracts.errors import JobFailed
 from contracts.memory.plan import Placement, Policy
 from contracts.metrics import Counters
 from contracts.requests.entry_parameters import ControlParameters
@@ -209,3 +210,22 @@ def test_what_cudas_allocator_had_to_do_again_is_counted_once_for_the_model_that
     monkeypatch.setattr(pool.memory_tracker, "take_peak", lambda: (5, 2))  # a CPU has no such allocator
     assert pool.take_peak("shapes-sdxl") == 5
     assert counters.drain() == {'["allocator_retries","","shapes-sdxl"]': 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"modes": ("canny", "depth")}, r"controls\.0\.mode is required: .* is a union of 2 kinds"),
+        ({"kind": "inpaint"}, r"controls\.0\.image is not used: .* reads the job's image and mask_image"),
+        ({"models": ("other",)}, r"controls\.0\.controlnet .* works with other, and not with shapes-sdxl"),
+    ],
+)
+def test_a_job_whose_controlnet_became_another_while_it_waited_is_refused_by_what_changed(
+    changes: dict[str, Any], reason: str, catalogue: Catalogue
+) -> None:
+    job = make_job(catalogue, "sdxl", Mode.CONTROLNET)
+    row = catalogue.controlnet(job.controls[0].name).model_copy(update=changes)
+    changed = catalogue.model_copy(update={"controlnets": (row,)})
+    message = f"was changed in the catalogue while the job was waiting: {reason}.*; send the request again"
+    with pytest.raises(JobFailed, match=message):
+        Pool(changed, device="cpu").ready(job, 1)
