@@ -74,10 +74,10 @@ async def add_controlnet_file(
 ) -> ControlNetView:
     """Upload a ControlNet, control-LoRA or T2I-Adapter: a `.safetensors` file, raw or as `file` of a form.
 
-    Control-LoRAs are in the layout of the original release, others in diffusers' layout.
+    Control-LoRAs are in the layout of the original release, others in diffusers' layout. ControlNets may be for
+    models of Stable Diffusion 1, SDXL, SD3, FLUX.1 and Qwen-Image, the others for those of the first two.
 
-    For models of Stable Diffusion 1 and SDXL. One that is uploaded with an admin's key is visible to all; any
-    other is visible to its owner only.
+    One that is uploaded with an admin's key is visible to all; any other is visible to its owner only.
     """
     row: UploadedControlNet = await files.add(file, name, call, response, lambda path: _check_file(path, services))
     return _view(row, [])

@@ -51,7 +51,7 @@ _CONTROL_LORA = (
     "black-forest-labs/FLUX.1-Canny-dev or FLUX.1-Depth-dev, and send control_image"
 )
 _XLABS_ALPHA = re.compile(r"_lora\d\.alpha$")
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_layers(tensors: Mapping[str, Tensor], on_input: Collection[str] = ()) -
     grouped = {key for parts in groups.values() for key in parts.values()}
     for key, tensor in tensors.items():
         is_number = key.endswith((".alpha", ".on_input"))
-        if tensor.dtype not in _FLOATS and not is_number and (key in grouped or _is_half(key)):
+        if tensor.dtype not in FLOATS and not is_number and (key in grouped or _is_half(key)):
             raise AdapterRefused(
                 f"{key[:120]} must be floating-point numbers, got {tensor.dtype}: without its scales"
             )

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from contracts.controlnet_classes import modes_of_controlnet
 from contracts.errors import AdapterDamaged, AdapterRefused, CatalogueError
+from contracts.weights.adapters.lora_layouts import FLOATS
 from contracts.weights.controls.control_lora_files import FIRST_OF_HINT, is_control_lora
 from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter
+from contracts.weights.controls.transformer_controlnets import is_of_transformer
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import Tensor, read_header
 
@@ -109,7 +111,7 @@ class ControlNetFacts(BaseModel):
 
 
 def read_controlnet(file: Path) -> Mapping[str, Tensor]:
-    """Read the tensors of a UNet's ControlNet or T2I-Adapter in diffusers' layout, or of a control-LoRA.
+    """Read the tensors of a ControlNet or T2I-Adapter in diffusers' layout, or of a control-LoRA.
 
     Only the header of the file is read.
 
@@ -120,18 +122,24 @@ def read_controlnet(file: Path) -> Mapping[str, Tensor]:
         tensors = read_header(file).tensors
     except NotSafetensors as error:
         raise AdapterDamaged(f"the file {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS:
+            raise AdapterRefused(f"{name[:120]} is in {tensor.dtype}, whose scales are missing")
     if is_t2i_adapter(tensors):
         return tensors
     try:
         refuse_other_kinds(tensors, OF_UNETS)
     except CatalogueError as error:
         raise AdapterRefused(str(error)) from None
+    if is_of_transformer(tensors):
+        return tensors
     needed = (FIRST_OF_HINT,) if is_control_lora(tensors) else (_FIRST, _LAST)
     missing = next((name for name in needed if name not in tensors), None)
     if missing is not None:
         raise AdapterRefused(
             f"it has no {missing}, so it is not the ControlNet of a UNet (Stable Diffusion 1, SDXL) in diffusers' "
-            "layout; load it with diffusers and save it with save_pretrained"
+            "layout, and none of SD3, FLUX.1 or Qwen-Image; load it with diffusers and save it with "
+            "save_pretrained, or, of another family, name its folder in a row of [[controlnets]]"
         )
     shape = tensors[needed[0]].shape
     if len(shape) != 4 or shape[1] != RGB:

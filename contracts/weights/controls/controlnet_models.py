@@ -1,4 +1,4 @@
-"""The models that a ControlNet's file suits: those whose UNet's encoder has the layers of which it is a copy."""
+"""The models that a ControlNet's file suits: those whose denoiser has the layers of which it is a copy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contracts.errors import CatalogueError
 from contracts.weights.controls.control_lora_files import ENCODER, ControlLora, is_control_lora
 from contracts.weights.controls.controlnet_files import OF_UNETS, ControlNetFacts
 from contracts.weights.controls.t2i_adapter_files import find_t2i_models, is_t2i_adapter
+from contracts.weights.controls.transformer_controlnets import find_transformer_models, is_of_transformer
 from contracts.weights.counts.architectures import find_controlnet
 from contracts.weights.denoiser_files import Layers, find_suited_models, read_denoiser
 from contracts.weights.formats.safetensors import Tensor
@@ -37,6 +38,8 @@ def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[st
     """
     if is_t2i_adapter(tensors):
         return find_t2i_models(tensors, catalogue)
+    if is_of_transformer(tensors):
+        return find_transformer_models(tensors, catalogue)
     copied = {name: tensor.shape for name, tensor in tensors.items() if not name.startswith(_OWN)}
     widths = {shape[-1] for name, shape in copied.items() if name.endswith(_READS_PROMPT)}
     return find_suited_models(

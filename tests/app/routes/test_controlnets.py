@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
+from tests.support.control_loras import write_control_lora
 from tests.support.images import encode_image
 
 MODELS = BUILT_IN_CATALOGUE.parent
@@ -141,10 +142,61 @@ def test_another_file_is_refused_and_the_answer_says_what_it_is(
 ) -> None:
     for path, words in [
         ("shapes-sdxl/unet/diffusion_pytorch_model.safetensors", "not the ControlNet of a UNet"),
-        ("controlnets/shapes-sd3-canny/diffusion_pytorch_model.safetensors", "not the ControlNet of a UNet"),
+        ("shapes-sd3/transformer/diffusion_pytorch_model.safetensors", "and none of SD3, FLUX.1 or Qwen-Image"),
         ("loras/bad/truncated.safetensors", "the file"),
     ]:
         with subtests.test(path=path, words=words):
             answer = upload(client, MODELS / path)
             assert answer.status_code == 422
             assert words in answer.text
+
+
+def net_file(family: str) -> Path:
+    return MODELS / "controlnets" / f"shapes-{family}-canny" / "diffusion_pytorch_model.safetensors"
+
+
+def test_controlnets_of_transformers_and_control_loras_are_uploaded_as_those_of_unets_are(
+    client: TestClient, queue: JobQueue, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    whole = write_control_lora(MODELS, tmp_path / "lora.safetensors")
+    values = {family: sum(map(np.size, load_file(net_file(family)).values())) for family in ("sd3", "flux")}
+    for path, model, count in [
+        (net_file("sd3"), "shapes-sd3", values["sd3"]),
+        (net_file("flux"), "shapes-flux", values["flux"]),
+        (tmp_path / "lora.safetensors", "shapes-sdxl", sum(tensor.numel() for tensor in whole.values())),
+    ]:
+        with subtests.test(model=model):
+            answer = upload(client, path, "theirs")
+            assert answer.status_code == 201, answer.text
+            assert answer.json()["models"] == [model]
+            accepted = client.post("/v1/controlnet", json=request("theirs", model=model))
+            (control,) = queue.fetch(accepted.json()["id"]).parameters.controls
+            assert (control.sha256, control.values) == (answer.json()["sha256"], count)
+            assert client.delete("/v1/controlnets/theirs").status_code == 204
+
+
+def test_a_transformers_controlnet_that_its_file_alone_does_not_tell_is_refused_by_the_layer(
+    client: TestClient, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    union = "controlnet_mode_embedder.weight"
+    for family, name, shape, words in [
+        ("sd3", "pos_embed_input.proj.weight", (128, 17, 1, 1), "reads 17 channels, and shapes-sd3 gives it 16"),
+        ("flux", union, (3, 128), "a union of several kinds of control: put its config.json beside it"),
+        ("flux", "transformer_blocks.0.attn.to_q.weight", None, "lacks transformer_blocks.0.attn.to_q.weight of"),
+        (
+            "flux",
+            "transformer_blocks.0.attn.to_q.weight",
+            (64, 64),
+            "to_q.weight of [64, 64], and shapes-flux",
+        ),
+        ("flux", "single_transformer_blocks.99.norm.linear.bias", (3,), "are not numbered from 0 on"),
+        ("sd3", "pos_embed_input.proj.bias", (), "pos_embed_input.proj.bias is in I8, whose scales are missing"),
+        ("sd3", "norm_out.linear.bias", (256,), "it has norm_out.linear.bias of [256], and shapes-sd3 lacks it"),
+    ]:
+        with subtests.test(name=name):
+            tensors = load_file(net_file(family))
+            tensors.pop(name, None)
+            tensors |= {} if shape is None else {name: np.zeros(shape, np.int8 if shape == () else np.float32)}
+            save_file(tensors, tmp_path / "net.safetensors")
+            answer = upload(client, tmp_path / "net.safetensors")
+            assert (answer.status_code, words in answer.text) == (422, True), answer.text
