@@ -33,7 +33,7 @@ def train(attempt: Attempt) -> JobResult:
         attempt.storage,
         watch,
         registration.register,
-        Checkpoints(attempt.storage, retention, watch),
+        Checkpoints(attempt.storage, retention, watch, flight.job.owner),
         attempt.worker_name,
         attempt.on_stage,
         attempt.may_show,

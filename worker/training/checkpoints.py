@@ -16,6 +16,7 @@ from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
 from contracts.processes.background import BackgroundThread
 from contracts.requests.training.parameters import ResumedTraining
 from contracts.storage import Storage
+from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
 from worker.training.run import CheckpointUnusable, TrainingRun
 
@@ -52,9 +53,14 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one job."""
 
-    def __init__(self, storage: Storage, retention: Retention, holder: CheckpointHolder) -> None:
-        """Nothing is read or written yet."""
+    def __init__(self, storage: Storage, retention: Retention, holder: CheckpointHolder, owner: str) -> None:
+        """Read and write nothing yet.
+
+        Args:
+            owner: as whose files they count; a running training is not ended by a limit on these.
+        """
         self._storage, self._retention, self._holder = storage, retention, holder
+        self._limit = ByteLimit(owner, 0)
         self._thread = BackgroundThread("checkpoint")
         self._written: Future[None] | None = None
         self._step = 0
@@ -103,7 +109,13 @@ class Checkpoints:
     def _write(self, data: bytes, step: int, steps: int) -> None:
         try:
             # Before writing, so that the sweep knows of it.
-            key = self._retention.retain(hashlib.sha256(data).hexdigest(), _WRITING_SECONDS, "safetensors")
+            key = self._retention.retain(
+                hashlib.sha256(data).hexdigest(),
+                _WRITING_SECONDS,
+                "safetensors",
+                size_bytes=len(data),
+                limit=self._limit,
+            )
             self._storage.write(key, data)
             self._holder.keep_checkpoint(key, step, steps)
             self._step = step

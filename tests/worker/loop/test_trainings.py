@@ -27,6 +27,7 @@ from contracts.requests.training.settings import TrainingSettings
 from contracts.settings import SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, LORAS, UploadRegistry, resolve_uploads
+from contracts.uploads.owner_bytes import OwnerBytes
 from contracts.uploads.retention import Retention
 from tests.support.parameters import parameters
 from tests.support.workers import make_consumer, send_sigterm, work_until_ended
@@ -247,6 +248,7 @@ def test_a_cancelled_training_leaves_no_lora_and_a_later_one_goes_on_with_it_to_
     assert registry.find_all(LORAS, "ann") == []
     assert ended.checkpoint is not None
     done = ended.checkpoint.progress.step
+    assert OwnerBytes(queue.connection).total("ann") == len(storage.read(ended.checkpoint.key))
 
     resumed = ResumedTraining(id=record.id, checkpoint=ended.checkpoint.key, step=done)
     later = train(queue, storage, "later", {"steps": 4}, resumed=resumed, snapshot_every_steps=4)
