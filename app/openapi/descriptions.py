@@ -15,20 +15,26 @@ from app.parsing.schemas import Schema, allowed_in, dereference
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Family
 
 _REFERENCE = "#/components/schemas/"
+_NULL = {"type": "null"}
+#: What a schema says about a field beside the values that it allows.
+_ABOUT = frozenset({"title", "description", "examples", "deprecated"})
 
 
 def complete_requests(schemas: dict[str, Schema], kinds: Sequence[type[BaseModel]]) -> None:
     """Complete the descriptions in the schemas of these requests, and of the objects inside them.
 
     Their `default` becomes a part of the description: generators for TypeScript take a field that has one for a
-    field that is always there, so that a request would have to name them all.
+    field that is always there, so that a request would have to name them all. Optional fields may be null, which
+    counts as absent in every JSON body.
     """
     whole = {"$defs": schemas}
     for name in sorted(_reachable(schemas, [kind.__name__ for kind in kinds])):
         schema = schemas[name]
-        for field, part in schema.get("properties", {}).items():
-            part["description"] = _complete(whole, field, part, is_required=field in schema.get("required", ()))
+        properties, required = schema.get("properties", {}), schema.get("required", ())
+        for field, part in properties.items():
+            part["description"] = _complete(whole, field, part, is_required=field in required)
         _remove_defaults(schema)
+        properties |= {field: _or_null(part) for field, part in properties.items() if field not in required}
 
 
 def complete_parameter(parameter: Schema, schemas: dict[str, Schema]) -> None:
@@ -73,11 +79,22 @@ def _text(default: object) -> str:
 
 
 def without_null(part: Schema) -> Schema:
-    """The schema of a field that can only be left out, as in a URL, a header or a form: without null."""
-    branches = [branch for branch in part.get("anyOf", ()) if branch != {"type": "null"}]
+    """The schema of a field that can only be left out, as in a path, a header or a form: without null."""
+    branches = [branch for branch in part.get("anyOf", ()) if branch != _NULL]
     if len(branches) != 1:
-        return part
+        return {**part, "anyOf": branches} if branches else part
     return {**{name: value for name, value in part.items() if name != "anyOf"}, **branches[0]}
+
+
+def _or_null(part: Schema) -> Schema:
+    """The schema of a field that may be null; what is said about the field stays beside the types."""
+    branches = part.get("anyOf", ())
+    if _NULL in branches:
+        return part
+    if branches:
+        return {**part, "anyOf": [*branches, _NULL]}
+    about = {name: value for name, value in part.items() if name in _ABOUT}
+    return {"anyOf": [{name: value for name, value in part.items() if name not in _ABOUT}, _NULL], **about}
 
 
 def remove_unused(document: Schema) -> None:

@@ -214,7 +214,8 @@ def _summarize(operation: Document) -> None:
 
 
 def _describe_parameters(operation: Document, schemas: Document) -> None:
-    """Complete the descriptions, and remove null from the types: in a URL or a header it can only be omitted."""
+    """Complete the descriptions, and remove null from types where the word is not understood, outside queries."""
     for parameter in operation.get("parameters", ()):
         complete_parameter(parameter, schemas)
-        parameter["schema"] = without_null(parameter["schema"])
+        if parameter["in"] != "query":
+            parameter["schema"] = without_null(parameter["schema"])

@@ -302,3 +302,24 @@ def test_the_webhook_is_an_operation_with_a_name(document: Json) -> None:
 
     assert operation["operationId"] == "receiveEvent"
     assert all(parameter["description"] for parameter in operation["parameters"])
+
+
+def nullable(part: Json) -> bool:
+    return {"type": "null"} in part.get("anyOf", ())
+
+
+def test_null_is_allowed_wherever_it_counts_as_absent(document: Json) -> None:
+    schemas = [schema for name, schema in document["components"]["schemas"].items() if name.endswith("Request")]
+    optional = {
+        (schema["title"], name): part
+        for schema in schemas
+        for name, part in schema["properties"].items()
+        if name not in schema.get("required", ())
+    }
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    parameters = [each for operation in operations for each in operation.get("parameters", ())]
+
+    assert len(optional) > 100
+    assert [where for where, part in optional.items() if not nullable(part)] == []
+    assert nullable(next(each for each in parameters if each["name"] == "limit")["schema"])
+    assert not any(nullable(each["schema"]) for each in parameters if each["in"] != "query")
