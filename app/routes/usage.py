@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED, PrincipalDep
 from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
@@ -20,6 +21,16 @@ from contracts.queue.usage.counts import KEPT_DAYS, read_usage, today
 router = APIRouter(prefix="/v1", dependencies=[LIST_LIMITED], responses=problems(403, 422, 429, 503))
 #: Days that are shown where the first one is not named, the last one included.
 _DEFAULT_DAYS = 7
+
+
+def _check_written_out(day: Any) -> Any:
+    """Pydantic also takes a number for a day: so many seconds after 1970."""
+    if isinstance(day, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day, re.ASCII):
+        raise ValueError(f"must be a day as YYYY-MM-DD, got {day[:40]!r}")
+    return day
+
+
+_IS_WRITTEN_OUT = BeforeValidator(_check_written_out)
 
 
 class UsageView(BaseModel):
@@ -60,10 +71,14 @@ def read_days(
     first: Annotated[
         date | None,
         Query(alias="from", description=f"First day, in UTC. Default: {_DEFAULT_DAYS - 1} days before the last."),
+        _IS_WRITTEN_OUT,
         NULL_IS_ABSENT,
     ] = None,
     last: Annotated[
-        date | None, Query(alias="to", description="Last day, in UTC. Default: today."), NULL_IS_ABSENT
+        date | None,
+        Query(alias="to", description="Last day, in UTC. Default: today."),
+        _IS_WRITTEN_OUT,
+        NULL_IS_ABSENT,
     ] = None,
 ) -> Days:
     """Return the days that a query names."""

@@ -301,6 +301,10 @@ def test_usage_is_counted_by_key_model_and_day(
     assert data(admin.get("admin/usage?to=0001-01-01")) == []
     assert data(ann.get("usage")) == [mine]  # a caller sees the jobs of its own key only
     assert data(bob.get("usage?from=2026-01-01&to=2026-01-02")) == []
+    for odd in ("0", "1764460800", "2026-01-01T00:00:00", "20260101"):
+        (problem,) = admin.get(f"usage?to={odd}").json()["errors"]
+        assert problem["field"] == "to"
+        assert f"YYYY-MM-DD, got '{odd}'" in problem["message"]
     for wrong in (
         "from=2026-02-01&to=2026-01-01",
         "from=2025-01-01&to=2026-01-01",
