@@ -138,9 +138,16 @@ class TrainingArchive:
 
     def _pair(self) -> list[Listed]:
         """The images with their control images, by their names."""
-        controls = {
-            _stem(name).removesuffix(_CONTROL): name for name in self._images if _stem(name).endswith(_CONTROL)
-        }
+        controls: dict[str, str] = {}
+        for name in self._images:
+            stem = _stem(name).removesuffix(_CONTROL)
+            if stem == _stem(name):
+                continue
+            if stem in controls:
+                raise _refused(
+                    f"has two control images of {stem!r:.100}: {controls[stem]!r:.100} and {name!r:.100}"
+                )
+            controls[stem] = name
         images = [name for name in self._images if not _stem(name).endswith(_CONTROL)]
         stems = {_stem(name) for name in images}
         alone = sorted(controls.keys() - stems)

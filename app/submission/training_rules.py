@@ -123,8 +123,8 @@ def _problems_of(request: TrainingRequest, snapshots: Sequence[int]) -> Iterator
     yield from _control_problems(request)
     lacking = [index for index, example in enumerate(request.images) if example.caption is None]
     if lacking and request.instance_prompt is None:
-        message = f"image {lacking[0]} has no caption; give it one, or give an instance_prompt for all images"
-        yield FieldProblem(f"images.{lacking[0]}.caption", message)
+        message = "has no caption; give it one, or give an instance_prompt for all images"
+        yield FieldProblem(f"images.{lacking[0]}", message)
     if request.class_images is not None and request.class_prompt is None:
         yield FieldProblem("class_prompt", "is needed with class_images: it says what they show")
     if request.warmup_steps >= request.steps:

@@ -182,7 +182,7 @@ def test_a_wrong_field_is_refused_by_name(client: TestClient, storage: Storage, 
         ({"model": "shapes-flux", "snr_gamma": 5}, "snr_gamma", "no meaning"),
         ({"resolution": 63}, "resolution", "at least 64"),
         ({"priority": "high"}, "priority", "training"),
-        ({"instance_prompt": None}, "file", "instance_prompt"),
+        ({"instance_prompt": None}, "file", "the image 'a.png': has no caption; give it one"),
         ({"images": [{"image": "x"}]}, "images", "leave the field out"),
         ({"unknown": 1}, "unknown", ""),
     ]
@@ -248,6 +248,12 @@ def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
             "the control image 'a.control.png': is 64 × 64 pixels, and its image 40 × 30",
         ),
         ({}, {"a.png": png(), "a.control.png": b"broken"}, "file", "'a.control.png': is not an image"),
+        (
+            {},
+            {"a.png": png(), "a.control.png": png(), "a.control.jpg": png()},
+            "file",
+            "two control images of 'a': 'a.control.png' and 'a.control.jpg'",
+        ),
         ({"class_prompt": "a thing"}, {"a.png": png(), "a.control.png": png()}, "class_prompt", "lora alone"),
         (
             {"model": "shapes-big"},
