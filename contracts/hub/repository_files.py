@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ class RepositoryFiles:
     @classmethod
     def in_folder(cls, folder: Path) -> RepositoryFiles:
         """A folder on this machine; links to files and folders count as what they lead to."""
-        names = {file.relative_to(folder).as_posix() for file in _files_below(folder) if file.is_file()}
-        return cls(folder.name, names, lambda name: (folder / name).read_bytes())
+        above = tuple(os.path.realpath(parent) for parent in (folder, *folder.parents))
+        return cls(folder.name, set(_names_below(str(folder), above)), lambda name: (folder / name).read_bytes())
 
     def read_json(self, name: str) -> Mapping[str, Any]:
         """The JSON object in a file.
@@ -48,13 +49,27 @@ class RepositoryFiles:
         return content
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All files at any depth; a link that leads back to a folder above it is not followed."""
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = Path(root)
-        above = {os.path.realpath(parent) for parent in (here, *here.parents)}
-        folders[:] = [name for name in folders if os.path.realpath(here / name) not in above]
-        yield from (here / name for name in files)
+def _names_below(folder: str, above: tuple[str, ...], prefix: str = "") -> Iterator[str]:
+    """Names of all files at any depth; a link that leads back to a folder above it is not followed.
+
+    Args:
+        above: where the folder and those above it really are, its own place first.
+        prefix: of the names.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        with suppress(OSError):  # of a link that leads nowhere
+            if entry.is_file():
+                yield prefix + entry.name
+            elif entry.is_dir():
+                # Only a link's place must be looked up: a folder has hundreds of files, and each start asks.
+                own = f"{above[0].rstrip('/')}/{entry.name}"
+                place = os.path.realpath(entry.path) if entry.is_symlink() else own
+                if place not in above:
+                    yield from _names_below(entry.path, (place, *above), f"{prefix}{entry.name}/")
 
 
 def weights_below(path: Path) -> list[Path]:

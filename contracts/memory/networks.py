@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from pathlib import Path
 
+from contracts.weights.counts.parameter_counts import file_state
 from contracts.weights.networks import EraserFacts, UpscalerFacts, read_eraser, read_upscaler
 
 #: Facts of a network whose smallest plan is known.
@@ -23,7 +25,15 @@ SCRATCH_BYTES = 2**23
 
 
 def read_network(kind: str, file: Path) -> NetworkFacts:
-    """What a file of this kind (`upscaler`, `eraser`) holds; raises CatalogueError and OSError."""
+    """What a file of this kind (`upscaler`, `eraser`) holds; raises CatalogueError and OSError.
+
+    A file that has not changed is not read again.
+    """
+    return _read(kind, file, file_state(file))
+
+
+@lru_cache(maxsize=64)
+def _read(kind: str, file: Path, _: tuple[int, ...]) -> NetworkFacts:
     return read_upscaler(file) if kind == "upscaler" else read_eraser(file)
 
 
