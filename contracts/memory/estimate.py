@@ -141,11 +141,24 @@ class Estimate:
 
     def _images_that_fit(self, budget_bytes: int) -> float:
         """Images of this size that fit, to a fraction of an image."""
+
+        def needed(count: int) -> int:
+            return max(self._stages.of_call(count * _IMAGE_FRACTION).values())
+
         low, high = 0, int(_MAX_IMAGES / _IMAGE_FRACTION)
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = max(self._stages.of_call(middle * _IMAGE_FRACTION).values()) <= budget_bytes
-            low, high = (middle, high) if fits else (low, middle - 1)
+        at_low, at_high = needed(low), needed(high)
+        if at_high <= budget_bytes or at_low > budget_bytes:
+            return high * _IMAGE_FRACTION if at_high <= budget_bytes else 0.0
+        halves = False
+        while high - low > 1:
+            # Bytes grow nearly in proportion; every second look halves what is left, where they do not.
+            share = 0.5 if halves else (budget_bytes - at_low) / (at_high - at_low)
+            middle = min(max(low + int((high - low) * share), low + 1), high - 1)
+            halves, at_middle = not halves, needed(middle)
+            if at_middle <= budget_bytes:
+                low, at_low = middle, at_middle
+            else:
+                high, at_high = middle, at_middle
         return low * _IMAGE_FRACTION
 
 
