@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+#: The usual classes of weights, with nothing inside.
+_PLAIN = (torch.nn.Parameter, torch.Tensor)
+
 
 def stored_tensors(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """Return the plain tensors of parameters and buffers, each once."""
@@ -30,9 +33,11 @@ class WrappedWeights:
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._places: dict[int, tuple[torch.nn.Module, str]] = {}
+        if all(map(_is_plain, module.parameters())):  # nearly always, and a second walk would take as long
+            return
         for part in module.modules():
             for name, tensor in part.named_parameters(recurse=False):
-                if is_traceable_wrapper_subclass(tensor):
+                if not _is_plain(tensor):
                     self._places |= {id(inner): (part, name) for inner in _parts(tensor)}
 
     def renew(self, moved: Iterable[torch.Tensor]) -> None:
@@ -48,9 +53,14 @@ class WrappedWeights:
                 part.register_parameter(name, made)
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether no other tensors are inside it. The usual classes are compared first: that is faster."""
+    return type(tensor) in _PLAIN or not is_traceable_wrapper_subclass(tensor)
+
+
 def _parts(tensor: Any) -> list[torch.Tensor]:
     """A plain tensor itself, else those inside it, at any depth."""
-    if not is_traceable_wrapper_subclass(tensor):
+    if _is_plain(tensor):
         return [tensor]
     names, _ = tensor.__tensor_flatten__()
     return [part for name in names for part in _parts(getattr(tensor, name))]
@@ -58,7 +68,7 @@ def _parts(tensor: Any) -> list[torch.Tensor]:
 
 def _made_again(tensor: Any) -> Any:
     """The same weight around the same plain tensors, which says where they are now; a plain tensor itself."""
-    if not is_traceable_wrapper_subclass(tensor):
+    if _is_plain(tensor):
         return tensor
     names, settings = tensor.__tensor_flatten__()
     inside = {name: _made_again(getattr(tensor, name)) for name in names}
