@@ -46,8 +46,8 @@ def pin_row(catalogue: Catalogue, row: _Row, commit_of: Callable[[HubSource], st
     commit = pin(catalogue.place(row))
     if isinstance(row, ModelSpec):
         config = pin(None if row.config is None else catalogue.locate(row.config))
-        encoders = {name: pin(catalogue.locate(source)) for name, source in row.text_encoders.items()}
-        return row.pinned(commit, config, encoders)
+        beside = {name: pin(catalogue.locate(source)) for name, source in row.files_beside.items()}
+        return row.pinned(commit, config, beside)
     return row if commit is None else row.pinned(commit)
 
 

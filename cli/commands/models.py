@@ -16,7 +16,7 @@ from cli.catalogue.rehearsal import rehearse
 from cli.client import Client, Json
 from cli.commands.listing import table
 from cli.job_run import add_service_arguments
-from contracts.catalogue.cached import AnySpec, encoder_file, select_files
+from contracts.catalogue.cached import AnySpec, file_beside, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.reader import read_catalogue
@@ -146,17 +146,17 @@ def _needs(catalogue: Catalogue, row: AnySpec) -> list[tuple[HubSource, Select]]
     found = []
     place = catalogue.place(row)
     if isinstance(place, HubSource):
-        class_name = None if isinstance(row, LoraSpec | NetworkSpec) else row.family_spec.pipeline
+        class_name = None if isinstance(row, LoraSpec | NetworkSpec) else row.checkpoint_family.pipeline
         if isinstance(row, ControlNetSpec):
             class_name = row.class_name
         found.append((place, select_files(row, place, class_name)))
     config = None if not isinstance(row, ModelSpec) or row.config is None else catalogue.locate(row.config)
     if isinstance(config, HubSource):
         found.append((config, descriptions(None)))
-    for encoder in row.text_encoders.values() if isinstance(row, ModelSpec) else ():
-        file = catalogue.locate(encoder)
+    for beside in row.files_beside.values() if isinstance(row, ModelSpec) else ():
+        file = catalogue.locate(beside)
         if isinstance(file, HubSource):
-            found.append((file, encoder_file(file)))
+            found.append((file, file_beside(file)))
     return found
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, encoder_file, select_files
+from contracts.catalogue.cached import AnySpec, file_beside, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.lines import find_line
 from contracts.catalogue.reader import read_catalogue
@@ -90,17 +90,17 @@ def _needs(catalogue: Catalogue) -> Iterator[tuple[str, HubSource, Select]]:
         place = None if model.config is None else _place(partial(catalogue.locate, model.config))
         if isinstance(place, HubSource):
             yield model.id, place, descriptions(None)
-        for source in model.text_encoders.values():
+        for source in model.files_beside.values():
             place = _place(partial(catalogue.locate, source))
             if isinstance(place, HubSource):
-                yield model.id, place, encoder_file(place)
+                yield model.id, place, file_beside(place)
 
 
 def _class_of(row: AnySpec) -> str | None:
     """The class that a repository must be of for this row; None for those that name none, or one of several."""
     if isinstance(row, LoraSpec | VaeSpec | NetworkSpec):
         return None
-    return row.class_name if isinstance(row, ControlNetSpec) else row.family_spec.pipeline
+    return row.class_name if isinstance(row, ControlNetSpec) else row.checkpoint_family.pipeline
 
 
 def _place(find: Callable[[], Path | HubSource]) -> Path | HubSource | None:

@@ -26,7 +26,7 @@ from contracts.hub.selection import (
 from contracts.hub.snapshot import Snapshot, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
 
-__all__ = ["AnySpec", "encoder_file", "find_cached", "find_encoder", "optional_t5", "select_files"]
+__all__ = ["AnySpec", "file_beside", "find_cached", "find_file_beside", "optional_t5", "select_files"]
 
 
 def select_files(
@@ -54,13 +54,13 @@ def select_files(
     return model_files(class_name, row.variant, without=(*row.text_encoders, *left_out))
 
 
-def encoder_file(source: HubSource) -> Select:
-    """Select the file of a text encoder that a model's row names on a hub."""
+def file_beside(source: HubSource) -> Select:
+    """Select a file that a model's row names on a hub beside its checkpoint (`ModelSpec.files_beside`)."""
     return one_file(source.file or "")
 
 
-def find_encoder(catalogue: Catalogue, source: str) -> Path | None:
-    """The file of a text encoder that a model's row names, here or in the hub's cache; None: it must be fetched.
+def find_file_beside(catalogue: Catalogue, source: str) -> Path | None:
+    """A file that a model's row names beside its checkpoint, here or in the hub's cache; None: it must be fetched.
 
     Raises:
         CatalogueError: the source is neither here nor on a hub.
@@ -68,7 +68,7 @@ def find_encoder(catalogue: Catalogue, source: str) -> Path | None:
     place = catalogue.locate(source)
     if isinstance(place, Path):
         return place
-    found = find_snapshot(place, encoder_file(place))
+    found = find_snapshot(place, file_beside(place))
     return None if found is None else found.paths[0]
 
 

@@ -226,6 +226,7 @@ _FLUX = replace(
             "FluxControlInpaintPipeline": _FLUX_CONTROL,
         }
     ),
+    with_control_lora=_FLUX_CONTROL.pipeline,
 )
 
 _ROWS = (

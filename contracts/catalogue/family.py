@@ -208,6 +208,8 @@ class Family:
             tell them from others.
         starts_from_latents: whether its img2img pipeline takes latents in place of an image.
         image_tokens_follow_prompt: whether its IP-Adapters are Redux; else they have attention layers.
+        with_control_lora: class of the other checkpoints that a Control LoRA makes of its usual ones; empty where
+            there are none.
         refiners: id of the row whose models can run the last steps of its images; empty where there are none.
     """
 
@@ -252,6 +254,7 @@ class Family:
     index_entries: Mapping[str, object] = field(default_factory=dict)
     starts_from_latents: bool = True
     image_tokens_follow_prompt: bool = False
+    with_control_lora: str = ""
     refiners: str = ""
 
     def of_checkpoint(self, pipeline: str | None) -> Family:

@@ -45,6 +45,12 @@ class Weights(RecordPart):
         description="How a model's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; "
         "left out where they are not.",
     )
+    control_lora_scale: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Weight of the Control LoRA that is merged into a model, whose file is part of `sha256`; left "
+        "out where it has none.",
+    )
 
 
 class CacheUse(RecordPart):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.catalogue.cached import find_cached, find_encoder, optional_t5
+from contracts.catalogue.cached import find_cached, find_file_beside, optional_t5
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
@@ -132,7 +132,7 @@ def count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, Par
     """Those of the row's `text_encoders` that are on this machine or in the hub's cache."""
     found = {}
     for name, source in model.text_encoders.items():
-        file = find_encoder(catalogue, source)
+        file = find_file_beside(catalogue, source)
         if file is not None:
             found[name] = count_text_encoder(file)
     return found
@@ -176,8 +176,8 @@ def size_component(
 
 #: ControlNets that are not whole without their denoiser.
 _SHARING = frozenset({"ZImageControlNetModel"})
-#: The component that a GGUF file holds.
-_OF_GGUF = "transformer"
+#: The component that a GGUF file holds, and that a Control LoRA changes.
+_TRANSFORMER = "transformer"
 
 
 #: Half of what the published VAEs were trained on: tiles of the full size would save nothing there.
@@ -211,7 +211,7 @@ def components_of_file(
     transformer of its configuration.
     """
     folder = None if model.config is None else catalogue.locate(model.config)
-    own = {_OF_GGUF: count} if model.is_gguf else {}
+    own = {_TRANSFORMER: count} if model.is_gguf else {}
     own |= count_text_encoders(catalogue, model)
     if isinstance(folder, Path) and folder.is_dir():
         counts = {**count_values(folder, model.variant), **own}
@@ -256,6 +256,8 @@ def assemble(
 
     A T5 of which only the configuration is here is one, too, of no bytes: plans say that it is skipped.
     """
+    if model.control_lora is not None:
+        counts, configs = _with_control_lora(counts, configs)
     kind = model.quantization
     if kind is not None and kind in QUANTIZATIONS:
         plain = [name for name in DENOISERS if name in counts and not counts[name].packed.bytes]
@@ -269,6 +271,22 @@ def assemble(
             size_component(name, role, count, _value_bytes(model, role, config, value_bytes), config)
         )
     return ModelComponents(model.id, tuple(components), value_bytes, model.family_spec.t5_optional, origin)
+
+
+def _with_control_lora(
+    counts: Mapping[str, ParameterCount], configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, ParameterCount], Mapping[str, Mapping[str, Any]]]:
+    """The same with the channels of a control image in the transformer's first layer."""
+    config, count = configs.get(_TRANSFORMER, {}), counts.get(_TRANSFORMER)
+    if count is None or "in_channels" not in config:
+        return counts, configs
+    inputs = config["in_channels"]
+    outputs = config["num_attention_heads"] * config["attention_head_dim"]
+    wider = {**config, "in_channels": 2 * inputs, "out_channels": config.get("out_channels") or inputs}
+    return (
+        {**counts, _TRANSFORMER: count.with_twice_the_inputs(inputs, outputs)},
+        {**configs, _TRANSFORMER: wider},
+    )
 
 
 def _value_bytes(model: ModelSpec, role: Role, config: Mapping[str, Any], value_bytes: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from contracts.catalogue.cached import AnySpec, encoder_file, select_files
+from contracts.catalogue.cached import AnySpec, file_beside, select_files
 from contracts.catalogue.catalogue import (
     Catalogue,
     ControlNetSpec,
@@ -85,7 +85,7 @@ def _count_text_encoders(catalogue: Catalogue, model: ModelSpec) -> dict[str, Pa
         place = catalogue.locate(source)
         if name not in counts and isinstance(place, HubSource):
             with reading(place) as repository:
-                counts[name] = _count(repository, encoder_file(place)(repository.files))
+                counts[name] = _count(repository, file_beside(place)(repository.files))
     return counts
 
 

@@ -124,7 +124,7 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}
-    pipeline = row.pipeline or _other_class(row.family_spec, folder, keys)
+    pipeline = row.pipeline or _other_class(row.checkpoint_family, folder, keys)
     if pipeline is not None:
         limits["pipeline"] = pipeline
     if folder is not None and row.guidance_layers is None:

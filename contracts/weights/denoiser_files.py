@@ -18,10 +18,15 @@ from contracts.weights.formats.safetensors import read_header
 _PARTS = ("unet", "transformer")
 #: Name -> shape of tensors.
 Layers = Mapping[str, tuple[int, ...]]
+#: The layer of a FLUX.1 transformer that a Control LoRA gives twice its inputs.
+CONTROL_INPUT = "x_embedder"
 
 
 def read_denoiser(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
-    """Return name -> shape of each of its tensors; None where they cannot be read on this machine."""
+    """Return name -> shape of each of its tensors; None where they cannot be read on this machine.
+
+    Of a model with a Control LoRA, those that it has once that is merged.
+    """
     try:
         place = catalogue.place(model)
         cached = find_cached(catalogue, model) if isinstance(place, HubSource) else None
@@ -34,7 +39,15 @@ def read_denoiser(model: ModelSpec, catalogue: Catalogue) -> Layers | None:
             found |= {name: tensor.shape for name, tensor in read_header(file).tensors.items()}
     except (CatalogueError, NotSafetensors, OSError):
         return None
+    if model.control_lora is not None:
+        found = widened(found, f"{CONTROL_INPUT}.weight")
     return found or None
+
+
+def widened(shapes: Layers, name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes with twice the inputs in the weight of this name, if there is one."""
+    outputs, *inputs = shapes.get(name, ())[:2] or (0,)
+    return {**shapes, name: (outputs, 2 * inputs[0])} if inputs else dict(shapes)
 
 
 def find_suited_models(

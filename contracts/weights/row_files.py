@@ -30,6 +30,7 @@ from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.hub.selection import model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
+from contracts.weights.adapters.lora_layouts import refuse_control_lora
 from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import (
     T2I_REMEDY,
@@ -38,6 +39,7 @@ from contracts.weights.controls.controlnet_files import (
     refuse_other_kinds,
 )
 from contracts.weights.controls.controlnet_models import find_models
+from contracts.weights.controls.flux_control_lora_files import check_row_control_lora
 from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header
@@ -58,6 +60,7 @@ def check_row_files(catalogue: Catalogue, row: AnySpec) -> None:
             catalogue.locate(row.config)
         try:
             check_row_text_encoders(catalogue, row)
+            check_row_control_lora(catalogue, row)
         except CatalogueError as error:
             raise CatalogueError(f"{row.source}: {error}") from None
     if not isinstance(place, Path):
@@ -113,7 +116,7 @@ def _check_lora(place: Path, row: LoraSpec) -> None:
         files = [file for file in files if f".{row.variant}." in file.name]
     if len(files) != 1:
         raise HubRefused(f"the folder has {len(files)} .safetensors files; name one of them with `file`")
-    _read(files[0])
+    refuse_control_lora(_read(files[0]))
 
 
 def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
@@ -131,6 +134,8 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
             raise HubRefused("the folder has no model_index.json, so it is not a checkpoint in diffusers' layout")
         named = str(files.read_json("model_index.json").get("_class_name", ""))
         _check_class(named, family, family.pipeline)
+        if row.control_lora is not None and named in family.other_checkpoints:
+            raise HubRefused(f"control_lora is for a {family.pipeline}, and this is a {named}: leave one out")
         # Operators may leave T5 out of a folder where it is never loaded.
         names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family)))(files)
     weights = [name for name in names if name.endswith(".safetensors")]

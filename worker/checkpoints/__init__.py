@@ -3,6 +3,7 @@
 loader.py        folders, single files and hub ids into pipelines; never a pickle
 controlnets.py   ControlNets, in folders and in one file
 control_loras.py ControlNets that are stored as differences from a UNet
+flux_control_loras.py FLUX.1 Control models that are stored as differences from a usual one
 t2i_adapters.py  T2I-Adapters, and whether they fit a model
 components.py    a folder's models, each of the right class and with all its weights
 rehearsal.py     whether a model can be loaded, by descriptions and headers

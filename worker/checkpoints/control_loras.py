@@ -32,18 +32,26 @@ def whole_control_lora(stored: Tensors, unet: Any, dtype: torch.dtype) -> Tensor
     found = {tensor: stored[name] for tensor, name in made.whole.items()}
     for name in made.of_unet:
         # A copy: the UNet's memory is moved and given back without the ControlNet.
-        found[name] = _whole(name, own[name]).to("cpu", dtype, copy=True)
+        found[name] = whole_weight(name, own[name]).to("cpu", dtype, copy=True)
     for name, layer in made.changed.items():
-        weight = _whole(name, own[name]).to("cpu", torch.float32)
+        weight = whole_weight(name, own[name]).to("cpu", torch.float32)
         up, down = (stored[f"{layer}.{half}"].float().flatten(1) for half in ("up", "down"))
         found[name] = (weight + (up @ down).reshape(weight.shape)).to(dtype)
     return found
 
 
-def _whole(name: str, weight: torch.Tensor) -> torch.Tensor:
+def whole_weight(name: str, weight: torch.Tensor, adapter: str = "a control-LoRA") -> torch.Tensor:
+    """Return a weight that something can be added to.
+
+    Args:
+        adapter: what is added to it.
+
+    Raises:
+        CatalogueError: it is packed, or in 8 bits.
+    """
     if weight.dtype not in _WHOLE or type(weight.data) is not torch.Tensor:
         raise CatalogueError(
-            f"it is a control-LoRA, which is added to the model's own weights, and {name} is stored in fewer bits "
-            "here; use a whole ControlNet, or the model without quantization and DARKROOM_WORKER_ALLOW_FP8"
+            f"it is {adapter}, which is added to the model's own weights, and {name} is in fewer bits here; "
+            "use a whole ControlNet or checkpoint, or the model without quantization and DARKROOM_WORKER_ALLOW_FP8"
         )
     return weight.detach()

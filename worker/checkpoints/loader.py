@@ -21,12 +21,13 @@ from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
 from contracts.weights.quantized import read_folder_quantization
 from worker.checkpoints.components import load_components, read_index
+from worker.checkpoints.flux_control_loras import merge_control_lora
 from worker.checkpoints.one_file.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.one_file.single_file import SingleFile
-from worker.checkpoints.sources import find_config, find_text_encoders
+from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders
 from worker.checkpoints.text_encoders import load_text_encoders, refuse_two_encoders
 from worker.checkpoints.vaes import fix_vae_dtype
-from worker.families import DiffusersFamily
+from worker.families import DiffusersFamily, get_family
 
 
 def load_model(
@@ -39,10 +40,52 @@ def load_model(
 ) -> Any:
     """The text-to-image pipeline with its components, but for those that are to be skipped, in host memory.
 
+    Args:
+        family: of its checkpoint, before a Control LoRA is merged into that.
+
     Raises:
         CatalogueError: the checkpoint is of another kind, lacks weights, or holds some that nothing takes.
         Exception: whatever the libraries raise for damaged files.
     """
+    pipeline = _load_checkpoint(catalogue, spec, family, path, dtype, skipped)
+    _check_parts(family, pipeline)
+    if spec.control_lora is not None:
+        family = get_family(spec.family_spec.id)
+        pipeline = _with_control_lora(catalogue, spec, family, pipeline)
+        _check_parts(family, pipeline)
+    fix_vae_dtype(pipeline.vae, dtype)
+    family.prepare(pipeline)
+    return pipeline
+
+
+def _check_parts(family: DiffusersFamily, pipeline: Any) -> None:
+    misfit = family.misfit(pipeline.components)
+    if misfit is not None:
+        raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
+
+
+def _with_control_lora(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, pipeline: Any) -> Any:
+    """The pipeline of a Control model on the same components, of which the denoiser is changed."""
+    file = find_control_lora(catalogue, spec)
+    if file is None or spec.control_lora is None:
+        return pipeline
+    try:
+        merge_control_lora(pipeline.components[family.denoiser], file, spec.control_lora.scale)
+    except CatalogueError as error:
+        raise CatalogueError(f"control_lora: {error}") from None
+    pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
+    names = inspect.signature(pipeline_class.__init__).parameters
+    return pipeline_class(**{name: part for name, part in pipeline.components.items() if name in names})
+
+
+def _load_checkpoint(
+    catalogue: Catalogue,
+    spec: ModelSpec,
+    family: DiffusersFamily,
+    path: Path,
+    dtype: torch.dtype,
+    skipped: Collection[str],
+) -> Any:
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     if path.is_dir():
@@ -73,11 +116,6 @@ def load_model(
         pipeline.register_modules(scheduler=with_settings_of_file(pipeline.scheduler, file))
     else:
         raise CatalogueError("a checkpoint in one file must be a .safetensors or .gguf file")
-    misfit = family.misfit(pipeline.components)
-    if misfit is not None:
-        raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
-    fix_vae_dtype(pipeline.vae, dtype)
-    family.prepare(pipeline)
     return pipeline
 
 

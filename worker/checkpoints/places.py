@@ -139,7 +139,7 @@ class Places:
             place = sources.fetch_model(
                 self._catalogue,
                 row,
-                get_family(row.family_spec.id),
+                get_family(row.checkpoint_family.id),
                 on_progress=progress,
                 is_wanted=is_wanted,
                 without_t5=self._without_t5,
@@ -179,7 +179,7 @@ class Places:
 
     def _find(self, row: AnySpec) -> Path | None:
         if isinstance(row, ModelSpec):
-            family = get_family(row.family_spec.id)
+            family = get_family(row.checkpoint_family.id)
             return sources.find_model(self._catalogue, row, family, without_t5=self._without_t5)
         if isinstance(row, ControlNetSpec | VaeSpec):
             return sources.find_component(self._catalogue, row)

@@ -26,6 +26,7 @@ from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import component_weights
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.controls.controlnet_files import check_modes, refuse_other_kinds
+from contracts.weights.controls.flux_control_lora_files import read_control_lora
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
@@ -36,7 +37,7 @@ from worker.checkpoints.components import check_layers, find_class, is_model, re
 from worker.checkpoints.controlnets import check_config
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized import gguf_files, torchao_weights
-from worker.checkpoints.sources import find_config, find_text_encoders
+from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders
 from worker.checkpoints.text_encoders import refuse_two_encoders
 from worker.families import DiffusersFamily
 
@@ -80,6 +81,21 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
     misfit = family.misfit(parts) if family.denoiser in parts and "vae" in parts else None
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
+    _rehearse_control_lora(catalogue, spec, folder, parts.get(family.denoiser))
+
+
+def _rehearse_control_lora(
+    catalogue: Catalogue, spec: ModelSpec, folder: Path, denoiser: _Component | None
+) -> None:
+    lora = find_control_lora(catalogue, spec)
+    if lora is None or denoiser is None:
+        return
+    if read_folder_quantization(folder) is not None:
+        raise CatalogueError("control_lora is added to the model's own weights, which are quantized here")
+    try:
+        read_control_lora(lora, denoiser.shapes)
+    except CatalogueError as error:
+        raise CatalogueError(f"control_lora: {error}") from None
 
 
 def rehearse_controlnet(family: DiffusersFamily, path: Path, modes: int = 0) -> None:

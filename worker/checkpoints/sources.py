@@ -6,13 +6,13 @@ unverified, and are for the thread that prepares. Loads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from contracts.catalogue.cached import AnySpec, encoder_file, find_encoder, optional_t5, select_files
+from contracts.catalogue.cached import AnySpec, file_beside, find_file_beside, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import FailureCode, JobFailed
+from contracts.errors import CatalogueError, FailureCode, JobFailed
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.hub.selection import Select, descriptions, model_files
@@ -41,7 +41,7 @@ def find_model(
     Args:
         without_t5: the weights of a T5 that the family works without are never loaded, so they may be missing.
     """
-    if find_text_encoders(catalogue, spec, without_t5=without_t5) is None:
+    if _find_beside(catalogue, _files_beside(spec, without_t5=without_t5)) is None:
         return None
     place = catalogue.place(spec)
     path = place if isinstance(place, Path) else _find(place, _select(place, spec, without_t5))
@@ -82,10 +82,10 @@ def fetch_model(
             # Where no commit is agreed on, what is in the cache will do.
             revision = None if found is None else found.commit
             fetch(config, select, revision=revision, on_progress=on_progress, is_wanted=is_wanted)
-    for source in _text_encoders(spec, without_t5=without_t5).values():
-        encoder = catalogue.locate(source)
-        if isinstance(encoder, HubSource):
-            fetch(encoder, encoder_file(encoder), on_progress=on_progress, is_wanted=is_wanted)
+    for source in _files_beside(spec, without_t5=without_t5).values():
+        beside = catalogue.locate(source)
+        if isinstance(beside, HubSource):
+            fetch(beside, file_beside(beside), on_progress=on_progress, is_wanted=is_wanted)
     return place
 
 
@@ -97,18 +97,37 @@ def find_text_encoders(
     Args:
         without_t5: without a T5 that the family works without.
     """
+    wanted = _files_beside(spec, without_t5=without_t5)
+    return _find_beside(catalogue, {name: source for name, source in wanted.items() if name in spec.text_encoders})
+
+
+def find_control_lora(catalogue: Catalogue, spec: ModelSpec) -> Path | None:
+    """The file of the row's `control_lora`; None where it has none.
+
+    Raises:
+        CatalogueError: it must be fetched first.
+    """
+    if spec.control_lora is None:
+        return None
+    file = find_file_beside(catalogue, spec.control_lora.source)
+    if file is None:
+        raise CatalogueError("the file of its control_lora is not on this machine")
+    return file
+
+
+def _find_beside(catalogue: Catalogue, sources: Mapping[str, str]) -> dict[str, Path] | None:
     found = {}
-    for name, source in _text_encoders(spec, without_t5=without_t5).items():
-        path = find_encoder(catalogue, source)
+    for name, source in sources.items():
+        path = find_file_beside(catalogue, source)
         if path is None:
             return None
         found[name] = path
     return found
 
 
-def _text_encoders(spec: ModelSpec, *, without_t5: bool) -> dict[str, str]:
+def _files_beside(spec: ModelSpec, *, without_t5: bool) -> dict[str, str]:
     left_out = optional_t5(spec.family_spec) if without_t5 else ()
-    return {name: source for name, source in spec.text_encoders.items() if name not in left_out}
+    return {name: source for name, source in spec.files_beside.items() if name not in left_out}
 
 
 def find_config(
@@ -128,17 +147,18 @@ def find_config(
 
 
 def weights_beside(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path) -> list[Path]:
-    """The weights of the row's `text_encoders`, and those that a single file lacks and `config` has."""
-    encoders = find_text_encoders(catalogue, spec) or find_text_encoders(catalogue, spec, without_t5=True) or {}
+    """The row's files beside its checkpoint, and the weights that a single file lacks and `config` has."""
+    wanted = (_files_beside(spec, without_t5=without_t5) for without_t5 in (False, True))
+    beside = next(filter(None, (_find_beside(catalogue, files) for files in wanted)), {})
     if path.is_dir() or spec.config is None:
-        return list(encoders.values())
+        return list(beside.values())
     file, folder = SingleFile(path), find_config(catalogue, spec, family, path)
     if folder is None:
-        return list(encoders.values())
+        return list(beside.values())
     names = folder_files(RepositoryFiles.in_folder(folder), None if file.has_encoders else spec.variant)
     parts = {name: name.partition("/")[0] for name in sorted(names) if name.endswith(".safetensors")}
     lacking = [folder / name for name, part in parts.items() if not file.holds(part, family)]
-    return [*(one for one in lacking if one.parent.name not in encoders), *encoders.values()]
+    return [*(one for one in lacking if one.parent.name not in beside), *beside.values()]
 
 
 def find_component(catalogue: Catalogue, spec: ControlNetSpec | VaeSpec) -> Path | None:
@@ -217,7 +237,11 @@ def class_needed(row: AnySpec) -> str | None:
     """The class that a repository must be of for this row; None for those that name none, or one of several."""
     if isinstance(row, LoraSpec | VaeSpec | NetworkSpec):
         return None
-    return row.class_name if isinstance(row, ControlNetSpec) else get_family(row.family_spec.id).checkpoint_class
+    return (
+        row.class_name
+        if isinstance(row, ControlNetSpec)
+        else get_family(row.checkpoint_family.id).checkpoint_class
+    )
 
 
 def _select(place: HubSource, row: AnySpec, without_t5: bool = False) -> Select:

@@ -115,7 +115,7 @@ class ModelFetcher:
         if isinstance(row, ModelSpec):
             variant, beside = (
                 row.variant,
-                weights_beside(self._catalogue, row, get_family(row.family_spec.id), path),
+                weights_beside(self._catalogue, row, get_family(row.checkpoint_family.id), path),
             )
         self._hasher.hash(path, variant, beside)
         for file in (*weight_files(path, variant), *beside):
@@ -190,7 +190,7 @@ class ModelFetcher:
         """Check a model or `controlnet:ID` as far as descriptions and headers tell; raises as `rehearse_model`."""
         row, path = self._places.row(name), self._places.locate(name)
         if isinstance(row, ModelSpec):
-            rehearse_model(self._catalogue, row, get_family(row.family_spec.id), path)
+            rehearse_model(self._catalogue, row, get_family(row.checkpoint_family.id), path)
         elif isinstance(row, NetworkSpec):
             if isinstance(row, FileNetworkSpec):
                 require_spandrel()

@@ -97,12 +97,18 @@ class LoadedModel:
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
         self._context = context
-        beside = weights_beside(context.catalogue, spec, self.family, path)
+        stored_as = get_family(spec.checkpoint_family.id)
+        beside = weights_beside(context.catalogue, spec, stored_as, path)
         weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
-        self.weights = weights.model_copy(update={"quantization": checkpoints.read_quantization(spec, path)})
+        merged = spec.control_lora
+        changes = {
+            "quantization": checkpoints.read_quantization(spec, path),
+            "control_lora_scale": None if merged is None else merged.scale,
+        }
+        self.weights = weights.model_copy(update=changes)
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
         with context.weights_lock:
-            self.base = checkpoints.load_model(context.catalogue, spec, self.family, path, self.dtype, skipped)
+            self.base = checkpoints.load_model(context.catalogue, spec, stored_as, path, self.dtype, skipped)
         base_class: Any = type(self.base)
         self.base.__class__ = computing_on(self.device, base_class)
         # Kept, since diffusers' `components` reads a signature each time it is asked.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.quantizations import QUANTIZATIONS
@@ -15,6 +15,32 @@ from contracts.catalogue.rows.row import Alias, Row, Variant, address_of
 from contracts.catalogue.rows.vaes import LatentSpace
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 from contracts.hub.source import GGUF, SAFETENSORS, parse_source
+
+#: Key of the Control LoRA among the files of a row.
+_CONTROL_LORA = "control_lora"
+
+
+class ControlLora(BaseModel):
+    """A Control LoRA that is merged into a model's transformer while it is loaded.
+
+    Attributes:
+        source: its `.safetensors` file, here or on a hub.
+        scale: weight of what it adds; norms that it replaces are replaced whole.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    scale: float = Field(1.0, gt=0, le=4, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _source_is_a_file(self) -> ControlLora:
+        if not self.source.endswith(SAFETENSORS):
+            raise ValueError(
+                f"source must be a {SAFETENSORS} file, here or on a hub (org/name/FILE{SAFETENSORS}), got "
+                f"{self.source[:200]!r}"
+            )
+        return self
 
 
 class ModelSpec(Row):
@@ -27,6 +53,7 @@ class ModelSpec(Row):
             other components for a `.gguf` file.
         text_encoders: component -> `.safetensors` file with its weights, here or on a hub, such as
             `clip_l.safetensors`; its configuration and tokenizer are those of the folder or of `config`.
+        control_lora: that makes a FLUX.1 Control model of a usual FLUX.1 checkpoint.
         variant: weight variant in the folder, for example `fp16`.
         dtype: dtype on the device; `auto` is bfloat16 on CUDA and float32 on the CPU.
         defaults: overrides entries of the family's defaults.
@@ -51,6 +78,7 @@ class ModelSpec(Row):
 
     config: str | None = None
     text_encoders: Mapping[str, str] = Field(default_factory=dict)
+    control_lora: ControlLora | None = None
     variant: Variant | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     defaults: Mapping[str, int | float | str] = Field(default_factory=dict)
@@ -70,8 +98,22 @@ class ModelSpec(Row):
 
     @property
     def family_spec(self) -> Family:
-        """The row of its family, or of the family's other checkpoints where it is one of these."""
+        """The row of what it can do: its family's, or that of the family's other checkpoints if it is one."""
+        if self.control_lora is None:
+            return self.checkpoint_family
+        family = FAMILIES[self.family]
+        return family.of_checkpoint(family.with_control_lora)
+
+    @property
+    def checkpoint_family(self) -> Family:
+        """The row of what its files are, before its Control LoRA is merged into them."""
         return FAMILIES[self.family].of_checkpoint(self.pipeline)
+
+    @property
+    def files_beside(self) -> Mapping[str, str]:
+        """Key -> source of each file that it has beside its checkpoint, here or on a hub."""
+        lora = self.control_lora
+        return self.text_encoders if lora is None else {**self.text_encoders, _CONTROL_LORA: lora.source}
 
     @property
     def pixel_cap(self) -> int:
@@ -105,15 +147,20 @@ class ModelSpec(Row):
         self,
         commit: str | None,
         config_commit: str | None = None,
-        encoder_commits: Mapping[str, str | None] = MappingProxyType({}),
+        commits_beside: Mapping[str, str | None] = MappingProxyType({}),
     ) -> Self:
-        """Return the row with these commits for its source, its `config` and its `text_encoders`."""
+        """Return the row with these commits for its source, its `config` and its `files_beside`."""
         changes: dict[str, object] = {} if commit is None else {"revision": commit}
         encoders = dict(self.text_encoders)
-        for name, own_commit in encoder_commits.items():
-            source = parse_source(encoders[name])
-            if source is not None and own_commit is not None:
-                encoders[name] = address_of(replace(source, revision=own_commit))
+        for name, own_commit in commits_beside.items():
+            source = parse_source(self.files_beside[name])
+            if source is None or own_commit is None:
+                continue
+            address = address_of(replace(source, revision=own_commit))
+            if name == _CONTROL_LORA and self.control_lora is not None:
+                changes[name] = self.control_lora.model_copy(update={"source": address})
+            else:
+                encoders[name] = address
                 changes["text_encoders"] = encoders
         config = None if self.config is None else parse_source(self.config)
         if config is not None and config_commit is not None:
@@ -162,6 +209,26 @@ class ModelSpec(Row):
                     f"text_encoders: {name} must be a {SAFETENSORS} file, here or on a hub "
                     f"(org/name/FILE{SAFETENSORS}), got {source[:200]!r}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _control_lora_is_usable(self) -> ModelSpec:
+        if self.control_lora is None:
+            return self
+        family = FAMILIES[self.family]
+        if not family.with_control_lora:
+            able = ", ".join(one.id for one in FAMILIES.values() if one.with_control_lora)
+            raise ValueError(f"control_lora works with {able}, not with {self.family}: leave it out")
+        if self.pipeline not in (None, family.pipeline):
+            raise ValueError(
+                f"control_lora is for checkpoints of {family.pipeline}, and pipeline is {self.pipeline!r}: leave "
+                "one of them out"
+            )
+        if self.is_quantized:
+            raise ValueError(
+                "control_lora is added to the model's own weights, which cannot be quantized then: leave "
+                "quantization out, and name a folder or a .safetensors file as source"
+            )
         return self
 
     @model_validator(mode="after")

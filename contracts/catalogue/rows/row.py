@@ -93,6 +93,11 @@ class Row(SourceRow):
         """The family's row."""
         return FAMILIES[self.family]
 
+    @property
+    def checkpoint_family(self) -> Family:
+        """The row of what its files are."""
+        return self.family_spec
+
     @model_validator(mode="after")
     def _family_is_known(self) -> Self:
         if self.family not in FAMILIES:

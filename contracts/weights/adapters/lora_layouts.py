@@ -47,8 +47,8 @@ _CONTROL_INPUT = re.compile(r"(^|\.)(img_in|x_embedder)\.lora_A\.weight$")
 #: What is said of one.
 _CONTROL_LORA = (
     "it is a FLUX Control LoRA, which gives the transformer further channels for a control image and replaces its "
-    "norms; name a whole checkpoint in a row of the catalogue instead, such as "
-    "black-forest-labs/FLUX.1-Canny-dev or FLUX.1-Depth-dev, and send control_image"
+    "norms for all requests: name the file as control_lora in the row of a FLUX.1 model in the catalogue, or use "
+    "a whole checkpoint such as black-forest-labs/FLUX.1-Canny-dev, and send control_image to that model"
 )
 _XLABS_ALPHA = re.compile(r"_lora\d\.alpha$")
 FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
@@ -114,9 +114,7 @@ def read_layers(tensors: Mapping[str, Tensor], on_input: Collection[str] = ()) -
     Raises:
         AdapterRefused: a tensor is not part of a LoRA or one of its relatives, or a layer's tensors are not whole.
     """
-    of_control = next(filter(_CONTROL_NORM.search, tensors), None)
-    if of_control is not None and any(map(_CONTROL_INPUT.search, tensors)):
-        raise AdapterRefused(f"{_CONTROL_LORA} ({of_control[:120]})")
+    refuse_control_lora(tensors)
     groups = lycoris_layouts.group(tensors)
     grouped = {key for parts in groups.values() for key in parts.values()}
     for key, tensor in tensors.items():
@@ -139,6 +137,13 @@ def read_layers(tensors: Mapping[str, Tensor], on_input: Collection[str] = ()) -
     if len({layer.change.rank for layer in layers}) > _MAX_RANKS:
         raise AdapterRefused(f"its layers have more than {_MAX_RANKS} different ranks")
     return layers
+
+
+def refuse_control_lora(names: Collection[str]) -> None:
+    """Refuse a file whose tensors have the names of a FLUX Control LoRA's; raises AdapterRefused."""
+    norm = next(filter(_CONTROL_NORM.search, names), None)
+    if norm is not None and any(map(_CONTROL_INPUT.search, names)):
+        raise AdapterRefused(f"{_CONTROL_LORA} ({norm[:120]})")
 
 
 def _is_half(key: str) -> bool:

@@ -22,6 +22,7 @@ from contracts.weights.adapters.lora_files import AdapterFacts, LoraFile, descri
 from contracts.weights.adapters.lora_layouts import DENOISER, PARTS, LoraLayer, flat_name
 from contracts.weights.adapters.lycoris_layouts import cannot_join
 from contracts.weights.adapters.original_names import layers_named
+from contracts.weights.denoiser_files import CONTROL_INPUT, widened
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
 
@@ -129,6 +130,8 @@ def _shapes_of(model: ModelSpec, catalogue: Catalogue) -> _Shapes | None:
             for key, tensor in tensors.items()
             if key.endswith(".weight") and len(tensor.shape) in (2, 4)
         }
+    if model.control_lora is not None:
+        shapes[DENOISER] = widened(shapes.get(DENOISER, {}), CONTROL_INPUT)
     return shapes
 
 

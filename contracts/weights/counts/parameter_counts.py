@@ -11,7 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +36,10 @@ class Sums(NamedTuple):
     block: int = 0
     loose: int = 0
     leaf: int = 0
+
+    def with_more(self, added: int) -> Sums:
+        """Return the sums where a layer outside of blocks has so many more, which are half of its own then."""
+        return Sums(self.total + added, self.block, self.loose + added, max(self.leaf, 2 * added))
 
 
 _NONE = Sums()
@@ -156,6 +160,21 @@ class ParameterCount:
             copies_output=any(one.copies_output for _, one in packed),
         )
         return cls(*_sums(tensors), packed=sizes, linear=linear or LinearWeights())
+
+    def with_twice_the_inputs(self, inputs: int, outputs: int) -> ParameterCount:
+        """Return the count of the same component with twice so many inputs of a linear layer outside of blocks."""
+        added, linear = inputs * outputs, self.linear
+        return replace(
+            self,
+            values=self.values + added,
+            loose_values=self.loose_values + added,
+            leaf_values=max(self.leaf_values, 2 * added + outputs),
+            linear=replace(
+                linear,
+                values=linear.values.with_more(added),
+                columns=linear.columns.with_more(inputs),
+            ),
+        )
 
 
 def _sums(tensors: Iterable[tuple[str, int]]) -> Sums:

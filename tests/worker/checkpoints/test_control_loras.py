@@ -131,7 +131,7 @@ def test_the_controlnet_has_memory_of_its_own_and_weights_in_fewer_bits_are_refu
     places = ({tensor.data_ptr() for tensor in module.state_dict().values()} for module in (unet, net))
     assert set.isdisjoint(*places)
     unet.conv_in.to(torch.float8_e4m3fn)
-    with pytest.raises(CatalogueError, match=r"conv_in\.\w+ is stored in fewer bits here"):
+    with pytest.raises(CatalogueError, match=r"conv_in\.\w+ is in fewer bits here"):
         load_controlnet(get_family("sdxl"), made[0], torch.float32, unet)
 
 

@@ -151,10 +151,13 @@ def test_a_family_without_a_model_in_the_catalogue_is_refused(catalogue: Catalog
             "not a layer of any known family",
         ),
         ({}, "contains no LoRA weights"),
-        (_peft({"transformer.x_embedder": (128, 128)}), "a FLUX Control LoRA.*FLUX.1-Canny-dev"),
+        (
+            _peft({"transformer.x_embedder": (128, 128)}),
+            "a FLUX Control LoRA.* as control_lora in the row of a FLUX.1 model",
+        ),
         (
             _peft({"img_in": (128, 3072)}) | {"double_blocks.0.img_attn.norm.key_norm.scale": np.ones(128)},
-            "a FLUX Control LoRA.*key_norm",
+            "a FLUX Control LoRA.* as control_lora in the row .*key_norm",
         ),
     ],
 )
