@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from bench.component_calls import build
+from counting.component_calls import build
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -15,29 +15,14 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from PIL import Image
 
 from bench.diffusers_loop import MIXES, DiffusersLoop, Order, compute_alike, make_orders, to_base64, to_body
 from bench.load import Connection
 from bench.report import options, print_table, report, spread
 from bench.servers import Server, darkroom, litserve
-from bench.trials import Trial, parameters
-from contracts.catalogue.reader import read_catalogue
-from contracts.jobs.receipt import Receipt, Weights
-from contracts.provenance.credentials import ContentCredentials
-from contracts.provenance.identity import development_identity
-from contracts.provenance.receipts.signatures import ReceiptSigner
-from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.storage.local import LocalStorage
-from worker.generation.results.outputs import JobResult, store
 
 #: Orders before the first measured one: every task and every LoRA.
 _WARM_UP = 4
@@ -140,26 +125,6 @@ def rates(rivals: Sequence[Rival], mix: str, count: int, runs: int) -> None:
     print()
 
 
-def signing(runs: int) -> None:
-    """Print the milliseconds that storing an image of 1024 × 1024 takes, unsigned and signed."""
-    trial, rows = Trial(read_catalogue(BUILT_IN_CATALOGUE), "cpu", 64, 30), []
-    image = Image.radial_gradient("L").resize((1024, 1024)).convert("RGB")
-    with TemporaryDirectory() as folder:
-        storage = LocalStorage(Path(folder))
-        identity, receipts = development_identity(storage, nullcontext), ReceiptSigner(Ed25519PrivateKey.generate)
-        credentials = ContentCredentials(lambda: identity, storage, "0", "text")
-        for file_format in ("png", "jpeg", "webp"):
-            job = parameters(trial, trial.catalogue.model("shapes-sdxl"), output_format=file_format)
-            receipt = Receipt(parameters=job, seeds=job.seeds, model=Weights(id=job.model, sha256="0" * 64))
-            made = JobResult("generated", [image], receipt=receipt, step_hashes=[["0" * 64] * 30])
-            write = partial(store, made, "bench", 1, storage)
-            ways = (write, partial(write, None, receipts), partial(write, credentials, receipts))
-            done = [[way().receipt for _ in range(runs + 1)][1:] for way in ways]
-            times = [[1000 * one.timings["write"] for one in found if one is not None] for found in done]
-            rows.append([file_format, *map(spread, times)])
-    print_table("one image, ms | unsigned | signed receipt | and Content Credentials", rows)
-
-
 def main() -> None:
     """Measure, and print the tables."""
     parser = options(__doc__, runs=3)
@@ -172,7 +137,6 @@ def main() -> None:
         rivals = [*bare_loops(arguments.batch), *darkroom_rivals(service), litserve_rival(other, arguments.batch)]
         for mix in MIXES:
             rates(rivals, mix, arguments.jobs, arguments.runs)
-        signing(5 * arguments.runs)
         print(f"median (range) of {arguments.runs} runs of {arguments.jobs} images")
 
 

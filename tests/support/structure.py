@@ -120,8 +120,8 @@ def main() -> None:
     literals = [path for path in sources if KEY.search(path.read_text(encoding="utf-8"))]
     print("\n| | |\n|---|---|")
     print(f"| lines of the product | {lines(sources)} |")
-    print(f"| lines of bench/ | {lines(files(checkout / 'bench', '.py'))} |")
-    print(f"| lines of tests/ | {lines(files(checkout / 'tests', '.py'))} |")
+    for name in ("bench", "counting", "tests"):
+        print(f"| lines of {name}/ | {lines(files(checkout / name, '.py'))} |")
     print(f"| files with Redis keys as literals | {len(literals)} |")
     print(f"| tests | {count_tests(checkout)} |")
 

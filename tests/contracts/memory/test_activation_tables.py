@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.architectures import TABLES, components, count_activations, parts, render
-from bench.component_calls import Inputs, build, run_of
-from bench.live import Follower
+from bench.architectures import TABLES, components, parts
+from counting.activations import count_activations, render
+from counting.component_calls import Inputs, build, run_of
+from counting.live_tensors import Follower
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE

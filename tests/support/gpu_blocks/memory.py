@@ -25,7 +25,7 @@ _SHARED_GIB = 14.0
 def workspaces(setup: Setup) -> Iterator[dict[str, Any]]:
     """Activations of a decode and of a denoising step beside what plans count, with cuDNN's workspace and without.
 
-    Where `of_planned` is above 1 on a card, `bench.live.WORKSPACE_SHARE` is too small for it.
+    Where `of_planned` is above 1 on a card, `counting.live_tensors.WORKSPACE_SHARE` is too small for it.
     """
     dtype = setup.trial.dtype
     sides = (1024, 1536, 2048) if setup.device.type == "cuda" else (64, 128)

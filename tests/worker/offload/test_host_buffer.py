@@ -7,7 +7,7 @@ import gc
 import pytest
 import torch
 
-from bench.component_calls import build
+from counting.component_calls import build
 from contracts.weights.counts.architectures import read_architectures
 from worker.offload.host_buffer import HostBuffer, layout
 

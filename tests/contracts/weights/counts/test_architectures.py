@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.architectures import parts
-from bench.component_calls import build
+from counting.component_calls import build
 from contracts.weights.counts.architectures import Architecture, find_architecture, read_architectures
 from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount
 from tests.support.combinations import ALL

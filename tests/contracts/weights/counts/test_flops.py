@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.architectures import components
-from bench.component_calls import Inputs, build, run_of
-from bench.flops import TABLE, count_flops, render_flops
+from counting.component_calls import Inputs, build, run_of
+from counting.flops import TABLE, count_flops, render_flops
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import WorkloadShape
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -17,8 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bench.component_calls import Inputs, build, run_of
-from bench.live import LISTED_SHAPES
+from counting.component_calls import Inputs, build, run_of
+from counting.live_tensors import LISTED_SHAPES
 from contracts.memory.activation_tables import class_of
 from contracts.weights import counts
 from contracts.weights.counts.flops import CallFlops, sizes_of
