@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
-import os
 import re
 import sys
-from typing import Any
 
 from pydantic import AnyHttpUrl, Field, field_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from contracts import settings_table
 from contracts.settings import (
@@ -22,34 +18,10 @@ from contracts.settings import (
     Settings,
     SharedSettings,
 )
-from contracts.variables import RENAMED
-
-log = logging.getLogger(__name__)
 
 _MIB = 2**20
 #: What a browser sends as `Origin`: in lower case, without a path.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-#: Fields whose variables were renamed in 0.2.0.
-_OLD_NAMES = {new.removeprefix("DARKROOM_API_").lower(): old for old, new in RENAMED.items()}
-
-
-class _OldNames(PydanticBaseSettingsSource):
-    """Values of environment variables under their old names, with a warning for each."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The text of a field's old variable, if it is set and not empty."""
-        del field
-        return os.environ.get(_OLD_NAMES.get(field_name, "")) or None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """All fields whose old variables are set."""
-        found = {}
-        for name, field in self.settings_cls.model_fields.items():
-            text, _, _ = self.get_field_value(field, name)
-            if text is not None:
-                log.warning("%s is deprecated; use DARKROOM_API_%s instead", _OLD_NAMES[name], name.upper())
-                found[name] = text
-        return found
 
 
 class ApiSettings(Settings):
@@ -261,21 +233,6 @@ class ApiSettings(Settings):
         description="age at which a stored file without a record, left by a loss of Redis' data, is removed",
     )
     sweep_seconds: float = Field(10.0, gt=0, description="interval between sweeps of expired jobs and inputs")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The usual sources, and old names of variables last."""
-        usual = super().settings_customise_sources(
-            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
-        )
-        return *usual, _OldNames(settings_cls)
 
     @field_validator("cors_origins")
     @classmethod

@@ -33,5 +33,5 @@ prediction_view.py     a job as clients of Replicate's API see it
 redis_url.py           the forms of Redis' URL: one server, TLS, Sentinels
 settings.py            settings that several processes share
 settings_table.py      all settings as a table: values, where they come from, meanings
-variables.py           which environment variables mean something, and what an unknown one was meant as
+variables.py           settings' values in files and under old names; what an unknown variable was meant as
 """

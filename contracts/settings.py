@@ -7,11 +7,9 @@ prints any settings class as a table.
 from __future__ import annotations
 
 import json
-import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_origin
+from typing import Literal, Self, get_origin
 
 from pydantic import (
     Field,
@@ -22,46 +20,15 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contracts.byte_sizes import read_size
 from contracts.errors import SettingsError
 from contracts.redis_url import read_url
+from contracts.variables import NamedFiles, OldNames, UnreadableFile
 
 #: The small checkpoints that this repository ships.
 BUILT_IN_CATALOGUE = Path(__file__).resolve().parent.parent / "models" / "catalogue.toml"
-
-
-@dataclass(frozen=True)
-class _UnreadableFile:
-    """Stands for the value of a setting whose file cannot be read, so that the error names the setting."""
-
-    reason: str
-
-
-class _Files(PydanticBaseSettingsSource):
-    """Source of values in files: `DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url`."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Read the file that the environment names for a field, if any."""
-        del field
-        variable = f"{self.config.get('env_prefix', '')}{field_name}_FILE".upper()
-        path = os.environ.get(variable)
-        if not path:
-            return None, field_name, False
-        try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            return _UnreadableFile(f"{variable} names {path}, which cannot be read: {reason}"), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Read all fields that are given by files."""
-        found = {
-            name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()
-        }
-        return {name: text for name, text in found.items() if text is not None}
 
 
 def _read_list(text: str) -> object:
@@ -83,7 +50,7 @@ class Settings(BaseSettings):
     @classmethod
     def _read_text(cls, value: object, info: ValidationInfo) -> object:
         """Read `20GiB` where bytes are counted, and lists as JSON or with commas; the rest is for pydantic."""
-        if isinstance(value, _UnreadableFile):
+        if isinstance(value, UnreadableFile):
             raise ValueError(value.reason)
         if not isinstance(value, str) or info.field_name is None:
             return value
@@ -100,9 +67,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: arguments, then the environment, then files that it names."""
+        """Order the sources: arguments, then the environment, then files that it names, then old names."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, _Files(settings_cls)
+        return init_settings, env_settings, NamedFiles(settings_cls), OldNames(settings_cls)
 
 
 class SharedSettings(Settings):

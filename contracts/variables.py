@@ -1,8 +1,8 @@
-"""Which `DARKROOM_` environment variables mean something, and what was probably meant by one that does not.
+"""Environment variables of settings: values in files that they name and under old names, and unknown variables.
 
-Settings are read by name, so a misspelt variable would otherwise be ignored without a word. The settings of the
-parts are read from their source, since nothing here may import them. A part that is not installed judges its own
-variables.
+Settings are read by name, so a misspelt variable would otherwise be ignored without a word. To know all names, the
+settings of the parts are read from their source, since nothing here may import them. A part that is not installed
+judges its own variables.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from __future__ import annotations
 import ast
 import difflib
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ RENAMED = {
     "DARKROOM_API_FETCH_PICTURES": "DARKROOM_API_FETCH_IMAGES",
     "DARKROOM_API_POST_SECONDS": "DARKROOM_API_FLUSH_SECONDS",
 }
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
 _STEPS = (
     "jobs share the denoiser step by step since 0.4.0; see DARKROOM_WORKER_MAX_ROWS and DARKROOM_WORKER_MAX_JOBS"
 )
@@ -61,6 +67,58 @@ _REMOVED = {
 _SIMILARITY = 0.6
 #: Longer names are not compared, which takes time.
 _LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """Stand-in for the value of a setting whose file cannot be read, so that the error names the setting."""
+
+    reason: str
+
+
+class _Source(PydanticBaseSettingsSource):
+    """Source that knows a field by its variable."""
+
+    def __call__(self) -> dict[str, Any]:
+        """All fields that have a value here."""
+        found = {
+            name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _variable(self, field_name: str) -> str:
+        return f"{self.config.get('env_prefix', '')}{field_name}".upper()
+
+
+class NamedFiles(_Source):
+    """Source of values in files: `DARKROOM_REDIS_URL_FILE=/run/secrets/redis_url`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Read the file that the environment names for a field, if any."""
+        del field
+        variable = f"{self._variable(field_name)}_FILE"
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            return UnreadableFile(f"{variable} names {path}, which cannot be read: {reason}"), field_name, False
+
+
+class OldNames(_Source):
+    """Source of values under the old names of renamed variables, with a warning for each."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Read a field's old variable, if it is set and not empty."""
+        del field
+        variable = self._variable(field_name)
+        old = _OLD_NAMES.get(variable, "")
+        text = os.environ.get(old) or None
+        if text is not None:
+            log.warning("%s is deprecated; use %s instead", old, variable)
+        return text, field_name, False
 
 
 @dataclass(frozen=True)
