@@ -8,6 +8,7 @@ lines.py          the line of a catalogue file that a problem is on
 cached.py         rows whose files are in the cache of a hub
 families.py       what each model family supports: modes, fields, sizes, defaults
 family.py         what such a row says; tasks and modes
+references.py     what the reference images of an edit are to a family
 schedulers.py     schedulers by public name
 family_rows/      the rows of families, by what reads their prompts
 rows/             the kinds of row that a catalogue file has

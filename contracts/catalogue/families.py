@@ -14,7 +14,6 @@ from contracts.catalogue.family import (
     Family,
     LongPrompt,
     Mode,
-    References,
     StepCacheSchedule,
     Task,
     TextEncoder,
@@ -46,6 +45,7 @@ from contracts.catalogue.family_rows.mode_fields import (
 )
 from contracts.catalogue.family_rows.sdxl import SDXL
 from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
+from contracts.catalogue.references import References
 
 __all__ = [
     "ALL_FAMILIES",
@@ -54,7 +54,6 @@ __all__ = [
     "Family",
     "LongPrompt",
     "Mode",
-    "References",
     "StepCacheSchedule",
     "Task",
     "TextEncoder",

@@ -15,7 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.catalogue.families import ALL_FAMILIES, Family, Mode, References
+from contracts.catalogue.families import ALL_FAMILIES, Family, Mode
+from contracts.catalogue.references import References
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape
 from contracts.memory.components import Component, ModelComponents, Origin, Role

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from contracts.catalogue.family import Family, Mode, References, TextEncoder
+from contracts.catalogue.family import Family, Mode, TextEncoder
 from contracts.catalogue.family_rows.mode_fields import MASK, REFERENCES, SEQUENCE_TEXT
+from contracts.catalogue.references import References
 
 _LENGTH = frozenset({"max_sequence_length"})
 #: The pipelines scale references beyond it, and refuse narrower ones.

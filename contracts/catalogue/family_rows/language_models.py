@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from contracts.catalogue.family import Family, Mode, References, TextEncoder
+from contracts.catalogue.family import Family, Mode, TextEncoder
 from contracts.catalogue.family_rows.mode_fields import CONTROLS, HIRES, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
 from contracts.catalogue.family_rows.sdxl import UNET_LAYERS
+from contracts.catalogue.references import References
 
 #: Z-Image and Z-Image-Turbo. Its guidance scale is 1 less than elsewhere: 0 guides nothing.
 Z_IMAGE = Family(

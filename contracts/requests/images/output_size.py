@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from contracts.catalogue.family import References
+from contracts.catalogue.references import References
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.fields import MAX_SIDE, MIN_SIDE
 from contracts.requests.images.fit import Fit, Size, contained

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contracts.catalogue.families import References
+from contracts.catalogue.references import References
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.images.fit import Area, Fit, Size, place
 from contracts.requests.images.input_use import InputUse
