@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import LANCZOS
 from contracts.requests.images.image_fields import (
     ImagePromptMaskRef,
@@ -78,6 +79,20 @@ class Refiner(StrictModel):
     negative_aesthetic_score: float = Field(
         2.5, ge=0, le=10, description="Rating that the refiner keeps away from, by `guidance_scale` above 1."
     )
+
+    def changes(self, mode: Mode, num_inference_steps: int) -> dict[str, object]:
+        """Parameters by which its stage differs from the job; adapters and `clip_skip` act before it only."""
+        return {
+            "model": self.model,
+            "mode": Mode.INPAINT if mode is Mode.INPAINT else Mode.IMG2IMG,
+            "num_inference_steps": self.steps or num_inference_steps,
+            "clip_skip": None,
+            "guidance": None,
+            "loras": (),
+            "ip_adapters": (),
+            "textual_inversions": (),
+            "preview_vae": None,
+        }
 
 
 class Hires(StrictModel):

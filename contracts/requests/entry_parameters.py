@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
 from contracts.requests.entries import Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
@@ -119,6 +120,18 @@ class HiresParameters(Hires):
     def network(self) -> str | None:
         """Id of the upscaler that enlarges; None where it needs none."""
         return None if self.upscaler in PLAIN_UPSCALERS else self.upscaler
+
+    def changes(self, mode: Mode, num_inference_steps: int) -> dict[str, object]:
+        """Parameters by which its stage differs from the job; it is an img2img whatever the job's mode."""
+        del mode
+        return {
+            "mode": Mode.IMG2IMG,
+            "width": self.width,
+            "height": self.height,
+            "strength": self.strength,
+            "num_inference_steps": self.steps or num_inference_steps,
+            "hires": None,
+        }
 
 
 class StepCheckParameters(StepCheck):

@@ -127,34 +127,11 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def stages(self) -> tuple[JobParameters, ...]:
-        """The parameters of each of its stages: the job's, and those of its refiner or of its second pass.
-
-        A refiner has a model of its own, and adapters and `clip_skip` act before it only.
-        """
-        if self.hires is not None:
-            second = {
-                "mode": Mode.IMG2IMG,
-                "width": self.hires.width,
-                "height": self.hires.height,
-                "strength": self.hires.strength,
-                "num_inference_steps": self.hires.steps or self.num_inference_steps,
-                "hires": None,
-            }
-            return self, self.model_copy(update=second)
-        if self.refiner is None:
+        """The parameters of each of its stages: the job's, and those of its refiner or of its second pass."""
+        second = self.hires or self.refiner
+        if second is None:
             return (self,)
-        refined = {
-            "model": self.refiner.model,
-            "mode": Mode.INPAINT if self.mode is Mode.INPAINT else Mode.IMG2IMG,
-            "num_inference_steps": self.refiner.steps or self.num_inference_steps,
-            "clip_skip": None,
-            "guidance": None,
-            "loras": (),
-            "ip_adapters": (),
-            "textual_inversions": (),
-            "preview_vae": None,
-        }
-        return self, self.model_copy(update=refined)
+        return self, self.model_copy(update=second.changes(self.mode, self.num_inference_steps))
 
     @property
     def later_stage(self) -> str:
