@@ -7,6 +7,7 @@ prompts_ahead.py  encodes prompts of waiting jobs where T5 is on the CPU
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
 fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
 loader.py         loads models and ControlNets into the cache; failures are counted
+context.py        what all models share
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
 prompt_encoders.py its text encoders: for jobs, and for prompts of waiting jobs
 loaded_components.py  components of a checkpoint whose files did not tell them

@@ -15,9 +15,10 @@ from contracts.metrics import Counters
 from contracts.requests.checks.controls import changed_controls
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
+from worker.pool.context import PoolContext
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
-from worker.pool.model import LoadedModel, PoolContext
+from worker.pool.model import LoadedModel
 from worker.pool.plan_selector import PlanSelector
 
 _Loaded = TypeVar("_Loaded")

@@ -6,10 +6,9 @@ Each call gets a new pipeline and scheduler; only the weights are shared. Knows 
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import diffusers
 import torch
 
-from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FailureCode, JobFailed
@@ -27,18 +25,15 @@ from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels
 from worker.adapters.cache import AdapterSet, LoraCache
-from worker.adapters.files import LoraFiles
 from worker.adapters.inversions import read_inversions
 from worker.adapters.lora_slots import LoraSlots
-from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints import loader as checkpoints
-from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.sources import weights_beside
-from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, get_family
 from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
+from worker.pool.context import PoolContext
 from worker.pool.controlnets import LoadedControlNets
 from worker.pool.loaded_components import components_of
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
@@ -46,32 +41,9 @@ from worker.pool.prompt_encoders import PromptEncoders
 from worker.pool.vaes import LoadedVaes, upcasts
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
-from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import Kernels
-from worker.runtime.memory_tracker import MemoryTracker
 from worker.sampling import previews
 from worker.sampling.schedulers import make_scheduler
-
-
-@dataclass(frozen=True)
-class PoolContext:
-    """Resources that all models of a worker share.
-
-    Attributes:
-        encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
-        weights_lock: held while a model is loaded or moved, and by that thread while T5 runs.
-    """
-
-    catalogue: Catalogue
-    device: torch.device
-    hasher: ContentHasher
-    embeddings: EmbeddingCache
-    memory_tracker: MemoryTracker
-    lora_files: LoraFiles
-    ip_adapters: IpAdapters
-    kernels: KernelOptions
-    encodes_ahead: bool = False
-    weights_lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class LoadedModel:

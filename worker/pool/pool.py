@@ -25,10 +25,11 @@ from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
 from worker.offload import offloaded_module
 from worker.pool.call_history import CallHistory
+from worker.pool.context import PoolContext
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.loader import ModelLoader
-from worker.pool.model import LoadedModel, PoolContext
+from worker.pool.model import LoadedModel
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.prompts_ahead import PromptsAhead
 from worker.runtime import device as devices
