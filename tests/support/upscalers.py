@@ -1,4 +1,4 @@
-"""Small upscalers with random weights, by the names of the tensors in published files."""
+"""Small upscalers with random weights, by the names of the tensors in published files; and all tiles in one go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from contracts.weights.networks import UpscalerFacts
+from worker.networks.images import Pixels
+from worker.networks.upscaler import empty_canvas, tile_steps
+
 Weights = dict[str, torch.Tensor]
+
+
+def upscale_pixels(
+    network: torch.nn.Module, facts: UpscalerFacts, pixels: Pixels, side: int, device: torch.device
+) -> Pixels:
+    """Upscale an image (height, width, 3) of 0…255 in one go, in tiles of this side."""
+    canvas = empty_canvas(facts, pixels)
+    for upscale_tile in tile_steps(network, facts, pixels, side, canvas, device):
+        upscale_tile()
+    return canvas
 
 
 def write_compact(file: Path, scale: int = 2, features: int = 4, layers: int = 2) -> Path:

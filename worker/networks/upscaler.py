@@ -18,16 +18,6 @@ def tile_plans(facts: UpscalerFacts, size: tuple[int, int], device: torch.device
     return {side: upscaler_bytes(facts, size, side) for side in TILE_SIDES[device.type]}
 
 
-def upscale_pixels(
-    network: torch.nn.Module, facts: UpscalerFacts, pixels: Pixels, side: int, device: torch.device
-) -> Pixels:
-    """Upscale an image (height, width, 3) of 0…255 in one go, in tiles of this side."""
-    canvas = empty_canvas(facts, pixels)
-    for upscale_tile in tile_steps(network, facts, pixels, side, canvas, device):
-        upscale_tile()
-    return canvas
-
-
 def empty_canvas(facts: UpscalerFacts, pixels: Pixels) -> Pixels:
     """Room for the upscaled image."""
     height, width = pixels.shape[:2]

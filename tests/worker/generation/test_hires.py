@@ -18,9 +18,8 @@ from contracts.weights.networks import read_upscaler
 from tests.support.bare_diffusers import make_pipeline
 from tests.support.combinations import covering
 from tests.support.jobs import RecordingWatch, complete_job, decode_pixels, make_job, model_of
-from tests.support.upscalers import write_compact
+from tests.support.upscalers import upscale_pixels, write_compact
 from worker.checkpoints.networks import load_network
-from worker.networks.upscaler import upscale_pixels
 from worker.pool.pool import Pool
 
 TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}

@@ -22,14 +22,13 @@ from contracts.storage import Storage
 from contracts.weights.networks import read_upscaler
 from tests.support.images import encode_image
 from tests.support.parameters import parameters
-from tests.support.upscalers import write_compact, write_esrgan
+from tests.support.upscalers import upscale_pixels, write_compact, write_esrgan
 from tests.support.workers import after_each_step, make_consumer, only, work_until_ended
 from worker.checkpoints.networks import load_network
 from worker.engine.engine import Engine
 from worker.engine.job import Job, JobInFlight
 from worker.generation.alone import Unwatched
 from worker.generation.results.outputs import JobResult
-from worker.networks.upscaler import upscale_pixels
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 from worker.tasks.attempt import Attempt
