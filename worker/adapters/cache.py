@@ -11,8 +11,6 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from worker.adapters.low_rank import LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
 from worker.adapters.references.attention_hooks import Span, reference_images_act
 from worker.adapters.references.image_prompts import ImagePrompt
-from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
+from worker.adapters.row_hooks import LayerHooks, RowChange, joined_rows
 from worker.families import DiffusersFamily
 from worker.runtime.out_of_memory import is_out_of_memory
 
@@ -185,7 +183,8 @@ class LoraCache:
             no_slots = "references or guidance"
         no_slots = no_slots or self._fill_slots(parts)
         changes: dict[Layer, list[RowChange]] = {}
-        for adapter, scale, rows in _group_rows(parts):
+        each = [(list(zip(adapters.lora_key, adapters.adapters, strict=True)), rows) for adapters, rows in parts]
+        for (_, scale), (adapter, _), rows in joined_rows(each):
             for layer, lora in adapter.denoiser.items():
                 if no_slots or not self._slots.has(layer):
                     changes.setdefault(layer, []).append((lora.scaled(layer, scale), rows))
@@ -284,18 +283,3 @@ class LoraCache:
     def _update_totals(self) -> None:
         self.loaded = tuple(adapter.weights.id for adapter in self._by_hash.values())
         self.resident_bytes = sum(adapter.size_bytes for adapter in self._by_hash.values())
-
-
-def _group_rows(parts: Sequence[tuple[AdapterSet, int]]) -> Iterator[tuple[LoadedLora, float, Rows | None]]:
-    """Yield each LoRA with its scale and rows, in each job's order; neighbours that agree share one change."""
-    total = sum(rows for _, rows in parts)
-    for position in range(max(len(adapters.adapters) for adapters, _ in parts)):
-        start = 0
-        at_position = [(adapters.lora_key[position : position + 1], adapters, rows) for adapters, rows in parts]
-        for key, group in groupby(at_position, itemgetter(0)):
-            ranges = list(group)
-            stop = start + sum(rows for _, _, rows in ranges)
-            if key:
-                loaded = ranges[0][1].adapters[position][0]
-                yield loaded, key[0][1], None if stop - start == total else Rows(start, stop, total)
-            start = stop

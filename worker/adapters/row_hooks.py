@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
 
 import torch
 
 from worker.adapters.layer_weight import Layer
 from worker.adapters.low_rank import Change, InputChange
+
+_Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,29 @@ class InputHook:
         for change, rows in self._changes:
             changed = change.change(changed) if rows is None else rows.replace(change, changed)
         return (changed.to(inputs[0].dtype), *inputs[1:])
+
+
+def joined_rows(
+    parts: Sequence[tuple[Sequence[tuple[_Key, _Item]], int]],
+) -> Iterator[tuple[_Key, _Item, Rows | None]]:
+    """Yield each item that acts, with its key and its rows, in each part's order.
+
+    Neighbours with one key share one item. Rows are None where it acts on all.
+
+    Args:
+        parts: the items of each range of rows, and how many rows it has, in order.
+    """
+    total = sum(rows for _, rows in parts)
+    for position in range(max(len(items) for items, _ in parts)):
+        start = 0
+        at_position = [(items[position] if position < len(items) else None, rows) for items, rows in parts]
+        for _, group in groupby(at_position, lambda part: part[0] and part[0][0]):
+            ranges = list(group)
+            stop = start + sum(rows for _, rows in ranges)
+            found = ranges[0][0]
+            if found is not None:
+                yield *found, None if stop - start == total else Rows(start, stop, total)
+            start = stop
 
 
 class LayerHooks:
