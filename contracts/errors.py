@@ -14,12 +14,14 @@ DarkroomError
 ├── TryLater              carries `retry_after_seconds`
 │   ├── QueueFull
 │   ├── TooManyJobs       of one API key
+│   ├── DailyLimitReached of one API key
 │   ├── RateExceeded      of one API key
 │   ├── ModelUnavailable  its files turned out to be unusable on every worker
 │   └── TooManyImages     are waiting to be decoded
 ├── Unavailable           Redis or the storage does not answer
 │   └── StorageFull       it takes no more bytes
 ├── AdapterRefused        a file that no model here can use as an adapter
+│   └── AdapterDamaged    it is not what it was, or not whole
 ├── DestinationRefused    an address that the service must not connect to
 ├── DestinationUnknown    a host name that does not resolve
 ├── SettingsError
@@ -275,28 +277,17 @@ class FailureCode(StrEnum):
     INTERNAL = "internal"
 
 
-#: Whether the same request may succeed when it is sent again.
-RETRYABLE = {
-    FailureCode.OUT_OF_MEMORY: True,
-    FailureCode.MODEL_LOAD_FAILED: False,
-    FailureCode.FILES_UNAVAILABLE: True,
-    FailureCode.LORA_INCOMPATIBLE: False,
-    FailureCode.LORA_MISSING: False,
-    FailureCode.LORA_DAMAGED: False,
-    FailureCode.ADAPTER_INCOMPATIBLE: False,
-    FailureCode.ADAPTER_MISSING: False,
-    FailureCode.ADAPTER_DAMAGED: False,
-    FailureCode.PROMPT_TOO_LONG: False,
-    FailureCode.FLAGGED: False,
-    FailureCode.INPUT_MISSING: False,
-    FailureCode.INPUT_INCOMPATIBLE: False,
-    FailureCode.DEADLINE_EXCEEDED: True,
-    FailureCode.DURATION_EXCEEDED: False,
-    FailureCode.WORKER_LOST: True,
-    FailureCode.REFUSED_FUNCTION: False,
-    FailureCode.UNREADABLE: True,
-    FailureCode.INTERNAL: True,
-}
+#: Codes of failures where the same request may succeed when it is sent again.
+RETRYABLE = frozenset(
+    {
+        FailureCode.OUT_OF_MEMORY,
+        FailureCode.FILES_UNAVAILABLE,
+        FailureCode.DEADLINE_EXCEEDED,
+        FailureCode.WORKER_LOST,
+        FailureCode.UNREADABLE,
+        FailureCode.INTERNAL,
+    }
+)
 
 
 def first_line(error: BaseException) -> str:

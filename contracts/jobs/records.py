@@ -99,7 +99,7 @@ class JobError(RecordPart):
     @classmethod
     def of(cls, code: FailureCode, message: str) -> JobError:
         """The error of this code, which decides whether sending the request again may succeed."""
-        return cls(code=code, message=message, retryable=RETRYABLE[code])
+        return cls(code=code, message=message, retryable=code in RETRYABLE)
 
 
 class WebhookRecord(RecordPart):

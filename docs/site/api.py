@@ -104,7 +104,7 @@ def errors_page() -> str:
             "",
             table(
                 ["code", "retryable", "meaning"],
-                [[f"`{code}`", "yes" if RETRYABLE[code] else "no", meaning[code.name]] for code in FailureCode],
+                [[f"`{code}`", "yes" if code in RETRYABLE else "no", meaning[code.name]] for code in FailureCode],
             ),
         ]
     )

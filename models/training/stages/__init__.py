@@ -12,6 +12,8 @@ inversion.py      a textual inversion, made of the vectors of two words
 image_encoder.py  what sees the references of IP-Adapters
 ip_adapter.py     an IP-Adapter, and Redux
 t2i_adapter.py    a T2I-Adapter
+upscaler.py       an upscaler
+eraser.py         an eraser, which fills in what a mask covers
 classifier.py     the classifier of shapes, for safety checks
 mismatches.py     adapters that a service must refuse
 """

@@ -86,7 +86,7 @@ def test_failures_and_cancellations_end_the_wait(
 ) -> None:
     with posted(client, queue, json=JOB, headers=waiting()) as failed:
         code = FailureCode.OUT_OF_MEMORY
-        worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+        worker.claims.fail(worker.claim(), JobError(code=code, message="too large", retryable=code in RETRYABLE))
     with posted(client, queue, json=JOB, headers=waiting()) as cancelled:
         (id,) = queue.connection.zrevrange("darkroom:jobs:local", 0, 0)
         queue.cancel(str(id))

@@ -277,7 +277,7 @@ def test_an_unavailable_redis_is_a_server_error_with_retry_after(settings: Share
 
 def fail(worker: ScriptedWorker) -> None:
     code = FailureCode.OUT_OF_MEMORY
-    worker.claims.fail(worker.claim_next(), JobError(code=code, message="too large", retryable=RETRYABLE[code]))
+    worker.claims.fail(worker.claim_next(), JobError(code=code, message="too large", retryable=code in RETRYABLE))
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
