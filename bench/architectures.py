@@ -50,33 +50,6 @@ def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping
     """Name -> count and configuration: of its components, and of the ControlNet and T2I-Adapter used with it."""
     found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
     nets = {name: getattr(architecture, name) for name in ("controlnet", "t2i_adapter", "union")}
-    return found | {name: (net.count, net.config) for name, net in nets.items() if net is not None}#: TAESD for Stable Diffusion 1 and SDXL, and the same of SD3 and FLUX.1, which rows of VAEs name.
-_TINY_VAES = {
-    f"TAESD of {channels} channels": {
-        "_class_name": "AutoencoderTiny",
-        "encoder_block_out_channels": [64, 64, 64, 64],
-        "decoder_block_out_channels": [64, 64, 64, 64],
-        "latent_channels": channels,
-    }
-    for channels in (4, 16)
-}
-
-
-def components() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and configuration of every component that is published or shipped."""
-    for architecture in read_architectures():
-        yield from ((f"{architecture.id} {name}", config) for name, (_, config) in parts(architecture).items())
-    yield from _TINY_VAES.items()
-    models = BUILT_IN_CATALOGUE.parent
-    for kind in ("shapes-*/*", "controlnets/*"):
-        for file in sorted(models.glob(f"{kind}/config.json")):
-            yield str(file.parent.relative_to(models)), read_config(file.parent)
-
-
-def parts(architecture: Architecture) -> dict[str, tuple[ParameterCount, Mapping[str, Any]]]:
-    """Name -> count and configuration: of its components, and of the ControlNet and T2I-Adapter used with it."""
-    found = {name: (count, architecture.configs[name]) for name, count in architecture.counts.items()}
-    nets = {name: getattr(architecture, name) for name in ("controlnet", "t2i_adapter", "union")}
     return found | {name: (net.count, net.config) for name, net in nets.items() if net is not None}
 
 
