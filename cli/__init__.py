@@ -10,6 +10,7 @@ catalogue/       rows of a catalogue on this machine
 supervisor/      `darkroom up`: Redis, API, workers and dispatcher as child processes
 client.py        a client of the HTTP contract
 job_run.py       one job: its options, a progress bar, and files for its images
+listing.py       the rows of a listing, as a table or as JSON
 env_file.py      variables from `.env`
 redis_access.py  opens a running service's Redis for the administration commands
 demo.py          `make demo`: one image of each task, and a contact sheet

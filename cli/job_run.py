@@ -44,20 +44,6 @@ def add_timeout_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_service_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where the service is and which API key to use."""
-    parser.add_argument(
-        "--server",
-        default=os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000"),
-        help="URL of the service, or DARKROOM_SERVER (%(default)s)",
-    )
-    parser.add_argument(
-        "--key",
-        default=os.environ.get("DARKROOM_API_KEY"),
-        help="API key; DARKROOM_API_KEY keeps it out of the process list",
-    )
-
-
 def run_job(arguments: argparse.Namespace, task: str, body: Json) -> None:
     """Submit a job, follow it, write its images and print their names; raises as `generate`.
 

@@ -8,7 +8,6 @@ preprocess.py  a control image of a photo
 upscale.py     a larger image
 erase.py       an image without something
 jobs.py        list, show, cancel, fetch, watch
-listing.py     the rows of a listing, as a table or as JSON
 admin.py       all owners' jobs, queues, workers, usage and keys
 plan.py        the memory plans of a model
 keys.py        API keys

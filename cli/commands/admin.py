@@ -5,36 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.commands.listing import add_list_arguments, created_at, print_rows, table
-from cli.job_run import add_service_arguments
+from cli.listing import add_list_arguments, created_at, print_rows, table
+from cli.options.service import add_client_command
 
 _PRIORITIES = ("high", "normal", "low")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    jobs = _command(commands, "jobs", _jobs, "list the jobs of all owners, the newest first")
+    add_command = partial(add_client_command, parser.add_subparsers(required=True, metavar="COMMAND"))
+    jobs = add_command("jobs", _jobs, "list the jobs of all owners, the newest first")
     _add_filters(jobs)
     jobs.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
     add_list_arguments(jobs, 20)
-    show = _command(commands, "show", _show, "print everything about a job, its prompt included, as JSON")
+    show = add_command("show", _show, "print everything about a job, its prompt included, as JSON")
     show.add_argument("id")
     for name, run, help_text in (
         ("cancel", _each("cancel"), "cancel jobs"),
         ("requeue", _each("requeue"), "put failed jobs back into their queues, without their deadlines"),
     ):
-        _command(commands, name, run, help_text).add_argument("id", nargs="+")
-    priority = _command(commands, "priority", _priority, "give a waiting job another priority")
+        add_command(name, run, help_text).add_argument("id", nargs="+")
+    priority = add_command("priority", _priority, "give a waiting job another priority")
     priority.add_argument("id")
     priority.add_argument("priority", choices=_PRIORITIES)
-    queues = _command(commands, "queues", _queues, "list the waiting jobs by priority, model and owner")
+    queues = add_command("queues", _queues, "list the waiting jobs by priority, model and owner")
     _add_filters(queues)
     add_list_arguments(queues, 50)
-    purge = _command(
-        commands, "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
+    purge = add_command(
+        "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
     )
     _add_filters(purge)
     purge.add_argument("--all", action="store_true", help="all waiting jobs, if no filter is given")
@@ -42,46 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("pause", "stop workers from beginning jobs of a model, or of any"),
         ("resume", "end a pause of the same model, or of all"),
     ):
-        command = _command(commands, name, _hold(name), help_text)
+        command = add_command(name, _hold(name), help_text)
         command.add_argument("model", nargs="?", help="id of the model; without it, all models")
-    _command(commands, "workers", _workers, "list the live workers")
+    add_command("workers", _workers, "list the live workers")
     for name, help_text in (
         ("drain", "stop a worker from beginning jobs; running ones go on"),
         ("undrain", "let a drained worker take jobs again"),
     ):
-        _command(commands, name, _worker(name), help_text).add_argument(
+        add_command(name, _worker(name), help_text).add_argument(
             "worker", help="its id, from `admin workers`"
         )
-    usage = _command(commands, "usage", _usage, "list what the jobs of each API key have used, by day and model")
+    usage = add_command("usage", _usage, "list what the jobs of each API key have used, by day and model")
     usage.add_argument(
         "--from", dest="first", metavar="DAY", help="first day, as 2026-11-28 (six days before the last)"
     )
     usage.add_argument("--to", metavar="DAY", help="last day (today, in UTC)")
     usage.add_argument("--of-key", metavar="ID", help="only of this API key")
     add_list_arguments(usage, 100)
-    add_list_arguments(_command(commands, "keys", _keys, "list the API keys with their last use"), 100)
+    add_list_arguments(add_command("keys", _keys, "list the API keys with their last use"), 100)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="only of this model")
     parser.add_argument("--owner", help="only of this owner")
     parser.add_argument("--priority", choices=_PRIORITIES, help="only of this priority")
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace, Client], None],
-    help_text: str,
-) -> argparse.ArgumentParser:
-    def run_with_client(arguments: argparse.Namespace) -> None:
-        with Client(arguments.server, key=arguments.key) as client:
-            run(arguments, client)
-
-    parser = commands.add_parser(name, help=help_text)
-    add_service_arguments(parser)
-    parser.set_defaults(run=run_with_client)
-    return parser
 
 
 def _filters(arguments: argparse.Namespace) -> dict[str, str | None]:

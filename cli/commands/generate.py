@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from cli.client import Json, ServiceError, encode_image
-from cli.job_run import add_output_arguments, add_service_arguments, add_timeout_argument, run_job, with_format
+from cli.job_run import add_output_arguments, add_timeout_argument, run_job, with_format
 from cli.options.preprocessor_option import METAVAR, read_preprocessor
 from cli.options.request_options import add_request_options, read_request_options
+from cli.options.service import add_service_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,52 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from functools import partial
 
 from cli.client import FINAL_STATES, Client, Json
-from cli.commands.listing import add_list_arguments, created_at, print_rows
 from cli.job_run import (
     add_output_arguments,
-    add_service_arguments,
     add_timeout_argument,
     choose_output,
     follow,
     require_completed,
     save,
 )
+from cli.listing import add_list_arguments, created_at, print_rows
+from cli.options.service import add_client_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = _command(commands, "list", _list, "list your jobs, the newest first")
+    add_command = partial(add_client_command, parser.add_subparsers(required=True, metavar="COMMAND"))
+    listing = add_command("list", _list, "list your jobs, the newest first")
     listing.add_argument("--status", choices=["queued", "running", *sorted(FINAL_STATES)])
     add_list_arguments(listing, 20)
-    _command(commands, "show", _show, "print everything that is known about a job, as JSON").add_argument("id")
-    cancel = _command(commands, "cancel", _cancel, "cancel jobs")
+    add_command("show", _show, "print everything that is known about a job, as JSON").add_argument("id")
+    cancel = add_command("cancel", _cancel, "cancel jobs")
     cancel.add_argument("id", nargs="+")
-    fetch = _command(commands, "fetch", _fetch, "write the images of a job that has completed")
+    fetch = add_command("fetch", _fetch, "write the images of a job that has completed")
     fetch.add_argument("id")
     add_output_arguments(fetch)
-    watch = _command(commands, "watch", _watch, "show a job's progress until it ends; Ctrl-C leaves it running")
+    watch = add_command("watch", _watch, "show a job's progress until it ends; Ctrl-C leaves it running")
     watch.add_argument("id")
     add_timeout_argument(watch)
-
-
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace, Client], None],
-    help_text: str,
-) -> argparse.ArgumentParser:
-    def run_with_client(arguments: argparse.Namespace) -> None:
-        with Client(arguments.server, key=arguments.key) as client:
-            run(arguments, client)
-
-    parser = commands.add_parser(name, help=help_text)
-    add_service_arguments(parser)
-    parser.set_defaults(run=run_with_client)
-    return parser
 
 
 def _list(arguments: argparse.Namespace, client: Client) -> None:

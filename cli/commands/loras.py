@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from cli.client import Client, Json
-from cli.job_run import add_service_arguments
+from cli.options.service import add_client_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    add = actions.add_parser(
-        "add", help="upload a .safetensors file; uploaded with an admin key, it is visible to everyone"
+    add_command = partial(add_client_command, parser.add_subparsers(required=True, metavar="ACTION"))
+    add = add_command(
+        "add", _add, "upload a .safetensors file; uploaded with an admin key, it is visible to everyone"
     )
     add.add_argument("file", type=Path)
     add.add_argument("--name", help="name for use in requests (default: from the file name)")
-    add.set_defaults(run=_add)
-    actions.add_parser("list", help="list the LoRAs that requests may use").set_defaults(run=_list)
-    remove = actions.add_parser("remove", help="remove an uploaded LoRA; jobs already accepted still use it")
+    add_command("list", _list, "list the LoRAs that requests may use")
+    remove = add_command(
+        "remove", _remove, "remove an uploaded LoRA; jobs already accepted still use it"
+    )
     remove.add_argument("name")
-    remove.set_defaults(run=_remove)
-    for action in actions.choices.values():
-        add_service_arguments(action)
 
 
-def _add(arguments: argparse.Namespace) -> None:
-    with Client(arguments.server, key=arguments.key) as client:
-        added = client.add_lora(arguments.file, arguments.name)
+def _add(arguments: argparse.Namespace, client: Client) -> None:
+    added = client.add_lora(arguments.file, arguments.name)
     print(added["id"])
     print(f"{_describe(added)}; visible to {added['visible_to']}", file=sys.stderr)
 
 
-def _list(arguments: argparse.Namespace) -> None:
-    with Client(arguments.server, key=arguments.key) as client:
-        for row in client.loras():
-            print(f"{row['id']:32} {_describe(row)}".rstrip())
+def _list(arguments: argparse.Namespace, client: Client) -> None:
+    del arguments
+    for row in client.loras():
+        print(f"{row['id']:32} {_describe(row)}".rstrip())
 
 
-def _remove(arguments: argparse.Namespace) -> None:
-    with Client(arguments.server, key=arguments.key) as client:
-        client.remove_lora(arguments.name)
+def _remove(arguments: argparse.Namespace, client: Client) -> None:
+    client.remove_lora(arguments.name)
 
 
 def _describe(row: Json) -> str:

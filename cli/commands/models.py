@@ -14,8 +14,8 @@ from tqdm import tqdm
 from cli.catalogue.catalogue_file import TABLES, add_row, find_row, remove_row
 from cli.catalogue.rehearsal import rehearse
 from cli.client import Client, Json
-from cli.commands.listing import table
-from cli.job_run import add_service_arguments
+from cli.listing import table
+from cli.options.service import add_service_arguments
 from contracts.catalogue.cached import AnySpec, file_beside, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec
 from contracts.catalogue.families import FAMILIES

@@ -7,8 +7,9 @@ import base64
 from pathlib import Path
 
 from cli.client import Client, ServiceError, encode_image
-from cli.job_run import add_service_arguments, follow, refuse_to_overwrite, save
+from cli.job_run import follow, refuse_to_overwrite, save
 from cli.options.preprocessor_option import METAVAR, read_preprocessor
+from cli.options.service import add_service_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

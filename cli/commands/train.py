@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.client import Client, Json, ServiceError
-from cli.job_run import add_service_arguments, follow
+from cli.job_run import follow
+from cli.options.service import add_service_arguments
 from contracts.requests.training.request import TrainingRequest
 
 _TIMEOUT_SECONDS = 7 * 86_400.0

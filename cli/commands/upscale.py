@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cli.client import Json, encode_image
 from cli.commands.generate import add_waiting_arguments
-from cli.job_run import add_output_arguments, add_service_arguments, run_job, with_format
+from cli.job_run import add_output_arguments, run_job, with_format
+from cli.options.service import add_service_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

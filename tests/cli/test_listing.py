@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from cli.commands.listing import add_list_arguments, print_rows
+from cli.listing import add_list_arguments, print_rows
 from cli.main import main
 
 ROWS = [{"id": "a", "count": 1}, {"id": "longer", "count": 20}]
