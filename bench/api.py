@@ -25,7 +25,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 
-from bench.load import Outcome, load
+from bench.load import LoadResult, load
 from bench.report import options, print_table, report, spread
 from bench.servers import Server, free_port, serve
 from cli.supervisor.redis_server import RedisServer
@@ -38,7 +38,7 @@ JOB = {"prompt": "a red circle on a blue background"}
 _BARE = ["-m", "uvicorn", "bench.api:create_bare_app", "--factory", "--no-access-log"]
 
 
-def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> Outcome:
+def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> LoadResult:
     """One run; every answer must have the status."""
     before = server.cpu_seconds()
     outcome = asyncio.run(load(server.port, method, path, body, **how))
@@ -86,7 +86,7 @@ class Bench:
     seconds: float
     runs: int
 
-    def pairs(self, call: Callable[[Server], Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    def pairs(self, call: Callable[[Server], LoadResult]) -> tuple[list[LoadResult], list[LoadResult]]:
         """Both servers in turn, as often as asked; first once each, unmeasured."""
         worker = multiprocessing.get_context("spawn").Process(target=drain, args=[self.redis_url], daemon=True)
         worker.start()
@@ -117,7 +117,7 @@ class Bench:
             made = measure(server, "POST", "/v1/txt2img", JOB, 202, per_second=None, seconds=0.01, clients=1)
             ids[server.port] = json.loads(made.bodies[0])["id"]
 
-        def look(server: Server) -> Outcome:
+        def look(server: Server) -> LoadResult:
             path = f"/v1/jobs/{ids[server.port]}"
             return measure(server, "GET", path, None, 200, per_second=None, seconds=self.seconds, clients=16)
 
@@ -128,7 +128,7 @@ _CELLS = "a second | p50 ms | p99 ms | CPU ms"
 _HEAD = f"bare: {_CELLS} | ours: {_CELLS} | CPU ours ÷ bare"
 
 
-def _row(bare: list[Outcome], ours: list[Outcome]) -> list[str]:
+def _row(bare: list[LoadResult], ours: list[LoadResult]) -> list[str]:
     cells = []
     for figures in (bare, ours):
         cells += [spread([one.rate for one in figures], 0), *_medians(figures)]
@@ -136,7 +136,7 @@ def _row(bare: list[Outcome], ours: list[Outcome]) -> list[str]:
     return [*cells, spread(ratios, 2)]
 
 
-def _medians(figures: list[Outcome]) -> list[str]:
+def _medians(figures: list[LoadResult]) -> list[str]:
     """p50 and p99 of the latencies, and the server's CPU time of an answer, all in milliseconds."""
     latencies = [[one.milliseconds(share) for one in figures] for share in (0.5, 0.99)]
     cpu = statistics.median(one.cpu_milliseconds for one in figures)

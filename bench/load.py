@@ -18,7 +18,7 @@ from bench.report import percentile
 
 
 @dataclass
-class Outcome:
+class LoadResult:
     """Result of a load.
 
     Attributes:
@@ -81,9 +81,9 @@ class Connection:
 
 async def load(
     port: int, method: str, path: str, body: Any, *, per_second: float | None, seconds: float, clients: int = 64
-) -> Outcome:
+) -> LoadResult:
     """Send requests for a while: at a rate, or (None) each connection as fast as it is answered."""
-    outcome = Outcome()
+    outcome = LoadResult()
     free: asyncio.Queue[Connection] = asyncio.Queue()
 
     async def send(connection: Connection, due: float) -> None:

@@ -15,7 +15,7 @@ from contracts.errors import DarkroomError
 _MAX_CONTAINERS = 10_000
 
 
-class Unreadable(DarkroomError):
+class UnreadableJson(DarkroomError):
     """Text that is not JSON, or over a limit; the message continues a sentence that names it."""
 
 
@@ -23,21 +23,21 @@ def read_json(text: str, max_characters: int) -> object:
     """Parse JSON as RFC 8259 defines it: `NaN` and `Infinity`, which Python accepts, are not part of it.
 
     Raises:
-        Unreadable: the text is not JSON, is longer than `max_characters`, has more than 10,000 objects and lists,
+        UnreadableJson: the text is not JSON, is longer than `max_characters`, has more than 10,000 objects and lists,
             nests deeper than Python's stack, repeats a name in an object, or has a number that is too large.
     """
     if len(text) > max_characters:
-        raise Unreadable(f"has {len(text)} characters; at most {max_characters} are allowed")
+        raise UnreadableJson(f"has {len(text)} characters; at most {max_characters} are allowed")
     if text.count("[") + text.count("{") > _MAX_CONTAINERS:
-        raise Unreadable(f"has more than {_MAX_CONTAINERS} objects and lists")
+        raise UnreadableJson(f"has more than {_MAX_CONTAINERS} objects and lists")
     try:
         return json.loads(
             text, object_pairs_hook=unique_members, parse_float=_finite, parse_constant=_refuse_constant
         )
     except RecursionError:
-        raise Unreadable("is nested too deeply") from None
+        raise UnreadableJson("is nested too deeply") from None
     except ValueError as error:
-        raise Unreadable(f"is not JSON: {error}") from None
+        raise UnreadableJson(f"is not JSON: {error}") from None
 
 
 def unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:

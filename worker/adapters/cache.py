@@ -26,7 +26,7 @@ from worker.adapters.layer_weight import Layer, dtype_of
 from worker.adapters.lora_slots import LoraSlots
 from worker.adapters.low_rank import LayerChange
 from worker.adapters.perturbations import Perturbation, disturbed
-from worker.adapters.references.attention_hooks import Span, reference_images_act
+from worker.adapters.references.attention_hooks import RowSpan, reference_images_act
 from worker.adapters.references.image_prompts import ImagePrompt
 from worker.adapters.row_hooks import LayerHooks, RowChange, joined_rows
 from worker.families import DiffusersFamily
@@ -152,7 +152,7 @@ class LoraCache:
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
 
     def act(
-        self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[Span] = (), no_slots: str = "not compiled"
+        self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[RowSpan] = (), no_slots: str = "not compiled"
     ) -> None:
         """From now on, let adapters act on their rows of the denoiser, until `rest` or the next `act`.
 
@@ -161,7 +161,7 @@ class LoraCache:
             spans: which rows of its job's own call each range has; all, where none are given.
             no_slots: why LoRAs must not act from slots; empty where they may.
         """
-        spans = spans or [Span(rows) for _, rows in parts]
+        spans = spans or [RowSpan(rows) for _, rows in parts]
         active = {adapters.key for adapters, _ in parts}
         prompts = [prompt for adapters, _ in parts for prompt in adapters.image_prompts]
         is_disturbed = any(adapters.perturbation for adapters, _ in parts)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from worker.adapters.references.attention_hooks import Span
+from worker.adapters.references.attention_hooks import RowSpan
 from worker.engine import calls as joined
 from worker.engine.calls import Call
 from worker.engine.job import JobInFlight
@@ -37,7 +37,7 @@ class Attempts:
             DeviceFailed: the device no longer works.
         """
         try:
-            parts = [(job, Span(call.rows, call.first_row, call.whole_rows)) for job, call in calls]
+            parts = [(job, RowSpan(call.rows, call.first_row, call.whole_rows)) for job, call in calls]
             with self._residency.computing(calls[0][1].module, parts):
                 return joined.make([call for _, call in calls])
         except Exception as error:  # noqa: BLE001 - of any library

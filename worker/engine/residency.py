@@ -18,7 +18,7 @@ from contracts.memory.plan import Placement, gib
 from contracts.memory.seconds import move_seconds
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet
-from worker.adapters.references.attention_hooks import Span
+from worker.adapters.references.attention_hooks import RowSpan
 from worker.engine.job import JobInFlight, Placed
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
@@ -211,7 +211,7 @@ class Residency:
         return [job.adapters for job in self._jobs if job.placed is not None and job.placed.model is model]
 
     @contextmanager
-    def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, Span]]) -> Iterator[None]:
+    def computing(self, module: torch.nn.Module, parts: Sequence[tuple[JobInFlight, RowSpan]]) -> Iterator[None]:
         """Around a call: where it runs the denoiser's layers, each job's adapters act on its rows.
 
         Args:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from contracts.errors import FailureCode, JobFailed, NotFound
-from contracts.requests.images.fit import Area, Box, Fit, Size, place
+from contracts.requests.images.fit import Area, Box, Fit, Size, position_in
 from contracts.requests.images.stored_image import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
@@ -92,9 +92,9 @@ def fit_image(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
     """Bring an RGB image to `size`; what it does not cover continues its edges."""
     if image.size == size:
         return image
-    placement = place(image.size, size, fit)
-    part = image.resize(_size_of(placement.area), Image.Resampling.LANCZOS, box=placement.crop)
-    return _extend_edges(part, placement.area, size)
+    position = position_in(image.size, size, fit)
+    part = image.resize(_size_of(position.area), Image.Resampling.LANCZOS, box=position.crop)
+    return _extend_edges(part, position.area, size)
 
 
 def decode_whole(data: bytes) -> Image.Image:
@@ -111,15 +111,15 @@ def decode_mask(data: bytes, size: Size, fit: Fit = _FIT_OF_EARLIER_RELEASES) ->
     mask = flatten(open_stored(data), "black").convert("L")
     if mask.size == size:
         return mask
-    placement = place(mask.size, size, fit)
-    inner = _size_of(placement.area)
-    part = mask.resize(inner, Image.Resampling.BILINEAR, box=placement.crop)
+    position = position_in(mask.size, size, fit)
+    inner = _size_of(position.area)
+    part = mask.resize(inner, Image.Resampling.BILINEAR, box=position.crop)
     if not _has_white(part) and _has_white(mask):
-        part = _scale_by_maximum(mask.crop(_whole_pixels(placement.crop)), inner)
+        part = _scale_by_maximum(mask.crop(_whole_pixels(position.crop)), inner)
     if inner == size:
         return part
     whole = Image.new("L", size, 255)
-    whole.paste(part, placement.area)
+    whole.paste(part, position.area)
     return whole
 
 

@@ -19,7 +19,7 @@ Area = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Placement:
+class ImagePosition:
     """Position of an image in an output.
 
     Attributes:
@@ -31,19 +31,19 @@ class Placement:
     area: Area
 
 
-def place(source: Size, output: Size, fit: Fit) -> Placement:
+def position_in(source: Size, output: Size, fit: Fit) -> ImagePosition:
     """Return where an image of size `source` is in an output; centered wherever its aspect differs."""
     whole, everything = (0.0, 0.0, float(source[0]), float(source[1])), (0, 0, *output)
     if fit == "stretch" or source[0] * output[1] == source[1] * output[0]:
-        return Placement(whole, everything)
+        return ImagePosition(whole, everything)
     if fit == "cover":
         scale = max(output[0] / source[0], output[1] / source[1])
         width, height = min(source[0], output[0] / scale), min(source[1], output[1] / scale)
         left, upper = (source[0] - width) / 2, (source[1] - height) / 2
-        return Placement((left, upper, left + width, upper + height), everything)
+        return ImagePosition((left, upper, left + width, upper + height), everything)
     inner = contained(source, output)
     x, y = (output[0] - inner[0]) // 2, (output[1] - inner[1]) // 2
-    return Placement(whole, (x, y, x + inner[0], y + inner[1]))
+    return ImagePosition(whole, (x, y, x + inner[0], y + inner[1]))
 
 
 def contained(source: Size, box: Size) -> Size:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from contracts.catalogue.references import References
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.images.fit import Area, Fit, Size, place
+from contracts.requests.images.fit import Area, Fit, Size, position_in
 from contracts.requests.images.input_use import InputUse
 
 
@@ -62,9 +62,9 @@ def use_of(field: str, image: StoredImage, read_size: Size, output: Size, fit: F
         return InputUse(field=field, width=image.width, height=image.height, color_profile=profile)
     if field.startswith("ip_adapters."):
         fit = IMAGE_PROMPT_MASK_FIT
-    placement, differs = place(image.size, read_size, fit), image.size != read_size
-    is_whole = placement.crop == (0, 0, *image.size)
-    left, upper, right, lower = placement.crop
+    position, differs = position_in(image.size, read_size, fit), image.size != read_size
+    is_whole = position.crop == (0, 0, *image.size)
+    left, upper, right, lower = position.crop
     return InputUse(
         field=field,
         width=image.width,
@@ -72,7 +72,7 @@ def use_of(field: str, image: StoredImage, read_size: Size, output: Size, fit: F
         fit=fit if differs else None,
         read_size=None if read_size == output else read_size,
         crop=None if is_whole else (round(left, 2), round(upper, 2), round(right, 2), round(lower, 2)),
-        area=None if placement.area == (0, 0, *read_size) else placement.area,
+        area=None if position.area == (0, 0, *read_size) else position.area,
         color_profile=image.color_profile,
         mask_source=image.mask_source,
     )
@@ -87,7 +87,7 @@ def check_mask(images: StoredImages, output: Size, fit: Fit) -> None:
         expected = f"{image.width} × {image.height}"
         message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
         raise InvalidRequest([FieldProblem("mask_image", message, expected)])
-    left, upper, right, lower = place(mask.size, output, fit).crop
+    left, upper, right, lower = position_in(mask.size, output, fit).crop
     white = mask.white
     if white and (white[2] <= left or white[0] >= right or white[3] <= upper or white[1] >= lower):
         message = (

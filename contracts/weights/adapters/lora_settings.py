@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from contracts.errors import AdapterRefused
-from contracts.json_text import Unreadable, read_json
+from contracts.json_text import UnreadableJson, read_json
 
 _KEY = "lora_adapter_metadata"
 #: Characters of the JSON. The settings of the largest models, with a pattern for each layer, have about 100,000.
@@ -63,7 +63,7 @@ def read_settings(metadata: Mapping[str, str]) -> dict[str, ScaleSettings]:
         return {}
     try:
         settings = read_json(text, _MAX_CHARACTERS)
-    except Unreadable as error:
+    except UnreadableJson as error:
         raise AdapterRefused(f"{_KEY} in the file's metadata {error}") from None
     if not isinstance(settings, dict):
         raise AdapterRefused(f"{_KEY} in the file's metadata must be a JSON object")

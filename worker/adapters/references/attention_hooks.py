@@ -19,7 +19,7 @@ from worker.adapters.references.image_prompts import ImagePrompt, KeyValues
 
 
 @dataclass(frozen=True)
-class Span:
+class RowSpan:
     """Rows of one job in a call of a denoiser: `count` of them, from number `first` of its own call's `whole`.
 
     A guided call has the rows without the prompt first, then as many with it.
@@ -36,7 +36,7 @@ class Span:
 
 
 #: The reference images of each range of rows, in order.
-Parts = Sequence[tuple[Sequence[ImagePrompt], Span]]
+Parts = Sequence[tuple[Sequence[ImagePrompt], RowSpan]]
 
 
 class _LayerHook:
@@ -72,7 +72,7 @@ class _LayerHook:
             start += span.count
         return (changed[0] if len(changed) == 1 else torch.cat(changed), *inputs[1:])
 
-    def _with(self, hidden: torch.Tensor, query: torch.Tensor, prompt: ImagePrompt, span: Span) -> torch.Tensor:
+    def _with(self, hidden: torch.Tensor, query: torch.Tensor, prompt: ImagePrompt, span: RowSpan) -> torch.Tensor:
         pairs: KeyValues = prompt.layers.get(self._attention, ())
         without = span.rows_without_prompt(is_guided=prompt.is_guided)
         heads = self._attention.heads
