@@ -49,7 +49,7 @@ class PromptGuard:
             return self._check.score(text)
         except Exception as error:
             _log.exception("the safety check of prompts failed")
-            raise Unavailable("the safety check of prompts does not work now") from error
+            raise Unavailable("the safety check of prompts is unavailable") from error
 
 
 def open_prompt_check(settings: ApiSettings) -> PromptGuard | None:

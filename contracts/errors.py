@@ -243,7 +243,7 @@ class FailureCode(StrEnum):
         LORA_INCOMPATIBLE: layers of a LoRA are not those of the model.
         LORA_DAMAGED: the file of a LoRA is damaged.
         LORA_MISSING: a LoRA was removed before the job started.
-        ADAPTER_INCOMPATIBLE, ADAPTER_DAMAGED, ADAPTER_MISSING: the same of an adapter of another kind.
+        ADAPTER_INCOMPATIBLE, ADAPTER_DAMAGED, ADAPTER_MISSING: the same for an adapter of another kind.
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
         FLAGGED: the operator's safety check flagged an image, and the operator refuses such images.
         INPUT_MISSING: an input image expired or was deleted before the job started.

@@ -169,7 +169,7 @@ def _row(name: str, kind: str) -> MetricSpec:
 
 
 class TotalsWriter:
-    """Adds one process' counters to the service's totals in Redis."""
+    """Writer of one process' counters to the service's totals in Redis."""
 
     def __init__(self, connection: Redis, counters: Counters) -> None:
         """`connection` decodes responses."""

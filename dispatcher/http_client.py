@@ -24,7 +24,7 @@ class Answer:
 
 
 class Poster:
-    """Posts to receivers. Belongs to one event loop."""
+    """HTTP client that posts to receivers. Belongs to one event loop."""
 
     def __init__(self, rules: OutboundSettings, timeout_seconds: float) -> None:
         self._client = OutboundClient(rules, timeout_seconds, trusted_certificates())

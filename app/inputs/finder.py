@@ -25,7 +25,7 @@ _JOB_IMAGE = re.compile(r"job:([0-9a-f]{1,64})/([0-9]{1,3})")
 
 
 class ImageFinder:
-    """Finds images for one owner; those of others do not exist for it."""
+    """Finder of one owner's images; those of others do not exist for it."""
 
     def __init__(
         self,

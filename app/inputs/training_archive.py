@@ -162,7 +162,7 @@ class TrainingArchive:
         """The images as the file of metadata pairs them."""
         if self._captions:
             text = next(iter(self._captions)) + ".txt"
-            raise _refused(f"has {METADATA} and the caption {text!r:.100}; say all captions in one of both ways")
+            raise _refused(f"has captions in {METADATA} and in {text!r:.100}; give all of them in one way")
         data = self._read(entry, MAX_METADATA_BYTES)
         try:
             listed = read_metadata(data, PurePosixPath(entry.filename).parent, self._max_images)
@@ -225,7 +225,7 @@ def _check_directory(path: Path, max_images: int) -> None:
 def _check_entry(entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
     name = f"{entry.filename!r:.100}"
     if path.is_absolute() or ".." in path.parts or "\\" in entry.filename or ":" in path.parts[0]:
-        raise _refused(f"has an entry outside itself: {name}")
+        raise _refused(f"has an entry that points outside the archive: {name}")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise _refused(f"has a link: {name}")
     if entry.flag_bits & 1:

@@ -36,7 +36,7 @@ def open_coding(headers: Headers) -> Gunzip | None:
 
 
 class Gunzip:
-    """Unpacks one body."""
+    """Decompressor of one body."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP_WINDOW)

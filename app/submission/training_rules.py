@@ -118,7 +118,7 @@ def _problems_of(request: TrainingRequest, snapshots: Sequence[int]) -> Iterator
     if not count:
         yield FieldProblem("images", f"a training needs 1 to {most} images: name them, or send a zip file")
     if count > most:
-        message = f"are {count}, and a {_REGISTERED[request.kind].noun} is trained on up to {most}"
+        message = f"may be at most {most} for a {_REGISTERED[request.kind].noun}, got {count}"
         yield FieldProblem("images", message, f"1–{most} images")
     yield from _control_problems(request)
     lacking = [index for index, example in enumerate(request.images) if example.caption is None]
@@ -128,10 +128,11 @@ def _problems_of(request: TrainingRequest, snapshots: Sequence[int]) -> Iterator
     if request.class_images is not None and request.class_prompt is None:
         yield FieldProblem("class_prompt", "is needed with class_images: it says what they show")
     if request.warmup_steps >= request.steps:
-        yield FieldProblem("warmup_steps", f"must be less than steps, which is {request.steps}")
+        message = f"must be less than steps ({request.steps}), got {request.warmup_steps}"
+        yield FieldProblem("warmup_steps", message)
     if len(snapshots) > MAX_SNAPSHOTS:
         least = -(-request.steps // MAX_SNAPSHOTS)
-        message = f"would make {len(snapshots)} snapshots, and {MAX_SNAPSHOTS} are allowed"
+        message = f"would make {len(snapshots)} snapshots; at most {MAX_SNAPSHOTS} are allowed"
         yield FieldProblem("snapshot_every_steps", message, f"at least {least}")
 
 

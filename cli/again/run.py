@@ -28,7 +28,7 @@ def make_again(claim: Claim, url: str, arguments: argparse.Namespace) -> str:
     parameters = _read_parameters(claim.receipt)
     index = claim.receipt["seed"] - parameters.seed
     if not 0 <= index < parameters.num_images:
-        raise ValueError(f"the receipt's seed is of image {index}, which its job has not")
+        raise ValueError(f"the receipt's seed is that of image {index}, but its job has {parameters.num_images}")
     if arguments.steps is not None and not claim.signed.steps:
         raise ServiceError(f"{claim.path}: no signed receipt says what its steps were")
     step = None
@@ -58,7 +58,7 @@ def _read_parameters(receipt: Json) -> JobParameters:
     task = JobTask(receipt["parameters"]["task"])
     if task.value not in [one.value for one in Task]:
         raise ServiceError(
-            f"only what a diffusion model made can be made again to check it, and this is of the task {task}; "
+            f"only images of diffusion models can be checked by making them again, and this one is of the task {task}; "
             f"POST /v1/{task} makes it again from its image"
         )
     if str(receipt["parameters"]["prompt"]).startswith("sha256:"):

@@ -27,12 +27,13 @@ _TIMEOUT_SECONDS = 5.0
 
 
 #: What helps where the default model is on this machine and cannot be loaded.
-_REMEDY = "mend that, or name another default_model in the catalogue; it is tried again every minute"
+_REMEDY = "fix that, or name another default_model in the catalogue; it is tried again every minute"
 
 
 class Announcement:
-    """Prints `preparing URL` while the default model is prepared, `failed URL: WHY` where no worker can load it,
-    and `ready URL` once a job would be run.
+    """Printer of what a person at the terminal waits for: `ready URL`, once a job would be run.
+
+    Before that, `preparing URL` while the default model is prepared, or `failed URL: WHY` where no worker can load it.
 
     Attributes:
         refusal: why the default model cannot be had from its hub; None as long as it can.

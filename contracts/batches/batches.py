@@ -37,7 +37,7 @@ _RETRY_SECONDS = 60
 
 
 class LeaseLost(DarkroomError):
-    """Another process works on the batch by now."""
+    """A lease on a batch that another process has by now."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ _HANG_SHARE = 0.25
 
 
 class Reaper:
-    """Reaps once per call of `reap`.
+    """Reaper of lost jobs, once per call of `reap`.
 
     After Redis was away, leases have expired whose workers live: these get one lease's time to extend them, and
     also when this process starts.

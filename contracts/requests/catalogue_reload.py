@@ -52,7 +52,7 @@ class Changes:
 
 
 class CatalogueReload:
-    """Watches the file of one process' catalogue. Thread-safe.
+    """Watcher of the file of one process' catalogue. Thread-safe.
 
     Attributes:
         news: the last changes, the oldest first, for one thread that acts on them and removes them.

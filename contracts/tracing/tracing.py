@@ -71,7 +71,7 @@ class _NoSpan:
 
 
 class NoTracing:
-    """Writes no spans; the caller's context is passed on unchanged."""
+    """Tracing that writes no spans; the caller's context is passed on unchanged."""
 
     def start(
         self,

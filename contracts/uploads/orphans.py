@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class OrphanSweep:
-    """Removes orphaned results and inputs."""
+    """Sweep that removes orphaned results and inputs."""
 
     def __init__(self, connection: Redis, storage: Storage, age_seconds: float) -> None:
         """`connection` decodes responses; files younger than `age_seconds` are left alone."""

@@ -3,7 +3,7 @@
 For each owner these items are counted: the inputs (images and LoRAs) that the owner has sent, until the files are
 removed; the images of finished jobs, until the jobs are removed; for a job that has not ended, the most that its
 images can take. Scripts change an item and the sum of an owner's items in one step. A recount compares the items
-with the records, and adds them up again: it drops inputs whose files are gone, and mends what is wrong.
+with the records, and adds them up again: it drops inputs whose files are gone, and corrects what is wrong.
 """
 
 from __future__ import annotations

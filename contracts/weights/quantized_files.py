@@ -130,7 +130,7 @@ def _check_entries(header: Header, found: Mapping[str, object]) -> None:
         raise NotSafetensors(f"is damaged: its metadata has no list {_NAMES}")
     for name in names:
         if not isinstance(found.get(name), QuantizedTensor) and _entry(header, name) != {"_type": "Tensor"}:
-            raise NotSafetensors(f"is damaged: its metadata says of {name[:80]} what is not in the file")
+            raise NotSafetensors(f"is damaged: its metadata describes {name[:80]} otherwise than the file has it")
 
 
 def _entry(header: Header, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ row_hooks.py  forward hooks that make a LoRA act on its own jobs' rows of each l
 lora_slots.py  slots by which LoRAs act on compiled blocks
 inversions.py  the textual inversions of a job, read and compared with the text encoders
 perturbations.py  layers that are disturbed for some rows of a call
-layer_weight.py  shape, dtype and values of a layer's weight, be it packed or not
+layer_weight.py  shape, dtype and values of a layer's weight, packed or not
 low_rank.py   the arithmetic of one layer: LoRA and PEFT's DoRA
 weight_differences.py  the arithmetic of one layer: LoHa, LoKr, full differences, OFT, IA3
 hypernetworks.py  the arithmetic of one layer's input: hypernetworks

@@ -1,4 +1,4 @@
-"""The weight of a layer as the numbers that it stands for, be it packed or not.
+"""The weight of a layer as the numbers that it stands for, packed or not.
 
 A packed weight may have the shape and dtype of its bytes. Adapters that need its values unpack it for a call.
 """

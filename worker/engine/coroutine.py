@@ -18,7 +18,7 @@ from worker.engine.calls import Call, TableDigests
 
 
 class Stopped(BaseException):
-    """Thrown into an abandoned coroutine; no pipeline's `except Exception` swallows it."""
+    """Exception that is thrown into an abandoned coroutine; no pipeline's `except Exception` swallows it."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class _Kind:
 
 
 class CallCosts:
-    """Predicts the seconds of calls. Kinds are hashable; tuples whose first two items are equal are alike."""
+    """Predictor of the seconds of calls. Kinds are hashable; tuples whose first two items are equal are alike."""
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()

@@ -37,7 +37,7 @@ class _Served:
 
 
 class CallMeter:
-    """Times calls on one device.
+    """Meter of the seconds of calls on one device.
 
     Attributes:
         costs: what calls take.

@@ -30,7 +30,7 @@ _DENOISING = frozenset({Role.DENOISER, Role.CONTROLNET})
 
 
 class Residency:
-    """Sets the device up for one job after another. For the jobs' thread."""
+    """Keeper of the device, which it sets up for one job after another. For the jobs' thread."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -90,7 +90,7 @@ class Residency:
         found = next(((plan, size) for plan, size in plans.items() if size <= unused), None)
         if found is None:
             needed = gib(min(plans.values()))
-            message = f"the job needs {needed} of the device's memory, and {gib(max(0, unused))} are left"
+            message = f"the job needs {needed} of the device's memory, of which {gib(max(0, unused))} is free"
             raise JobFailed(FailureCode.OUT_OF_MEMORY, f"{message}; send it again when the worker is less busy")
         with self._moving():
             self._pool.evict_idle(found[1])

@@ -77,7 +77,7 @@ def sana_encoding(
 
 
 def _encode(pipeline: Any, given: Mapping[str, Any]) -> Sequence[Any]:
-    """With the instruction that the pipeline's call has by default, and `encode_prompt` has not."""
+    """With the instruction that the pipeline's call has by default, and `encode_prompt` lacks."""
     instruction = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
     read = pipeline.encode_prompt(**given, complex_human_instruction=instruction)
     return cast("Sequence[Any]", read)

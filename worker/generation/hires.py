@@ -41,7 +41,7 @@ def begin_second_pass(done: Progress, job: JobInFlight, engine: Engine, pool: Po
     """
     parameters = job.generation
     if parameters is None or parameters.hires is None:
-        raise ValueError("a second pass is one of a job with hires")
+        raise ValueError("only a job with hires has a second pass")
     done.inputs, hires = None, parameters.hires
     if isinstance(done.starts, torch.Tensor):
         done.starts = _enlarge_latents(done.starts, parameters, hires)

@@ -121,7 +121,7 @@ def require_steps(job: JobParameters, stage: JobParameters, steps: int) -> None:
 
 
 def _without_steps(model: str, job: JobParameters, remedy: str) -> JobFailed:
-    message = f"{model} has no step to run as scheduler {job.scheduler} spreads them: {remedy}"
+    message = f"scheduler {job.scheduler} leaves {model} no step to run: {remedy}"
     return JobFailed(FailureCode.INTERNAL, message)
 
 

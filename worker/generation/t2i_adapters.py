@@ -99,7 +99,7 @@ def _pixels(image: Image.Image, channels: int) -> torch.Tensor:
 
 
 class AdapterControl:
-    """Stands before a job's calls of the denoiser, and has features added in them."""
+    """Intercept of a job's calls of the denoiser, which has features added in them."""
 
     def __init__(
         self, denoiser: Any, features: Sequence[AdapterFeatures], *, steps: Callable[[], int], inner: Intercept

@@ -31,7 +31,7 @@ _FUNCTION_REFUSED = JobError.of(FailureCode.REFUSED_FUNCTION, "the job names a f
 
 
 class Claimer:
-    """Claims one job after another.
+    """Claimer of one job after another.
 
     Attributes:
         wait_seconds: after a claim without jobs: when to try again, unless something wakes the worker before.

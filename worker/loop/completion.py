@@ -47,7 +47,7 @@ _STOPPING_PATIENCE_SECONDS = 20.0
 
 
 class JobCompleter:
-    """Stores the images of one worker's jobs and writes how each job ended.
+    """Completer of one worker's jobs: stores their images and writes how each ended.
 
     Attributes:
         stage_seconds: stage -> seconds that the completed jobs have spent in it.

@@ -134,7 +134,7 @@ class JobWatch:
 
 
 class ProgressReporter:
-    """Reports what is new about all jobs in flight, in a thread of its own."""
+    """Reporter of what is new about all jobs in flight, in a thread of its own."""
 
     def __init__(self, claims: Claims, report_seconds: float) -> None:
         """`report_seconds`: minimum time between two reports; 0: each step waits for its own."""

@@ -21,7 +21,7 @@ _BUFFER_BYTES = 64 * 2**20
 
 
 class Uploader:
-    """Copies tensors to a device through buffers that its copies can read while the host fills others."""
+    """Copier of tensors to a device, through buffers that its copies can read while the host fills others."""
 
     def __init__(self, device: torch.device, queue: CopyQueue, buffers: Sequence[torch.Tensor]) -> None:
         """`buffers`: of bytes, page-locked, all of one size."""

@@ -66,7 +66,7 @@ class PreparationDelayed(DarkroomError):
 
 
 class ModelFetcher:
-    """Downloads, hashes and measures what jobs need, by its name as in `JobParameters.needs`."""
+    """Fetcher that downloads, hashes and measures what jobs need, by its name as in `JobParameters.needs`."""
 
     def __init__(
         self, catalogue: Catalogue, plan_selector: PlanSelector, hasher: ContentHasher, places: Places

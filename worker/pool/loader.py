@@ -25,7 +25,7 @@ _Loaded = TypeVar("_Loaded")
 
 
 class ModelLoader:
-    """Loads what is on this machine; only `ModelFetcher.prepare` downloads."""
+    """Loader of what is on this machine; only `ModelFetcher.prepare` downloads."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from worker.networks.images import Pixels
 
 _Place = tuple[float, float]
-#: OpenPose's point -> COCO's joint; the neck, which COCO has not, lies between the shoulders.
+#: OpenPose's point -> COCO's joint; the neck, which COCO lacks, lies between the shoulders.
 _NECK, _SHOULDERS = 1, (5, 6)
 _OF_COCO = (0, None, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _LIMBS = (

@@ -39,7 +39,7 @@ def _cuda_event() -> Event:
 
 
 class CallTimer:
-    """Times calls on one device, in the order in which they are made."""
+    """Timer of calls on one device, in the order in which they are made."""
 
     def __init__(self, device: torch.device, make_event: Callable[[], Event] = _cuda_event) -> None:
         self._is_async = device.type == "cuda"
@@ -65,7 +65,7 @@ class CallTimer:
             tell(time.perf_counter() - self._started_at)
             return
         if self._start is None:
-            raise RuntimeError("a call ends that did not begin")
+            raise RuntimeError("a call ended that had not begun")
         end = self._make_event()
         end.record()
         self._queued.append((self._start, end, tell))

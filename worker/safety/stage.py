@@ -97,7 +97,7 @@ class SafetyStage:
             if self._action == "refuse" and safety is not None and safety.flagged:
                 message = (
                     f"the safety check of images flagged image {number} (score {safety.score:g}, threshold "
-                    f"{safety.threshold:g}); ask for something else, or the operator to look at it"
+                    f"{safety.threshold:g}); request something else, or ask the operator to review it"
                 )
                 raise JobFailed(FailureCode.FLAGGED, message)
 

@@ -51,7 +51,7 @@ _MADE: Mapping[Kind, str] = {
 
 
 class GivesWay(BaseException):
-    """The training goes back to the queue, since images need its room; its checkpoint is written."""
+    """The training goes back to the queue, since images need its memory; its checkpoint is written."""
 
 
 class TrainingWatch(CheckpointHolder, Protocol):
@@ -223,7 +223,7 @@ class TrainingJob:
     def _give_way_if_needed(self) -> None:
         """Go back to the queue where images wait for room that the training takes."""
         if self._engine.has_blocked_jobs:
-            _log.info("training %s goes back to the queue: images need its room", self._flight.job.id)
+            _log.info("training %s goes back to the queue: images need its memory", self._flight.job.id)
             raise GivesWay
 
     @contextmanager

@@ -44,7 +44,7 @@ class Noised:
 
 
 class Objective(ABC):
-    """How one family's denoiser learns."""
+    """Training objective of one family's denoiser."""
 
     def __init__(self, scheduler_config: Any, snr_gamma: float | None = None) -> None:
         """`scheduler_config`: of the checkpoint's own scheduler."""

@@ -92,6 +92,6 @@ def _unfit(request: ImageRequest) -> list[FieldProblem]:
     if request.priority is not Priority.LOW:
         problems.append(FieldProblem("priority", f"must be low in a batch, got {request.priority}", ["low"]))
     if request.cancel_on_disconnect:
-        message = "must be false in a batch: nobody is connected"
+        message = "must be false in a batch: no client stays connected"
         problems.append(FieldProblem("cancel_on_disconnect", message, [False]))
     return problems

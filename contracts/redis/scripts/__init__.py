@@ -17,7 +17,7 @@ retain_input     keep an input for some time           reap             requeue 
 keep_checkpoint  hold a training's newest checkpoint
 idempotency_*    begin, bind and release a key         claim_message    lease a webhook message to a dispatcher
 register_lora    enter an uploaded LoRA                finish_message   end an attempt to deliver it
-recount_bytes    mend an owner's count of bytes        register_file    enter a file of a batch
+recount_bytes    correct an owner's byte count         register_file    enter a file of a batch
 create_batch     accept a batch of requests            unregister_file  remove it
 claim_batch      lease one whose round is due          commit_batch     store what a round has done
 release_batch    end a round                           cancel_batch     ask for a batch's end

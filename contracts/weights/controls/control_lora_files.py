@@ -72,7 +72,7 @@ class ControlLora:
         for weight, layer in changed.items():
             _check_halves(stored, layer, encoder.get(weight))
             if weight in whole:
-                raise CatalogueError(f"it has both {whole[weight][:120]} and its halves: which of them counts?")
+                raise CatalogueError(f"it has both {whole[weight][:120]} and its halves, but must have one of them")
         for tensor, name in whole.items():
             if tensor in encoder and encoder[tensor] != stored[name]:
                 shapes = f"{list(stored[name])}, and that of the model {list(encoder[tensor])}"
@@ -102,7 +102,7 @@ def _place_all(stored: Layers, encoder: Layers) -> tuple[dict[str, str], dict[st
 
 
 class _Places:
-    """Finds the layers of a ControlNet by their names in the original release."""
+    """Finder of the layers of a ControlNet by their names in the original release."""
 
     def __init__(self, stored: Layers, encoder: Layers) -> None:
         layers = {name.rpartition(".")[0] for name in encoder}
@@ -132,9 +132,9 @@ def _check_halves(stored: Layers, layer: str, weight: tuple[int, ...] | None) ->
     up, down = (stored.get(f"{layer}.{half}") for half in _HALVES)
     if up is None or down is None:
         missing = _HALVES[up is not None]
-        raise CatalogueError(f"it lacks {layer[:120]}.{missing}, the other half of which is there")
+        raise CatalogueError(f"it has one half of {layer[:120]}, and lacks the other: {missing}")
     if weight is None:
-        raise CatalogueError(f"its {layer[:120]} has halves, and is a layer that the model does not have")
+        raise CatalogueError(f"its {layer[:120]} has halves, but the model has no such layer")
     rank = down[0] if down else 0
     fits = up[:2] == (weight[0], rank) and prod(up) == weight[0] * rank and prod(down) == rank * prod(weight[1:])
     if not rank or not fits:

@@ -109,7 +109,7 @@ def test_a_stage_that_the_scheduler_gives_no_step_fails_with_a_remedy(
 
     error = fail_job(job, refined_pool, storage)
 
-    assert "shapes-sdxl has no step to run as scheduler dpmpp_2m_karras" in error.message
+    assert "scheduler dpmpp_2m_karras leaves shapes-sdxl no step to run" in error.message
     assert "raise refiner.switch_at, strength or num_inference_steps" in error.message
 
 

@@ -22,7 +22,7 @@ from worker.engine.coroutine import Compute
 
 
 class StepMade(Exception):
-    """Ends the pipeline call after the step."""
+    """Exception that ends the pipeline call after the step."""
 
 
 class CheckedStep:

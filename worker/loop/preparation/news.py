@@ -1,4 +1,4 @@
-"""Tells the jobs that wait for files, and the log, how the preparation of these files goes on; ends jobs in vain.
+"""Tells waiting jobs, and the log, how the preparation of their files goes on; ends jobs that wait in vain.
 
 Also finds out for which preparations no job waits any more. Knows no files.
 """

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 #: Maximum time that a start waits for models on this machine; slower ones are loaded while jobs go on.
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
-#: Time after which a model that could not be loaded is tried again; its files may have been mended.
+#: Time after which a model that could not be loaded is tried again; its files may have been repaired.
 _RETRY_SECONDS = 60.0
 
 
