@@ -58,8 +58,8 @@ def _read_parameters(receipt: Json) -> JobParameters:
     task = JobTask(receipt["parameters"]["task"])
     if task.value not in [one.value for one in Task]:
         raise ServiceError(
-            f"only images of diffusion models can be checked by making them again, and this one is of the task {task}; "
-            f"POST /v1/{task} makes it again from its image"
+            "only images of diffusion models can be checked by making them again, and this one is of the task "
+            f"{task}; POST /v1/{task} makes it again from its image"
         )
     if str(receipt["parameters"]["prompt"]).startswith("sha256:"):
         raise ServiceError("the receipt has only the hash of the prompt: the image cannot be made again from it")

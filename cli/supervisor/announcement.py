@@ -33,7 +33,8 @@ _REMEDY = "fix that, or name another default_model in the catalogue; it is tried
 class Announcement:
     """Printer of what a person at the terminal waits for: `ready URL`, once a job would be run.
 
-    Before that, `preparing URL` while the default model is prepared, or `failed URL: WHY` where no worker can load it.
+    Before that, `preparing URL` while the default model is prepared, or `failed URL: WHY` where no worker can
+    load it.
 
     Attributes:
         refusal: why the default model cannot be had from its hub; None as long as it can.

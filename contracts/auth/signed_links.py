@@ -33,7 +33,7 @@ _SECONDS = re.compile(r"[1-9][0-9]{0,14}")
 
 
 class LinkSigner:
-    """Signer and verifier of links. Methods raise Unavailable when they first need the secret and it cannot be read."""
+    """Signer and verifier of links. Raises Unavailable where the secret is first needed and cannot be read."""
 
     def __init__(self, connection: Redis, settings: SharedSettings, storage: Storage | None) -> None:
         """`connection` decodes responses; `storage` is None in a process that cannot open it."""

@@ -75,7 +75,7 @@ class AssumedPower:
 
 
 class EnergyMeter:
-    """Meter that shares the energy of one device among the jobs in flight, by the device seconds that each has used."""
+    """Meter that shares a device's energy among the jobs in flight, by the device seconds that each has used."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class ControlLora:
         for weight, layer in changed.items():
             _check_halves(stored, layer, encoder.get(weight))
             if weight in whole:
-                raise CatalogueError(f"it has both {whole[weight][:120]} and its halves, but must have one of them")
+                raise CatalogueError(f"it has both {whole[weight][:120]} and its halves; it must have one of them")
         for tensor, name in whole.items():
             if tensor in encoder and encoder[tensor] != stored[name]:
                 shapes = f"{list(stored[name])}, and that of the model {list(encoder[tensor])}"
