@@ -23,8 +23,8 @@ def read_json(text: str, max_characters: int) -> object:
     """Parse JSON as RFC 8259 defines it: `NaN` and `Infinity`, which Python accepts, are not part of it.
 
     Raises:
-        UnreadableJson: the text is not JSON, is longer than `max_characters`, has more than 10,000 objects and lists,
-            nests deeper than Python's stack, repeats a name in an object, or has a number that is too large.
+        UnreadableJson: the text is not JSON, is longer than `max_characters`, has more than 10,000 objects and
+            lists, nests deeper than Python's stack, repeats a name in an object, or has a number that is too large.
     """
     if len(text) > max_characters:
         raise UnreadableJson(f"has {len(text)} characters; at most {max_characters} are allowed")

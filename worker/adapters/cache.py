@@ -152,7 +152,10 @@ class LoraCache:
         return AdapterSet(tuple((self._load(lora, pinned), lora) for lora in loras))
 
     def act(
-        self, parts: Sequence[tuple[AdapterSet, int]], spans: Sequence[RowSpan] = (), no_slots: str = "not compiled"
+        self,
+        parts: Sequence[tuple[AdapterSet, int]],
+        spans: Sequence[RowSpan] = (),
+        no_slots: str = "not compiled",
     ) -> None:
         """From now on, let adapters act on their rows of the denoiser, until `rest` or the next `act`.
 
