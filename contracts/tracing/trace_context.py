@@ -53,11 +53,6 @@ class TraceContext:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
     @property
-    def is_sampled(self) -> bool:
-        """Whether the caller records the trace."""
-        return bool(self.flags & _SAMPLED)
-
-    @property
     def headers(self) -> dict[str, str]:
         """The headers by which a request carries it."""
         return {TRACEPARENT: self.traceparent} | ({TRACESTATE: self.state} if self.state else {})
