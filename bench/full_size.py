@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from counting.component_calls import build
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.architectures import Architecture
+from counting.component_calls import build
 from worker.families import get_family
 
 #: Standard deviation of the weights: small enough for activations to stay finite in half precision.

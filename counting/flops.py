@@ -17,11 +17,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from counting.component_calls import Inputs, build, run_of
-from counting.live_tensors import LISTED_SHAPES
 from contracts.memory.activation_tables import class_of
 from contracts.weights import counts
 from contracts.weights.counts.flops import CallFlops, sizes_of
+from counting.component_calls import Inputs, build, run_of
+from counting.live_tensors import LISTED_SHAPES
 
 TABLE = Path(counts.__file__).parent / "flops.json"
 #: Factors are whole numbers, small ones of these parts: a term of a VAE's pixels may be that small.

@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     queues = add_command("queues", _queues, "list the waiting jobs by priority, model and owner")
     _add_filters(queues)
     add_list_arguments(queues, 50)
-    purge = add_command(
-        "purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all"
-    )
+    purge = add_command("purge", _purge, "cancel the waiting jobs of a model, an owner or a priority, or all")
     _add_filters(purge)
     purge.add_argument("--all", action="store_true", help="all waiting jobs, if no filter is given")
     for name, help_text in (
@@ -50,9 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("drain", "stop a worker from beginning jobs; running ones go on"),
         ("undrain", "let a drained worker take jobs again"),
     ):
-        add_command(name, _worker(name), help_text).add_argument(
-            "worker", help="its id, from `admin workers`"
-        )
+        add_command(name, _worker(name), help_text).add_argument("worker", help="its id, from `admin workers`")
     usage = add_command("usage", _usage, "list what the jobs of each API key have used, by day and model")
     usage.add_argument(
         "--from", dest="first", metavar="DAY", help="first day, as 2026-11-28 (six days before the last)"

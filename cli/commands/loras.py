@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("file", type=Path)
     add.add_argument("--name", help="name for use in requests (default: from the file name)")
     add_command("list", _list, "list the LoRAs that requests may use")
-    remove = add_command(
-        "remove", _remove, "remove an uploaded LoRA; jobs already accepted still use it"
-    )
+    remove = add_command("remove", _remove, "remove an uploaded LoRA; jobs already accepted still use it")
     remove.add_argument("name")
 
 

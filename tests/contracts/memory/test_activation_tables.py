@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from bench.architectures import TABLES, components, parts
-from counting.activations import count_activations, render
-from counting.component_calls import Inputs, build, run_of
-from counting.live_tensors import Follower
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.architectures import read_architectures
 from contracts.weights.counts.parameter_counts import read_config
+from counting.activations import count_activations, render
+from counting.component_calls import Inputs, build, run_of
+from counting.live_tensors import Follower
 from tests.support.combinations import ALL, covering, usual_or_all
 
 MODELS = BUILT_IN_CATALOGUE.parent

@@ -7,8 +7,8 @@ import gc
 import pytest
 import torch
 
-from counting.component_calls import build
 from contracts.weights.counts.architectures import read_architectures
+from counting.component_calls import build
 from worker.offload.host_buffer import HostBuffer, layout
 
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench.architectures import parts
-from counting.component_calls import build
 from contracts.weights.counts.architectures import Architecture, find_architecture, read_architectures
 from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount
+from counting.component_calls import build
 from tests.support.combinations import ALL
 
 DENOISERS = ("transformer", "unet")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFLinear, GGUFParameter
 
-from counting.live_tensors import Follower
 from contracts.weights.checkpoint_files import quantization_of, read_tensors
 from contracts.weights.formats.gguf import KINDS, NotGguf, read_gguf
+from counting.live_tensors import Follower
 from tests.support.gguf_files import write_gguf
 from tests.support.gguf_headers import entry, header, number, pair
 
