@@ -24,7 +24,7 @@ def read_json(text: str, max_characters: int) -> object:
 
     Raises:
         UnreadableJson: the text is not JSON, is longer than `max_characters`, has more than 10,000 objects and
-            lists, nests deeper than Python's stack, repeats a name in an object, or has a number that is too large.
+            lists, nests deeper than the stack, repeats a name in an object, or has a number that is too large.
     """
     if len(text) > max_characters:
         raise UnreadableJson(f"has {len(text)} characters; at most {max_characters} are allowed")
