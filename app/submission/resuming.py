@@ -48,7 +48,7 @@ class Resumption:
         """Complete a request that names the training to go on with.
 
         Raises:
-            InvalidRequest: there is no such training of this owner's, it has not ended or has no checkpoint, or
+            InvalidRequest: this owner has no such training, it has not ended or has no checkpoint, or
                 the request says something else than it.
             Unavailable: Redis or the storage does not answer.
         """
@@ -74,7 +74,7 @@ def _find(id: str, queue: JobQueue, storage: Storage, owner: str) -> tuple[Train
     """The training with this id, and its checkpoint."""
     record = _record_of(id, queue, owner)
     if record is None or not isinstance(record.parameters, TrainingParameters):
-        raise _refused(f"there is no training {id!r:.80} of yours; it may have expired, or have been deleted")
+        raise _refused(f"you have no training {id!r:.80}; it may have expired, or have been deleted")
     if not record.state.is_final:
         raise _refused(f"training {id} is {record.state}, and goes on by itself; wait for its end, or cancel it")
     checkpoint = record.checkpoint

@@ -142,8 +142,8 @@ def test_a_training_cannot_go_on_as_another_one(
     waiting = send(client, {"a.png": png()}).json()["id"]
     image = client.post("/v1/txt2img", json={"prompt": "x"}).json()["id"]
     cases: list[tuple[dict[str, Any], str, str]] = [
-        ({"resume_from": "nothing"}, "resume_from", "there is no training 'nothing' of yours"),
-        ({"resume_from": image}, "resume_from", "there is no training"),
+        ({"resume_from": "nothing"}, "resume_from", "you have no training 'nothing'"),
+        ({"resume_from": image}, "resume_from", "you have no training"),
         ({"resume_from": waiting}, "resume_from", "is queued, and goes on by itself"),
         ({"steps": 40}, "steps", "must be more than 40"),
         ({"rank": 8}, "rank", f"is 16 in training {ended}"),

@@ -56,7 +56,7 @@ def test_a_training_is_resumed_without_images(
 ) -> None:
     named = ["--name", "mine", "--server", server]
     resumed = ["--resume-from", "0" * 32]
-    cases = [(resumed, "there is no training"), ([str(photos), *resumed], "name either"), ([], "name either")]
+    cases = [(resumed, "you have no training"), ([str(photos), *resumed], "name either"), ([], "name either")]
     for words, said in cases:
         assert main(["train", *words, *named]) == 1
         assert said in capsys.readouterr().err
