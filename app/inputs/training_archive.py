@@ -162,7 +162,7 @@ class TrainingArchive:
         """The images as the file of metadata pairs them."""
         if self._captions:
             text = next(iter(self._captions)) + ".txt"
-            raise _refused(f"has captions in {METADATA} and in {text!r:.100}; give all of them in one way")
+            raise _refused(f"has {METADATA} and the caption {text!r:.100}; give all captions in one of these ways")
         data = self._read(entry, MAX_METADATA_BYTES)
         try:
             listed = read_metadata(data, PurePosixPath(entry.filename).parent, self._max_images)
