@@ -1,6 +1,7 @@
 """What learns in the worker's loop: a step changes it and not the denoiser, and its file is one that jobs read."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.training.trainees.controls import TrainedT2IAdapter
 from models.training.trainees.differences import TrainedKronecker
 from models.training.trainees.image_prompts import TrainedIpAdapter
 from models.training.trainees.networks import TrainedHypernetwork
+from models.training.trainees.prompts import without_prompts
 from models.training.trainees.tokens import TrainedRedux
 from worker.training.examples import Example, Examples
 from worker.training.objectives import OBJECTIVES
@@ -81,3 +83,11 @@ def test_a_t2i_adapter_has_a_feature_for_each_block() -> None:
     tensors = load(train("sdxl", TrainedT2IAdapter))
     config = t2i_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
     assert features_of(config) == [(64, 8), (96, 16)]
+
+
+def test_an_example_without_a_caption_is_what_guidance_compares_with() -> None:
+    told = example(4, {"prompt_embeds": torch.ones(1, 8, 4), "pooled_prompt_embeds": torch.ones(1, 4)})
+    kept, bare = without_prompts([told, replace(told, caption="")])
+    assert kept is told
+    assert bare.embeddings.keys() == told.embeddings.keys()
+    assert not any(values.any() for values in bare.embeddings.values())

@@ -46,11 +46,11 @@ def settings_for(family: str, effect: Effect) -> dict[str, Any]:
     }
 
 
-def draw_examples(name: str, count: int) -> list[Drawing]:
-    """Images with the effect, and their captions, a few of which are empty."""
+def draw_examples(name: str, count: int, empty_share: float = _EMPTY_SHARE) -> list[Drawing]:
+    """Images with the effect, and their captions, some of which are empty."""
     rng = random.Random(f"train/lora-{name}")
     examples = (draw_example(name, rng) for _ in range(count))
-    return [Drawing(image, "" if rng.random() < _EMPTY_SHARE else caption) for image, caption in examples]
+    return [Drawing(image, "" if rng.random() < empty_share else caption) for image, caption in examples]
 
 
 def write(family: str, effect: Effect, data: bytes) -> Path:

@@ -15,7 +15,7 @@ from models.training.trainees.controls import TrainedT2IAdapter
 KIND = "silhouette-t2i"
 _PAIRS = 1000
 _SETTINGS: dict[str, Any] = {
-    **NOT_A_LORA, "steps": 800, "batch_size": 16, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 30,
+    **NOT_A_LORA, "steps": 400, "batch_size": 16, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 30,
 }  # fmt: skip
 
 

@@ -5,4 +5,5 @@ tokens.py         FLUX.1 Redux
 differences.py    LoKr
 networks.py       a hypernetwork
 controls.py       a T2I-Adapter
+prompts.py        examples without a prompt
 """

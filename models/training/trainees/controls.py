@@ -8,6 +8,7 @@ import torch
 from diffusers import T2IAdapter
 from torch import Tensor, nn
 
+from models.training.trainees.prompts import without_prompts
 from worker.training.examples import Example
 from worker.training.trainees.trainee import Trainee
 
@@ -34,6 +35,10 @@ class TrainedT2IAdapter(Trainee):
     def in_place(self) -> Iterator[None]:
         """See `Trainee`: nothing is put into the UNet."""
         yield
+
+    def read(self, rows: Sequence[Example]) -> Sequence[Example]:
+        """See `Trainee`."""
+        return without_prompts(rows)
 
     def steered(self, denoiser: Any, rows: Sequence[Example]) -> Callable[..., Any]:
         """See `Trainee`: its features are added to what the UNet's blocks give."""

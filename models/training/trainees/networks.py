@@ -1,7 +1,7 @@
 """A hypernetwork in training: networks before the keys and values of attention, as the worker computes them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contracts.weights.adapters.hypernetwork_files import KIND
+from models.training.trainees.prompts import without_prompts
 from worker.adapters.hypernetworks import Network
+from worker.training.examples import Example
 from worker.training.trainees.trainee import Trainee
 
 _READERS = ("to_k", "to_v")
@@ -46,6 +48,10 @@ class TrainedHypernetwork(Trainee):
                 hooks.callback(layer.register_forward_pre_hook(hook).remove)
             yield
 
+    def read(self, rows: Sequence[Example]) -> Sequence[Example]:
+        """See `Trainee`."""
+        return without_prompts(rows)
+
     def file(self, facts: Mapping[str, str]) -> bytes:
         """See `Trainee`; in half precision, as `darkroom convert` writes one."""
         settings = json.dumps({"activation": "relu", "activate_output": False}, sort_keys=True)
@@ -53,11 +59,10 @@ class TrainedHypernetwork(Trainee):
 
 
 def _network(width: int, generator: torch.Generator) -> Network:
-    inner = width // 2
-    first = torch.randn(inner, width, generator=generator) * width**-0.5
+    first = torch.randn(width, width, generator=generator) * width**-0.5
     layers: list[dict[str, Tensor]] = [
-        {"weight": nn.Parameter(first), "bias": nn.Parameter(torch.zeros(inner))},
-        {"weight": nn.Parameter(torch.zeros(width, inner)), "bias": nn.Parameter(torch.zeros(width))},
+        {"weight": nn.Parameter(first), "bias": nn.Parameter(torch.zeros(width))},
+        {"weight": nn.Parameter(torch.zeros(width, width)), "bias": nn.Parameter(torch.zeros(width))},
     ]
     return Network(layers, functional.relu, activate_output=False)
 

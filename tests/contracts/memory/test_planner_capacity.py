@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
@@ -35,7 +37,8 @@ def test_every_local_model_controlnet_and_adapter_has_a_size() -> None:
     assert reported.models.keys() == {model.id for model in catalogue.models}
     rows = {"controlnet": catalogue.controlnets, "lora": catalogue.loras, "ip_adapter": catalogue.ip_adapters}
     named = {f"{kind}:{row.id}" for kind, of_kind in rows.items() for row in of_kind}
-    encoders = {f"image_encoder of {row.id}" for row in catalogue.ip_adapters} | {"image_encoder:shapes-clip"}
+    encoders = {f"image_encoder of {row.id}" for row in catalogue.ip_adapters}
+    encoders |= {f"image_encoder:{Path(row.image_encoder).name}" for row in catalogue.ip_adapters}
     assert reported.extras.keys() == named | encoders
     assert all(extra.bytes > 0 for extra in reported.extras.values())
 

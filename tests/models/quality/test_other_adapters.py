@@ -1,4 +1,4 @@
-"""The shipped IP-Adapter, LoKr and textual inversion do what they are for.
+"""The shipped IP-Adapter, LoKr, T2I-Adapter and textual inversion do what they are for.
 
 Through the worker's own jobs: what is asked for comes out with the adapter and not without it, a scale of 0
 changes nothing, and the next job has no trace.
@@ -15,14 +15,16 @@ import pytest
 from PIL import Image
 
 from contracts.catalogue.catalogue import TextualInversionSpec
+from contracts.catalogue.families import Mode
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
-from models.judge import judge
+from models.judge import judge, measure_overlap
 from models.training.data.captions import HELD_OUT, describe_fully, draw_scene
-from models.training.data.drawing import Scene, render
+from models.training.data.drawing import Scene, render, render_silhouette
 from models.training.data.effects import measure
-from models.training.stages import inversion
+from models.training.judging.trials import draw_trial_scenes
+from models.training.stages import inversion, t2i_adapter
 from models.training.stages.effect import KINDS, path
 from models.training.stages.ip_adapter import NAMES, draw_reference
 from tests.support.images import encode_image
@@ -33,8 +35,12 @@ COUNT = 40
 pytestmark = pytest.mark.timeout(900)
 #: Captions of the textual inversion, whose images are those of other prompts.
 INVERSION_COUNT = 10
+#: Of the T2I-Adapter.
+SILHOUETTES = 20
 #: Of all captions.
-LEAST_RIGHT, MOST_BY_CHANCE = 0.8, 0.3
+LEAST_RIGHT, MOST_BY_CHANCE = 0.85, 0.15
+#: Overlap from which on a shape is where its silhouette is.
+LEAST_OVERLAP = 0.75
 
 
 @dataclass(frozen=True)
@@ -152,3 +158,20 @@ def test_the_word_of_the_textual_inversion_is_a_red_star_bit_for_bit(studio: Stu
 
     require_effect("textual inversion", draw, is_right, INVERSION_COUNT)
     assert draw(0, 1.0).tobytes() == draw(0, 0.0, inversion.MEANING).tobytes()
+
+
+def test_a_t2i_adapter_decides_where_the_shape_is(studio: Studio) -> None:
+    scenes = draw_trial_scenes("t2i")[:SILHOUETTES]
+    hints = [render_silhouette(scene) for scene in scenes]
+
+    def draw(number: int, scale: float) -> Image.Image:
+        studio.keep("control", hints[number])
+        control = {"controlnet": t2i_adapter.folder().name, "conditioning_scale": scale}
+        prompt = f"a {scenes[number].colour} shape on a {scenes[number].background} background"
+        return studio.draw("sdxl", prompt, number, mode=Mode.CONTROLNET, control_fields=control)
+
+    def is_right(number: int, image: Image.Image) -> float:
+        wanted = np.asarray(hints[number].convert("L")) > 127
+        return float(measure_overlap(judge(image).mask, wanted) >= LEAST_OVERLAP)
+
+    require_effect("T2I-Adapter", draw, is_right, SILHOUETTES)
