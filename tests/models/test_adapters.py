@@ -5,8 +5,10 @@ import safetensors
 from diffusers import StableDiffusionXLPipeline
 from safetensors.numpy import load_file
 
+from contracts.weights.adapters.lora_files import describe, read_lora
 from models.training.judging import trials
 from models.training.networks.export import FAMILIES
+from models.training.stages.effect import KINDS, path
 from models.training.stages.lora import FOLDER
 from models.training.stages.mismatches import BAD_ADAPTERS
 
@@ -26,6 +28,11 @@ def test_the_adapter_with_a_new_word_changes_the_text_encoders_too(family: str) 
     names = load_file(FOLDER / f"shapes-{family}-crescent.safetensors")
     clips = {"text_encoder"} if family == "flux" else {"text_encoder", "text_encoder_2"}
     assert {name.split(".")[0] for name in names} == {"unet" if family == "sdxl" else "transformer"} | clips
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_effect_of_another_kind_is_read_as_that_kind(kind: str) -> None:
+    assert describe(read_lora(path(kind)), "sdxl").kinds == (kind,)
 
 
 def test_the_truncated_adapter_cannot_be_read() -> None:

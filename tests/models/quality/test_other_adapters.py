@@ -1,4 +1,4 @@
-"""The shipped IP-Adapter, LoKr, T2I-Adapter and textual inversion do what they are for.
+"""The shipped IP-Adapter, LoKr, hypernetwork, T2I-Adapter and textual inversion do what they are for.
 
 Through the worker's own jobs: what is asked for comes out with the adapter and not without it, a scale of 0
 changes nothing, and the next job has no trace.
@@ -131,7 +131,7 @@ def test_a_reference_image_decides_colour_and_shape_and_the_prompt_the_backgroun
     assert plain.tobytes() == draw(0, 0.0).tobytes()
 
 
-@pytest.mark.parametrize("kind", ["lokr"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_effect_is_there_as_another_kind_of_adapter(studio: Studio, kind: str) -> None:
     effect = KINDS[kind][0]
     scenes = plain_scenes(effect)
