@@ -111,12 +111,19 @@ class DocumentedApi(FastAPI):
 
 def _add_schemas(document: Document, dialects: Sequence[Dialect]) -> None:
     """Add the schemas that bodies and errors refer to."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    found = json.loads(_definitions(tuple(dialects)))
+    schemas |= {name: schema for name, schema in found.items() if name not in schemas}
+
+
+@cache
+def _definitions(dialects: tuple[Dialect, ...]) -> str:
+    """Those schemas by their names, as JSON; once for all applications of a process, like the routes."""
     models: list[tuple[type[BaseModel], str]] = [(kind, "validation") for kind in (*_KINDS, *_OTHER_KINDS)]
     models += [(dialect.model, "serialization") for dialect in (NATIVE, *dialects)]
     models += [(kind, "validation") for dialect in dialects for kind in dialect.bodies]
     _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas |= {name: schema for name, schema in definitions["$defs"].items() if name not in schemas}
+    return json.dumps(definitions["$defs"])
 
 
 def _describe_operations(document: Document, dialects: Sequence[Dialect]) -> None:
