@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.combinations import ALL
 from tests.support.running_service import RunningService
 from tests.support.untrained import UNTRAINED
 
 
 @pytest.fixture(scope="session")
-def every_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue file with the built-in rows, and a small untrained checkpoint `tiny-…` of each other family."""
+def catalogue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue file with the built-in rows, and a small untrained checkpoint `tiny-…` of two other families.
+
+    In `make judge` of each other family: a worker reads all rows as it starts.
+    """
     folder = tmp_path_factory.mktemp("catalogue")
     for item in BUILT_IN_CATALOGUE.parent.iterdir():
         if item.is_dir():
             (folder / item.name).symlink_to(item)
     rows = [BUILT_IN_CATALOGUE.read_text(encoding="utf-8")]
-    for family, make in UNTRAINED.items():
-        make().save_pretrained(folder / f"tiny-{family}")
+    for family in UNTRAINED if ALL else ("pixart", "z-image"):
+        UNTRAINED[family]().save_pretrained(folder / f"tiny-{family}")
         rows.append(f'[[models]]\nid = "tiny-{family}"\nfamily = "{family}"\nsource = "tiny-{family}"\n')
     catalogue = folder / "catalogue.toml"
     catalogue.write_text("\n".join(rows), encoding="utf-8")
@@ -29,10 +33,10 @@ def every_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def service(every_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """`darkroom up` with one worker, and a model of every family."""
+def service(catalogue_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """`darkroom up` with one worker, and models of several families."""
     environment = {
-        "DARKROOM_CATALOGUE": str(every_family),
+        "DARKROOM_CATALOGUE": str(catalogue_file),
         "DARKROOM_OUTBOUND_NETWORKS": '["127.0.0.0/8"]',
         "DARKROOM_API_DISCONNECT_GRACE_SECONDS": "1",
     }
