@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.main import main
 from tests.support.built_in import built_in_rows
 from tests.support.running_service import RunningService
 
@@ -33,7 +34,7 @@ def write_catalogue(folder: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
+def guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[RunningService, str]]:
     """A service that requires keys and lets few jobs wait, and a token with every scope."""
     environment = {"DARKROOM_API_LISTS_PER_MINUTE": "0", "DARKROOM_API_MAX_WAITING": "4"}
     environment |= {"DARKROOM_CATALOGUE": str(write_catalogue(tmp_path))}
@@ -41,12 +42,11 @@ def guarded(tmp_path: Path) -> Iterator[tuple[RunningService, str]]:
     try:
         create = ["keys", "create", "fuzz", "--scope", "generate", "--scope", "admin", "--data", str(service.data)]
         create += ["--calls-per-minute", "0", "--highest-priority", "high"]
-        created = subprocess.run(
-            [sys.executable, "-m", "cli.main", *create], capture_output=True, text=True, check=True
-        )
+        assert main(create) == 0
+        token = capsys.readouterr().out.strip()
         while httpx.get(f"{service.url}/v1/models", trust_env=False).status_code != 401:
             time.sleep(0.1)
-        yield service, created.stdout.split()[0]
+        yield service, token
     finally:
         service.stop()
 
