@@ -138,7 +138,7 @@ def test_a_deadline_ends_a_job_that_is_still_running(fragile: RunningService) ->
 def test_a_redis_that_hangs_for_longer_than_a_lease_uses_up_no_attempt(
     fragile: RunningService,
 ) -> None:
-    job = start_long_job(fragile, steps=120)
+    job = start_long_job(fragile, steps=60)
     redis = redis_process(fragile)
     redis.suspend()
     try:
