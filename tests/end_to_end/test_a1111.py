@@ -48,14 +48,14 @@ def test_images_are_those_of_the_native_call_with_the_translated_fields(
 
 def test_an_image_a_mask_and_a_unit_have_their_effect(api: WebUIApi, service: RunningService) -> None:
     image, mask = draw_shape(), left_half_mask()
-    common = {"prompt": PROMPT, "seed": 7, **SMALL, "steps": 4, "cfg_scale": 3.0}
+    common = {"prompt": PROMPT, "seed": 7, **SMALL, "steps": 2, "cfg_scale": 3.0}
 
     changed = api.img2img(images=[image], denoising_strength=0.5, **common)
     repainted = api.img2img(images=[image], mask_image=mask, inpainting_fill=1, mask_blur=0, **common)
     unit = ControlNetUnit(image=image, model="shapes-sdxl-silhouette")
     controlled = api.txt2img(controlnet_units=[unit], **common)
 
-    native = {"prompt": PROMPT, "prompt_syntax": "a1111", "seed": 7, **SMALL, "num_inference_steps": 4}
+    native = {"prompt": PROMPT, "prompt_syntax": "a1111", "seed": 7, **SMALL, "num_inference_steps": 2}
     native |= {"guidance_scale": 3.0, "scheduler": "euler_a"}
     given = {"image": to_data_url(image), "fit": "stretch"}
     job = service.run("img2img", **native, **given, strength=0.5)
@@ -76,7 +76,7 @@ def test_progress_is_shown_while_an_image_is_made_and_interrupt_ends_it(api: Web
         caller = WebUIApi(baseurl=api.baseurl)
         caller.session.trust_env = False
         try:
-            caller.txt2img(prompt=PROMPT, width=128, height=128, steps=100, batch_size=2)
+            caller.txt2img(prompt=PROMPT, **SMALL, steps=100, batch_size=2)
         except RuntimeError as error:
             errors.append(error)
 
