@@ -88,9 +88,13 @@ def read_pixels(image: Image.Image, resolution: int, control: Image.Image | None
     size = (max(wide, round(image.width * scale)), max(high, round(image.height * scale)))
     left, top = (size[0] - wide) // 2, (size[1] - high) // 2
 
+    # Only the part that is kept is scaled: the whole of a long, narrow image would take any amount of memory.
+    across, down = image.width / size[0], image.height / size[1]
+    right, bottom = min(image.width, (left + wide) * across), min(image.height, (top + high) * down)
+    box = (left * across, top * down, right, bottom)
+
     def scaled(whole: Image.Image) -> torch.Tensor:
-        large = whole.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        part = large.crop((left, top, left + wide, top + high))
+        part = whole.convert("RGB").resize((wide, high), Image.Resampling.LANCZOS, box)
         return torch.from_numpy(np.array(part)).permute(2, 0, 1)[None]
 
     hint = None if control is None else scaled(control)

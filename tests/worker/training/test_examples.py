@@ -27,7 +27,7 @@ def test_an_image_is_read_near_its_aspect(
     assert bucket(*size, resolution) == expected
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3000, 7), (513, 511)])
+@pytest.mark.parametrize("size", [(1, 1), (3000, 7), (513, 511), (1, 60_000)])  # as a whole 13 GB of values
 def test_an_image_of_any_size_fills_its_bucket(size: tuple[int, int]) -> None:
     pixels = read_pixels(Image.new("RGB", size, "red"), 256)
     wide, high = bucket(*size, 256)
