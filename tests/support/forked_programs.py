@@ -25,9 +25,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import Pipe, forkserver, get_context, util
+from multiprocessing import Pipe, util
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,14 +39,6 @@ _MESSAGE_BYTES = 2**18
 _SET_NAME = 15
 _RESET = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM)
 _copies: list[socket.socket] = []
-
-
-def fork_server(*modules: str) -> ForkServerContext:
-    """The context whose new processes are forked from one that has imported these modules, and no others."""
-    context = get_context("forkserver")
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
-    context.set_forkserver_preload(list(modules))
-    return context
 
 
 def fork() -> int:

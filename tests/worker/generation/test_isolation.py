@@ -13,7 +13,6 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.combinations import ALL
-from tests.support.forked_programs import fork_server
+from tests.support.forked_programs import ForkedProgram
 from tests.support.hypernetworks import make_networks, write_hypernetwork
 from tests.support.images import encode_image
 from tests.support.inversions import with_inversions_of
@@ -162,32 +161,35 @@ def _draw_references(rng: random.Random, catalogue: Catalogue, family: str, *, l
     }
 
 
-def generate_in_new_process(request: str, catalogue: str, root: str) -> list[bytes]:
-    """Run a job in a new process; returns its files."""
+def main() -> None:
+    """In a new process: run a job; its request, and all that it needs, lie in the folder that is named."""
     silence_known_warnings()
     torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    request, catalogue = ((folder / name).read_text() for name in ("request.json", "catalogue.json"))
     pool = Pool(Catalogue.model_validate_json(catalogue), device="cpu")
-    return complete_job(JobParameters.model_validate_json(request), pool, LocalStorage(Path(root)))[0]
+    files, _ = complete_job(JobParameters.model_validate_json(request), pool, LocalStorage(folder))
+    for number, file in enumerate(files):
+        (folder / f"{number}.image").write_bytes(file)
 
 
 @pytest.fixture(scope="module")
-def alone(
-    adapted: Catalogue, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[JobParameters], list[bytes]]]:
-    """Returns the files of a job from a process of its own, which is started when they are first asked for."""
-    root, text = tmp_path_factory.mktemp("alone"), adapted.model_dump_json()
-    for key, image in INPUT_IMAGES.items():
-        LocalStorage(root).write(key, encode_image(image))
-    # The server that these processes are forked from has imported what they need, and run nothing.
-    needed = [name for name in sys.modules if name.startswith(("diffusers.", "transformers.models."))]
-    server = fork_server(__name__, *needed)
-    with ProcessPoolExecutor(1, mp_context=server, max_tasks_per_child=1) as processes:
+def alone(adapted: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Callable[[JobParameters], list[bytes]]:
+    """Returns the files of a job from a process of its own, forked from one that has run nothing."""
 
-        @cache
-        def files_of(request: str) -> list[bytes]:
-            return processes.submit(generate_in_new_process, request, text, str(root)).result()
+    @cache
+    def files_of(request: str) -> list[bytes]:
+        folder = tmp_path_factory.mktemp("alone")
+        (folder / "request.json").write_text(request)
+        (folder / "catalogue.json").write_text(adapted.model_dump_json())
+        for key, image in INPUT_IMAGES.items():
+            LocalStorage(folder).write(key, encode_image(image))
+        program = ForkedProgram(__name__, os.environ, words=[str(folder)])
+        _, said = program.communicate(timeout=120)
+        assert program.returncode == 0, said
+        return [file.read_bytes() for file in sorted(folder.glob("*.image"))]
 
-        yield lambda request: files_of(request.model_dump_json())
+    return lambda request: files_of(request.model_dump_json())
 
 
 # -- what may go wrong in the middle of a job -------------------------------------------------------------
