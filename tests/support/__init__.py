@@ -29,6 +29,7 @@ receiver.py            an HTTP server that answers as planned: webhooks, images
 requests.py            a valid body for each task, and submitting one
 running_service.py     `darkroom up` as a process, and a client of it
 scripted_worker.py     a worker that completes jobs without generating an image
+smaller_models.py      the built-in models with fewer and narrower layers, for images that nobody looks at
 structure.py           how the tree is built: rows, floors, cycles, lines
 untrained.py           small untrained checkpoints of families without a trained one; `untrained_llm.py` those
                        with language models, `untrained_pixart.py` PixArt-α, `untrained_parts.py` what they

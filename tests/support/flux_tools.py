@@ -14,7 +14,6 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 
 #: Id of the row -> class of the checkpoint, and channels of its transformer's input.
@@ -23,31 +22,26 @@ TOOLS = {
     "tiny-fill": ("FluxFillPipeline", 384),
     "tiny-control": ("FluxControlPipeline", 128),
 }
-_SOURCE = BUILT_IN_CATALOGUE.parent / "shapes-flux"
 
 
 def with_flux_tools(catalogue: Catalogue, folder: Path) -> Catalogue:
     """The catalogue with a row of family `flux` for each tool, whose checkpoint is written into the folder."""
-    rows = [_row(id, write_checkpoint(folder / id, *tool)) for id, tool in TOOLS.items()]
+    source = catalogue.root / catalogue.model("shapes-flux").source
+    rows = [_row(id, _write_checkpoint(source, folder / id, *tool)) for id, tool in TOOLS.items()]
     return with_checkpoint_limits(catalogue.model_copy(update={"models": (*catalogue.models, *rows)}))
 
 
-def write_checkpoint(folder: Path, pipeline: str, channels: int) -> Path:
+def _write_checkpoint(source: Path, folder: Path, pipeline: str, channels: int) -> Path:
     """Write a checkpoint in diffusers layout, with copies of the parts that it has in common with FLUX.1."""
-    shutil.copytree(_SOURCE, folder)
-    if channels != _config()["in_channels"]:
+    shutil.copytree(source, folder)
+    config = diffusers.FluxTransformer2DModel.load_config(source / "transformer")
+    if channels != config["in_channels"]:
         torch.manual_seed(0)
-        config = {name: value for name, value in _config().items() if not name.startswith("_")}
-        options = {**config, "in_channels": channels, "out_channels": config["in_channels"]}
-        diffusers.FluxTransformer2DModel(**options).save_pretrained(folder / "transformer")
-    index = json.loads((_SOURCE / "model_index.json").read_text())
+        own = {**config, "in_channels": channels, "out_channels": config["in_channels"]}
+        diffusers.FluxTransformer2DModel.from_config(own).save_pretrained(folder / "transformer")
+    index = json.loads((source / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": pipeline}))
     return folder
-
-
-def _config() -> dict[str, int]:
-    config: dict[str, int] = json.loads((_SOURCE / "transformer" / "config.json").read_text())
-    return config
 
 
 def _row(id: str, folder: Path) -> ModelSpec:

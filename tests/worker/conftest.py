@@ -27,6 +27,7 @@ from tests.support.images import encode_image
 from tests.support.jobs import INPUT_IMAGES
 from tests.support.qwen_edits import small_references, with_qwen_edits
 from tests.support.refiner import with_refiner_row
+from tests.support.smaller_models import write_smaller_models
 from tests.support.untrained import with_untrained
 from tests.support.untrained_flux2 import with_flux2_klein
 from tests.support.untrained_llm import with_sana_sprint
@@ -58,23 +59,6 @@ def signals_restored() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def modules_frozen() -> None:
-    """Import what loading a model imports, and leave it out of garbage collections, as a worker does."""
-    built_in = read_catalogue(BUILT_IN_CATALOGUE)
-    for spec in built_in.models:
-        Pool(built_in, device="cpu").model(spec.id)
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def pools_frozen(modules_frozen: None) -> None:
-    """Leave what earlier files have loaded, and all tests share, out of garbage collections, too."""
-    del modules_frozen
-    gc.freeze()
-
-
 @pytest.fixture(scope="session")
 def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for weights that the repository does not ship: one for all processes of the run."""
@@ -95,14 +79,52 @@ def _written_once(folder: Path, name: str, write: Callable[[], Catalogue]) -> Ca
 
 
 @pytest.fixture(scope="session")
-def catalogue(weights_folder: Path) -> Catalogue:
-    """The built-in models, and for each family an adapter and ControlNets that surely change the image."""
+def smaller_models(weights_folder: Path) -> Catalogue:
+    """The built-in models with smaller parts: their images show nothing, and take less time."""
     silence_known_warnings()
-    return _written_once(weights_folder, "catalogue", lambda: _write_small_weights(weights_folder))
+    return _written_once(weights_folder, "smaller", lambda: write_smaller_models(weights_folder / "models"))
 
 
-def _write_small_weights(weights_folder: Path) -> Catalogue:
-    built_in = read_catalogue(BUILT_IN_CATALOGUE)
+@pytest.fixture(scope="session")
+def shipped() -> Catalogue:
+    """The built-in models, LoRAs and ControlNets, for tests of what images show."""
+    return read_catalogue(BUILT_IN_CATALOGUE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def modules_frozen(smaller_models: Catalogue) -> None:
+    """Import what loading a model imports, and leave it out of garbage collections, as a worker does."""
+    for spec in smaller_models.models:
+        Pool(smaller_models, device="cpu").model(spec.id)
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pools_frozen(modules_frozen: None) -> None:
+    """Leave what earlier files have loaded, and all tests share, out of garbage collections, too."""
+    del modules_frozen
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def catalogue(smaller_models: Catalogue, weights_folder: Path) -> Catalogue:
+    """Small models of all families, and for each an adapter and ControlNets that surely change the image."""
+    return _written_once(
+        weights_folder,
+        "catalogue",
+        lambda: with_untrained(_with_adapters(smaller_models, weights_folder), weights_folder),
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(shipped: Catalogue, weights_folder: Path) -> Catalogue:
+    """The built-in models with such adapters and ControlNets."""
+    return _written_once(weights_folder, "trained", lambda: _with_adapters(shipped, weights_folder / "trained"))
+
+
+def _with_adapters(built_in: Catalogue, weights_folder: Path) -> Catalogue:
+    weights_folder.mkdir(exist_ok=True)
     loras, controlnets = [], []
     for model in built_in.models:
         checkpoint, family = built_in.root / model.source, model.family
@@ -119,8 +141,7 @@ def _write_small_weights(weights_folder: Path) -> Catalogue:
     controlnets.append(
         ControlNetSpec(id="sd3-mask", family="sd3", kind="inpaint", source=str(weights_folder / "sd3-mask"))
     )
-    trained = built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
-    return with_untrained(trained, weights_folder)
+    return built_in.model_copy(update={"controlnets": tuple(controlnets), "loras": tuple(loras)})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -163,6 +184,12 @@ def refined_pool(refined: Catalogue) -> Pool:
 def pool(catalogue: Catalogue) -> Pool:
     """One pool for all tests; a test that spoils it is a test that found something."""
     return Pool(catalogue, device="cpu", max_models=ALL_MODELS)
+
+
+@pytest.fixture(scope="session")
+def trained_pool(trained: Catalogue) -> Pool:
+    """One pool for the tests of what images show, or of plans whose bytes must not be few."""
+    return Pool(trained, device="cpu", max_models=ALL_MODELS)
 
 
 @pytest.fixture

@@ -62,8 +62,8 @@ def _kohya(alpha: float) -> Writer:
 def _with_convolutions(tensors: Tensors) -> Tensors:
     generator = torch.Generator().manual_seed(3)
     for name, inputs, outputs, kernel in (
-        ("unet.conv_in", 4, 64, 3),
-        ("unet.down_blocks.0.resnets.0.conv1", 64, 64, 3),
+        ("unet.conv_in", 4, 32, 3),
+        ("unet.down_blocks.0.resnets.0.conv1", 32, 32, 3),
     ):
         tensors[f"{name}.lora_A.weight"] = torch.randn(4, inputs, kernel, kernel, generator=generator) * 0.1
         tensors[f"{name}.lora_B.weight"] = torch.randn(outputs, 4, 1, 1, generator=generator) * 0.1

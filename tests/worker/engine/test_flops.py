@@ -21,23 +21,23 @@ RUNS = [("sdxl", Mode.CONTROLNET), ("sd3", Mode.TXT2IMG), ("flux", Mode.IMG2IMG)
 
 @pytest.mark.parametrize(("family", "mode"), usual_or_all(RUNS[0], RUNS))
 def test_a_receipt_has_the_operations_that_torch_counts_in_the_run(
-    family: str, mode: Mode, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, mode: Mode, trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
     """Text encoders, denoiser with both passes of the guidance, ControlNet, VAE; bit for bit."""
-    job = make_job(catalogue, family, mode, prompt=f"counted, {family}", num_inference_steps=1, strength=1.0)
+    job = make_job(trained, family, mode, prompt=f"counted, {family}", num_inference_steps=1, strength=1.0)
     # Without the fused kernels of the CPU, which torch does not count.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        _, receipt = complete_job(job, pool, storage)
+        _, receipt = complete_job(job, trained_pool, storage)
     assert receipt.flops == counted.get_total_flops() > 0
 
 
 def test_a_job_in_joined_calls_has_the_operations_of_its_own_rows(
-    catalogue: Catalogue, pool: Pool, storage: Storage
+    trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
     """Also: a prompt that is in the cache is not computed again, and not counted."""
-    batch = [make_job(catalogue, "sdxl", seed=seed, batchable=True, prompt="two") for seed in (1, 2)]
-    first, second = (outcome.receipt for outcome in run_jobs(batch, pool, storage))
-    (alone,) = (outcome.receipt for outcome in run_jobs(batch[:1], pool, storage))
+    batch = [make_job(trained, "sdxl", seed=seed, batchable=True, prompt="two") for seed in (1, 2)]
+    first, second = (outcome.receipt for outcome in run_jobs(batch, trained_pool, storage))
+    (alone,) = (outcome.receipt for outcome in run_jobs(batch[:1], trained_pool, storage))
     assert first.joined
     assert second.flops == alone.flops
     assert first.flops is not None

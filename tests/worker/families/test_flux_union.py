@@ -26,10 +26,10 @@ CONTROL = INPUT_IMAGES["inputs/control.png"]
 
 
 @pytest.fixture(scope="module")
-def union(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ControlNetSpec:
+def union(shipped: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> ControlNetSpec:
     """The row of a small union: the trained ControlNet, and what tells its modes apart drawn at random."""
     folder = tmp_path_factory.mktemp("union")
-    source = catalogue.root / "controlnets" / "shapes-flux-silhouette"
+    source = shipped.root / "controlnets" / "shapes-flux-silhouette"
     trained = diffusers.FluxControlNetModel.from_pretrained(source, torch_dtype=torch.float32)
     torch.manual_seed(3)
     net = diffusers.FluxControlNetModel.from_config({**trained.config, "num_mode": len(MODES)})
@@ -40,8 +40,8 @@ def union(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 
 @pytest.fixture(scope="module")
-def united(catalogue: Catalogue, union: ControlNetSpec) -> Pool:
-    return Pool(catalogue.model_copy(update={"controlnets": (union,)}), device="cpu")
+def united(shipped: Catalogue, union: ControlNetSpec) -> Pool:
+    return Pool(shipped.model_copy(update={"controlnets": (union,)}), device="cpu")
 
 
 def _job(pool: Pool, mode: int, where: Mode = Mode.CONTROLNET, **fields: Any) -> JobParameters:

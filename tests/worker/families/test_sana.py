@@ -30,7 +30,7 @@ def test_tiles_are_those_of_diffusers(
     theirs = paint(
         Path(catalogue.model(model_of(catalogue, "sana")).source),
         "SanaPipeline",
-        {"prompt": job.prompt, "num_inference_steps": 3, **FIELDS, "use_resolution_binning": False},
+        {"prompt": job.prompt, "num_inference_steps": 2, **FIELDS, "use_resolution_binning": False},
         scheduler="flow_dpmpp_2m",
         seed=7,
         prepare=lambda painter: painter.vae.enable_tiling(64, 64, 32, 32),

@@ -45,6 +45,12 @@ FORMS: dict[Mode, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
+def catalogue(trained: Catalogue) -> Catalogue:
+    """The shipped SDXL: its image shows the kind of a control."""
+    return trained
+
+
+@pytest.fixture(scope="module")
 def folder(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small union: the trained ControlNet, and what tells its kinds apart drawn at random."""
     folder = tmp_path_factory.mktemp("union")

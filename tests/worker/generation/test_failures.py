@@ -177,7 +177,7 @@ def test_a_job_that_no_plan_can_run_fails_and_frees_its_tensors(
     job = make_job(catalogue, "flux", num_inference_steps=1)
     expected = complete_job(job, pool, storage)[0]
     before = _tensors()
-    limited = Pool(catalogue, device="cpu", budget_bytes=2**22)
+    limited = Pool(catalogue, device="cpu", budget_bytes=2**19)
     for _ in range(2):
         assert fail_job(job, limited, storage).code == "out_of_memory"
     assert _tensors() > before

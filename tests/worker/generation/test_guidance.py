@@ -111,10 +111,10 @@ def test_an_image_is_that_of_a_bare_script_with_the_guider_of_diffusers(
 
 
 def test_skipped_layers_are_those_that_diffusers_skips_in_sd3(
-    catalogue: Catalogue, pool: Pool, storage: Storage
+    trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
     pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
-        checkpoint_of(catalogue, "sd3"), dtype=torch.float32
+        checkpoint_of(trained, "sd3"), dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
     bare = pipeline(
@@ -126,11 +126,11 @@ def test_skipped_layers_are_those_that_diffusers_skips_in_sd3(
 
     guidance = {"kind": "slg", "layers": [2, 1], "scale": 2, "start": 0, "stop": 1}
     job = make_job(
-        catalogue, "sd3", prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=4.0,
+        trained, "sd3", prompt=PROMPT, negative_prompt=NEGATIVE, num_inference_steps=STEPS, guidance_scale=4.0,
         guidance=guidance,
     )  # fmt: skip
 
-    assert np.array_equal(generate_pixels(job, pool, storage), np.asarray(bare, dtype=np.int16))
+    assert np.array_equal(generate_pixels(job, trained_pool, storage), np.asarray(bare, dtype=np.int16))
 
 
 #: Passes as rows of a call, and as calls of their own, with and without ControlNets; `make judge` has all modes.

@@ -116,9 +116,9 @@ def test_a_stage_that_the_scheduler_gives_no_step_fails_with_a_remedy(
 def test_a_posted_job_whose_refiner_is_named_by_an_alias_is_generated_by_both(
     settings: SharedSettings, queue: JobQueue, tmp_path: Path
 ) -> None:
-    source = write_refiner(tmp_path / "refiner")
     catalogue = tmp_path / "catalogue.toml"
     base = Path("models/shapes-sdxl").resolve()
+    source = write_refiner(base, tmp_path / "refiner")
     catalogue.write_text(
         f'default_model = "base"\n[[models]]\nid = "base"\nfamily = "sdxl"\nsource = "{base}"\n'
         f'[[models]]\nid = "refiner"\naliases = ["sd_xl_refiner_1.0"]\nfamily = "sdxl"\nsource = "{source}"\n'

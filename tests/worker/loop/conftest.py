@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.reader import read_catalogue
-from contracts.settings import BUILT_IN_CATALOGUE
 from worker.pool.pool import Pool
 
 
 @pytest.fixture(scope="session")
-def catalogue() -> Catalogue:
-    """The built-in models, LoRAs and ControlNets."""
-    return read_catalogue(BUILT_IN_CATALOGUE)
+def catalogue(smaller_models: Catalogue) -> Catalogue:
+    """No models of other families."""
+    return smaller_models
 
 
 @pytest.fixture(scope="session")

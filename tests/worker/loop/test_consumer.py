@@ -31,7 +31,7 @@ from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.jobs import complete_job, make_job
 from tests.support.parameters import parameters
-from tests.support.workers import at_step, make_consumer, send_sigterm, work_until_ended
+from tests.support.workers import at_step, make_consumer, only, send_sigterm, work_until_ended
 from worker.loop.progress import JobWatch
 from worker.pool.pool import Pool
 from worker.pool.prompts_ahead import PromptsAhead
@@ -45,10 +45,10 @@ def test_jobs_complete(settings: SharedSettings, queue: JobQueue, pool: Pool, st
 
 
 def test_a_worker_reports_its_models_memory_and_stage_times(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
+    settings: SharedSettings, queue: JobQueue, storage: Storage, shipped: Catalogue
 ) -> None:
     ids = [queue.submit(parameters(seed=5, batchable=False)).id for _ in range(2)]
-    consumer = make_consumer(settings, Pool(catalogue, device="cpu", budget_bytes=2**30), storage)
+    consumer = make_consumer(settings, Pool(only(shipped, "sdxl"), device="cpu", budget_bytes=2**30), storage)
     ended = work_until_ended(consumer, queue, *ids)
     report = WorkerReport(id="any", **consumer._report())
     (model,) = report.models

@@ -79,9 +79,9 @@ def on_hub(catalogue: Catalogue) -> Catalogue:
 
 
 @pytest.fixture
-def hub_lora(catalogue: Catalogue) -> Catalogue:
+def hub_lora(shipped: Catalogue) -> Catalogue:
     """A catalogue of which nothing but a LoRA for SDXL is on the hub."""
-    return catalogue.model_copy(update={"loras": (LoraSpec(id="tint", family="sdxl", source="org/tint"),)})
+    return shipped.model_copy(update={"loras": (LoraSpec(id="tint", family="sdxl", source="org/tint"),)})
 
 
 @pytest.fixture

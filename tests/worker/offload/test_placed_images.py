@@ -65,12 +65,12 @@ def _words(verdicts: Sequence[Verdict]) -> list[tuple[str, str, str]]:
 def test_tiles_and_8_bits_show_what_was_asked_for(
     family: str,
     departure: str,
-    catalogue: Catalogue,
+    shipped: Catalogue,
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change, width = DEPARTURES[departure]
-    pool, jobs = Pool(catalogue, device="cpu"), _orders(catalogue, family, width=width)
+    pool, jobs = Pool(shipped, device="cpu"), _orders(shipped, family, width=width)
     assert pool.plan_selector.knows(jobs[0].model)
     changed = pool.plan_selector.choose(jobs[0], len(jobs)).model_copy(update=change)
     monkeypatch.setattr(pool.plan_selector, "choose", lambda *_: changed)
@@ -81,12 +81,12 @@ def test_tiles_and_8_bits_show_what_was_asked_for(
 
 @pytest.mark.parametrize("family", ["sd3", *(["flux"] if ALL else [])])
 def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was_asked_for(
-    family: str, catalogue: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    family: str, shipped: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Encoders visit, the denoiser is streamed, T5's results come in another dtype than it computes in."""
     monkeypatch.setattr("worker.offload.offloaded_module.cpu_has_bfloat16", lambda: False)
-    rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in catalogue.models)
-    narrow = catalogue.model_copy(update={"models": rows})
+    rows = tuple(row.model_copy(update={"dtype": "bfloat16"}) for row in shipped.models)
+    narrow = shipped.model_copy(update={"models": rows})
     pool = Pool(narrow, device="cpu", budget_bytes=2**30, policy=Policy(t5="cpu"))
     jobs = _orders(narrow, family)[: len(SCENES) if ALL else 1]  # many CPUs are slow in bfloat16
     assert pool.plan_selector.knows(jobs[0].model)
@@ -100,9 +100,9 @@ def test_a_small_worker_in_bfloat16_with_t5_on_the_cpu_in_float32_shows_what_was
     assert _words(verdicts) == SCENES[: len(jobs)]
 
 
-def test_without_t5_sd3_shows_what_is_in_the_middle(catalogue: Catalogue, storage: Storage) -> None:
+def test_without_t5_sd3_shows_what_is_in_the_middle(shipped: Catalogue, storage: Storage) -> None:
     """That it no longer knows places, `tests/models/quality/test_checkpoints.py` shows."""
-    pool = Pool(catalogue, device="cpu", policy=Policy(t5="off"))
-    verdicts, receipt = _judged(_orders(catalogue, "sd3"), pool, storage)
+    pool = Pool(shipped, device="cpu", policy=Policy(t5="off"))
+    verdicts, receipt = _judged(_orders(shipped, "sd3"), pool, storage)
     assert receipt.deviations == ["text_encoder_3 skipped"]
     assert _words(verdicts) == SCENES

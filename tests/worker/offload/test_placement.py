@@ -66,17 +66,17 @@ def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str
 
 @pytest.mark.parametrize("family", usual_or_all("sd3", FAMILY_IDS))
 def test_candidate_plans_run_within_their_bytes_and_give_the_same_image(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage
+    family: str, trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(catalogue, family, width=128, height=128, num_inference_steps=2)
-    candidates = _candidates(catalogue, job)
+    job = make_job(trained, family, width=128, height=128, num_inference_steps=2)
+    candidates = _candidates(trained, job)
     placements = {placement for candidate in candidates for placement in candidate.placements.values()}
     assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= placements
-    resident, _ = complete_job(job, pool, storage)
+    resident, _ = complete_job(job, trained_pool, storage)
     # Each loads the model again.
     rows = {(*one.placements.values(), one.tile_side): one for one in candidates}
     for candidate in candidates if ALL else [rows[row] for row in covering([*rows])]:
-        own = _pool_for(catalogue, candidate)
+        own = _pool_for(trained, candidate)
         seen = _watch_placements(own, job)
         files, receipt = complete_job(job, own, storage)
         assert receipt.memory is not None
@@ -233,16 +233,16 @@ def test_without_t5_sd3_generates_another_image_and_holds_no_t5(
 def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
     dtype: Any,
     vae_dtype: torch.dtype,
-    catalogue: Catalogue,
+    shipped: Catalogue,
     storage: Storage,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / "sdxl")
+    shutil.copytree(shipped.root / "shapes-sdxl", tmp_path / "sdxl")
     config = json.loads((tmp_path / "sdxl" / "vae" / "config.json").read_text())
     (tmp_path / "sdxl" / "vae" / "config.json").write_text(json.dumps({**config, "force_upcast": True}))
-    row = catalogue.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
-    narrow = catalogue.model_copy(update={"models": (row,), "default_model": row.id})
+    row = shipped.model("shapes-sdxl").model_copy(update={"source": str(tmp_path / "sdxl"), "dtype": dtype})
+    narrow = shipped.model_copy(update={"models": (row,), "default_model": row.id})
     job = make_job(narrow, "sdxl", Mode.IMG2IMG, num_inference_steps=2)
     # Both measure memory, under which some CPUs (seen: AMD EPYC) sum float16 in another order than without.
     pools = [Pool(narrow, device="cpu", budget_bytes=2**30) for _ in range(2)]
@@ -259,11 +259,11 @@ def test_a_vae_that_overflows_in_float16_works_in_float32_wherever_it_lives(
 
 @pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILY_IDS))
 def test_a_denoiser_in_8_bits_takes_less_gives_nearly_the_same_and_leaves_with_its_plan(
-    family: str, catalogue: Catalogue, pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    family: str, trained: Catalogue, trained_pool: Pool, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_job(catalogue, family)
-    resident, _ = complete_job(job, pool, storage)
-    own, candidate = Pool(catalogue, device="cpu"), _candidates(catalogue, job)[0]
+    job = make_job(trained, family)
+    resident, _ = complete_job(job, trained_pool, storage)
+    own, candidate = Pool(trained, device="cpu"), _candidates(trained, job)[0]
     with monkeypatch.context() as patch:
         patch.setattr(own.plan_selector, "choose", lambda *_: candidate.model_copy(update={"fp8": True}))
         files, receipt = complete_job(job, own, storage)

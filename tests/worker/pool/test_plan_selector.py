@@ -23,14 +23,14 @@ MIB = 2**20
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
-def test_headers_tell_exactly_what_is_loaded(family: str, catalogue: Catalogue, pool: Pool) -> None:
-    spec = next(row for row in catalogue.models if row.family == family)
+def test_headers_tell_exactly_what_is_loaded(family: str, trained: Catalogue, trained_pool: Pool) -> None:
+    spec = next(row for row in trained.models if row.family == family)
     loaded = {
         name: sum(parameter.numel() for parameter in part.parameters()) * 4
-        for name, part in pool.model(spec.id).base.components.items()
+        for name, part in trained_pool.model(spec.id).base.components.items()
         if isinstance(part, torch.nn.Module)
     }
-    model = read_components(catalogue, spec, 4)
+    model = read_components(trained, spec, 4)
     assert model is not None
     counted = {component.name: component.bytes for component in model.components}
     assert counted.keys() == loaded.keys()
@@ -78,12 +78,12 @@ def test_a_controlnet_from_a_hub_is_planned_with_as_assumed_until_it_is_here(cat
 
 
 def test_a_model_from_a_hub_is_planned_by_its_files_and_others_learn_that(
-    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shipped: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = catalogue.model("shapes-sdxl")
+    local = shipped.model("shapes-sdxl")
     away = local.model_copy(update={"source": "org/sdxl"})
-    rows = catalogue.model_copy(update={"models": (away,), "default_model": away.id})
-    job = make_job(catalogue, "sdxl")
+    rows = shipped.model_copy(update={"models": (away,), "default_model": away.id})
+    job = make_job(shipped, "sdxl")
     with serving() as hub:
         use_hub(monkeypatch, hub, tmp_path / "home")
         budget = PlanSelector(rows, 2**40, lambda _: 4)
@@ -95,12 +95,12 @@ def test_a_model_from_a_hub_is_planned_by_its_files_and_others_learn_that(
     on_hub = budget.choose(job, 1)
     assert budget.capacity.models[away.id].origin == "hub"
     assert not budget.is_measured(away.id)
-    budget.measure(away.id, catalogue.root / local.source)
+    budget.measure(away.id, shipped.root / local.source)
     assert budget.is_measured(away.id)
     here = budget.choose(job, 1)
     assert budget.capacity.models[away.id].origin == "files"
     assert on_hub.peak_bytes == here.peak_bytes < published.peak_bytes / 100
-    assert budget.capacity.plan("sdxl", job) == PlanSelector(catalogue, 2**40, lambda _: 4).choose(job, 1)
+    assert budget.capacity.plan("sdxl", job) == PlanSelector(shipped, 2**40, lambda _: 4).choose(job, 1)
 
 
 def test_what_one_model_has_taught_does_not_bind_another_of_its_family(catalogue: Catalogue) -> None:

@@ -109,17 +109,17 @@ def test_previews_are_shown_only_where_the_image_would_be(caplog: pytest.LogCapt
 
 
 def test_no_stars_through_queue_worker_and_http(
-    settings: SharedSettings, queue: JobQueue, storage: Storage, catalogue: Catalogue
+    settings: SharedSettings, queue: JobQueue, storage: Storage, shipped: Catalogue
 ) -> None:
     """A classifier of shapes: stars are blurred, circles are not, and operators see what was blurred."""
     prompts = ("a red star on a blue background", "a red circle on a blue background")
     ids = [
-        queue.submit(make_job(catalogue, "sdxl", prompt=prompt, num_inference_steps=6, previews=2)).id
+        queue.submit(make_job(shipped, "sdxl", prompt=prompt, num_inference_steps=6, previews=2)).id
         for prompt in prompts
     ]
     consumer = make_consumer(
         settings,
-        Pool(only(catalogue, "sdxl"), device="cpu"),
+        Pool(only(shipped, "sdxl"), device="cpu"),
         storage,
         image_check="classifier",
         image_check_folder=NO_STARS,

@@ -66,12 +66,12 @@ def test_previews_are_spread_evenly_and_none_follows_the_last_step(count: int, s
 
 @pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_a_preview_resembles_the_final_image(
-    catalogue: Catalogue, pool: Pool, storage: Storage, family: str
+    trained: Catalogue, trained_pool: Pool, storage: Storage, family: str
 ) -> None:
     watch = RecordingWatch()
-    parameters = make_job(catalogue, family, num_inference_steps=8, previews=10, width=64, height=96)
+    parameters = make_job(trained, family, num_inference_steps=8, previews=10, width=64, height=96)
 
-    (outcome,) = run_jobs(parameters, pool, storage, watch)
+    (outcome,) = run_jobs(parameters, trained_pool, storage, watch)
 
     assert outcome.status == "completed"
     final = decode_pixels(storage.read(outcome.stored[0].key))
@@ -86,13 +86,13 @@ def test_a_preview_resembles_the_final_image(
 
 @pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_previews_of_every_scheduler_resemble_the_image_after_a_fifth_of_the_steps(
-    catalogue: Catalogue, pool: Pool, storage: Storage, family: str
+    trained: Catalogue, trained_pool: Pool, storage: Storage, family: str
 ) -> None:
-    schedulers = catalogue.model(f"shapes-{family}").schedulers
+    schedulers = trained.model(f"shapes-{family}").schedulers
     for scheduler in schedulers if ALL else schedulers[::4]:
         watch = RecordingWatch()
-        parameters = make_job(catalogue, family, num_inference_steps=5, previews=4, scheduler=scheduler)
-        (outcome,) = run_jobs(parameters, pool, storage, watch)
+        parameters = make_job(trained, family, num_inference_steps=5, previews=4, scheduler=scheduler)
+        (outcome,) = run_jobs(parameters, trained_pool, storage, watch)
         assert outcome.status == "completed"
         final = decode_pixels(storage.read(outcome.stored[0].key))
         # The noisy latents themselves would not resemble the image this early.
@@ -116,19 +116,17 @@ def test_a_job_with_previews_gives_the_same_bytes(
 
 
 def test_each_of_several_jobs_gets_previews_of_its_own_images_only(
-    catalogue: Catalogue, pool: Pool, storage: Storage
+    trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
     watch = RecordingWatch()
     shared: dict[str, Any] = {"num_inference_steps": 4, "seed": None}
     jobs = [
-        make_job(
-            catalogue, "sdxl", prompt="a red circle on a blue background", previews=1, num_images=2, **shared
-        ),
-        make_job(catalogue, "sdxl", prompt="a green square on a white background", **shared),
-        make_job(catalogue, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
+        make_job(trained, "sdxl", prompt="a red circle on a blue background", previews=1, num_images=2, **shared),
+        make_job(trained, "sdxl", prompt="a green square on a white background", **shared),
+        make_job(trained, "sdxl", prompt="a yellow star on a black background", previews=10, **shared),
     ]
 
-    outcomes = run_jobs(jobs, pool, storage, watch)
+    outcomes = run_jobs(jobs, trained_pool, storage, watch)
 
     # Each job sends its own from a thread of its own: in order within the job only.
     shown = {
@@ -181,10 +179,10 @@ def test_a_preview_becomes_an_event_while_the_lease_is_held(queue: JobQueue) -> 
 
 @pytest.mark.parametrize("colour", [(0.9, 0.1, 0.1), (0.2, 0.3, 0.9), (0.5, 0.5, 0.5)])
 def test_the_projection_is_fitted_to_the_models_own_vae(
-    catalogue: Catalogue, pool: Pool, colour: tuple[float, float, float]
+    trained: Catalogue, trained_pool: Pool, colour: tuple[float, float, float]
 ) -> None:
     for family in TRAINED_FAMILIES:
-        model = pool.model(model_of(catalogue, family))
+        model = trained_pool.model(model_of(trained, family))
         vae = model.base.vae
         with torch.inference_mode():
             pixels = torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 64, 64) * 2 - 1

@@ -34,6 +34,17 @@ STEPS = 8
 COMPUTED = 5
 
 
+@pytest.fixture(scope="module")
+def catalogue(trained: Catalogue) -> Catalogue:
+    """What is predicted must resemble what is computed: trained models."""
+    return trained
+
+
+@pytest.fixture(scope="module")
+def pool(trained_pool: Pool) -> Pool:
+    return trained_pool
+
+
 def _fast(catalogue: Catalogue, family: str, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobParameters:
     return make_job(catalogue, family, mode, **{"num_inference_steps": STEPS, "speed": "fast", **fields})
 

@@ -39,10 +39,11 @@ _MASK = "inputs/half.png"
 
 
 @pytest.fixture(scope="module")
-def adapted(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """The rows of `with_ip_adapters`, and `sdxl-broken`, whose file a test writes."""
+def adapted(catalogue: Catalogue, trained: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """The rows of `with_ip_adapters`, and `sdxl-broken`, whose file a test writes; SDXL is the shipped one."""
     folder = tmp_path_factory.mktemp("ip")
-    rows = with_ip_adapters(catalogue, folder)
+    models = (*trained.models, catalogue.model("tiny-sd15"))
+    rows = with_ip_adapters(trained.model_copy(update={"models": models}), folder)
     broken = rows.ip_adapter("sdxl-plain").model_copy(
         update={"id": "sdxl-broken", "source": str(folder / "broken.safetensors")}
     )
@@ -145,7 +146,8 @@ def test_the_image_is_that_of_diffusers_own_loader(
     references: Storage,
 ) -> None:
     family = adapted.ip_adapter(adapters[0]["name"]).family
-    job, plain = (make_job(adapted, family, guidance_scale=guidance, ip_adapters=some) for some in (adapters, []))
+    usual: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": guidance}
+    job, plain = (make_job(adapted, family, ip_adapters=some, **usual) for some in (adapters, []))
     own = generate_pixels(job, adapted_pool, references)
     assert np.abs(own - generate_pixels(plain, adapted_pool, references)).max() > 8, "it had no effect"
     scheduler = adapted_pool.model(job.model).pipeline(job.mode, job.scheduler).scheduler

@@ -148,7 +148,8 @@ def test_it_acts_beside_a_control_image_an_image_and_a_mask(
     assert np.abs(with_it - without).max() > 1
 
 
-def test_its_tokens_are_in_the_plan(redux: Catalogue, storage: Storage) -> None:
+def test_its_tokens_are_in_the_plan(redux: Catalogue, shipped: Catalogue, storage: Storage) -> None:
+    redux = shipped.model_copy(update={"ip_adapters": redux.ip_adapters})  # whose activations can be seen
     job = _job(redux, _entry(ONE, TWO), width=128, height=128)
     planned = candidates_of(redux, job)[-1]
     pool = Pool(redux, device="cpu", budget_bytes=int(planned.peak_bytes / PLANNED_SHARE) + 1)

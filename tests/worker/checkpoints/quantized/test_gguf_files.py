@@ -38,9 +38,9 @@ PACKED, UNPACKED = "flux-q8", "flux-unpacked"
 
 
 @pytest.fixture(scope="module")
-def flux(catalogue: Catalogue) -> Path:
+def flux(shipped: Catalogue) -> Path:
     """The small FLUX.1 that the repository has."""
-    return (catalogue.root / "shapes-flux").resolve()
+    return (shipped.root / "shapes-flux").resolve()
 
 
 @pytest.fixture(scope="module")

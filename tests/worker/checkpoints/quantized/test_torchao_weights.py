@@ -55,7 +55,19 @@ SMALL: dict[str, Any] = {"width": 64, "height": 64, "num_inference_steps": 2}
 def rows(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """The small models, quantized; the FLUX.1 as it is, too, and two adapters for it."""
     folder = tmp_path_factory.mktemp("torchao")
-    models = [
+    models = _quantized(catalogue)
+    flux = Path(models[0].source)
+    models.append(ModelSpec(id="plain", family="flux", source=str(flux), defaults=SMALL))
+    write_lycoris(folder / "kinds.safetensors", "flux", flux)
+    write_adapter(folder / "lora.safetensors", "flux", flux)
+    loras = [LoraSpec(id=id, family="flux", source=str(folder / f"{id}.safetensors")) for id in ("kinds", "lora")]
+    return with_checkpoint_limits(
+        Catalogue(root=folder, default_model="flux", models=tuple(models), loras=tuple(loras))
+    )
+
+
+def _quantized(catalogue: Catalogue) -> list[ModelSpec]:
+    return [
         ModelSpec(
             id=family,
             family=family,
@@ -65,14 +77,6 @@ def rows(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Cata
         )
         for family, (kind, _) in FAMILIES.items()
     ]
-    flux = Path(models[0].source)
-    models.append(ModelSpec(id="plain", family="flux", source=str(flux), defaults=SMALL))
-    write_lycoris(folder / "kinds.safetensors", "flux", flux)
-    write_adapter(folder / "lora.safetensors", "flux", flux)
-    loras = [LoraSpec(id=id, family="flux", source=str(folder / f"{id}.safetensors")) for id in ("kinds", "lora")]
-    return with_checkpoint_limits(
-        Catalogue(root=folder, default_model="flux", models=tuple(models), loras=tuple(loras))
-    )
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +170,12 @@ def test_a_layer_takes_for_a_moment_what_the_table_of_quantizations_says(kind: s
 
 @pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILIES))
 def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was_planned(
-    family: str, rows: Catalogue, pool_of: Callable[[str], Pool], storage: Storage, monkeypatch: pytest.MonkeyPatch
+    family: str, shipped: Catalogue, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only = _only(rows, family)
+    quantized = with_checkpoint_limits(
+        shipped.model_copy(update={"models": tuple(_quantized(shipped)), "default_model": family})
+    )
+    only, whole = _only(quantized, family), Pool(_only(quantized, family), device="cpu")
     job = make_job(only, family, width=128, height=128, num_inference_steps=2)
     components = read_components(only, only.model(family), 4)
     assert components is not None
@@ -180,9 +187,8 @@ def test_a_streamed_plan_gives_the_same_image_as_all_resident_and_takes_what_was
     tight = Pool(only, device="cpu", budget_bytes=int(streamed.peak_bytes / 0.95) + 1)
     files, receipt = complete_job(job, tight, storage)
     tiled = plans[0].model_copy(update={"tile_side": streamed.tile_side})
-    with monkeypatch.context() as patch:
-        patch.setattr(pool_of(family).plan_selector, "choose", lambda *_: tiled)
-        assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, pool_of(family), storage))
+    monkeypatch.setattr(whole.plan_selector, "choose", lambda *_: tiled)
+    assert np.array_equal(decode_pixels(files[0]), generate_pixels(job, whole, storage))
     assert receipt.memory is not None
     assert receipt.memory.peak_bytes is not None
     assert (receipt.memory.plan, receipt.memory.ran_out) == (streamed.name, [])

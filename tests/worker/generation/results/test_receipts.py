@@ -54,7 +54,7 @@ def test_the_a1111_line_has_the_fields_that_its_readers_expect(
     assert _texts(files[0])["parameters"].splitlines() == [
         "a red circle <lora:sdxl-lora:0.5>",
         "Negative prompt: blurry",
-        "Steps: 3, Sampler: euler, CFG scale: 3.0, Seed: 7, Size: 64x64, "
+        "Steps: 2, Sampler: euler, CFG scale: 3.0, Seed: 7, Size: 64x64, "
         f"Model hash: {receipt.model.sha256[:10]}, Model: shapes-sdxl, Denoising strength: 0.5, "
         f"Guidance rescale: 0.0, Version: darkroom {receipt.versions.get('darkroom', '')}".rstrip(),
     ]
