@@ -19,7 +19,7 @@ def show(event: Event) -> None:
 
 with Client("http://127.0.0.1:8000", key="KEY") as client:
     result: Result = client.run({"task": "txt2img", "prompt": "x", "seed": 7}, wait="stream", on_event=show)
-    seeds: list[int] = [image["seed"] for image in result.job["images"]]
+    seeds: list[int | None] = [image["seed"] for image in result.job["images"]]
     client.run({"task": "img2img", "prompt": "x", "image": client.upload(b""), "loras": [{"name": "any"}]})
     client.run({"task": "txt2img", "prompt": "x", "widht": 64})  # no such field
     client.run({"prompt": "x"})  # no task

@@ -8,7 +8,7 @@ import { Darkroom, DarkroomError, verifyWebhook } from "darkroom-client";
 const server = process.env.DARKROOM_SERVER;
 const client = new Darkroom(server);
 const request = { task: "txt2img", prompt: "a red circle on a blue background", seed: 7, num_inference_steps: 3 };
-const long = { ...request, num_inference_steps: 200, width: 256, height: 256 };
+const long = { ...request, num_inference_steps: 100, width: 256, height: 256 };
 
 /** A `fetch` that counts calls by path, and lets a function change the answer to some. */
 function watched(change) {

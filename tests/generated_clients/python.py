@@ -27,7 +27,7 @@ edit = EditRequest(prompt="a red circle", image="upload:1")
 start = Img2ImgRequest(prompt="a red circle", image="upload:1", loras=[lora])
 answer = create_txt_2_img.sync(client=client, body=Txt2ImgRequest(prompt="a red circle", seed=7))
 if isinstance(answer, JobView):
-    seeds: list[int] = [image.seed for image in answer.images]
+    seeds: list[int | None] = [image.seed for image in answer.images]
     again = get_job.sync(answer.id, client=client)
 """
 

@@ -28,7 +28,7 @@ export async function use() {
   const { data, error } = await client.POST("/v1/txt2img", { body: { prompt: "a red circle", seed: 7 } });
   if (!data) return error.code;
   const started: string | null = data.started_at;
-  const seeds: number[] = data.receipt?.seeds ?? [];
+  const seeds: (number | null)[] = data.receipt?.seeds ?? [];
   const url: string = data.images[0]!.url;
   // @ts-expect-error: left out unless the request asks for it
   const file: string = data.images[0]!.b64_json;
