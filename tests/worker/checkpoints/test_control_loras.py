@@ -94,7 +94,7 @@ def test_an_upload_is_compared_with_the_models_and_counts_as_the_controlnet_that
     [
         (
             lambda t: t.pop("input_blocks.1.0.in_layers.2.up"),
-            r"lacks input_blocks\.1\.0\.in_layers\.2\.up, the other",
+            r"one half of input_blocks\.1\.0\.in_layers\.2, and lacks the other: up",
         ),
         (lambda t: t.pop("zero_convs.0.0.bias"), r"lacks the bias of zero_convs\.0\.0"),
         (lambda t: t.update({"new.weight": torch.zeros(1)}), r"takes its new\.weight"),
