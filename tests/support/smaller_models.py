@@ -58,7 +58,9 @@ def write_smaller_models(folder: Path) -> Catalogue:
             for controlnet in (folder / "controlnets").glob(f"shapes-{family}-*"):
                 shutil.rmtree(controlnet)
                 _CONTROLNETS[family](denoiser).save_pretrained(controlnet)
-    return read_catalogue(folder / BUILT_IN_CATALOGUE.name).model_copy(update={"loras": (), "ip_adapters": ()})
+    catalogue = read_catalogue(folder / BUILT_IN_CATALOGUE.name)
+    controlnets = tuple(row for row in catalogue.controlnets if row.kind != "t2i_adapter")
+    return catalogue.model_copy(update={"loras": (), "ip_adapters": (), "controlnets": controlnets})
 
 
 def _smaller(kind: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
