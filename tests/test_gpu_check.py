@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import gpu_check
+from tests.support.gpu_blocks import hardware, speed
 from tests.support.gpu_blocks.setup import Setup, prepare
 
 
@@ -31,6 +34,8 @@ def test_every_block_that_needs_no_device_prints_lines_of_json_with_its_figures(
     assert all(0.85 < row["peak_of_plan"] < 1.01 for row in rows["budgets"])
     assert len({row["plan"] for row in rows["budgets"]}) > 1
     assert "denoiser streamed" in rows["streaming"][-1]["plan"]
+    assert [row["beside"] for row in rows["cold_beside"]] == ["nothing", "a job"]
+    assert rows["cold_beside"][1]["steps"] >= rows["cold_beside"][1]["slices"] - 1 > 2
     assert (rows["moves"][0]["loads"], rows["moves"][0]["evictions"]) == (2, 0)
 
 
@@ -45,6 +50,18 @@ def test_a_block_that_fails_costs_only_itself_and_none_begins_after_the_deadline
     assert failed["block"] == "environment"
     assert "error" in failed
     assert skipped == {"block": "steps", "skipped": "no time is left"}
+
+
+def test_the_program_that_spoils_a_device_names_what_is_there() -> None:
+    """It is a text, where no type checker looks, and only a device runs all of it."""
+    imports = [node for node in ast.parse(hardware.FAILING).body if isinstance(node, ast.ImportFrom)]
+    names = [(node.module or "", alias.name) for node in imports for alias in node.names]
+    assert names
+    assert all(hasattr(importlib.import_module(module), name) for module, name in names)
+
+
+def test_what_copies_and_kernels_have_in_common_is_counted_once() -> None:
+    assert speed.overlap([(0.0, 4.0), (6.0, 9.0)], [(1.0, 2.0), (3.0, 7.0), (8.0, 20.0)]) == 1.0 + 1.0 + 1.0 + 1.0
 
 
 def test_a_block_that_takes_too_long_is_stopped(

@@ -31,6 +31,7 @@ from contracts.weights.quantized_files import QuantizedTensor
 from worker.checkpoints.quantized.torchao_weights import compute_in, quantizer
 from worker.checkpoints.tracking import some_of
 from worker.families import DiffusersFamily
+from worker.runtime import slices
 
 #: Files of which a tokenizer has at least one.
 _VOCABULARIES = ("vocab.json", "tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt")
@@ -78,13 +79,12 @@ def load_components(
         own = variant if tagged[family.denoiser] else None
         _check_stored([folder / name for name in component_weights(files, family.denoiser, own)], stored)
     packing = quantizer(quantization, stored)
-    found = {
-        name: load_component(
-            folder, name, index[name], dtype, variant if tagged[name] else None,
-            packing if name == family.denoiser else None,
-        )
-        for name in models
-    }  # fmt: skip
+    found = {}
+    for name in models:
+        own_packing = packing if name == family.denoiser else None
+        own_variant = variant if tagged[name] else None
+        found[name] = load_component(folder, name, index[name], dtype, own_variant, own_packing)
+        slices.end()
     if family.denoiser in found:
         compute_in(found[family.denoiser], dtype)
     return found

@@ -22,6 +22,7 @@ from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.tracking import Tensors
 from worker.families import DiffusersFamily
+from worker.runtime import slices
 
 _TABLE, _SAME_TABLE = "shared.weight", "encoder.embed_tokens.weight"
 #: Of a CLIP whose class has no projection: these families take its vector as it is.
@@ -40,7 +41,11 @@ def load_text_encoders(
     Raises:
         CatalogueError: a file holds another encoder, lacks weights, or holds some that no layer takes.
     """
-    return {name: _load(name, file, index[name], folder / name, dtype) for name, file in files.items()}
+    found = {}
+    for name, file in files.items():
+        found[name] = _load(name, file, index[name], folder / name, dtype)
+        slices.end()
+    return found
 
 
 def refuse_two_encoders(spec: ModelSpec, family: DiffusersFamily, file: SingleFile) -> None:
@@ -66,7 +71,7 @@ def _load(name: str, file: Path, class_name: str, folder: Path, dtype: torch.dty
     if not class_name.endswith("WithProjection"):
         tensors.pop(_PROJECTION, None)
     config = encoder_class.config_class.from_pretrained(folder)
-    tensors = {key: tensor.to(dtype) for key, tensor in tensors.items()}
+    tensors = {key: tensor.to(dtype) for key, tensor in zip(tensors, slices.each(tensors.values()), strict=True)}
     model, found = encoder_class.from_pretrained(
         None,
         config=config,

@@ -17,6 +17,7 @@ from diffusers.loaders import single_file_model, single_file_utils
 from torch.utils._pytree import tree_flatten, tree_map
 
 from worker.checkpoints.quantized.gguf_files import is_packed
+from worker.checkpoints.sliced import load_in_slices
 
 #: Name -> tensor.
 Tensors = dict[str, torch.Tensor]
@@ -108,7 +109,7 @@ def used_names() -> Iterator[set[str]]:
     originals = [getattr(module, _LOADER) for module in modules]
     try:
         for module, original in zip(modules, originals, strict=True):
-            setattr(module, _LOADER, _recording(original, used))
+            setattr(module, _LOADER, _recording(load_in_slices(original), used))
         yield used
     finally:
         for module, original in zip(modules, originals, strict=True):

@@ -62,7 +62,7 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
         wait: what it sleeps for; None before it starts and once it has ended.
         result: what the work returned.
         error: what ended it instead.
-        used_seconds: of the thread's time, its share of joined calls included.
+        used_seconds: of the thread's time until it slept last, its share of joined calls included.
     """
 
     def __init__(self, work: Callable[[Coroutine], Any], device: torch.device, seed: int = 0) -> None:
@@ -78,6 +78,7 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
         self.result: Any = None
         self.error: BaseException | None = None
         self.used_seconds = 0.0
+        self._woken_at = 0.0
         self.intercept: Intercept | None = None
         self._work: Callable[[Coroutine], Any] | None = work
         self._digests: TableDigests = {}
@@ -97,6 +98,11 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
         """Sleep until it is this job's turn; called inside the coroutine."""
         self._sleep(Turn(stage))
 
+    @property
+    def seconds(self) -> float:
+        """`used_seconds` until now; inside the coroutine."""
+        return self.used_seconds + time.perf_counter() - self._woken_at
+
     def wake(self, value: Any = None, error: BaseException | None = None) -> None:
         """Run it until it sleeps again or ends; called by the engine.
 
@@ -104,7 +110,7 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
             value: the result of what it waits for.
             error: thrown into it instead.
         """
-        started_at = time.perf_counter()
+        self._woken_at = time.perf_counter()
         self.wait = None
         self._generators.swap()
         torch.set_grad_enabled(False)
@@ -114,7 +120,7 @@ class Coroutine(greenlet.greenlet):  # type: ignore[misc]
             # A pipeline's `no_grad` restored what it had found, perhaps before others began.
             torch.set_grad_enabled(False)
             self._generators.swap()
-            self.used_seconds += time.perf_counter() - started_at
+            self.used_seconds += time.perf_counter() - self._woken_at
         self.wait = None if self.dead else wait
 
     def close(self) -> None:

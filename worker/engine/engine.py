@@ -67,6 +67,8 @@ class Engine:
         self._number = 0
         #: Job id -> since when it has waited for others to end.
         self._blocked: dict[str, float] = {}
+        #: Tiers of the jobs that wait until another one's model is loaded.
+        self._tiers_held_up: list[int] = []
         self._measuring = ExitStack()
         self._meter = CallMeter(pool.device, self.residency, on_call)
         self._attempts = Attempts(self.residency, pool.device)
@@ -174,7 +176,9 @@ class Engine:
         blocked = {id for id, job in by_id.items() if self.residency.must_wait(job)}
         now = time.monotonic()
         self._blocked = {id: self._blocked.get(id, now) for id in blocked if not by_id[id].job.is_background}
-        can_run = [job for id, job in by_id.items() if id not in blocked]
+        held_up = {id: job.job.tier for id, job in by_id.items() if self.residency.waits_for_load(job)}
+        self._tiers_held_up = list(held_up.values())
+        can_run = [job for id, job in by_id.items() if id not in blocked and id not in held_up]
         # A job whose prompts another thread encodes lets others go first; alone, it waits for that thread.
         can_run = [job for job in can_run if not self._is_helped(job)] or can_run
         if not can_run:
@@ -188,7 +192,7 @@ class Engine:
         is_shared = call is not None and call.entry != "encode"  # encoding comes before what is shared
         return Waiting(
             job_id=about.id,
-            tier=about.tier,
+            tier=self._tier_of(job),
             owner=about.owner,
             remaining_seconds=self._remaining_seconds(job),
             age_seconds=now - about.accepted_at,
@@ -202,7 +206,12 @@ class Engine:
             turn=self.residency.turn_of(job),
             last_served=job.last_served,
             opens=None if about.exact or is_shared else self.residency.turn_of(job),
+            is_loading=self.residency.is_loading(job),
         )
+
+    def _tier_of(self, job: JobInFlight) -> int:
+        """A job's tier; while its model is being loaded, the highest of those that wait for that."""
+        return min([job.job.tier, *(self._tiers_held_up if self.residency.is_loading(job) else [])])
 
     def _is_helped(self, job: JobInFlight) -> bool:
         return job.coroutine.wait == Turn("encode_prompt") and self._is_encoded_elsewhere(job.job.id)
@@ -231,7 +240,10 @@ class Engine:
         if isinstance(first.coroutine.wait, Turn):
             kind, started_at = kind_of(first, first.coroutine.wait), time.perf_counter()
             self._wake(first)
-            self._meter.costs.learn(kind, first.job.parameters.num_images, time.perf_counter() - started_at)
+            first.turn_seconds += time.perf_counter() - started_at
+            if not self.residency.is_loading(first):
+                self._meter.costs.learn(kind, first.job.parameters.num_images, first.turn_seconds)
+                first.turn_seconds = 0.0
             return
         # Jobs with the same adapters side by side: one change then serves them all.
         group.sort(key=lambda job: job.adapters.key)

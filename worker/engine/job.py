@@ -134,6 +134,7 @@ class JobInFlight:
         stage: parameters of the stage that it is in; those of the job where that has one only.
         last_served: number of the engine's call in which it was served last; 0 before the first.
         step_used_seconds: what its coroutine had used after its last step.
+        turn_seconds: of the slices so far of a turn that has not ended.
     """
 
     job: Job
@@ -146,6 +147,7 @@ class JobInFlight:
     kept_bytes: int = 0
     last_served: int = 0
     step_used_seconds: float | None = None
+    turn_seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
     _stage: JobParameters | None = field(init=False)
 

@@ -37,6 +37,7 @@ class Waiting:
         turn: what must be on the device: the model and its plan. A change of it may move weights.
         last_served: number of the call in which it was served last, 0 before the first.
         opens: of a wait for loading or encoding: the turn whose calls the job can share afterwards; else None.
+        is_loading: whether it is the next slice of a model that is being loaded: there is one at most.
     """
 
     job_id: str
@@ -54,6 +55,7 @@ class Waiting:
     turn: Hashable
     last_served: int
     opens: Hashable | None = None
+    is_loading: bool = False
 
 
 class Policy(Protocol):
@@ -110,6 +112,8 @@ class StepPolicy:
     The turn (the model on the device) changes at once for an urgent call, and else when the present turn has been
     worth its move and the other call is much shorter, or when another turn has waited too long. A call is joined
     where the work that this saves, for itself and all behind it, outweighs the delay of all ahead of it.
+
+    A model that is being loaded and the calls that are as urgent take turns: a slice, a call.
     """
 
     def __init__(
@@ -126,6 +130,8 @@ class StepPolicy:
         self._owed_share = lower_tier_share / (1 - lower_tier_share)
         #: Tier that waits -> seconds that it is owed for those that higher ones got.
         self._owed_seconds: dict[int, float] = {}
+        #: Jobs that were served last.
+        self._last: frozenset[str] = frozenset()
 
     def choose(
         self, waiting: Sequence[Waiting], costs: CallCosts, max_rows: int, buckets: Sequence[int] | None = None
@@ -138,7 +144,8 @@ class StepPolicy:
         self._owed_seconds = {call.tier: self._owed_seconds.get(call.tier, 0.0) for call in waiting}
         at_risk = self._at_risk(waiting, costs)
         scores = {call.job_id: self._score(call) for call in waiting}
-        order = sorted(waiting, key=lambda call: (call.tier, call.job_id not in at_risk, scores[call.job_id]))
+        every = sorted(waiting, key=lambda call: (*_urgency(call, at_risk), scores[call.job_id]))
+        order = self._between_slices(every, at_risk)
         first = self._owed_call(order, costs) or self._first(order, at_risk, scores)
         self._turns.enter(first.turn)
         group = _join(first, order, at_risk, costs, max_rows)
@@ -150,6 +157,7 @@ class StepPolicy:
     def served(self, calls: Sequence[Waiting], seconds: float) -> None:
         """See `Policy`. Its seconds are divided among the calls by their rows."""
         self._turns.served(seconds)
+        self._last = frozenset(call.job_id for call in calls)
         rows = sum(call.rows for call in calls)
         for call in calls:
             share = seconds * call.rows / rows
@@ -158,6 +166,14 @@ class StepPolicy:
         for tier in self._owed_seconds:
             if calls and tier > calls[0].tier:
                 self._owed_seconds[tier] += seconds * self._owed_share
+
+    def _between_slices(self, order: Sequence[Waiting], at_risk: set[str]) -> Sequence[Waiting]:
+        """The calls that may be next: the slice of a load, or the others, where these are as urgent."""
+        slices = [call for call in order if call.is_loading]
+        others = [call for call in order if not call.is_loading]
+        if not slices or not others or _urgency(slices[0], at_risk) != _urgency(others[0], at_risk):
+            return order
+        return others if slices[0].job_id in self._last else slices
 
     def _score(self, call: Waiting) -> float:
         """Less goes first: aged remaining seconds, and the lead of the owner."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,9 @@ from contracts.memory.seconds import move_seconds
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet
 from worker.adapters.references.attention_hooks import RowSpan
+from worker.engine.coroutine import Turn, current_coroutine
 from worker.engine.job import JobInFlight, Placed
+from worker.pool.loader import Meanwhile
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 
@@ -27,6 +30,8 @@ _Plan = TypeVar("_Plan")
 
 #: Roles of the components that each step needs.
 _DENOISING = frozenset({Role.DENOISER, Role.CONTROLNET})
+#: What a job waits for before it is placed, and while its model is loaded between the calls of others.
+LOAD = Turn("load")
 
 
 class Residency:
@@ -42,6 +47,8 @@ class Residency:
         self._jobs: list[JobInFlight] = []
         #: Job id -> whether it must wait, as long as no model moves and no job ends.
         self._waits: dict[str, bool] = {}
+        #: The job whose model is being loaded while others are served.
+        self._loading: JobInFlight | None = None
 
     def add(self, job: JobInFlight) -> None:
         """A job is in flight from now on."""
@@ -65,8 +72,8 @@ class Residency:
             model, job.placed = job.placed.model, None
             self._pool.release(model.spec.id)
             model.adapters.evict(keep=self.adapter_sets(model))
-            placed = (other.stage for other in self._jobs if other.placed is not None)
-            model.drop_uploaded([control for stage in placed for control in stage.controls])
+            using = (other.stage for other in self._jobs if other.placed is not None or other is self._loading)
+            model.drop_uploaded([control for stage in using for control in stage.controls])
 
     def keep(self, job: JobInFlight, kept_bytes: int) -> None:
         """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
@@ -117,7 +124,7 @@ class Residency:
         """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""
         if job.placed is not None:
             return job.placed.turn
-        if job.job.generation is None:  # it runs beside whatever model is there
+        if job.job.generation is None or job is self._loading:  # it runs beside whatever model is there
             return self._turn
         wanted = job.stage.model
         return self._turn if self._model is not None and self._model.spec.id == wanted else wanted
@@ -150,31 +157,73 @@ class Residency:
     def must_wait(self, job: JobInFlight) -> bool:
         """Whether a job that has no model yet would take the weights of jobs in flight away from them."""
         generation = job.job.generation
-        if job.placed is not None or generation is None:
+        if job.placed is not None or generation is None or job is self._loading:
             return False
         if job.job.id not in self._waits:
             self._waits[job.job.id] = self._pool.must_wait(job.stage)
         return self._waits[job.job.id]
 
+    def is_loading(self, job: JobInFlight) -> bool:
+        """Whether this job's model is being loaded, and it waits for its next slice."""
+        return job is self._loading
+
+    def waits_for_load(self, job: JobInFlight) -> bool:
+        """Whether a job can be placed only once another one's model is loaded: they are loaded one by one."""
+        if self._loading is None or job is self._loading or job.coroutine.wait != LOAD:
+            return False
+        return self._pool.needs_loading(job.stage)
+
     def place(self, job: JobInFlight) -> LoadedModel:
         """Load and place the model of a job that begins, or that ran out of memory and begins again.
 
+        In the job's coroutine, others are served between the slices of what is loaded.
+
         Raises:
             JobFailed, NotPrepared, torch.OutOfMemoryError: as `Pool.ready`.
+            BaseException: what is thrown into the coroutine meanwhile.
         """
         parameters = job.stage
-        with self._moving():
+        with self._loaded_meanwhile(job) as meanwhile, self._moving():
             if job.placed is not None:
                 self._pool.release(parameters.model)
                 job.placed = None
-            model = self._pool.ready(parameters, parameters.num_images)
+            model = self._pool.ready(parameters, parameters.num_images, meanwhile)
             plan = model.placement.plan
             if plan is None:
                 raise RuntimeError(f"{parameters.model} was placed without a plan")
             job.placed = Placed(model, plan)
             self._pool.hold(parameters.model)
+        self.leave()  # those that were served last
         self._hook(job)
         return model
+
+    @contextmanager
+    def _loaded_meanwhile(self, job: JobInFlight) -> Iterator[Meanwhile | None]:
+        """How others are served while this job's model is loaded; None outside of its coroutine.
+
+        None, too, while another job's is loaded: one that must load something waits (`waits_for_load`), and the
+        others are placed at once.
+        """
+        if self._loading is not None or current_coroutine() is not job.coroutine:
+            yield None
+            return
+        self._loading = job
+        try:
+            yield Meanwhile(partial(self._serve_others, job), self.leave)
+        finally:
+            self._loading = None
+            self._waits.clear()
+
+    def _serve_others(self, job: JobInFlight) -> None:
+        """Have others served, as they are served at any time, until it is this job's turn again."""
+        tracker = self._pool.memory_tracker
+        tracker.resume()
+        tracker.set_resident(self._pool.resident_bytes)
+        try:
+            with torch.inference_mode():
+                job.coroutine.take_turn(LOAD.stage)
+        finally:
+            tracker.pause()
 
     def enter(self, job: JobInFlight) -> None:
         """Set the device up for a job that has been placed before.

@@ -7,7 +7,6 @@ view. Knows no queue and no HTTP: the caller claims the job, and watches it thro
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -154,10 +153,10 @@ class JobGeneration:
         job, timer = self._flight, self.timer
         # The model, placed by its memory plan.
         job.coroutine.take_turn("load")
-        load_started_at = time.perf_counter()
+        used_before = job.coroutine.seconds
         model = self._engine.residency.place(job)
         if stage is self._parameters:  # what is learned of it is learned for the job's model
-            job.usage.load_seconds += time.perf_counter() - load_started_at
+            job.usage.load_seconds += job.coroutine.seconds - used_before
         done.enter_latent_space(model.base.vae, stage)
         timer.end_stage("load")
 

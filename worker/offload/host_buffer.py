@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from worker.runtime import slices
+
 _log = logging.getLogger(__name__)
 
 #: Where tensors may begin: CUDA's copies and the CPU's vector instructions want no more.
@@ -45,7 +47,7 @@ class HostBuffer:
         ]
         # Before the copies: those from the device run at its full speed then, and need one wait together.
         self.is_pinned = device.type == "cuda" and _register(self._memory, device)
-        for copy, original in zip(self.tensors, originals, strict=True):
+        for copy, original in zip(self.tensors, slices.each(originals), strict=True):
             copy.copy_(original, non_blocking=self.is_pinned)
         if self.is_pinned:
             torch.cuda.current_stream(device).synchronize()

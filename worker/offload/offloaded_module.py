@@ -16,6 +16,7 @@ from contracts.memory.plan import Placement
 from worker.offload.host_buffer import ALIGNMENT_BYTES, HostBuffer
 from worker.offload.stored_tensors import WrappedWeights, stored_tensors
 from worker.offload.upload import uploader_of
+from worker.runtime import slices
 
 #: Placements whose weights are in host memory.
 ON_HOST = frozenset({Placement.ON_DEMAND, Placement.STREAMED, Placement.SKIPPED})
@@ -130,7 +131,7 @@ class OffloadedModule:
 
     def _to_cpu(self) -> None:
         values = [tensor.data for tensor in self.tensors] if self._buffer is None else self._buffer.tensors
-        _assign(self.tensors, [_aligned(value.cpu()) for value in values])
+        _assign(self.tensors, [_aligned(value.cpu()) for value in slices.each(values)])
         self._host_copies = {}
         if not cpu_has_bfloat16():
             self._widen()
@@ -141,7 +142,7 @@ class OffloadedModule:
 
     def _widen(self) -> None:
         """Store in float32: a CPU without bfloat16 arithmetic is several times faster with it, and as exact."""
-        for tensor in self.tensors:
+        for tensor in slices.each(self.tensors):
             if tensor.dtype in (torch.bfloat16, torch.float16):
                 self._stored_dtypes[id(tensor)] = tensor.dtype
                 tensor.data = tensor.data.float()
@@ -178,7 +179,7 @@ def _upload(values: Sequence[torch.Tensor], device: torch.device) -> list[torch.
     """The values on the device; themselves where they are there."""
     uploader = uploader_of(device)
     if uploader is None or any(value.device.type != "cpu" for value in values):
-        return [value.to(device) for value in values]
+        return [value.to(device) for value in slices.each(values)]
     return uploader.upload(values)
 
 

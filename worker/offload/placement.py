@@ -6,7 +6,8 @@ What a plan is stands in `contracts/memory/plan.py`; which one is taken, `worker
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from worker.offload.copy_queue import queue_of
 from worker.offload.offloaded_module import OffloadedModule
 from worker.offload.on_demand import OnDemandSlot, hook_stage, remove_later
 from worker.offload.streaming import Groups, StreamedModule, hook_streamed, split
+from worker.runtime import slices
 from worker.runtime.memory_tracker import MemoryTracker
 
 #: The stage whose components run once a step, and may be streamed.
@@ -34,7 +36,7 @@ class ComponentPlacement:
         modules: Mapping[str, torch.nn.Module],
         device: torch.device,
         memory_tracker: MemoryTracker,
-        lock: AbstractContextManager[Any],
+        lock: RLock,
     ) -> None:
         """`modules` have just been loaded into host memory; `lock` is held while one of them moves."""
         self.plan: Plan | None = None
@@ -111,7 +113,7 @@ class ComponentPlacement:
         self.plan = None
         placements = self._placements(plan, spare_bytes)
         placed = all(component.placement is placements[name] for name, component in self._components.items())
-        with nullcontext() if placed else self._lock:
+        with nullcontext() if placed else slices.holding(self._lock):
             # Components that leave the device make room for those that come.
             for name, component in sorted(
                 self._components.items(), key=lambda item: placements[item[0]] is Placement.DEVICE

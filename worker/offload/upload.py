@@ -15,6 +15,7 @@ import torch
 
 from worker.offload.copy_queue import CopyQueue, queue_of
 from worker.offload.host_buffer import lock_pages
+from worker.runtime import slices
 
 #: Of one of the two buffers: enough that a copy takes milliseconds and its start microseconds.
 _BUFFER_BYTES = 64 * 2**20
@@ -43,6 +44,9 @@ class Uploader:
                 self._upload_bytes(_bytes_of(source), _bytes_of(target))
             else:
                 target.copy_(source)  # views with gaps, which no checkpoint has
+            if slices.is_full(source.nbytes):
+                self._leave_buffer()  # what others upload meanwhile goes through the same buffers
+                slices.end()
         self._leave_buffer()
         self._queue.before_computing(self._queue.copied())
         return targets

@@ -2,6 +2,7 @@
 
 pool.py           the models of one worker; what the loop and the generation ask
 plan_selector.py  the memory plan of each call, and a smaller one after memory ran out
+placer.py         has models loaded and placed, at once or while others are served
 call_history.py   the last calls, from which the next ones are expected
 prompts_ahead.py  encodes prompts of waiting jobs where T5 is on the CPU
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether

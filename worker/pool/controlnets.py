@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import diffusers
@@ -16,9 +16,11 @@ from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import ControlParameters, is_upload
 from worker.adapters.files import LoraFiles
 from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.sliced import loaders_sliced
 from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter, load_t2i_file
 from worker.families import DiffusersFamily, Unions
 from worker.pool.pipelines import View
+from worker.runtime import slices
 
 #: Uploaded ones that stay in memory beside those in use.
 _KEPT_UPLOADS = 2
@@ -36,7 +38,7 @@ class LoadedControlNets:
         denoiser: Any,
         catalogue: Catalogue,
         files: LoraFiles,
-        lock: AbstractContextManager[Any],
+        lock: RLock,
     ) -> None:
         """`lock` is held while one is loaded."""
         self._family, self._denoiser, self._catalogue = family, denoiser, catalogue
@@ -74,7 +76,7 @@ class LoadedControlNets:
 
     def _read(self, control: ControlParameters, row: ControlNetSpec | None, path: Path, dtype: torch.dtype) -> Any:
         """Load one from its files; `row` is that of the catalogue, None for an uploaded one."""
-        with self._lock:
+        with slices.holding(self._lock), loaders_sliced():
             if control.is_t2i_adapter or (row is not None and row.is_t2i_adapter):
                 module = load_t2i_file(path, dtype) if row is None else load_t2i_adapter(path, dtype)
                 check_t2i_fits(module, self._denoiser)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from contracts.memory.moves import Neighbour, Situation
@@ -25,6 +26,7 @@ class ModelCache:
 
     Attributes:
         in_use: how many jobs in flight hold each model, which is then not dropped.
+        loading: the model that is being loaded while others are served, if any, and what its plan takes.
     """
 
     def __init__(self, size_bytes: int, max_models: int, host_bytes: int, counters: Counters) -> None:
@@ -38,6 +40,7 @@ class ModelCache:
         self._size_bytes, self._max_models, self._host_bytes = size_bytes, max_models, host_bytes
         self._counters = counters
         self.in_use: Counter[str] = Counter()
+        self.loading: dict[str, int] = {}
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         # The heartbeat's thread asks for reports while the jobs' thread loads.
         self._lock = threading.Lock()
@@ -97,10 +100,13 @@ class ModelCache:
             for other, model in list(others.items())[surplus:]
         ]
 
-    def make_room(self, id: str, needed_bytes: int) -> None:
+    def make_room(self, id: str, needed_bytes: int, *, keep_in_use: bool = False) -> None:
         """Evict other models from the device until so many bytes are free.
 
         Components that their last jobs did not need go first.
+
+        Args:
+            keep_in_use: evict none that a job in flight holds.
         """
         others = self._leaving_order(id)
 
@@ -109,15 +115,44 @@ class ModelCache:
             return taken + needed_bytes > self._size_bytes
 
         for other in others:
-            if is_full():
+            if is_full() and not (keep_in_use and other in self.in_use):
                 self._models[other].placement.release_spare()
         while others and (len(others) >= self._max_models or is_full()):
+            if keep_in_use and others[0] in self.in_use:
+                return
             self._evict(others.pop(0))
+
+    @contextmanager
+    def being_loaded(self, id: str, needed_bytes: int) -> Iterator[None]:
+        """Inside, a model is loaded while others are served: it is in use, and the room that it needs is taken."""
+        self.loading = {id: needed_bytes}
+        self.in_use[id] += 1
+        try:
+            yield
+        finally:
+            self.in_use -= Counter([id])
+            self.loading = {}
+
+    def taken_beside(self, id: str) -> int:
+        """Bytes of the device that other models have, or will have once they are loaded."""
+        resident = {other: model.resident_bytes for other, model in self.models.items()} | {id: 0}
+        coming = {other: size for other, size in self.loading.items() if other != id}
+        return sum(max(resident.get(other, 0), coming.get(other, 0)) for other in {*resident, *coming})
+
+    def can_serve_all_beside(self, id: str, needed_bytes: int) -> bool:
+        """Whether all models in use are on the device, and can be called there while another one comes."""
+        in_use = [self._models.get(other) for other in self.in_use if other != id]
+        others = [model for model in in_use if model is not None and not model.on_host]
+        if len(others) < len(in_use):
+            return False
+        calls = max((self._needed_by(model) - model.resident_bytes for model in others), default=0)
+        return self.taken_beside(id) + calls + needed_bytes <= self._size_bytes
 
     @property
     def bytes_in_use(self) -> int:
         """What the models of jobs in flight take while they are served, activations included."""
-        return sum(self._needed_by(self._models[id]) for id in self._models if id in self.in_use)
+        needed = {id: self._needed_by(self._models[id]) for id in self._models if id in self.in_use}
+        return sum(max(needed.get(id, 0), self.loading.get(id, 0)) for id in {*needed, *self.loading})
 
     def evict_idle(self, needed_bytes: int) -> None:
         """Evict models that no job uses until so many bytes are free beside those of jobs in flight."""
@@ -133,8 +168,10 @@ class ModelCache:
 
     def can_make_room(self, id: str, needed_bytes: int) -> bool:
         """Whether `make_room` would drop no model that is in use."""
-        staying = [other for other in self._leaving_order(id) if other in self.in_use]
-        taken = sum(self._models[other].resident_bytes for other in staying)
+        on_device = [other for other in self._leaving_order(id) if other in self.in_use]
+        coming = {other: size for other, size in self.loading.items() if other != id}
+        staying = {other: self._models[other].resident_bytes for other in on_device} | coming
+        taken = sum(staying.values())
         if len(staying) < self._max_models and taken + needed_bytes <= self._size_bytes:
             return True
         host_bytes = sum(model.placement.bytes for other, model in self._models.items() if other in self.in_use)

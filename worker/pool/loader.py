@@ -5,7 +5,8 @@ Knows neither jobs nor which plan is the best.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +21,22 @@ from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel
 from worker.pool.plan_selector import PlanSelector
+from worker.runtime import slices
 
 _Loaded = TypeVar("_Loaded")
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """How others are served while something is loaded.
+
+    Attributes:
+        pause: serves them; called between slices.
+        settle: called before weights are read or moved that others may use: the device is set up for none of them.
+    """
+
+    pause: Callable[[], object]
+    settle: Callable[[], object]
 
 
 class ModelLoader:
@@ -49,6 +64,36 @@ class ModelLoader:
             NotPrepared: its files must be downloaded first.
         """
         return self._counting_failures(id, lambda: self._load(id, plan))
+
+    def load_missing(
+        self,
+        model: LoadedModel | None,
+        id: str,
+        plan: Plan,
+        controls: Sequence[ControlParameters],
+        vaes: Sequence[str],
+        meanwhile: Meanwhile | None = None,
+    ) -> LoadedModel:
+        """Load what of a model, its ControlNets and its VAEs is not in memory; the cache has it then.
+
+        Args:
+            model: None where it must be loaded itself, by this plan.
+            meanwhile: has others served between slices.
+
+        Raises:
+            JobFailed, NotPrepared: as `load`.
+        """
+        with slices.cut(None if meanwhile is None else meanwhile.pause):
+            if model is None:
+                model = self.load(id, plan)
+            self._cache.enter(id, model)
+            for control in controls:
+                if meanwhile is not None:
+                    meanwhile.settle()  # it may be made of the model's own weights
+                self.load_controlnet(model, control)
+            for vae in vaes:
+                self.load_vae(model, vae)
+        return model
 
     def load_controlnet(self, model: LoadedModel, control: ControlParameters) -> None:
         """Add a ControlNet to a model; raises as `load`, and JobFailed where an uploaded file is gone."""

@@ -28,6 +28,7 @@ from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.inversions import read_inversions
 from worker.adapters.lora_slots import LoraSlots
 from worker.checkpoints import loader as checkpoints
+from worker.checkpoints.sliced import loaders_sliced
 from worker.checkpoints.sources import weights_beside
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, get_family
@@ -39,6 +40,7 @@ from worker.pool.loaded_components import components_of
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.pool.prompt_encoders import PromptEncoders
 from worker.pool.vaes import LoadedVaes, upcasts
+from worker.runtime import slices
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection
 from worker.runtime.kernels import Kernels
@@ -79,7 +81,7 @@ class LoadedModel:
         }
         self.weights = weights.model_copy(update=changes)
         skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
-        with context.weights_lock:
+        with slices.holding(context.weights_lock), loaders_sliced():
             self.base = checkpoints.load_model(context.catalogue, spec, stored_as, path, self.dtype, skipped)
         base_class: Any = type(self.base)
         self.base.__class__ = computing_on(self.device, base_class)
@@ -87,7 +89,8 @@ class LoadedModel:
         self.denoiser: Any = self.base.components[self.family.denoiser]
         uncompiled = "weights are quantized" if self.weights.quantization else ""
         if plan.fp8:
-            self.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype)
+            with loaders_sliced():
+                self.denoiser.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=self.dtype)
             uncompiled = "denoiser in fp8"
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, spec.id)
@@ -196,7 +199,7 @@ class LoadedModel:
             cache_introspection(module)
             self.placement.add(name, module)
 
-        with self._context.weights_lock:
+        with slices.holding(self._context.weights_lock), loaders_sliced():
             self.vaes.load(name, place, self.dtype, add)
 
     def runs_denoiser_layers(self, module: torch.nn.Module) -> bool:

@@ -7,7 +7,6 @@ only their parameters.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.memory.plan import Plan, Policy
 from contracts.metrics import Counters
-from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles
 from worker.adapters.references.ip_adapters import IpAdapters
@@ -28,8 +26,9 @@ from worker.pool.call_history import CallHistory
 from worker.pool.context import PoolContext
 from worker.pool.eviction import ModelCache
 from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
-from worker.pool.loader import ModelLoader
+from worker.pool.loader import Meanwhile, ModelLoader
 from worker.pool.model import LoadedModel
+from worker.pool.placer import ModelPlacer
 from worker.pool.plan_selector import PlanSelector
 from worker.pool.prompts_ahead import PromptsAhead
 from worker.runtime import device as devices
@@ -109,6 +108,7 @@ class Pool:
         )
         self.fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
         self._loader = ModelLoader(context, self.fetcher, self._cache, self.plan_selector, self._counters)
+        self._placer = ModelPlacer(self._cache, self._loader, size_bytes, self._counters)
 
     @property
     def warm(self) -> list[str]:
@@ -141,10 +141,13 @@ class Pool:
             NotPrepared: its files must be downloaded first.
         """
         self._loader.inspect(id)
-        return self._place(id, self.plan_selector.default_plan(id), [])
+        return self._placer.place(id, self.plan_selector.default_plan(id), self.kept_bytes)
 
-    def ready(self, job: JobParameters, images: int) -> LoadedModel:
+    def ready(self, job: JobParameters, images: int, meanwhile: Meanwhile | None = None) -> LoadedModel:
         """Return the job's model, placed for a call of so many images, with the ControlNets that the job names.
+
+        Args:
+            meanwhile: has others served between the slices of what is loaded; None: they wait until it is done.
 
         Raises:
             JobFailed: with MODEL_LOAD_FAILED.
@@ -162,7 +165,8 @@ class Pool:
             self._loader.inspect_vae(vae)
         calls = self._history.begin(job.model, self.plan_selector.choose(job, images).name)
         situation = self._cache.situation(job.model, calls, self._history.has_model)
-        return self._place(job.model, self.plan_selector.choose_in(situation, job, images), controls, job.vaes)
+        plan = self.plan_selector.choose_in(situation, job, images)
+        return self._placer.place(job.model, plan, self.kept_bytes, controls, job.vaes, meanwhile)
 
     def hold(self, id: str) -> None:
         """A job in flight uses this model: until `release` it may leave the device, but is not dropped."""
@@ -188,6 +192,19 @@ class Pool:
             return True
         return not self._cache.can_make_room(job.model, plan.peak_bytes + self.reserved_bytes)
 
+    def needs_loading(self, job: JobParameters) -> bool:
+        """Whether something that the job needs is not in memory yet, or just being loaded."""
+        model = self._cache.find(job.model)
+        if model is None or job.model in self._cache.loading:
+            return True
+        extras = {*(f"controlnet:{control.component}" for control in job.controls), *job.vaes}
+        if not extras.issubset(model.placement.names):
+            return True
+        try:
+            return not model.serves(self.plan_selector.choose(job, job.num_images))
+        except CatalogueError:
+            return False  # placing it says why
+
     def has_room_beside(self, plan: Plan) -> bool:
         """Whether one more job could keep its latents and embeddings beside calls by this plan."""
         return self._size_bytes - plan.peak_bytes - self.kept_bytes >= _KEPT_BYTES
@@ -207,11 +224,11 @@ class Pool:
         Raises:
             torch.OutOfMemoryError: the device has no room for the weights.
         """
-        self._place(id, plan, [])
+        self._placer.place(id, plan, self.kept_bytes)
 
     def images_with_room(self, id: str, plan: Plan) -> int:
         """Images that one call can have by this plan, beside the other models as they are on the device now."""
-        others = sum(model.resident_bytes for other, model in self._cache.models.items() if other != id)
+        others = self._cache.taken_beside(id)
         activations = max(1, plan.activation_bytes // max(1, plan.images))
         more = (self._size_bytes - others - plan.peak_bytes - self.kept_bytes) // activations
         return min(plan.batch_images, plan.images + max(0, more))
@@ -260,42 +277,6 @@ class Pool:
             "embeddings": self.embeddings.report(),
             "ready": self.fetcher.names_here(),
         }
-
-    def _place(
-        self, id: str, plan: Plan, controls: Sequence[ControlParameters], vaes: Sequence[str] = ()
-    ) -> LoadedModel:
-        model = self._cache.find(id)
-        if model is not None and not model.serves(plan):
-            model = None  # before it is dropped, or it would outlive that
-            self.drop(id)
-        if model is not None and not model.on_host:
-            self._counters.count("warm_hits", model=id)
-        self._cache.make_room(id, plan.peak_bytes + self.kept_bytes)
-        if model is None:
-            model = self._loader.load(id, plan)
-        self._cache.enter(id, model)
-        for control in controls:
-            self._loader.load_controlnet(model, control)
-        for vae in vaes:
-            self._loader.load_vae(model, vae)
-        self._apply_plan(model, plan)
-        self._cache.bound_host(id)
-        return model
-
-    def _apply_plan(self, model: LoadedModel, plan: Plan) -> None:
-        if model.bytes_beside(plan) + plan.peak_bytes > self.plan_selector.size_bytes:
-            model.forget_adapters()
-        try:
-            model.placement.apply(plan, self._spare_bytes(model, plan))
-        except Exception:
-            # Some components may have moved.
-            self.drop(model.spec.id)
-            raise
-
-    def _spare_bytes(self, model: LoadedModel, plan: Plan) -> int:
-        """Device memory that is left beside a model's plan, its adapters and the other models."""
-        others = sum(one.resident_bytes for one in self._cache.models.values() if one is not model)
-        return self._size_bytes - plan.peak_bytes - model.bytes_beside(plan) - others
 
     def _value_bytes(self, spec: ModelSpec) -> int:
         return pick_dtype(spec, self.device).itemsize

@@ -19,6 +19,20 @@ from worker.offload.host_buffer import HostBuffer
 from worker.offload.upload import uploader_of
 from worker.runtime.device import usable_bytes
 
+#: The program of the block `failing_device`.
+FAILING = """
+import torch
+from worker.runtime.out_of_memory import DeviceFailed, raise_if_device_failed
+device, values = torch.device("cuda:0"), torch.zeros(1, device="cuda:0")
+try:
+    values[torch.tensor([9], device=device)].sum().item()
+except Exception as error:
+    try:
+        raise_if_device_failed(error, device)
+    except DeviceFailed as failed:
+        print(type(error).__name__, "->", failed)
+"""
+
 
 def environment(setup: Setup) -> Iterator[dict[str, Any]]:
     """The card, the versions, and what plans may use."""
@@ -63,16 +77,9 @@ def uploads(setup: Setup) -> Iterator[dict[str, Any]]:
 def failing_device(setup: Setup) -> Iterator[dict[str, Any]]:
     """Whether an illegal access is recognised as a failed device, in a process of its own."""
     del setup
-    code = (
-        "import torch; from worker.runtime.out_of_memory import DeviceFailed, raise_if_device_failed\n"
-        "device, values = torch.device('cuda:0'), torch.zeros(1, device='cuda:0')\n"
-        "try:\n    values[torch.tensor([9], device=device)].sum().item()\n"
-        "except Exception as error:\n"
-        "    try: raise_if_device_failed(error, device)\n"
-        "    except DeviceFailed as failed: print(type(error).__name__, '->', failed)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    yield {"told": (done.stdout.strip().splitlines() or ["nothing"])[-1]}
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=60, check=False)
+    told = done.stdout.strip().splitlines() or ["nothing", *done.stderr.strip().splitlines()]
+    yield {"told": told[-1]}
 
 
 def t5_arithmetic(setup: Setup) -> Iterator[dict[str, Any]]:

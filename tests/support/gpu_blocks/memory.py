@@ -14,7 +14,7 @@ from bench.trials import make, opened
 from contracts.memory.activation_tables import find_activations
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.metrics import Counters
-from tests.support.gpu_blocks.setup import Setup, bytes_of, gib, images, seconds_of
+from tests.support.gpu_blocks.setup import Setup, bytes_of, gib, images, seconds_of, twins
 
 #: Emulated cards.
 _BUDGETS_GIB = (4, 6, 8, 12)
@@ -62,9 +62,8 @@ def budgets(setup: Setup) -> Iterator[dict[str, Any]]:
 
 def moves(setup: Setup) -> Iterator[dict[str, Any]]:
     """What two models cost that alternate on a card too small for both: plans, moves, loads, evictions."""
-    rows = tuple(setup.spec.model_copy(update={"id": id, "source": str(setup.checkpoint)}) for id in ("a", "b"))
-    catalogue = setup.trial.catalogue.model_copy(update={"models": rows, "default_model": "a"})
-    counters, budget = Counters(), setup.bytes(_SHARED_GIB)
+    catalogue, counters, budget = twins(setup), Counters(), setup.bytes(_SHARED_GIB)
+    rows = catalogue.models
     with opened(setup.trial, catalogue, budget_bytes=budget, counters=counters, max_models=9) as pool:
         plans = []
         for seed in range(2 * setup.repeats):

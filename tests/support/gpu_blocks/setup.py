@@ -12,6 +12,7 @@ import torch
 
 from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, busy_seconds, make
+from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.receipt import Receipt
@@ -75,6 +76,12 @@ def prepare(folder: Path, deadline: float, *, tiny: bool) -> Setup:
     write_checkpoint(architecture, folder / "sdxl", "cuda", torch.bfloat16)
     catalogue = read_catalogue(write_catalogue({"sdxl": architecture}, folder))
     return Setup(Trial(catalogue, "cuda", side=1024, steps=_STEPS), device, folder, deadline)
+
+
+def twins(setup: Setup) -> Catalogue:
+    """The catalogue with the model twice, as `a` and `b`."""
+    rows = tuple(setup.spec.model_copy(update={"id": id, "source": str(setup.checkpoint)}) for id in ("a", "b"))
+    return setup.trial.catalogue.model_copy(update={"models": rows, "default_model": "a"})
 
 
 def images(setup: Setup, pool: Pool, count: int, first_seed: int = 0) -> list[dict[str, Any]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.cold_load import measure as measure_load
 from bench.full_size import add_lora
 from bench.trials import make, opened
-from tests.support.gpu_blocks.setup import Setup, images, step_seconds, synchronize
+from tests.support.gpu_blocks.setup import Setup, images, step_seconds, synchronize, twins
 from worker.runtime.kernel_options import Compile, KernelOptions
 
 #: Only the denoiser's groups and what decodes fit.
@@ -27,6 +29,19 @@ def cold_load(setup: Setup) -> Iterator[dict[str, Any]]:
         pool.model(setup.spec.id)
         synchronize(setup.device)
         yield {"prepare_seconds": hashed - started, "load_seconds": time.monotonic() - hashed}
+
+
+def cold_beside(setup: Setup) -> Iterator[dict[str, Any]]:
+    """A load with nothing beside it, and one beside a job of a warm model, whose steps it should not hold up."""
+    trial = replace(setup.trial, catalogue=twins(setup))
+    warm, cold = trial.catalogue.models
+    for beside in (None, warm):
+        load = measure_load(trial, cold, beside)
+        yield {
+            "beside": "nothing" if beside is None else "a job", "load_seconds": load.seconds,
+            "slices": len(load.slices), "longest_slice_seconds": max(load.slices), "steps": load.steps,
+            "step_seconds": load.step, "longest_gap_seconds": max(load.gaps),
+        }  # fmt: skip
 
 
 def steps(setup: Setup) -> Iterator[dict[str, Any]]:

@@ -98,6 +98,21 @@ def test_of_two_deadlines_of_which_one_can_be_met_only_one_is_served_first() -> 
     assert chosen(waiting[1:])[0] == "lost"
 
 
+def test_a_load_and_calls_that_are_as_urgent_take_turns_whatever_is_left_of_them() -> None:
+    load = call("load", 50.0, is_loading=True)
+    calls = [load, call("short", 1.0), call("long", 90.0)]
+    assert serve(StepPolicy(), calls, 5) == ["load", "short", "load", "short", "load"]
+    assert serve(StepPolicy(), [load, calls[2]], 4) == ["load", "long"] * 2
+    assert serve(StepPolicy(), [load], 2) == ["load", "load"]
+
+
+@pytest.mark.parametrize("urgent", [{"tier": 0}, {"deadline_in_seconds": 5.1}], ids=["tier", "deadline"])
+def test_the_more_urgent_of_a_load_and_a_call_goes_first(urgent: dict[str, Any]) -> None:
+    policies = StepPolicy(lower_tier_share=0.0), StepPolicy(lower_tier_share=0.0)
+    assert serve(policies[0], [call("load", 5.0, is_loading=True), call("job", 5.0, **urgent)], 3) == ["job"] * 3
+    assert serve(policies[1], [call("load", 5.0, is_loading=True, **urgent), call("job", 5.0)], 3) == ["load"] * 3
+
+
 def test_nothing_waits_nothing_is_chosen() -> None:
     assert StepPolicy().choose([], CallCosts(), 8) == []
     assert FifoPolicy().choose([], CallCosts(), 8) == []

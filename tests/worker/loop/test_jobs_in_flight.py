@@ -10,8 +10,8 @@ import torch
 
 from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
+from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
-from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority
 from contracts.settings import QueueSettings, SharedSettings
 from contracts.storage import Storage
@@ -204,6 +204,8 @@ def test_a_worker_whose_device_fails_hands_all_jobs_in_flight_back_and_ends(
     with pytest.raises(DeviceFailed, match="illegal memory access"):
         make_consumer(settings, pool, storage).start([])
     check_handed_back(queue, ids, storage)
+    totals = {row.name: samples for row, samples in read_totals(queue.connection)}
+    assert [sample.parts[""] for sample in totals["device_failures"]] == [1]
 
 
 def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
@@ -212,10 +214,10 @@ def test_a_cancel_before_the_first_step_acts_at_the_end_of_the_stage(
     job = queue.submit(parameters())
     consumer, ready = make_consumer(settings, pool, storage), Pool.ready
 
-    def load_and_cancel(self: Pool, parameters: JobParameters, images: int) -> LoadedModel:
+    def load_and_cancel(self: Pool, *about: Any) -> LoadedModel:
         queue.cancel(job.id)
         wait_until(lambda: consumer._jobs._watches[job.id].verdict == "cancel")
-        return ready(self, parameters, images)
+        return ready(self, *about)
 
     monkeypatch.setattr(Pool, "ready", load_and_cancel)
     monkeypatch.setattr(LoadedModel, "encoder", must_not_happen)

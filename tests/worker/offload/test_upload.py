@@ -12,6 +12,7 @@ from contracts.memory.plan import Placement
 from worker.offload.copy_queue import CopyQueue
 from worker.offload.offloaded_module import OffloadedModule
 from worker.offload.upload import Uploader
+from worker.runtime import slices
 
 CPU = torch.device("cpu")
 
@@ -99,6 +100,22 @@ def test_copies_wait_for_what_may_still_read_their_memory_and_computation_waits_
     queue = LateQueue()
     _uploader(queue, 1000).upload([torch.randn(50), torch.randn(50)])
     assert queue.steps == ["copies wait", "copy", "copy", "computation waits"]
+
+
+def test_others_upload_through_the_same_buffers_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_BYTES", 900)
+    uploader = _uploader(LateQueue(), 1000)
+    sources, others = [torch.randn(90) for _ in range(10)], [torch.randn(70) for _ in range(3)]
+    between: list[torch.Tensor] = []
+
+    def pause() -> None:
+        with slices.cut(None):
+            between.extend(uploader.upload([others[len(between)]]))
+
+    with slices.cut(pause):
+        copies = uploader.upload(sources)
+    assert len(between) == 3
+    assert all(map(torch.equal, [*copies, *between], [*sources, *others]))
 
 
 def test_weights_that_were_just_loaded_take_this_way_and_those_with_a_page_locked_copy_do_not(

@@ -30,6 +30,7 @@ from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.quantized.torchao_weights import quantize, refuse_quantized
 from worker.checkpoints.tracking import mark, some_of, used_names
 from worker.families import DiffusersFamily
+from worker.runtime import slices
 
 #: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load,
 #: the projection of CLIP-L, whose unprojected vector these families take, what follows the layer of OpenCLIP that
@@ -90,6 +91,7 @@ def load_file_components(
                 own = packing if name == family.denoiser else None
                 found[name] = _load(file, family, name, index[name], marked, config, dtype, variant, own)
                 gguf_files.check_packed_layers(name, found[name])
+                slices.end()
             except NotImplementedError as error:  # a weight that stayed on the meta device cannot be moved
                 gaps = _gaps(name, index[name], marked, config)
                 raise (_missing(file, name, gaps) if gaps else error) from error

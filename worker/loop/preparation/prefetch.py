@@ -1,8 +1,8 @@
 """Prepares models, ControlNets and LoRAs that are not in memory, in the background, while jobs of warm models run.
 
 Prepared means: the files are on this machine, were read once for their content hash, and are in the page cache;
-that takes most of the time. Loading stays with the thread that runs the jobs: while diffusers and transformers
-build a model, they change torch's defaults for the whole process. Knows no queue.
+that takes most of the time. Loading stays with the thread that runs the jobs, in slices between their calls: while
+diffusers and transformers build a model, they change torch's defaults for the whole process. Knows no queue.
 """
 
 from __future__ import annotations
