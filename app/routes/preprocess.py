@@ -17,7 +17,7 @@ from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import from_json_or_none, read
 from app.submission.checks import RequestChecks
-from app.submission.preprocessing import ControlImageDraft
+from app.submission.plain.preprocessing import ControlImageDraft
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS
 from contracts.job_view import JobView

@@ -14,7 +14,7 @@ from app.openapi.routes import MAKING, accepted, problems
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import read, read_any, task_of
 from app.submission.checks import Draft, JobDraft
-from app.submission.plain_tasks import PLAIN_TASKS, PlainTask
+from app.submission.plain.tasks import PLAIN_TASKS, PlainTask
 from app.submission.rerun import rerun_draft
 from contracts.job_view import JobView
 from contracts.requests.plain.requests import PLAIN_REQUESTS

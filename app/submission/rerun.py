@@ -14,7 +14,7 @@ from app.inputs.codec.stored_form import STORED_FORMATS, upright_size
 from app.parsing.json_bodies import check_json, invalid_json
 from app.parsing.requests import read
 from app.submission.checks import Draft, JobDraft
-from app.submission.plain_tasks import PLAIN_TASKS
+from app.submission.plain.tasks import PLAIN_TASKS
 from contracts.catalogue.families import Task
 from contracts.errors import Conflict, FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.record_reader import UnreadableJob

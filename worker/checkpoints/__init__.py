@@ -1,10 +1,6 @@
 """Weights on disk: found, read and known by content.
 
 loader.py        folders, single files and hub ids into pipelines; never a pickle
-controlnets.py   ControlNets, in folders and in one file
-control_loras.py ControlNets that are stored as differences from a UNet
-flux_control_loras.py FLUX.1 Control models that are stored as differences from a usual one
-t2i_adapters.py  T2I-Adapters, and whether they fit a model
 components.py    a folder's models, each of the right class and with all its weights
 rehearsal.py     whether a model can be loaded, by descriptions and headers
 text_encoders.py text encoders from files of their own
@@ -17,4 +13,5 @@ places.py        where the files of each model, ControlNet and LoRA are: found, 
 files.py         content hashes of weight files, and their place in the system's page cache
 one_file/        whole checkpoints, and single components, in one file
 quantized/       weights of fewer bits than they are computed with
+controls/        ControlNets, T2I-Adapters and what is stored as a difference
 """

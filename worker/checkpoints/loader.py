@@ -21,7 +21,7 @@ from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
 from contracts.weights.quantized import read_folder_quantization
 from worker.checkpoints.components import load_components, read_index
-from worker.checkpoints.flux_control_loras import merge_control_lora
+from worker.checkpoints.controls.flux_control_loras import merge_control_lora
 from worker.checkpoints.one_file.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders

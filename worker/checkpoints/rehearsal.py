@@ -34,7 +34,7 @@ from contracts.weights.quantized import read_folder_quantization
 from contracts.weights.quantized_files import tensors_of
 from contracts.weights.text_encoder_files import check_text_encoder
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
-from worker.checkpoints.controlnets import check_config
+from worker.checkpoints.controls.controlnets import check_config
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized import gguf_files, torchao_weights
 from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from contracts.errors import CatalogueError
 from contracts.weights.vae_files import latent_space, read_latent_space
-from worker.checkpoints.controlnets import load_configured
+from worker.checkpoints.controls.controlnets import load_configured
 from worker.checkpoints.one_file.component import assemble, renamed
 from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.tracking import Tensors

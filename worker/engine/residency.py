@@ -22,7 +22,7 @@ from worker.adapters.cache import AdapterSet
 from worker.adapters.references.attention_hooks import RowSpan
 from worker.engine.coroutine import Turn, current_coroutine
 from worker.engine.job import JobInFlight, Placed
-from worker.pool.loader import Meanwhile
+from worker.pool.loading.loader import Meanwhile
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
 

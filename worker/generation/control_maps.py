@@ -18,7 +18,7 @@ from contracts.storage import Storage
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.generation.inputs import open_stored, read_stored
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 from worker.pool.pool import Pool
 from worker.preprocessors.maps import ControlMap, on_white
 

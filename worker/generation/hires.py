@@ -22,7 +22,7 @@ from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.generation.stages import Progress
 from worker.networks.upscaler import empty_canvas, tile_plans, tile_steps
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 from worker.pool.pool import Pool
 
 

@@ -6,13 +6,9 @@ placer.py         has models loaded and placed, at once or while others are serv
 call_history.py   the last calls, from which the next ones are expected
 prompts_ahead.py  encodes prompts of waiting jobs where T5 is on the CPU
 eviction.py       which models stay in memory and which is evicted, to host memory or altogether
-fetcher.py        files before they are loaded: fetched, hashed, in the page cache, measured
-loader.py         loads models and ControlNets into the cache; failures are counted
 context.py        what all models share
 model.py          one loaded model: components, pipelines, adapters, compiled blocks
 prompt_encoders.py its text encoders: for jobs, and for prompts of waiting jobs
-loaded_components.py  components of a checkpoint whose files did not tell them
-controlnets.py    ControlNets beside one model
-vaes.py           VAEs of the catalogue beside one model
 pipelines.py      pipelines of other tasks on the same components
+loading/          from files to a model in the cache
 """

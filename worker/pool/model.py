@@ -35,11 +35,11 @@ from worker.families import DiffusersFamily, get_family
 from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.context import PoolContext
-from worker.pool.controlnets import LoadedControlNets
-from worker.pool.loaded_components import components_of
+from worker.pool.loading.controlnets import LoadedControlNets
+from worker.pool.loading.loaded_components import components_of
+from worker.pool.loading.vaes import LoadedVaes, upcasts
 from worker.pool.pipelines import View, as_it_is, computing_on, derive
 from worker.pool.prompt_encoders import PromptEncoders
-from worker.pool.vaes import LoadedVaes, upcasts
 from worker.runtime import slices
 from worker.runtime.device import pick_dtype
 from worker.runtime.diffusers_caching import cache_introspection

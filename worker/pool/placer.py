@@ -11,7 +11,7 @@ from contracts.memory.plan import Plan
 from contracts.metrics import Counters
 from contracts.requests.entry_parameters import ControlParameters
 from worker.pool.eviction import ModelCache
-from worker.pool.loader import Meanwhile, ModelLoader
+from worker.pool.loading.loader import Meanwhile, ModelLoader
 from worker.pool.model import LoadedModel
 from worker.runtime import slices
 

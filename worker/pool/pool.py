@@ -25,8 +25,8 @@ from worker.offload import offloaded_module
 from worker.pool.call_history import CallHistory
 from worker.pool.context import PoolContext
 from worker.pool.eviction import ModelCache
-from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
-from worker.pool.loader import Meanwhile, ModelLoader
+from worker.pool.loading.fetcher import ModelFetcher, load_errors_as_job_failed
+from worker.pool.loading.loader import Meanwhile, ModelLoader
 from worker.pool.model import LoadedModel
 from worker.pool.placer import ModelPlacer
 from worker.pool.plan_selector import PlanSelector

@@ -24,7 +24,7 @@ from worker.checkpoints.networks import LaMa, load_network
 from worker.generation.inputs import decode_mask
 from worker.generation.results.outputs import JobResult
 from worker.networks.images import Pixels, require_finite, to_input, to_pixels
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 

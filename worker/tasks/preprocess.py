@@ -7,7 +7,7 @@ from PIL import Image
 from contracts.jobs.receipt import Weights
 from contracts.requests.plain.preprocessing import PreprocessParameters
 from worker.generation.results.outputs import JobResult
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 from worker.preprocessors.maps import ControlMap, on_white
 from worker.tasks.attempt import Attempt
 from worker.tasks.plain_task import PlainTask

@@ -15,7 +15,7 @@ from worker.checkpoints.networks import load_network
 from worker.generation.results.outputs import JobResult
 from worker.networks.tiles import count_tiles
 from worker.networks.upscaler import empty_canvas, tile_plans, tile_steps
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 from worker.tasks.attempt import Attempt
 from worker.tasks.plain_task import PlainTask, to_rgb_and_alpha
 

@@ -17,7 +17,7 @@ from models.training.data.drawing import EDGE_PIXELS, Scene, place, render, rend
 from models.training.lessons import Drawing, teach
 from models.training.loop import RUNS
 from models.training.networks.export import checkpoint_folder
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
 
 _SHAPE_SAID_SHARE = 0.6

@@ -26,7 +26,7 @@ from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import fail_job, generate_pixels, make_job
 from worker.checkpoints.components import find_class, read_index
-from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.controls.controlnets import check_controlnet_fits, load_controlnet
 from worker.checkpoints.loader import load_model
 from worker.families import get_family
 from worker.pool.pool import Pool

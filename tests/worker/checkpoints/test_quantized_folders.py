@@ -23,7 +23,7 @@ from worker.checkpoints.loader import load_model
 from worker.checkpoints.quantized.torchao_weights import compute_in
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
-from worker.pool.loaded_components import components_of
+from worker.pool.loading.loaded_components import components_of
 from worker.pool.pool import Pool
 
 INT8 = "int8_weight_only"

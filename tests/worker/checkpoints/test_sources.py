@@ -26,7 +26,7 @@ from tests.support.hub_repositories import (
     with_variant,
 )
 from worker.checkpoints import sources
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.checkpoints.files import ContentHasher
 from worker.checkpoints.loader import load_model
 from worker.checkpoints.one_file.single_file import SingleFile

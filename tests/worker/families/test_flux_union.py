@@ -17,7 +17,7 @@ from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import INPUT_IMAGES, decode_pixels, generate_pixels, make_job, run_jobs
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
 from worker.pool.pool import Pool
 

@@ -23,7 +23,7 @@ from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.adapters.lora_files import describe, read_lora
 from tests.support.untrained_llm import qwen_image, z_image
 from tests.support.untrained_parts import SIDE, vae
-from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.controls.controlnets import check_controlnet_fits, load_controlnet
 from worker.families import get_family
 from worker.families.deterministic_vae import DeterministicVae
 from worker.pool.pool import Pool

@@ -6,7 +6,7 @@ from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.leases.waiting_jobs import WaitingJobs
 from contracts.requests.catalogue_reload import CatalogueReload
-from worker.pool.fetcher import ModelFetcher
+from worker.pool.loading.fetcher import ModelFetcher
 
 
 def follow_catalogue(reload: CatalogueReload, fetcher: ModelFetcher, waiting_jobs: WaitingJobs) -> None:

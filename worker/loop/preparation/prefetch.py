@@ -20,7 +20,7 @@ from contracts.processes.background import BackgroundThread
 from contracts.processes.preparations import FAILED, RETRYING, Preparation
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.preparation.running import RunningPreparation
-from worker.pool.fetcher import PreparationDelayed
+from worker.pool.loading.fetcher import PreparationDelayed
 
 _log = logging.getLogger(__name__)
 

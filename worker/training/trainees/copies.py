@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel
 
-from worker.checkpoints.controlnets import config_beside
+from worker.checkpoints.controls.controlnets import config_beside
 
 #: Widths of the layers that scale a control image down, each but the first to half of its size.
 _WIDTHS = (16, 32, 96, 256)

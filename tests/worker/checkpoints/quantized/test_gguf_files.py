@@ -31,7 +31,7 @@ from worker.checkpoints.loader import load_model
 from worker.checkpoints.quantized import gguf_files
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
-from worker.pool.loaded_components import components_of
+from worker.pool.loading.loaded_components import components_of
 from worker.pool.pool import Pool
 
 PACKED, UNPACKED = "flux-q8", "flux-unpacked"

@@ -36,7 +36,7 @@ from worker.checkpoints.quantized.packed_weights import is_quantized
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
 from worker.offload.stored_tensors import stored_tensors
-from worker.pool.loaded_components import components_of
+from worker.pool.loading.loaded_components import components_of
 from worker.pool.pool import Pool
 from worker.runtime.memory_tracker import MemoryTracker
 

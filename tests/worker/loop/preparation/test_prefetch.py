@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 from worker.checkpoints import sources
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.preparation.prefetch import Prefetcher
-from worker.pool.fetcher import PreparationDelayed
+from worker.pool.loading.fetcher import PreparationDelayed
 from worker.pool.pool import Pool
 
 

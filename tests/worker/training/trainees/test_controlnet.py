@@ -12,7 +12,7 @@ from PIL import Image
 
 from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.controls.controlnet_files import read_controlnet
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
 from worker.training.examples import Examples, read_pixels
 from worker.training.objectives import OBJECTIVES

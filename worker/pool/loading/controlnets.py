@@ -15,9 +15,9 @@ from contracts.catalogue.families import Mode
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import ControlParameters, is_upload
 from worker.adapters.files import LoraFiles
-from worker.checkpoints.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.controls.controlnets import check_controlnet_fits, load_controlnet
+from worker.checkpoints.controls.t2i_adapters import check_t2i_fits, load_t2i_adapter, load_t2i_file
 from worker.checkpoints.sliced import loaders_sliced
-from worker.checkpoints.t2i_adapters import check_t2i_fits, load_t2i_adapter, load_t2i_file
 from worker.families import DiffusersFamily, Unions
 from worker.pool.pipelines import View
 from worker.runtime import slices

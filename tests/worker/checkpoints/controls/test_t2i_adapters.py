@@ -14,14 +14,14 @@ from contracts.errors import CatalogueError
 from contracts.weights.controls.t2i_adapter_files import features_of
 from contracts.weights.counts.architectures import Architecture, read_architectures
 from tests.support.t2i_adapters import t2i_adapter
-from worker.checkpoints.controlnets import load_controlnet
-from worker.checkpoints.rehearsal import rehearse_controlnet
-from worker.checkpoints.t2i_adapters import (
+from worker.checkpoints.controls.controlnets import load_controlnet
+from worker.checkpoints.controls.t2i_adapters import (
     check_t2i_fits,
     load_t2i_adapter,
     load_t2i_file,
     rehearse_t2i_adapter,
 )
+from worker.checkpoints.rehearsal import rehearse_controlnet
 from worker.families import get_family
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -35,12 +35,12 @@ from contracts.weights.networks import check_network_row
 from contracts.weights.vae_files import check_vae_row
 from worker.adapters.files import missing
 from worker.checkpoints import files
+from worker.checkpoints.controls.t2i_adapters import rehearse_t2i_adapter
 from worker.checkpoints.files import ContentHasher, weight_files
 from worker.checkpoints.networks import require_spandrel
 from worker.checkpoints.places import NotPrepared, Places, PreparationWatch
 from worker.checkpoints.rehearsal import rehearse_controlnet, rehearse_model
 from worker.checkpoints.sources import weights_beside
-from worker.checkpoints.t2i_adapters import rehearse_t2i_adapter
 from worker.families import get_family
 from worker.pool.plan_selector import PlanSelector
 from worker.runtime.out_of_memory import is_out_of_memory

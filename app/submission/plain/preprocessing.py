@@ -9,7 +9,7 @@ from app.inputs.image import GivenImage
 from app.limits.admission import Admission
 from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks
-from app.submission.networks import use_of
+from app.submission.plain.networks import use_of
 from contracts.catalogue.catalogue import Catalogue, PreprocessorSpec
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS, RESOLUTION
 from contracts.errors import FieldProblem, InvalidRequest

@@ -12,9 +12,9 @@ from typing import Any
 from app.inputs.image import GivenImage
 from app.parsing.requests import Reading
 from app.submission.checks import Draft
-from app.submission.erasing import EraseDraft
-from app.submission.preprocessing import ControlImageDraft
-from app.submission.upscaling import UpscaleDraft
+from app.submission.plain.erasing import EraseDraft
+from app.submission.plain.preprocessing import ControlImageDraft
+from app.submission.plain.upscaling import UpscaleDraft
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.requests.plain.preprocessing import PreprocessParameters

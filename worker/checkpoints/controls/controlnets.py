@@ -25,7 +25,7 @@ from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, check_modes, refuse_other_kinds
 from contracts.weights.counts.parameter_counts import controlnet_parts, read_config
 from worker.checkpoints.components import load_complete
-from worker.checkpoints.control_loras import whole_control_lora
+from worker.checkpoints.controls.control_loras import whole_control_lora
 from worker.checkpoints.one_file.component import assemble, renamed
 from worker.checkpoints.quantized.scaled import unscaled
 from worker.checkpoints.tracking import Tensors

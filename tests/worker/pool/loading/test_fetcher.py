@@ -7,7 +7,7 @@ import torch
 
 from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, Unavailable
 from worker.checkpoints.places import NotPrepared
-from worker.pool.fetcher import load_errors_as_job_failed
+from worker.pool.loading.fetcher import load_errors_as_job_failed
 
 
 def fail_with(error: Exception) -> None:

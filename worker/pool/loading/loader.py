@@ -18,7 +18,7 @@ from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from worker.pool.context import PoolContext
 from worker.pool.eviction import ModelCache
-from worker.pool.fetcher import ModelFetcher, load_errors_as_job_failed
+from worker.pool.loading.fetcher import ModelFetcher, load_errors_as_job_failed
 from worker.pool.model import LoadedModel
 from worker.pool.plan_selector import PlanSelector
 from worker.runtime import slices

@@ -22,7 +22,7 @@ from contracts.weights.row_files import check_row_files
 from tests.support.bare_diffusers import make_pipeline
 from tests.support.control_loras import Tensors, write_control_lora
 from tests.support.jobs import INPUT_IMAGES, complete_job, decode_pixels, generate_pixels, make_job
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
 from worker.pool.pool import Pool
 

@@ -16,7 +16,7 @@ from contracts.errors import CatalogueError
 from contracts.memory.extras import size_controlnet
 from contracts.weights.row_files import check_row_files
 from tests.support.original_layout import write_controlnet_file
-from worker.checkpoints.controlnets import load_controlnet
+from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -28,8 +28,8 @@ from contracts.weights.row_files import check_row_files
 from tests.support.flux_control_loras import Tensors, control_lora
 from tests.support.hub import serving, use_hub
 from tests.support.jobs import INPUT_IMAGES, complete_job, decode_pixels, make_job
+from worker.checkpoints.controls.flux_control_loras import merge_control_lora
 from worker.checkpoints.files import ContentHasher
-from worker.checkpoints.flux_control_loras import merge_control_lora
 from worker.checkpoints.loader import load_model
 from worker.checkpoints.places import NotPrepared, Places, Unwatched
 from worker.checkpoints.rehearsal import rehearse_model

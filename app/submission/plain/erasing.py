@@ -9,7 +9,7 @@ from app.inputs.image import GivenImage
 from app.limits.admission import Admission
 from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks
-from app.submission.networks import find_network, use_of
+from app.submission.plain.networks import find_network, use_of
 from contracts.errors import FieldProblem, InvalidRequest
 from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.plain.erasing import EraseParameters, EraseRequest

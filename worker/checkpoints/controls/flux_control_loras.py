@@ -19,7 +19,7 @@ from contracts.weights.adapters.lora_settings import ScaleSettings, read_setting
 from contracts.weights.controls.flux_control_lora_files import LayerChange, read_control_lora
 from contracts.weights.denoiser_files import CONTROL_INPUT
 from contracts.weights.formats.safetensors import read_header
-from worker.checkpoints.control_loras import whole_weight
+from worker.checkpoints.controls.control_loras import whole_weight
 
 
 def merge_control_lora(transformer: Any, file: Path, scale: float) -> None:
