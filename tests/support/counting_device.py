@@ -77,11 +77,13 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         waits: operation -> how often the host would have waited for the device.
+        copied_bytes: `cuda to cpu` or `cpu to cuda` -> bytes of all tensors that crossed.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: Counter[str] = Counter()
+        self.copied_bytes: Counter[str] = Counter()
         self._pinned: dict[int, torch.UntypedStorage] = {}
 
     def __enter__(self) -> Any:
@@ -147,6 +149,7 @@ class CountingDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in ("_to_copy", "to", "copy_", "cpu"):
             source = given["src"] if name == "copy_" else given["self"]
             if source.device.type != target:
+                self.copied_bytes[f"{source.device.type} to {target}"] += source.nbytes
                 pinned = self._is_pinned(given["self"] if target == "cpu" and name == "copy_" else source)
                 if not (given.get("non_blocking") and pinned):
                     self.waits[f"copy {source.device.type} to {target}"] += 1

@@ -16,6 +16,7 @@ from contracts.catalogue.families import FAMILIES, Mode
 from contracts.errors import InvalidRequest
 from contracts.storage import Storage
 from tests.support.combinations import covering
+from tests.support.counting_device import CountingDevice, DeviceTensor
 from tests.support.images import encode_image
 from tests.support.jobs import (
     RecordingWatch,
@@ -298,3 +299,6 @@ def test_images_are_rounded_on_the_device_as_diffusers_rounds_them_on_the_host(d
     image = values.repeat(3).reshape(3, 16, 32)
     (theirs,) = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image[None]))
     assert to_pil(image).tobytes() == theirs.tobytes()
+    with CountingDevice() as device, torch.inference_mode():
+        assert to_pil(DeviceTensor(image)).tobytes() == theirs.tobytes()
+    assert device.copied_bytes["cuda to cpu"] == image.numel()  # a byte a value crosses, not a float
