@@ -27,15 +27,17 @@ _EXAMPLES = 1200
 _BARE_SHARE = {"sdxl": 0.08, "flux": 0.0}
 #: How often a caption says what the reference shows.
 _SAID_SHARE = 0.2
+_STEPS = {"sdxl": 400, "flux": 1000}
 _SETTINGS: dict[str, Any] = {
-    **NOT_A_LORA, "steps": 400, "batch_size": 16, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 50,
+    **NOT_A_LORA, "batch_size": 16, "learning_rate": 2e-3, "schedule": "cosine", "warmup_steps": 50,
 }  # fmt: skip
 
 
 def train(family: str, resume: bool) -> None:
     """Trains one and writes it to models/ip_adapters/."""
     drawings = draw_examples(_EXAMPLES, _BARE_SHARE[family])
-    data = teach(family, f"ip-adapter-{family}", _SETTINGS, drawings, resume, _MAKE[family])
+    settings = {**_SETTINGS, "steps": _STEPS[family]}
+    data = teach(family, f"ip-adapter-{family}", settings, drawings, resume, _MAKE[family])
     FOLDER.mkdir(parents=True, exist_ok=True)
     path(family).write_bytes(data)
 

@@ -18,7 +18,7 @@ from tests.support.built_in import built_in_rows
 from tests.support.images import encode_image
 from tests.support.ip_adapter_headers import PLUS, write_file
 
-BUILT_IN = "shapes-sdxl-subject"
+BUILT_IN, REDUX = "shapes-sdxl-subject", "shapes-flux-redux"
 ROWS = """
 [[ip_adapters]]
 id = "look"
@@ -46,16 +46,18 @@ def _image(mode: str = "RGB", size: tuple[int, int] = (90, 60)) -> str:
 
 def test_they_are_listed_and_in_the_schema_of_their_models(client: TestClient) -> None:
     with client:
-        built_in, listed = client.get("/v1/ip-adapters").json()["data"]
-        sdxl, flux = (client.get(f"/v1/models/shapes-{name}").json() for name in ("sdxl", "flux"))
+        built_in, redux, listed = client.get("/v1/ip-adapters").json()["data"]
+        sdxl, flux, sd3 = (client.get(f"/v1/models/shapes-{name}").json() for name in ("sdxl", "flux", "sd3"))
     assert {name: listed[name] for name in ("id", "family", "kind", "tokens")} == {
         "id": "look", "family": "sdxl", "kind": "plus", "tokens": 16,
     }  # fmt: skip
     assert (built_in["id"], built_in["kind"], built_in["image_encoder"]) == (BUILT_IN, "plain", "shapes-clip")
+    assert (redux["id"], redux["kind"], redux["image_encoder"]) == (REDUX, "redux", "shapes-siglip")
     assert sdxl["ip_adapters"] == [BUILT_IN, "look"]
     assert sdxl["schemas"]["txt2img"]["$defs"]["IpAdapter"]["properties"]["name"]["enum"] == [BUILT_IN, "look"]
-    assert flux["ip_adapters"] == []
-    assert "ip_adapters" not in flux["schemas"]["txt2img"]["properties"]
+    assert flux["ip_adapters"] == [REDUX]
+    assert sd3["ip_adapters"] == []
+    assert "ip_adapters" not in sd3["schemas"]["txt2img"]["properties"]
 
 
 def test_the_images_of_a_request_are_stored_and_the_job_names_their_keys(
