@@ -80,8 +80,8 @@ def _data(**changes: Any) -> Callable[[Any, Any], None]:
             lambda tensors, _: tensors.update({"blocks.0.to_q._weight_qdata": Tensor("F8_E4M3", (32,), 0, 32)}),
             "blocks.0.to_q.weight quantized in a way",
         ),
-        (lambda _, entries: entries.update({"a.weight": _FLOAT8}), "says of a.weight what is not in the file"),
-        (lambda _, entries: entries.update({"a.bias": "[]"}), "says of a.bias what is not in the file"),
+        (lambda _, entries: entries.update({"a.weight": _FLOAT8}), "describes a.weight otherwise than the file has it"),
+        (lambda _, entries: entries.update({"a.bias": "[]"}), "describes a.bias otherwise than the file has it"),
     ],
 )
 def test_what_torchao_would_not_have_written_is_refused_by_name(
