@@ -80,7 +80,10 @@ def _data(**changes: Any) -> Callable[[Any, Any], None]:
             lambda tensors, _: tensors.update({"blocks.0.to_q._weight_qdata": Tensor("F8_E4M3", (32,), 0, 32)}),
             "blocks.0.to_q.weight quantized in a way",
         ),
-        (lambda _, entries: entries.update({"a.weight": _FLOAT8}), "describes a.weight otherwise than the file has it"),
+        (
+            lambda _, entries: entries.update({"a.weight": _FLOAT8}),
+            "describes a.weight otherwise than the file has it",
+        ),
         (lambda _, entries: entries.update({"a.bias": "[]"}), "describes a.bias otherwise than the file has it"),
     ],
 )
