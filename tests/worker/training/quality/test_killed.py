@@ -64,12 +64,12 @@ def test_a_killed_workers_training_goes_on_elsewhere_to_the_same_file(service: R
     whole = result_of(service.wait(train(service, "whole", kind), 180), kind)
     id = train(service, "killed", kind)
     killed_after = random.randrange(1, STEPS - 2 * CHECKPOINT_STEPS)  # any step: the file is the same
-    wait_until(lambda: (service.fetch(id)["progress"]["step"] or 0) >= killed_after, 60)
+    wait_until(lambda: (service.fetch(id)["progress"]["step"] or 0) >= killed_after, 240)
     workers = service.http.get("/v1/workers").json()["data"]
     (killed,) = [worker for worker in workers if id in worker["current_jobs"]]
     reached = service.fetch(id)["progress"]["step"]
     psutil.Process(killed["pid"]).kill()
-    wait_until(lambda: service.fetch(id)["attempts"] == 2, 60)
+    wait_until(lambda: service.fetch(id)["attempts"] == 2, 240)
     resumed: list[int] = []
 
     def goes_on() -> bool:
