@@ -1,4 +1,4 @@
-"""Makes the request of a training that goes on with an earlier one: the earlier one's, with what may be its own.
+"""Makes the request of a training that continues an earlier one: the earlier one's, with what may differ.
 
 Submits nothing.
 """
@@ -23,7 +23,7 @@ from contracts.requests.training.request import KIND_FIELDS, TrainingRequest
 from contracts.storage import Storage
 
 _FIELD = "resume_from"
-#: What a training that goes on with another may have of its own; all else is the other's.
+#: What a training that continues another may have of its own; all else is the other's.
 _OWN_FIELDS = frozenset(
     {_FIELD, "name", "steps", "sample_prompts", "snapshot_every_steps", "checkpoint_every_steps",
      *DeliveryFields.model_fields}
@@ -32,7 +32,7 @@ _OWN_FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class Resumption:
-    """A request that goes on with an earlier training.
+    """A request that continues an earlier training.
 
     Attributes:
         reading: of the whole request.
@@ -45,11 +45,11 @@ class Resumption:
 
     @classmethod
     def of(cls, request: TrainingRequest, queue: JobQueue, storage: Storage, owner: str) -> Resumption:
-        """Complete a request that names the training to go on with.
+        """Complete a request that names the training to continue.
 
         Raises:
             InvalidRequest: this owner has no such training, it has not ended or has no checkpoint, or
-                the request says something else than it.
+                the request contradicts it.
             Unavailable: Redis or the storage does not answer.
         """
         training, resumed = _find(request.resume_from or "", queue, storage, owner)
@@ -76,7 +76,7 @@ def _find(id: str, queue: JobQueue, storage: Storage, owner: str) -> tuple[Train
     if record is None or not isinstance(record.parameters, TrainingParameters):
         raise _refused(f"you have no training {id!r:.80}; it may have expired, or have been deleted")
     if not record.state.is_final:
-        raise _refused(f"training {id} is {record.state}, and goes on by itself; wait for its end, or cancel it")
+        raise _refused(f"training {id} is {record.state} and continues by itself; wait for it, or cancel it")
     checkpoint = record.checkpoint
     if checkpoint is None or not storage.exists(checkpoint.key):
         raise _refused(f"training {id} has no checkpoint: it ended before its first; send its request again")
@@ -114,17 +114,17 @@ def _fields_of(training: TrainingParameters) -> dict[str, Any]:
 
 
 def _differences(request: TrainingRequest, complete: TrainingRequest) -> Iterator[FieldProblem]:
-    """What a request says otherwise than the training that it goes on with."""
+    """Where a request contradicts the training that it continues."""
     id = request.resume_from
     for name in sorted(request.model_fields_set - _OWN_FIELDS):
         given, before = getattr(request, name), getattr(complete, name)
         if name in ("images", "instance_prompt"):
             yield FieldProblem(
-                name, f"is not changed: the images and captions are those of training {id}; leave it out"
+                name, f"cannot be changed: the images and captions are those of training {id}; leave it out"
             )
         elif given is not None and given != before:
             said = "not set" if before is None else f"{before!r:.80}"
-            yield FieldProblem(name, f"is {said} in training {id}, which goes on with it; leave it out", before)
+            yield FieldProblem(name, f"is {said} in training {id} and cannot be changed; leave it out", before)
 
 
 def _step_problems(
@@ -134,13 +134,13 @@ def _step_problems(
     if settings.schedule != "constant" and complete.steps != settings.steps:
         message = (
             f"is {settings.steps} in training {resumed.id}: with the schedule {settings.schedule!r}, the learning "
-            "rate of each step depends on it; only a training with a constant schedule goes on for more or fewer"
+            "rate of each step depends on it; only with a constant schedule can it be changed"
         )
         yield FieldProblem("steps", message, settings.steps)
     elif complete.steps <= resumed.step:
-        message = f"must be more than {resumed.step}, which training {resumed.id} has made"
+        message = f"must be more than the {resumed.step} that training {resumed.id} has completed"
         if settings.schedule != "constant":
-            message = f"are all made: training {resumed.id} cannot go on; begin another one"
+            message = f"are all completed: training {resumed.id} cannot be continued; start another one"
         yield FieldProblem("steps", message)
 
 
