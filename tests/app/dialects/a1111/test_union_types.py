@@ -41,5 +41,5 @@ def test_a_kind_that_the_controlnet_does_not_have_is_refused_with_those_that_it_
     assert wrong.message == "must be one kind of the union union, got 'Tile'"
     assert wrong.allowed == list(SDXL)
     (plain,) = kind_problems("unit", "Depth", "canny", ())
-    assert plain.message == "is for unions, and canny is none: leave it out; got 'Depth'"
+    assert plain.message == "is for unions, and canny is not one: leave it out; got 'Depth'"
     assert not [*kind_problems("unit", UNKNOWN, "canny", ()), *kind_problems("unit", "Depth", "union", SDXL)]
