@@ -67,12 +67,12 @@ def overlap(pool: Pool, storage: Storage, sample: JobParameters, control: Contro
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("family", STEPS)
 def test_a_silhouette_controlnet_from_500_pairs_decides_where_the_shape_is(
-    family: str, catalogue: Catalogue, storage: Storage, tmp_path: Path
+    family: str, shipped: Catalogue, storage: Storage, tmp_path: Path
 ) -> None:
-    model = catalogue.model(f"shapes-{family}")
+    model = shipped.model(f"shapes-{family}")
     sample = resolve(Txt2ImgRequest(prompt="a shape", model=model.id, seed=0), model, {})
     sample = sample.model_copy(update={"batchable": False})
-    pool = Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "uploads"))
+    pool = Pool(shipped, device="cpu", lora_files=LoraFiles(shipped, storage, tmp_path / "uploads"))
     training = TrainingParameters.model_validate(
         {
             "task": "training", "model": model.id, "name": "outline", "images": pairs(storage),

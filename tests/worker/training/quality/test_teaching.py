@@ -128,8 +128,8 @@ class School:
 
 
 @pytest.fixture
-def school(catalogue: Catalogue, storage: Storage, tmp_path: Path) -> School:
-    return School(Pool(catalogue, device="cpu", lora_files=LoraFiles(catalogue, storage, tmp_path / "l")), storage)
+def school(shipped: Catalogue, storage: Storage, tmp_path: Path) -> School:
+    return School(Pool(shipped, device="cpu", lora_files=LoraFiles(shipped, storage, tmp_path / "l")), storage)
 
 
 def test_a_lora_draws_a_new_shape_and_prior_preservation_keeps_the_known_ones(school: School) -> None:
