@@ -55,7 +55,9 @@ def kind_problems(path: str, control_type: str, controlnet: str, modes: Sequence
     if modes:
         yield FieldProblem(path, f"must be one kind of the union {controlnet[:80]}, {got}", list(modes))
     else:
-        yield FieldProblem(path, f"is for unions, and {controlnet[:80]} is not one: leave it out; {got}", [UNKNOWN])
+        yield FieldProblem(
+            path, f"is for unions, and {controlnet[:80]} is not one: leave it out; {got}", [UNKNOWN]
+        )
 
 
 def _fold(name: str) -> str:

@@ -145,7 +145,7 @@ def test_a_training_cannot_go_on_as_another_one(
         ({"resume_from": "nothing"}, "resume_from", "you have no training 'nothing'"),
         ({"resume_from": image}, "resume_from", "you have no training"),
         ({"resume_from": waiting}, "resume_from", "is queued and continues by itself"),
-        ({"steps": 40}, "steps", "must be more than 40"),
+        ({"steps": 40}, "steps", "must be more than the 40 that training"),
         ({"rank": 8}, "rank", f"is 16 in training {ended}"),
         ({"model": "shapes-flux"}, "model", "is 'shapes-sdxl' in training"),
         ({"kind": "controlnet"}, "kind", "is 'lora' in training"),
