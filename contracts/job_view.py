@@ -125,8 +125,8 @@ class JobView(BaseModel):
     checkpoint_step: int | None = Field(
         None,
         exclude_if=lambda value: value is None,
-        description="Of a training: steps that it had made at its newest checkpoint, from which it goes on after "
-        "an interruption, and another one that names it in `resume_from`; left out without one.",
+        description="Of a training: steps at its newest checkpoint, from which it continues after an "
+        "interruption, as does one that names it in `resume_from`; left out without a checkpoint.",
     )
     images: list[ImageView] = Field(description="The finished images; empty until the job is `completed`.")
     error: JobError | None = Field(description="Why the job failed; null unless it is `failed`.")

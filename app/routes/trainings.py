@@ -28,8 +28,8 @@ async def create_training(body: TrainingBodyDep, submission: SubmissionDep, resp
 
     Send JSON with `images`; or a form with a zip file of images in the field `file`, and the other fields as JSON
     in the field `request`. The answer is a job. Its events have the loss of each step and sample images; once it
-    is `completed`, its receipt names the result, which your next request can use. With `resume_from` it goes on
-    with an earlier training.
+    is `completed`, its receipt names the result, which your next request can use. With `resume_from` it
+    continues an earlier training.
     """
     services = submission.services
 

@@ -42,8 +42,8 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
         raise Conflict(f"job {record.id} cannot be run again: its record cannot be read; send the request itself")
     if record.parameters.task == JobTask.TRAINING:
         raise Conflict(
-            f"job {record.id} is a training; POST /v1/trainings goes on with it by resume_from, or trains "
-            "the same again by its seed"
+            f"job {record.id} is a training; POST /v1/trainings continues it with resume_from, or repeats it "
+            "with the same seed"
         )
     if isinstance(record.parameters, JobParameters) and record.parameters.check_step is not None:
         raise Conflict(f"job {record.id} has made one step to check it, and no image; send its request again")

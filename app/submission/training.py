@@ -186,7 +186,7 @@ def _with_images(raw: bytes, examples: list[dict[str, str]]) -> bytes:
     if body.get("images"):
         raise InvalidRequest([FieldProblem("images", "are in the zip file; leave the field out")])
     if body.get("resume_from"):
-        message = "goes on with the images of the earlier training; send JSON alone, without a file"
+        message = "uses the images of the earlier training; send JSON alone, without a file"
         raise InvalidRequest([FieldProblem("resume_from", message)])
     return json.dumps({**body, "images": examples}).encode()
 

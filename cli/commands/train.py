@@ -74,7 +74,7 @@ def train(arguments: argparse.Namespace) -> None:
         KeyboardInterrupt: Ctrl-C; the service was asked to cancel the training.
     """
     if (arguments.images is None) != (arguments.resume_from is not None):
-        raise ServiceError("name either the images to learn from, or with --resume-from a training to go on with")
+        raise ServiceError("name either the images to learn from, or with --resume-from a training to continue")
     with ExitStack() as stack:
         archive = arguments.images
         if archive is not None and archive.is_dir():

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from app.dialects.a1111.neutral import Off, Only, Text
+from app.dialects.a1111.options import without_hash
 from app.dialects.a1111.preprocessors import options_of, preprocess_of
 from app.dialects.a1111.union_types import UNKNOWN
 from contracts.requests.images.fit import Fit
@@ -104,6 +105,11 @@ class A1111ControlNetUnit(StrictModel):
         if _fold(mode) not in _FITS:
             raise ValueError(f"must be 'Just Resize', 'Crop and Resize' or 'Resize and Fill', got {mode!r}")
         return mode
+
+    @property
+    def controlnet(self) -> str:
+        """Id of its ControlNet."""
+        return without_hash(self.model)
 
     @property
     def fit(self) -> Fit:

@@ -84,6 +84,11 @@ def model_problems(options: A1111OptionsRequest, catalogue: Catalogue, prefix: s
     return [FieldProblem(f"{prefix}{MODEL}", f"unknown model {name[:80]!r}", ids)]
 
 
+def without_hash(title: str) -> str:
+    """The name in a title of the web UI, which may end in a hash: `name [1234abcd]`."""
+    return title.strip().partition(" [")[0]
+
+
 def model_named(title: str, catalogue: Catalogue) -> str:
     """Return the id in a title of the web UI, `ID.safetensors [HASH]`; the title itself if it contains none."""
     ids = {row.id for row in catalogue.models}
@@ -92,6 +97,6 @@ def model_named(title: str, catalogue: Catalogue) -> str:
 
 def _stripped(title: str) -> Iterator[str]:
     yield title
-    name = title.strip().partition(" [")[0]
+    name = without_hash(title)
     yield name
     yield name.removesuffix(".safetensors").removesuffix(".ckpt")

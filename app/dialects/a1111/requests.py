@@ -141,8 +141,7 @@ class Translator:
         return {"model": model_named(request.refiner_checkpoint, self.catalogue), **given}
 
     def _control(self, unit: A1111ControlNetUnit, request: A1111Request) -> dict[str, Any]:
-        name = unit.model.strip().partition(" [")[0]
-        source = unit.source
+        name, source = unit.controlnet, unit.source
         if not source and isinstance(request, A1111Img2ImgRequest) and not self._reads_job_image(name):
             source = request.init_images[0]  # as the extension does
         return {
@@ -161,9 +160,9 @@ class Translator:
 
     def _kind_problems(self, units: Iterable[tuple[int, A1111ControlNetUnit]]) -> Iterator[FieldProblem]:
         for number, unit in units:
-            name = unit.model.strip().partition(" [")[0]
             path = f"{_UNITS}.{number}.{_UNIT_NAMES['mode']}"
-            yield from kind_problems(path, unit.union_control_type, name, self._modes(name))
+            modes = self._modes(unit.controlnet)
+            yield from kind_problems(path, unit.union_control_type, unit.controlnet, modes)
 
     def _reads_job_image(self, controlnet: str) -> bool:
         return any(row.id == controlnet and row.kind == "inpaint" for row in self.catalogue.controlnets)

@@ -10,8 +10,7 @@ from app.limits.admission import Admission
 from app.parsing.requests import Reading
 from app.submission.checks import Delivery, RequestChecks
 from app.submission.plain.networks import find_network, use_of
-from contracts.errors import FieldProblem, InvalidRequest
-from contracts.requests.images.stored_image import StoredImage
+from contracts.requests.images.stored_image import check_mask_size
 from contracts.requests.plain.erasing import EraseParameters, EraseRequest
 
 
@@ -44,7 +43,7 @@ class EraseDraft:
         )
         request = self.reading.require()
         image, mask = (delivery.images[name].stored for name in ("image", "mask_image"))
-        _check_mask(image, mask)
+        check_mask_size(image, mask)
         parameters = EraseParameters(
             task=request.task,
             model=find_network("eraser", rows, request.model).id,
@@ -57,15 +56,3 @@ class EraseDraft:
             input_images=(use_of("image", image), use_of("mask_image", mask)),
         )
         return CheckedErase(parameters, delivery)
-
-
-def _check_mask(image: StoredImage, mask: StoredImage) -> None:
-    """Check that a mask belongs to its image.
-
-    Raises:
-        InvalidRequest: it has another size.
-    """
-    if image.size != mask.size:
-        expected = f"{image.width} × {image.height}"
-        message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
-        raise InvalidRequest([FieldProblem("mask_image", message, expected)])

@@ -78,15 +78,24 @@ def use_of(field: str, image: StoredImage, read_size: Size, output: Size, fit: F
     )
 
 
+def check_mask_size(image: StoredImage, mask: StoredImage) -> None:
+    """Refuse a mask that is not as large as its image.
+
+    Raises:
+        InvalidRequest: for `mask_image`.
+    """
+    if image.size != mask.size:
+        expected = f"{image.width} × {image.height}"
+        message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
+        raise InvalidRequest([FieldProblem("mask_image", message, expected)])
+
+
 def check_mask(images: StoredImages, output: Size, fit: Fit) -> None:
     """Refuse a mask that does not belong to the image, or whose white is cut off with the image's edges."""
     image, mask = images.get("image"), images.get("mask_image")
     if image is None or mask is None:
         return
-    if image.size != mask.size:
-        expected = f"{image.width} × {image.height}"
-        message = f"must be as large as image ({expected}), got {mask.width} × {mask.height}"
-        raise InvalidRequest([FieldProblem("mask_image", message, expected)])
+    check_mask_size(image, mask)
     left, upper, right, lower = position_in(mask.size, output, fit).crop
     white = mask.white
     if white and (white[2] <= left or white[0] >= right or white[3] <= upper or white[1] >= lower):

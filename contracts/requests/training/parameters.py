@@ -45,13 +45,13 @@ class TrainingImage(StrictModel):
 
 
 class ResumedTraining(StrictModel):
-    """The earlier training that this one goes on with."""
+    """The earlier training that this one continues."""
 
     model_config = _STORED
 
     id: str = Field(description="Id of its job.")
     checkpoint: str = Field(description="Storage key of its checkpoint.")
-    step: int = Field(description="Steps that it had made when that was written.")
+    step: int = Field(description="Steps that it had completed when that was written.")
 
 
 class TrainingParameters(StrictModel):
@@ -77,7 +77,7 @@ class TrainingParameters(StrictModel):
     checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
     sample: JobParameters = Field(description="How images of the class and samples are made.")
     resumed: ResumedTraining | None = Field(
-        None, description="The training that this one goes on with; absent without one.", exclude_if=is_none
+        None, description="The training that this one continues; absent without one.", exclude_if=is_none
     )
 
     def caption_parameters(self, caption: str) -> JobParameters:

@@ -16,7 +16,7 @@ from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import Kind, OptimizerName, Schedule, Targets
 
 #: Families whose models can be trained on here, by what is trained. A textual inversion of FLUX.1 would reach its
-#: denoiser by one pooled vector alone; diffusers has nothing that begins one of Z-Image.
+#: denoiser by one pooled vector alone; diffusers has no initialization of one from Z-Image.
 TRAINABLE_FAMILIES: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
     {
         "lora": ("sd15", "sdxl", "sd3", "flux", "qwen-image", "z-image"),
@@ -85,8 +85,8 @@ class TrainingRequest(DeliveryFields):
     )
     resume_from: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         None,
-        description="Id of a training of yours that has ended, however it did, to go on with from its newest "
-        "checkpoint. Images, captions and settings are its own; `steps` counts from its beginning. Default: none.",
+        description="Id of a training of yours that has ended in any way, to continue from its newest checkpoint "
+        "with its images, captions and settings; `steps` counts from its beginning. Default: none.",
     )
     name: str = Field(
         pattern=_NAME_PATTERN,
