@@ -95,9 +95,7 @@ def _scale(change: WeightChange, parts: Tensors, settings: ScaleSettings, name: 
     """The trainer's scale: alpha ÷ rank where the change has factors, else 1."""
     if change.rank is None or change.kind == "oft":
         return 1.0
-    alpha = float(parts["alpha"]) if "alpha" in parts else settings.alpha_of(name)
-    divisor = change.rank**0.5 if settings.by_root else change.rank
-    return 1.0 if alpha is None else alpha / divisor
+    return settings.scale_of(name, change.rank, float(parts["alpha"]) if "alpha" in parts else None)
 
 
 def _change(

@@ -126,6 +126,4 @@ def _copy_to(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
 def _trained_scale(settings: ScaleSettings, layer: str, stored: LayerTensors) -> float:
     """Return the trainer's scale, alpha ÷ rank, with alpha beside the weights or in the settings, else 1."""
     rank = stored.tensors["A.weight"].shape[0] if "A.weight" in stored.tensors else 1
-    alpha = settings.alpha_of(layer) if stored.alpha is None else stored.alpha
-    divisor = rank**0.5 if settings.by_root else rank
-    return 1.0 if alpha is None else alpha / divisor
+    return settings.scale_of(layer, rank, stored.alpha)

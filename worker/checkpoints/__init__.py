@@ -5,7 +5,7 @@ components.py    a folder's models, each of the right class and with all its wei
 rehearsal.py     whether a model can be loaded, by descriptions and headers
 text_encoders.py text encoders from files of their own
 vaes.py          VAEs that take the place of a model's own
-sliced.py        the libraries' loaders, stopped between slices of a model's weights
+sliced.py        weights in slices, in our own code and in the libraries' loaders
 tracking.py      which tensors of a file end up in a model
 networks.py      networks that run by themselves, through spandrel
 sources.py       where a row's weights are on this machine, and how they get there from a hub

@@ -1,4 +1,4 @@
-"""Has the libraries' own loaders stop between slices of a model's weights. Knows no files.
+"""Loading weights in slices, in our own code and in the libraries' loaders. Knows no files.
 
 diffusers (0.42) and transformers (5.23) change torch's defaults while they construct a model, and no longer when
 they give it its weights, tensor by tensor: there a slice may end
@@ -17,6 +17,11 @@ from diffusers.hooks import layerwise_casting
 from diffusers.models import model_loading_utils
 
 from worker.runtime import slices
+
+
+def converted(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The same tensors in this dtype; slices end between them."""
+    return {name: tensor.to(dtype) for name, tensor in zip(tensors, slices.each(tensors.values()), strict=True)}
 
 
 @contextmanager

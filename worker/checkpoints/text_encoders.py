@@ -20,6 +20,7 @@ from contracts.weights.text_encoder_files import check_text_encoder, own_names
 from worker.checkpoints.components import check_loaded, find_class
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized.scaled import unscaled
+from worker.checkpoints.sliced import converted
 from worker.checkpoints.tracking import Tensors
 from worker.families import DiffusersFamily
 from worker.runtime import slices
@@ -71,7 +72,7 @@ def _load(name: str, file: Path, class_name: str, folder: Path, dtype: torch.dty
     if not class_name.endswith("WithProjection"):
         tensors.pop(_PROJECTION, None)
     config = encoder_class.config_class.from_pretrained(folder)
-    tensors = {key: tensor.to(dtype) for key, tensor in zip(tensors, slices.each(tensors.values()), strict=True)}
+    tensors = converted(tensors, dtype)
     model, found = encoder_class.from_pretrained(
         None,
         config=config,

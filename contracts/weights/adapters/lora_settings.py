@@ -47,6 +47,15 @@ class ScaleSettings:
         named = [ending for ending in endings if ending in self._order]
         return self.alphas[min(named, key=self._order.__getitem__)] if named else self.alpha
 
+    def scale_of(self, layer: str, rank: int, own_alpha: float | None) -> float:
+        """Return the trainer's scale of a layer: alpha ÷ rank, or ÷ its root; 1 without an alpha.
+
+        Args:
+            own_alpha: that the file has beside the layer's weights, which counts first.
+        """
+        alpha = self.alpha_of(layer) if own_alpha is None else own_alpha
+        return 1.0 if alpha is None else alpha / (rank**0.5 if self.by_root else rank)
+
     @cached_property
     def _order(self) -> Mapping[str, int]:
         return {name: position for position, name in enumerate(self.alphas)}

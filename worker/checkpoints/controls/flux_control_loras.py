@@ -73,10 +73,8 @@ def _settings(file: Path) -> ScaleSettings:
 
 def _merge(layer: Any, change: LayerChange, values: _Values, scale: float, settings: ScaleSettings) -> None:
     up, down = (values.read(name) for name in (change.up, change.down))
-    rank = len(down)
-    alpha = settings.alpha_of(change.layer) if change.alpha is None else float(values.read(change.alpha))
-    if alpha is not None:
-        scale *= alpha / (rank**0.5 if settings.by_root else rank)
+    alpha = None if change.alpha is None else float(values.read(change.alpha))
+    scale *= settings.scale_of(change.layer, len(down), alpha)
     weight = whole_weight(f"{change.layer}.weight", layer.weight, "a Control LoRA").float()
     if down.shape[1] > weight.shape[1]:
         weight = torch.nn.functional.pad(weight, (0, down.shape[1] - weight.shape[1]))

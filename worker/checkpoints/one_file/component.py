@@ -9,8 +9,8 @@ import torch
 
 from contracts.errors import CatalogueError
 from worker.checkpoints.components import check_layers
+from worker.checkpoints.sliced import converted
 from worker.checkpoints.tracking import Tensors, mark, names_of, some_of, unmarked
-from worker.runtime import slices
 
 
 def renamed(stored: Tensors, convert: Callable[[Tensors], Mapping[str, Any]], kind: str) -> Tensors:
@@ -54,8 +54,7 @@ def assemble(
         check_layers(f"the {kind}", own, stored)
     except CatalogueError as error:
         raise CatalogueError(f"{error}: {remedy}") from None
-    converted = {key: tensor.to(dtype) for key, tensor in zip(tensors, slices.each(tensors.values()), strict=True)}
-    module.load_state_dict(converted, assign=True)
+    module.load_state_dict(converted(tensors, dtype), assign=True)
     return _with_tables(module, module_class, config).eval()
 
 
