@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, 21 published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, 22 published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/counts/architectures/` and `contracts/memory/activation_tables/`; nothing is
 built, loaded or measured. The text around the tables is written by hand.
@@ -43,6 +43,7 @@ MODELS = (
     "hunyuandit-1.2",
     "kolors",
     "ovis-image-7b",
+    "if-i-xl",
 )
 #: Those whose plans with weights of 8 bits the page has.
 QUANTIZED = ("sdxl", "sd3.5-large", "flux.1-dev", "chroma1-hd", "z-image", "qwen-image", "flux.2-dev")

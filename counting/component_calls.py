@@ -15,7 +15,7 @@ import torch
 import transformers
 from diffusers.pipelines.kolors.text_encoder import ChatGLMConfig, ChatGLMModel
 
-from contracts.memory.activation_tables import class_of
+from contracts.memory.activation_tables import class_of, works_on_pixels
 from contracts.memory.activations import WorkloadShape
 from worker.families.z_image import complete_controlnet
 
@@ -138,6 +138,8 @@ class Inputs:
         if self.config.get("encoder_hid_dim"):
             width = self.config["encoder_hid_dim"]
             arguments["encoder_hidden_states"] = self._empty(self.shape.text_tokens, width)
+        if self.config.get("class_embed_type") == "timestep":
+            arguments["class_labels"] = self._empty()
         if self.config.get("addition_embed_type") == "text_time":
             width = self.config["projection_class_embeddings_input_dim"]
             pooled = self._empty(width - 6 * self.config["addition_time_embed_dim"])
@@ -275,7 +277,8 @@ class Inputs:
         return torch.empty(self.shape.images, length, device="meta", dtype=torch.long)
 
     def _latents(self, channels: int) -> torch.Tensor:
-        stride = _STRIDES.get(class_of(self.config), _USUAL_STRIDE)
+        usual = 1 if works_on_pixels(self.config) else _USUAL_STRIDE
+        stride = _STRIDES.get(class_of(self.config), usual)
         return self._empty(channels, self.shape.height // stride, self.shape.width // stride)
 
     def _packed(self, width: str | int) -> torch.Tensor:

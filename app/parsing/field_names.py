@@ -39,6 +39,7 @@ _FOREIGN_NAMES: dict[str, str] = {
     "guidance_rescale": "cfg_rescale cfg_rescale_multiplier",
     "guidance": "guider guidance_kind guidance_type",
     "clip_skip": "clip_stop_at_last_layers clip_layers",
+    "dynamic_thresholding": "thresholding dynamic_thresholding_ratio sample_max_value dynthres",
     "seed": "random_seed noise_seed manual_seed seeds",
     "scheduler": "sampler sampler_name sampler_index sampling_method sampler_type scheduler_name",
     "loras": "lora lora_weights lora_url lora_path adapters extra_lora lora_models",

@@ -145,6 +145,8 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
         properties["references"]["maxItems"] = references.max_count
         properties["references"]["description"] += f" Here: {references.meaning}"
     _restrict_guidance(schema, model)
+    if "dynamic_thresholding" not in properties:
+        schema["$defs"].pop("DynamicThresholding", None)
     if vaes := vae_ids(model, catalogue):
         dereference(schema, properties["vae"])["enum"] = vaes
     else:

@@ -60,7 +60,8 @@ class SchedulerView(BaseModel):
 
     id: str = Field(description="Value of the field `scheduler` in requests.")
     kind: str = Field(
-        description="`diffusion`, `flow`, `edm` or `trigflow`: the kind of checkpoint that it works with."
+        description="`diffusion`, `flow`, `edm`, `trigflow` or `learned_variance`: the kind of checkpoint that it "
+        "works with."
     )
     families: list[str] = Field(description="Model families that it works with.")
 

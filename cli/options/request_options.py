@@ -19,8 +19,8 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"textual_inversions", "guidance", "refiner", "hires", "response_format", "webhook", "metadata"}
-    | {"cancel_on_disconnect", "check_step"}
+    | {"textual_inversions", "guidance", "dynamic_thresholding", "refiner", "hires", "response_format"}
+    | {"webhook", "metadata", "cancel_on_disconnect", "check_step"}
 )
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {
@@ -52,6 +52,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         help="another way to guide than plain guidance, such as apg:eta=0.5 or slg:layers=7+8 (GET /v1/models/ID)",
     )
     group.add_argument(
+        "--dynamic-thresholding",
+        type=_read_thresholding,
+        metavar="RATIO[:MAX_VALUE]",
+        help="keep what a model of pixels predicts in range by this share of its values, up to this one",
+    )
+    group.add_argument(
         "--refiner",
         type=_read_refiner,
         metavar="MODEL[:SWITCH_AT]",
@@ -79,6 +85,8 @@ def read_request_options(arguments: argparse.Namespace) -> Json:
     body = {name: getattr(arguments, name) for name in _fields() if getattr(arguments, name) is not None}
     if arguments.guidance:
         body["guidance"] = arguments.guidance
+    if arguments.dynamic_thresholding:
+        body["dynamic_thresholding"] = arguments.dynamic_thresholding
     if arguments.refiner:
         body["refiner"] = arguments.refiner
     if arguments.hires:
@@ -148,6 +156,16 @@ def _check_range(field: Json, value: object) -> None:
     if is_below or (highest is not None and value > highest):
         above = "more than " if "exclusiveMinimum" in field else ""
         raise argparse.ArgumentTypeError(f"must be {above}{lowest} to {highest}, got {value}")
+
+
+def _read_thresholding(text: str) -> Json:
+    written = dict(zip(("ratio", "max_value"), text.split(":", 1), strict=False))
+    try:
+        return {name: float(number) for name, number in written.items() if number}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be RATIO or RATIO:MAX_VALUE, such as 0.95:1.5 or :1, got {text!r}"
+        ) from None
 
 
 def _read_refiner(text: str) -> Json:

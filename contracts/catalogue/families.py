@@ -43,6 +43,7 @@ from contracts.catalogue.family_rows.mode_fields import (
     RESCALE,
     TRUE_CFG,
 )
+from contracts.catalogue.family_rows.pixels import DEEPFLOYD
 from contracts.catalogue.family_rows.sdxl import SDXL
 from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
 from contracts.catalogue.references import References
@@ -230,7 +231,7 @@ _FLUX = replace(
 
 _ROWS = (
     SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA, HUNYUANDIT,
-    KOLORS, OVIS_IMAGE,
+    KOLORS, OVIS_IMAGE, DEEPFLOYD,
 )  # fmt: skip
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in _ROWS})

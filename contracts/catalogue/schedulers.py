@@ -11,9 +11,11 @@ from types import MappingProxyType
 from typing import Literal
 
 #: `diffusion` models predict noise or velocity along a beta schedule, `flow` models a rectified flow, `edm` models
-#: the same as diffusion models along a continuous range of noise levels (https://arxiv.org/abs/2206.00364), and
-#: `trigflow` models the image itself along a quarter of a circle (https://arxiv.org/abs/2410.11081).
-Kind = Literal["diffusion", "flow", "edm", "trigflow"]
+#: the same as diffusion models along a continuous range of noise levels (https://arxiv.org/abs/2206.00364),
+#: `trigflow` models the image itself along a quarter of a circle (https://arxiv.org/abs/2410.11081), and
+#: `learned_variance` models the same as diffusion models, and how much noise a step puts back
+#: (https://arxiv.org/abs/2102.09672).
+Kind = Literal["diffusion", "flow", "edm", "trigflow", "learned_variance"]
 
 #: Settings that tell how a checkpoint was trained, with the value that asks for nothing. Where one has another
 #: value, a scheduler that lacks it would make a wrong image.
@@ -26,10 +28,15 @@ MODEL_SETTINGS: Mapping[Kind, Mapping[str, object]] = MappingProxyType(
         },
         "edm": {},
         "trigflow": {},
+        "learned_variance": {
+            "rescale_betas_zero_snr": False, "timestep_type": "discrete", "clip_sample": False,
+        },
     }
 )  # fmt: skip
 #: Values of `prediction_type` that a scheduler may know.
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+#: Values of `variance_type` of a model that predicts the variance.
+LEARNED_VARIANCES = ("learned", "learned_range")
 #: Beginnings of the names of diffusers' schedulers for models with a beta schedule.
 _BETA_SCHEDULES = (
     "DDIM", "DDPM", "DEIS", "DPMSolver", "Euler", "Heun", "IPNDM", "KDPM2", "LCM", "LMS", "PNDM", "SASolver",
@@ -167,6 +174,15 @@ _ROWS = (
         steps_before=_SOLVER_STEPS,
     ),
     SchedulerSpec("scm", "SCMScheduler", "trigflow", predictions=("trigflow",), steps_before=None),
+    SchedulerSpec("ddpm", "DDPMScheduler", "learned_variance", lacks=("timestep_type",)),
+    # It draws no noise, so that the variance is left aside; it thresholds, but does not clip.
+    SchedulerSpec(
+        "ddpm_dpmpp_2m",
+        "DPMSolverMultistepScheduler",
+        "learned_variance",
+        lacks=("timestep_type", "clip_sample"),
+        steps_before=_SOLVER_STEPS,
+    ),
 )
 
 #: Scheduler's class of a checkpoint that is distilled for few steps -> what its family's defaults are replaced by.
@@ -194,6 +210,8 @@ def kind_of(settings: Mapping[str, object]) -> Kind | None:
         return "edm"
     if name.startswith("SCM"):
         return "trigflow"
+    if settings.get("variance_type") in LEARNED_VARIANCES:
+        return "learned_variance"
     is_flow = settings.get("prediction_type") == "flow_prediction" or settings.get("use_flow_sigmas")
     if name.startswith("FlowMatch") or is_flow:
         return "flow"
@@ -208,8 +226,12 @@ def mismatch(row: SchedulerSpec, settings: Mapping[str, object]) -> str | None:
     """
     if not settings:
         return None
-    if "_class_name" in settings and kind_of(settings) != row.kind:
+    if "_class_name" in settings and (kind := kind_of(settings)) != row.kind:
+        if "learned_variance" in (kind, row.kind):
+            return f"does not follow the checkpoint's variance_type = {str(settings.get('variance_type'))[:80]}"
         return f"cannot follow a checkpoint that was trained for {str(settings.get('_class_name'))[:80]}"
+    if settings.get("thresholding"):  # which takes the place of clipping
+        settings = {**settings, "clip_sample": False}
     for name in row.lacks:
         neutral = MODEL_SETTINGS[row.kind][name]
         if (settings.get(name) or neutral) != neutral:

@@ -26,8 +26,9 @@ _INDEX = ".safetensors.index"
 _WITHOUT_WEIGHTS = re.compile(
     r"(Scheduler|Tokenizer|TokenizerFast|Processor|ImageProcessorFast|FeatureExtractor)$"
 )
-#: Components that no job uses: a classifier that blackens images, what prepares images for it, and IP-Adapter's.
-UNUSED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+#: Components that no job uses: a classifier that blackens images, what prepares images for it, IP-Adapter's, and
+#: DeepFloyd IF's visible watermark.
+UNUSED_COMPONENTS = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
 #: Libraries that a `model_index.json` may name. `kolors` is the part of diffusers with Kolors' language model.
 _LIBRARIES = frozenset({"diffusers", "transformers", "kolors"})
 #: How many names a refusal lists.

@@ -233,7 +233,8 @@ def _is_of_size(architecture: Architecture, values: int) -> bool:
     """Whether a file of this many values holds the architecture, with or without its text encoders and VAE."""
     sizes = {name: count.values for name, count in architecture.counts.items()}
     encoders = sum(size for name, size in sizes.items() if name.startswith("text_encoder"))
-    wholes = (architecture.values, architecture.values - encoders, architecture.values - encoders - sizes["vae"])
+    without_encoders = architecture.values - encoders
+    wholes = (architecture.values, without_encoders, without_encoders - sizes.get("vae", 0))
     return any(abs(values - size) <= 0.02 * size for size in wholes)
 
 

@@ -126,6 +126,30 @@ class Hires(StrictModel):
     )
 
 
+class DynamicThresholding(StrictModel):
+    """How the image that a model of pixels predicts at each step is kept in range (arXiv 2205.11487)."""
+
+    ratio: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of an image's values, the smallest ones, that decide how far it is scaled down: at "
+        "0.95 the largest 5 % are cut off. Without effect at a `max_value` of 1. Default: the checkpoint's own.",
+    )
+    max_value: float | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Largest value by which an image is scaled down; 1 cuts off whatever is out of range, and "
+        "scales nothing. Default: the checkpoint's own.",
+    )
+
+    def settings(self) -> dict[str, object]:
+        """Entries of a scheduler's configuration that it changes."""
+        given = {"dynamic_thresholding_ratio": self.ratio, "sample_max_value": self.max_value}
+        return {"thresholding": True, **{name: value for name, value in given.items() if value is not None}}
+
+
 class StepCheck(StrictModel):
     """One step that is made again, to compare it with a signed receipt; no image is made.
 

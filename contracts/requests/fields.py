@@ -11,7 +11,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from contracts.catalogue.families import LongPrompt
-from contracts.requests.entries import MAX_STEPS, Hires, IpAdapter, Lora, Refiner, StepCheck, TextualInversion
+from contracts.requests.entries import (
+    MAX_STEPS,
+    DynamicThresholding,
+    Hires,
+    IpAdapter,
+    Lora,
+    Refiner,
+    StepCheck,
+    TextualInversion,
+)
 from contracts.requests.guidance import Guidance
 from contracts.requests.images.image_fields import (
     ControlRef,
@@ -117,6 +126,12 @@ class ImageFields(StrictModel):
         exclude_if=lambda value: value is None,
         description="Another way to guide than plain classifier-free guidance, with `guidance_scale` as its "
         "weight (`true_cfg_scale` for FLUX). `/v1/models/{id}` says which kinds a model takes. Default: plain.",
+    )
+    dynamic_thresholding: DynamicThresholding | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Dynamic thresholding of models of pixels, such as DeepFloyd IF's, against colours that "
+        "guidance drives out of range. Default: as the checkpoint's scheduler has it.",
     )
     clip_skip: int | None = Field(
         None,

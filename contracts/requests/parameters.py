@@ -26,12 +26,12 @@ from contracts.requests.fields import PROMPT_FIELDS, ControlImage, ImageFields, 
 from contracts.requests.images.input_use import InputUse
 from contracts.requests.strict_model import STORED, is_none
 
-#: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes.
-_LATENT_BYTES_A_PIXEL = 2
+#: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes; models of pixels 3.
+_LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
 #: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
 _SINCE_VERSION_3 = (
-    "check_step", "control_image", "guidance", "hires", "ip_adapters", "keep_latents", "references", "refiner",
-    "textual_inversions", "vae",
+    "check_step", "control_image", "dynamic_thresholding", "guidance", "hires", "ip_adapters", "keep_latents",
+    "references", "refiner", "textual_inversions", "vae",
 )  # fmt: skip
 
 
@@ -112,7 +112,13 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def kept_latents_bytes(self) -> int:
         """The most bytes that the latents take that the job keeps; those of most models take a fraction."""
-        return self.total_steps * self.pixels * _LATENT_BYTES_A_PIXEL if self.keep_latents else 0
+        return self.total_steps * self.pixels * self.latent_bytes if self.keep_latents else 0
+
+    @property
+    def latent_bytes(self) -> int:
+        """The most bytes that the latents of one pixel take."""
+        is_of_pixels = SCHEDULERS[self.scheduler].kind == "learned_variance"
+        return _PIXEL_BYTES if is_of_pixels else _LATENT_BYTES_A_PIXEL
 
     def for_log(self) -> dict[str, str | int]:
         """What a line of the log says of the job: no prompt, and nothing else that is a client's private text."""
@@ -241,6 +247,11 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def seeds(self) -> list[int]:
         """Seed of each image."""
         return [self.seed + index for index in range(self.num_images)]
+
+    @property
+    def scheduler_settings(self) -> dict[str, object]:
+        """Entries of the scheduler's configuration that the request changes."""
+        return {} if self.dynamic_thresholding is None else self.dynamic_thresholding.settings()
 
     @property
     def vaes(self) -> list[str]:

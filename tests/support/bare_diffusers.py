@@ -30,6 +30,8 @@ SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = MappingProxyType(
         "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
         "flow_euler": ("FlowMatchEulerDiscreteScheduler", {}),
         "flow_dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+        "ddpm": ("DDPMScheduler", {}),
+        "ddpm_dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
         "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     }
 )
@@ -72,6 +74,7 @@ def paint(
     scheduler: str,
     seed: int,
     controlnet: Any = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     prepare: Callable[[Any], None] | None = None,
 ) -> Image.Image:
     """Return the image of one call.
@@ -80,12 +83,13 @@ def paint(
         folder: checkpoint in diffusers layout.
         pipeline: class in diffusers.
         call: arguments of the pipeline's call.
+        settings: entries of the scheduler's configuration that are changed.
         prepare: a change that the checkpoint needs, where the installed libraries do not agree with each other;
             as `make_pipeline` allows it.
     """
     painter = make_pipeline(folder, pipeline, **({} if controlnet is None else {"controlnet": controlnet}))
     class_name, changed = SCHEDULERS[scheduler]
-    painter.scheduler = getattr(diffusers, class_name).from_config(painter.scheduler.config, **changed)
+    painter.scheduler = getattr(diffusers, class_name).from_config(painter.scheduler.config, **changed, **settings)
     if prepare is not None:
         prepare(painter)
     image: Image.Image = painter(**call, generator=torch.Generator("cpu").manual_seed(seed)).images[0]

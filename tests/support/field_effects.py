@@ -53,6 +53,7 @@ _OTHER: dict[str, list[Any]] = {
     "guidance_scale": [0.5, 1, 6],
     "true_cfg_scale": [0.5, 3],
     "guidance_rescale": [0.7],
+    "dynamic_thresholding": [{"ratio": 0.5}, {"max_value": 1}, {"ratio": 0.5, "max_value": 1}],
     "guidance": [{"kind": "apg", "norm_threshold": 1}, {"kind": "pag"}, {"kind": "slg", "start": 0, "stop": 1}],
     "clip_skip": [1],
     "max_sequence_length": [8],

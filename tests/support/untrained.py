@@ -24,6 +24,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.untrained_deepfloyd import deepfloyd
 from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import (
     lumina2,
@@ -35,7 +36,16 @@ from tests.support.untrained_llm import (
     z_image,
     z_image_controlnet,
 )
-from tests.support.untrained_parts import SIDE, WIDTH, seeded, stirred, vae
+from tests.support.untrained_parts import (
+    SIDE,
+    WIDTH,
+    seeded,
+    stirred,
+    t5_text,
+    t5_tokenizer,
+    unet,
+    vae,
+)
 from tests.support.weights import random_adapter
 
 
@@ -98,17 +108,6 @@ def clip_text(tokenizer: Any) -> Any:
     return seeded(lambda: transformers.CLIPTextModel(config))
 
 
-def unet(**more: Any) -> Any:
-    """Stable Diffusion's UNet with two resolutions."""
-    options: dict[str, Any] = {
-        "sample_size": SIDE // 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (16, 32),
-        "layers_per_block": 1, "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "attention_head_dim": 2, "norm_num_groups": 8,
-        "cross_attention_dim": WIDTH, **more,
-    }  # fmt: skip
-    return seeded(lambda: diffusers.UNet2DConditionModel(**options))
-
-
 def sd15(**unet_options: Any) -> Any:
     """Stable Diffusion 1.5, with the scheduler that it was published with."""
     tokenizer = clip_tokenizer()
@@ -162,23 +161,6 @@ def _unet_controlnet(denoiser: Any) -> Any:
     return stirred(
         diffusers.ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 8, 8, 16))
     )
-
-
-def t5_tokenizer(length: int = 512) -> Any:
-    """T5's Unigram over printable ASCII."""
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    pieces += [(chr(code), -8.0) for code in range(33, 127)]
-    return transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
-
-
-def t5_text(tokenizer: Any) -> Any:
-    """T5's encoder, version 1.1, with two layers."""
-    config = transformers.T5Config(
-        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=2 * WIDTH, num_layers=2, num_heads=4,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, dropout_rate=0.0,
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    return seeded(lambda: transformers.T5EncoderModel(config))
 
 
 def pixart() -> Any:
@@ -265,6 +247,7 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "hunyuandit": hunyuandit,
         "kolors": kolors,
         "ovis-image": ovis_image,
+        "deepfloyd": deepfloyd,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(

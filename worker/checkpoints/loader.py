@@ -53,7 +53,8 @@ def load_model(
         family = get_family(spec.family_spec.id)
         pipeline = _with_control_lora(catalogue, spec, family, pipeline)
         _check_parts(family, pipeline)
-    fix_vae_dtype(pipeline.vae, dtype)
+    if family.vae is not None:
+        fix_vae_dtype(pipeline.components[family.vae], dtype)
     family.prepare(pipeline)
     return pipeline
 

@@ -78,7 +78,8 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         parts[name] = _describe(
             folder, name, index[name], spec.variant, is_elsewhere=file is not None and file.holds(name, family)
         )
-    misfit = family.misfit(parts) if family.denoiser in parts and "vae" in parts else None
+    is_whole = {family.denoiser, family.vae} - {None} <= parts.keys()
+    misfit = family.misfit(parts) if is_whole else None
     if misfit is not None:
         raise CatalogueError(f"its parts do not make a {family.id} model: {misfit}")
     _rehearse_control_lora(catalogue, spec, folder, parts.get(family.denoiser))

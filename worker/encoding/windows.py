@@ -93,7 +93,7 @@ def read_windows(prompt: Prompt, family: Family, tokenizers: Mapping[str, Tokeni
         if encoder.kind == "llm":
             continue  # `encode_prompt` reads all that it can of it, and nothing is weighted
         if encoder.kind == "t5":
-            t5 = sequence_of(chunks, tokenize, prompt.arguments["max_sequence_length"])
+            t5 = sequence_of(chunks, tokenize, prompt.arguments.get("max_sequence_length") or encoder.max_tokens)
         elif not encoder.pooled_only:
             windows = windows_of(chunks, tokenize)
             clip[encoder.name] = windows if prompt.long_prompt == "chunk" else windows[:1]

@@ -4,6 +4,7 @@ What a family can do is in `contracts/catalogue/families.py`. No family imports 
 what several share has a file of its own.
 
 chroma.py          Chroma
+deepfloyd.py       DeepFloyd IF, stage I
 deterministic_vae.py a VAE for pipelines that draw from the global generator
 flux2.py           FLUX.2 dev
 flux2_klein.py     FLUX.2 klein
@@ -67,6 +68,10 @@ def _is_whole(controlnet: Any, denoiser: Any) -> None:
     pass
 
 
+def _as_they_are(images: Any) -> Any:
+    return images
+
+
 def _fits(components: Mapping[str, Any]) -> str | None:  # noqa: ARG001
     return None
 
@@ -100,6 +105,7 @@ class DiffusersFamily:
         absent: components that the pipeline class takes, and its checkpoints do not have.
         packages: that must be installed for it beside those of every worker.
         t5: name of the T5 encoder's component; None if there is none.
+        vae: name of the VAE's component; None: the denoiser works on pixels.
         encoding: how prompts become embeddings.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
         patch: works round a pipeline class, on a freshly made pipeline.
@@ -110,6 +116,7 @@ class DiffusersFamily:
         complete_controlnet: (ControlNet, denoiser) -> gives a ControlNet the denoiser's layers that it runs.
         load_others: checkpoint's folder -> components without weights that its own class cannot load here.
         unpack_latents: (pipeline, latents, (width, height) in pixels) -> latents (n, channels, height, width).
+        read_images: what a pipeline returns where it is asked for tensors -> images (n, 3, height, width) of 0…1.
     """
 
     id: str
@@ -130,6 +137,8 @@ class DiffusersFamily:
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
     load_others: Callable[[Path], dict[str, Any]] = _no_others
     unpack_latents: Callable[[Any, Any, tuple[int, int]], Any] = _already_unpacked
+    read_images: Callable[[Any], Any] = _as_they_are
+    vae: str | None = "vae"
     absent: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
 

@@ -70,7 +70,9 @@ class Denoising:
         job, steps_before = self._flight, self._flight.steps_done
         inputs, features = take_features(model, inputs)
         controlnets = [control.component for control in inputs.job.controls]
-        pipeline = model.pipeline(inputs.job.mode, stage.scheduler, controlnets, view, stage.vae)
+        pipeline = model.pipeline(
+            inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, stage.scheduler_settings
+        )
         refuse_editing(type(pipeline))
         later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
         emitter = self._preview_emitter(pipeline, model, stage)

@@ -157,7 +157,7 @@ class JobGeneration:
         model = self._engine.residency.place(job)
         if stage is self._parameters:  # what is learned of it is learned for the job's model
             job.usage.load_seconds += job.coroutine.seconds - used_before
-        done.enter_latent_space(model.base.vae, stage)
+        done.enter_latent_space(model.vaes.module(None), stage)
         timer.end_stage("load")
 
         # The stage's adapters.
@@ -194,7 +194,8 @@ class JobGeneration:
             raise
         if stage is self._stages[-1]:
             # Outside the mask the result is the input image, pixel for pixel.
-            done.images = inpainting.restore([to_pil(image) for image in result], inputs, done.crop)
+            images = [to_pil(image) for image in model.family.read_images(result)]
+            done.images = inpainting.restore(images, inputs, done.crop)
             timer.end_stage("decode")
         elif self._parameters.hires is not None:
             done.starts = result if wants_latents(self._parameters, stage) else [to_pil(image) for image in result]

@@ -21,8 +21,8 @@ from worker.families.inputs import GenerationInputs
 from worker.generation.inpainting import Box
 from worker.generation.results.receipts import StageUse
 
-#: 64 values of latents for 64 pixels in 4 bytes, and as many again for start images, masks and noise.
-_KEPT_BYTES_A_PIXEL = 8
+#: What a job keeps: latents, in steps of the scheduler twice, and as many again for start images, masks and noise.
+_KEPT_LATENTS = 4
 
 #: What must be equal in two VAEs' configurations for one model to go on with the latents of another.
 _LATENT_SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_mean", "latents_std")
@@ -65,12 +65,12 @@ class Progress:
     tokens: dict[str, Any] = field(default_factory=dict)
 
     def enter_latent_space(self, vae: Any, stage: JobParameters) -> None:
-        """Note whose latents this stage has.
+        """Note whose latents this stage has; None: they are pixels.
 
         Raises:
             JobFailed: they are not those of the stage before.
         """
-        space = tuple(vae.config.get(name) for name in _LATENT_SPACE)
+        space = () if vae is None else tuple(vae.config.get(name) for name in _LATENT_SPACE)
         if self.latents is not None and space != self.latent_space:
             message = f"{stage.model} cannot go on with the first model's latents: their VAEs differ"
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
@@ -130,4 +130,4 @@ def kept_bytes(parameters: JobParameters, embeddings: Mapping[str, Any]) -> int:
     tensors: list[torch.Tensor] = [
         part for value in embeddings.values() for part in (value if isinstance(value, list) else [value])
     ]
-    return sum(tensor.nbytes for tensor in tensors) + parameters.pixels * _KEPT_BYTES_A_PIXEL
+    return sum(tensor.nbytes for tensor in tensors) + parameters.pixels * parameters.latent_bytes * _KEPT_LATENTS

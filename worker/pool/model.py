@@ -6,11 +6,12 @@ Each call gets a new pipeline and scheduler; only the weights are shared. Knows 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -114,9 +115,11 @@ class LoadedModel:
         self.controlnets = LoadedControlNets(
             self.family, self.denoiser, context.catalogue, context.lora_files, context.weights_lock
         )
-        self.vaes = LoadedVaes(self.base.vae, context.lora_files.places, context.hasher)
+        vae = None if self.family.vae is None else modules[self.family.vae]
+        self.vaes = LoadedVaes(vae, context.lora_files.places, context.hasher)
         self._schedulers: dict[str, Any] = {}
-        cache_introspection(self.base.vae)
+        if vae is not None:
+            cache_introspection(vae)
         cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
 
     @property
@@ -214,19 +217,24 @@ class LoadedModel:
         controlnets: Sequence[str] = (),
         view: View = as_it_is,
         vae: str | None = None,
+        settings: Mapping[str, object] = MappingProxyType({}),
     ) -> Any:
         """Build a job's pipeline on the shared components, with its own scheduler; it takes embeddings only.
 
         Args:
             vae: id of the one that takes the place of the model's own.
             view: returns what takes a module's place in it: (module, names of the entries that are called).
+            settings: entries of the scheduler's configuration that the job changes.
         """
         self._check_mode(mode)
         extra: dict[str, Any] = {name: None for name in self.base.components if name.startswith("text_encoder")}
         extra["scheduler"] = self._scheduler(scheduler)
+        if settings:
+            extra["scheduler"].register_to_config(**settings)
         extra[self.family.denoiser] = view(self.denoiser, ("__call__",))
         chosen = self.vaes.module(vae)
-        extra["vae"] = chosen if upcasts(chosen) else view(chosen, ("encode", "decode"))
+        if chosen is not None:
+            extra["vae"] = chosen if upcasts(chosen) else view(chosen, ("encode", "decode"))
         if controlnets:
             extra["controlnet"] = self.controlnets.combined(controlnets, view)
         class_name = self.controlnets.pipelines(controlnets)[mode]
@@ -238,9 +246,10 @@ class LoadedModel:
 
     def _check_mode(self, mode: Mode) -> None:
         """Refuse what this checkpoint's weights cannot run, where the API did not know them."""
-        if self.family.denoiser != "unet":
+        vae = self.vaes.module(None)
+        if self.family.denoiser != "unet" or vae is None:
             return
-        tasks = tasks_of_channels(self.denoiser.config.in_channels, self.base.vae.config.latent_channels)
+        tasks = tasks_of_channels(self.denoiser.config.in_channels, vae.config.latent_channels)
         if tasks and mode not in [Mode(task.value) for task in tasks]:
             message = f"{self.spec.id} runs only {', '.join(tasks)}: its weights are not made for {mode}"
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
@@ -267,7 +276,8 @@ class LoadedModel:
     @cached_property
     def projection(self) -> previews.Projection:
         """From latents to the colours of a preview; fitted when the first preview is asked for."""
-        return previews.fit_projection(self.base.vae)
+        vae = self.vaes.module(None)
+        return previews.projection_of_pixels(self.device) if vae is None else previews.fit_projection(vae)
 
     def locations(self, controlnets: Sequence[str] | None = None, vaes: Sequence[str] = ()) -> dict[str, str]:
         """Component -> where it is, with these VAEs of the catalogue and the named ControlNets, or all loaded."""

@@ -117,6 +117,10 @@ def without_waits(scheduler_class: Any) -> Any:
         for name in ("step", "scale_model_input")
         if hasattr(scheduler_class, name)
     }
+    if not hasattr(scheduler_class, "set_begin_index"):
+        methods |= {"begin_index": None, "set_begin_index": _set_begin_index}
+    if hasattr(scheduler_class, "previous_timestep"):
+        methods["previous_timestep"] = _found_on_host(scheduler_class.previous_timestep)
     noising = next((name for name in ("add_noise", "scale_noise") if hasattr(scheduler_class, name)), None)
     if noising is not None:
         methods[noising] = _noised_on_host(getattr(scheduler_class, noising))
@@ -141,6 +145,21 @@ def _given_on_host(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Any, tensor: Any, timestep: Any, *more: Any, **named: Any) -> Any:
         return method(self, tensor, on_host(timestep), *more, **named)
+
+    return call
+
+
+def _set_begin_index(self: Any, begin_index: int = 0) -> None:
+    """Note how many steps a pipeline leaves out; the scheduler itself needs no index."""
+    self.begin_index = begin_index
+
+
+def _found_on_host(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method (timestep), which looks for it in the schedule on the host."""
+
+    @wraps(method)
+    def call(self: Any, timestep: Any) -> Any:
+        return method(self.host_twin(), on_host(timestep))
 
     return call
 

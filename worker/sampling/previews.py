@@ -65,6 +65,11 @@ def decode_tiny(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return (images.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
+def projection_of_pixels(device: torch.device) -> Projection:
+    """Return the map for models of pixels, whose latents are colours from -1 to 1."""
+    return Projection(matrix=torch.eye(3, device=device) / 2, bias=torch.full((3,), 0.5, device=device))
+
+
 @torch.inference_mode()
 def fit_projection(vae: Any) -> Projection:
     """Return the map with the least squared error on the VAE's latents of random colours."""
@@ -154,6 +159,8 @@ class DenoisedEstimate:
         if self._last is None:
             return latents
         output, sample = self._last[0].float(), self._last[2].float()
+        if self._kind == "learned_variance":
+            output = output[:, : sample.shape[1]]
         if self._kind == "trigflow":
             return self._on_the_circle(output, sample)
         timestep = float(self._last[1])

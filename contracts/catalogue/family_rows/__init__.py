@@ -4,5 +4,6 @@ sdxl.py             Stable Diffusion XL and its refiner
 t5.py               families whose prompts T5 reads
 language_models.py  families whose prompts a language model reads
 flux2.py            FLUX.2
+pixels.py           families that work on pixels
 mode_fields.py      sets of request fields for the rows
 """

@@ -41,7 +41,8 @@ def find_activations(config: Mapping[str, Any]) -> Activations:
     Raises:
         KeyError, TypeError, IndexError: the configuration lacks what its class always has.
     """
-    entries = read_table(class_of(config))
+    pixels = works_on_pixels(config)
+    entries = [one for one in read_table(class_of(config)) if pixels == works_on_pixels({**config, **one.config})]
     if not entries:
         return UNKNOWN
     config = {**config.get("text_config", {}), **config}  # of a model that reads images, too
@@ -51,6 +52,11 @@ def find_activations(config: Mapping[str, Any]) -> Activations:
             return entry.activations
     width, nearest = min(zip(ratios, entries, strict=True), key=lambda pair: abs(math.log(pair[0])))
     return _scaled(nearest.activations, width, _blocks(config) / _blocks(nearest.config))
+
+
+def works_on_pixels(config: Mapping[str, Any]) -> bool:
+    """Whether a denoiser works on pixels: its input is an image, or a smaller one beside it."""
+    return class_of(config) == "UNet2DConditionModel" and config.get("in_channels") in (3, 6)
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> It
         yield from guidance_problems(request.guidance, model, steps_run)
         yield from _zero_step_problems(request, model)
     yield from _weak_guidance_problems(request, model)
+    yield from _thresholding_problems(request, model)
     yield from _true_cfg_problems(request, model)
     yield from _control_range_problems(request, steps_run)
     quality = request.output_quality
@@ -51,6 +52,18 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         remedy = f"remove {field}" if is_refused else f"set that above {off:g}, or remove {field}"
         allowed = None if is_refused else f"{needs} > {off:g}"
         yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
+
+
+def _thresholding_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield a ratio that decides nothing, since values are cut off at 1 whatever it is."""
+    given = request.dynamic_thresholding
+    if given is None or given.ratio is None:
+        return
+    own = model.scheduler_config.get("sample_max_value")
+    if given.max_value == 1 or (given.max_value is None and own == 1):
+        which = "max_value" if given.max_value is not None else f"the max_value of {model.id}"
+        message = f"has no effect while {which} is 1; set max_value above 1, or remove this"
+        yield FieldProblem("dynamic_thresholding.ratio", message)
 
 
 def _zero_step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

@@ -9,7 +9,7 @@ from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
 
 
 def test_every_kind_of_model_has_its_own_schedulers() -> None:
-    kinds = [set(names_for(kind)) for kind in ("diffusion", "flow", "edm", "trigflow")]
+    kinds = [set(names_for(kind)) for kind in ("diffusion", "flow", "edm", "trigflow", "learned_variance")]
     assert all(kinds)
     assert sum(map(len, kinds)) == len(set().union(*kinds)) == len(SCHEDULERS)
 
@@ -20,6 +20,7 @@ def test_each_familys_default_scheduler_works_with_it() -> None:
 
 
 ZERO_SNR = {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True}
+LEARNED = {"_class_name": "DDPMScheduler", "variance_type": "learned_range", "clip_sample": True}
 EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}
 
 
@@ -42,6 +43,9 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 0.02}, {"flow_euler", "flow_unipc"}),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_beta_sigmas": True}, {"flow_euler"}),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True}, set(names_for("flow"))),
+        ({**LEARNED, "thresholding": True}, {"ddpm", "ddpm_dpmpp_2m"}),
+        (LEARNED, {"ddpm"}),
+        ({**LEARNED, "variance_type": "fixed_small"}, set(names_for("diffusion"))),
         ({"_class_name": "CMStochasticIterativeScheduler"}, set()),
         ({**EDM, "prediction_type": "something else"}, set()),
     ],

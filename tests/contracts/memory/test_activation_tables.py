@@ -14,7 +14,7 @@ from bench.architectures import TABLES, components, parts
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE
-from contracts.weights.counts.architectures import read_architectures
+from contracts.weights.counts.architectures import find_architecture, read_architectures
 from contracts.weights.counts.parameter_counts import read_config
 from counting.activations import count_activations, render
 from counting.component_calls import Inputs, build, run_of
@@ -127,3 +127,14 @@ def test_only_transformers_controlnets_have_their_images_encoded() -> None:
     }
     encoded = {family: find_activations(config).encodes_controls for family, config in nets.items()}
     assert encoded == {"sdxl": False, "sd3": True, "flux": True}
+
+
+def test_a_unet_of_latents_is_not_counted_as_one_of_pixels() -> None:
+    """A convolution over pixels takes 64 times what one over latents takes."""
+    pixels = find_architecture("deepfloyd", "DeepFloyd/IF-I-XL-v1.0")
+    assert pixels is not None
+    config = pixels.configs["unet"]
+    of_latents = find_activations({**config, "in_channels": 4, "transformer_layers_per_block": 1})
+    assert find_activations(config).counted
+    assert not of_latents.counted
+    assert 10 * of_latents.peaks[0].pixel < find_activations(config).peaks[0].pixel

@@ -38,6 +38,7 @@ class Case:
 
     Attributes:
         fields: of the request, beside its texts, steps and images.
+        settings: entries of the scheduler's configuration that the call changes.
         pipeline: class in diffusers.
         call: what the call has beside texts and steps.
     """
@@ -49,6 +50,7 @@ class Case:
     fields: Mapping[str, Any] = field(default_factory=dict)
     scheduler: str = "euler"
     steps: int = 3
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.family} {self.mode} {self.scheduler}"
@@ -121,6 +123,17 @@ def _ovis(guidance_scale: float) -> Case:
     return Case("ovis-image", Mode.TXT2IMG, "OvisImagePipeline", {**SIZE, **both}, both, "flow_euler", 3)
 
 
+def _deepfloyd(mode: Mode, name: str, scheduler: str, call: Any = SIZE, **fields: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": fields.pop("guidance_scale", 4.0)}
+    both |= {"negative_prompt": TEXTS["negative_prompt"] if both["guidance_scale"] > 1 else None}
+    given = fields.get("dynamic_thresholding", {})
+    settings = {"dynamic_thresholding_ratio": given.get("ratio"), "sample_max_value": given.get("max_value")}
+    return Case(
+        "deepfloyd", mode, f"IF{name}Pipeline", {**call, **both, "clean_caption": False}, {**fields, **both},
+        scheduler, settings={name: value for name, value in settings.items() if value is not None},
+    )  # fmt: skip
+
+
 def _flux2(mode: Mode, **call: Any) -> Case:
     both = {"guidance_scale": 3.0, "max_sequence_length": 96}
     fields = {**both, **SIZE, "negative_prompt": None}
@@ -168,6 +181,14 @@ CASES = [
     _kolors(Mode.IMG2IMG, "Img2Img", **START),
     _ovis(3.0),
     _ovis(1.0),
+    _deepfloyd(Mode.TXT2IMG, "", "ddpm"),
+    _deepfloyd(Mode.TXT2IMG, "", "ddpm", guidance_scale=1.0),
+    _deepfloyd(Mode.TXT2IMG, "", "ddpm_dpmpp_2m", dynamic_thresholding={"ratio": 0.8, "max_value": 3.0}),
+    _deepfloyd(Mode.IMG2IMG, "Img2Img", "ddpm", START, strength=0.8),
+    _deepfloyd(
+        Mode.INPAINT, "Inpainting", "ddpm", START | {"mask_image": MASK}, strength=0.8, mask_blur=0,
+        dynamic_thresholding={"max_value": 1.0},
+    ),
     _flux2(Mode.TXT2IMG),
     _flux2(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
     _qwen(Mode.TXT2IMG, "", "flow_euler"),
@@ -236,6 +257,7 @@ def test_an_image_equals_that_of_bare_diffusers(
         scheduler=case.scheduler,
         seed=7,
         controlnet=controlnet,
+        settings=case.settings,
         prepare=_agreeing,
     )
     if case.call.keys() & {"mask_image", "control_mask"}:  # what the mask leaves black is the input's

@@ -25,7 +25,16 @@ from worker.pool.pool import Pool
 COMMON_FIELDS = frozenset({"prompt", "width", "height", "num_inference_steps", "guidance_scale"})
 #: Fields that Darkroom applies itself; no pipeline takes them.
 HANDLED_FIELDS = frozenset(
-    {"mask_blur", "padding_mask_crop", "fit", "ip_adapters", "textual_inversions", "guidance", "hires"}
+    {
+        "mask_blur",
+        "padding_mask_crop",
+        "fit",
+        "ip_adapters",
+        "textual_inversions",
+        "guidance",
+        "hires",
+        "dynamic_thresholding",
+    }
 )
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
 
@@ -54,7 +63,10 @@ _MISSING = {name: None for name, field in JobParameters.model_fields.items() if 
 #: The part of a pipeline's config that families read.
 CONFIG = {"force_zeros_for_empty_prompt": True, "is_distilled": False}
 #: These img2img pipelines make an image as large as the one they start from, which Darkroom scales to the size.
-SIZE_FROM_IMAGE = {(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors")}
+SIZE_FROM_IMAGE = {
+    **{(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors", "deepfloyd")},
+    ("deepfloyd", Mode.INPAINT): {"width", "height"},
+}
 
 
 def _fields_of(family: str, mode: Mode) -> frozenset[str]:
@@ -110,10 +122,17 @@ def _given(code: DiffusersFamily, inputs: GenerationInputs) -> list[Any]:
     """All arguments of a pipeline and its encoders for these inputs."""
     encoding = code.encoding
     return [
-        code.arguments(inputs),
+        {name: _comparable(value) for name, value in code.arguments(inputs).items()},
         encoding.prompt_of(inputs),
         encoding.negative_prompt_of(inputs, CONFIG),
     ]
+
+
+def _comparable(value: Any) -> Any:
+    """Tensors as lists, which `==` compares as a whole."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return [_comparable(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -21,6 +21,7 @@ from tests.support.combinations import ALL, covering, usual_or_all
 from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
 from tests.support.trained import TRAINED_FAMILIES
+from tests.support.untrained_deepfloyd import NOISE
 from worker.engine.engine import Engine
 from worker.generation.results.outputs import JobResult
 from worker.pool.pool import Pool
@@ -158,6 +159,8 @@ def _config(name: str, pool: Pool) -> Any:
     """The configuration of a checkpoint that the scheduler works with."""
     if SCHEDULERS[name].kind == "edm":
         return {**diffusers.EDMEulerScheduler().config, "_class_name": "EDMEulerScheduler"}
+    if SCHEDULERS[name].kind == "learned_variance":
+        return {**diffusers.DDPMScheduler(**NOISE).config, "_class_name": "DDPMScheduler"}
     family = "sdxl" if SCHEDULERS[name].kind == "diffusion" else "flux"
     return pool.model(f"shapes-{family}").base.scheduler.config
 
@@ -174,9 +177,14 @@ def _trajectory(
     shifted = {"mu": 0.5} if scheduler.config.get("use_dynamic_shifting") else {}
     scheduler.set_timesteps(5, device=device, **shifted)
     timesteps = scheduler.timesteps[begin or 0 :]
-    start, noise, sample, *outputs = (
-        torch.randn(2, 4, 8, 8, generator=generator).to(device, dtype) for _ in range(3 + len(timesteps))
+    learned = scheduler.config.get("variance_type") == NOISE["variance_type"]
+    channels = 3 if learned else 4
+    start, noise, sample = (
+        torch.randn(2, channels, 8, 8, generator=generator).to(device, dtype) for _ in range(3)
     )
+    outputs = [
+        torch.randn(2, channels * (1 + learned), 8, 8, generator=generator).to(device, dtype) for _ in timesteps
+    ]
     named: dict[str, Any] = {}
     if "generator" in inspect.signature(scheduler.step).parameters:
         named["generator"] = [torch.Generator().manual_seed(seed) for seed in (1, 2)]

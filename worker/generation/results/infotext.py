@@ -13,6 +13,7 @@ from contracts.prompts.syntax import escape
 from contracts.prompts.tokens import WINDOW_TOKENS
 from contracts.requests.any_parameters import require_diffusion
 from contracts.requests.parameters import JobParameters
+from contracts.requests.strict_model import StrictModel
 
 #: Fields that the web UI has no names for; those that are None are left out.
 _MORE_FIELDS = (
@@ -50,7 +51,8 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Batch size": job.num_images if job.num_images > 1 else None,
         "Batch pos": seed - job.seed if job.num_images > 1 else None,
         **{_title(name): _value(getattr(job, name)) for name in _MORE_FIELDS},
-        "Guidance": _guidance(job),
+        "Guidance": _options(job.guidance),
+        "Dynamic thresholding": _options(job.dynamic_thresholding),
         "Long prompt": job.long_prompt if _is_long(receipt, job) else None,
         **_refiner(job),
         **_hires(job),
@@ -82,11 +84,11 @@ def _images(job: JobParameters) -> dict[str, object]:
     return fields
 
 
-def _guidance(job: JobParameters) -> str | None:
-    """The kind of guidance and its options."""
-    if job.guidance is None:
+def _options(chosen: StrictModel | None) -> str | None:
+    """What was set of a field that is an object, such as the kind of guidance and its options."""
+    if chosen is None:
         return None
-    given = job.guidance.model_dump(exclude_none=True)
+    given = chosen.model_dump(exclude_none=True)
     texts = {
         name: "+".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()
     }

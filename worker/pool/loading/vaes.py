@@ -21,7 +21,7 @@ class LoadedVaes:
     """The VAEs beside one model, by their components' names: `vae:ID`, `preview_vae:ID`."""
 
     def __init__(self, own: Any, places: Places, hasher: ContentHasher) -> None:
-        """`own`: the model's VAE."""
+        """`own`: the model's VAE; None: it has none."""
         self._own, self._places, self._hasher = own, places, hasher
         self._loaded: dict[str, tuple[Any, Weights]] = {}
 
@@ -44,7 +44,7 @@ class LoadedVaes:
         add(module)
 
     def module(self, id: str | None) -> Any:
-        """The VAE with this id that makes images; None: the model's own."""
+        """The VAE with this id that makes images; None: the model's own, if it has one."""
         return self._own if id is None else self._loaded[f"vae:{id}"][0]
 
     def preview_module(self, id: str) -> Any:

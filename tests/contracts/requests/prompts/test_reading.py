@@ -138,6 +138,7 @@ def test_each_family_has_a_default_for_long_prompts() -> None:
         "hunyuandit": "truncate",
         "kolors": "truncate",
         "ovis-image": "truncate",
+        "deepfloyd": "truncate",
     }
 
 
