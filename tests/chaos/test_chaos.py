@@ -23,7 +23,7 @@ from tests.support.running_service import Json, RunningService
 from tests.support.service_processes import is_alive, redis_url
 from tests.support.waiting import wait_until
 
-JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "12"))
+JOBS = int(os.environ.get("DARKROOM_CHAOS_JOBS", "8"))
 SEED = int(os.environ.get("DARKROOM_CHAOS_SEED", str(random.randrange(2**32))))
 WORKERS = 2
 #: Maximum time for the jobs to end after the last failure: leases, restarts of workers, the queue.

@@ -23,7 +23,8 @@ from worker.engine.job import JobInFlight
 from worker.pool.pool import Pool
 from worker.runtime import slices
 
-_STEPS = 30
+#: More than a cold load has slices, of which each is followed by a step.
+_STEPS = 24
 
 
 def _long(catalogue: Catalogue) -> JobParameters:

@@ -34,7 +34,7 @@ from worker.engine.policy import Waiting
 from worker.pool.pool import Pool
 
 #: Whose calls are joined in tests of their own, or as SDXL's are.
-_LIKE_OTHERS: set[str] = set() if combinations.ALL else {"sana", "kolors"}
+_LIKE_OTHERS: set[str] = set() if combinations.ALL else {"sana", "kolors", "sd15", "pixart", "z-image"}
 FAMILY_IDS = [
     *(id for id in FAMILIES if id not in _LIKE_OTHERS),
     "flux-kontext",
