@@ -24,11 +24,12 @@ import torch
 from bench.full_size import add_lora, write_catalogue, write_checkpoint
 from bench.report import options, print_table, report
 from bench.trials import PROMPT, Trial, busy_seconds, make, opened, parameters
+from contracts.byte_sizes import gib
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
-from contracts.memory.plan import Policy, gib
+from contracts.memory.plan import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.architectures import read_architectures
 from worker.families import get_family

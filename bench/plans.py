@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 
 from bench.report import to_table
+from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import read_components
-from contracts.memory.plan import Plan, Policy, default_workload, gib
+from contracts.memory.plan import Plan, Policy, default_workload
 from contracts.memory.planner import plan
 from contracts.weights.counts.architectures import read_architectures
 

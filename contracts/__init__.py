@@ -20,7 +20,7 @@ tracing/               traces: contexts that cross processes, and spans
 processes/             threads, signals, watchdog, and what processes report of themselves
 hub/                   repositories on the Hugging Face hub, and the cache of their files
 outbound/              HTTP to addresses that clients name, webhooks
-byte_sizes.py          sizes as people write them: 20GiB
+byte_sizes.py          sizes as people write and read them: 20GiB
 controlnet_classes.py  classes of ControlNets, and kinds of control of unions
 errors.py              all errors, as a tree
 hub_revisions.py       the commits of hub repositories that all workers agree on

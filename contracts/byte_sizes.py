@@ -1,4 +1,4 @@
-"""Sizes as people write them: `20GiB`, `500 MB`, `1.5 GiB`."""
+"""Sizes as people write and read them: `20GiB`, `500 MB`, `1.5 GiB`."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def read_size(text: str) -> int:
     if match is None or unit is None:
         raise ValueError(f"must be a size such as 12GiB or 500MB, got {text[:40]!r}")
     return int(Decimal(match[1]) * unit)
+
+
+def gib(count: int) -> str:
+    """Bytes for people, in GiB or MiB."""
+    if not count:
+        return "0"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 // 10 else f"{count / 2**20:.1f} MiB"

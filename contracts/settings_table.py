@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from contracts.memory.plan import gib
+from contracts.byte_sizes import gib
 from contracts.processes.start_errors import start_errors_in_one_line
 from contracts.redis.access import without_secrets
 

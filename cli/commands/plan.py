@@ -15,7 +15,7 @@ from typing import get_args
 from pydantic import ValidationError
 
 from cli.catalogue.sizes import Sizes
-from contracts.byte_sizes import read_size
+from contracts.byte_sizes import gib, read_size
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
 from contracts.catalogue.quantizations import QUANTIZATIONS
@@ -23,7 +23,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError, InvalidRequest, NotFound
 from contracts.memory.card import Card, describe_card
 from contracts.memory.components import ModelComponents
-from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, gib, workload_of
+from contracts.memory.plan import PlacedComponent, Plan, Policy, T5Policy, Workload, workload_of
 from contracts.memory.planner import candidates, plan
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.logs import is_for_people
-from contracts.memory.plan import default_workload, gib
+from contracts.memory.plan import default_workload
 from contracts.memory.planner import plan
 from contracts.processes.workers import WorkerReport
 from contracts.settings import LogSettings

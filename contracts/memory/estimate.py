@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from contracts.byte_sizes import gib
 from contracts.memory.components import Component, ModelComponents, Role
-from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload, gib
+from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload
 from contracts.memory.seconds import encode_seconds, move_seconds, stream_seconds
 from contracts.memory.stage_bytes import STAGE_OF, StageBytes
 

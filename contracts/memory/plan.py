@@ -149,13 +149,6 @@ class Plan(BaseModel):
         return any(component.role is Role.LORA_SLOTS for component in self.components)
 
 
-def gib(count: int) -> str:
-    """Bytes for people, in GiB or MiB."""
-    if not count:
-        return "0"
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 // 10 else f"{count / 2**20:.1f} MiB"
-
-
 def workload_of(
     family: str, job: JobParameters, images: int | None = None, extras: Sequence[Component] = ()
 ) -> Workload:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import ALL_FAMILIES
 from contracts.catalogue.rows.models import ModelSpec
@@ -37,7 +38,7 @@ from contracts.memory.extras import (
     size_vae,
 )
 from contracts.memory.networks import NetworkFacts, read_network
-from contracts.memory.plan import Placement, Plan, Policy, Workload, gib, strategies, workload_of
+from contracts.memory.plan import Placement, Plan, Policy, Workload, strategies, workload_of
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
 

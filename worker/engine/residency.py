@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import torch
 
+from contracts.byte_sizes import gib
 from contracts.errors import FailureCode, JobFailed
 from contracts.memory.components import Role
-from contracts.memory.plan import Placement, gib
+from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet

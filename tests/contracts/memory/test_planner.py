@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
 from contracts.memory.components import Component, ModelComponents, Role, read_components
-from contracts.memory.plan import Placement, Plan, Policy, Workload, gib
+from contracts.memory.plan import Placement, Plan, Policy, Workload
 from contracts.memory.planner import candidates, plan, step_down
 from contracts.weights.counts.architectures import read_architectures
 from tests.support.combinations import ALL
