@@ -121,8 +121,8 @@ def _import_tests(paths: list[str]) -> None:
 def _rewrite_meanwhile(files: Iterable[Path], config: Config) -> None:
     """Rewrite the assertions of test files that have changed, in another process, which ends by itself.
 
-    In a new clone that takes twelve seconds of processor time. Importing the tests begins with the other end of the
-    files, with what the tests need, and finds most of them done; what it reaches first, pytest rewrites as usual.
+    In a new clone that takes twelve seconds of processor time. Importing the tests begins at the other end of the
+    files, and finds many of them done; what it reaches first, pytest rewrites as usual.
     """
     from _pytest.assertion import rewrite
 
