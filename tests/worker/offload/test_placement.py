@@ -68,7 +68,7 @@ def _watch_placements(pool: Pool, job: JobParameters) -> dict[str, list[dict[str
 def test_candidate_plans_run_within_their_bytes_and_give_the_same_image(
     family: str, trained: Catalogue, trained_pool: Pool, storage: Storage
 ) -> None:
-    job = make_job(trained, family, width=128, height=128, num_inference_steps=2)
+    job = make_job(trained, family, width=128, height=128, num_inference_steps=1)
     candidates = _candidates(trained, job)
     placements = {placement for candidate in candidates for placement in candidate.placements.values()}
     assert {Placement.DEVICE, Placement.ON_DEMAND, Placement.STREAMED} <= placements
