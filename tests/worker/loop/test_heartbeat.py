@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from contracts.redis import keys
 from contracts.redis.connection import connect
 from contracts.settings import QueueSettings, SharedSettings
 from tests.support.claims import take
+from tests.support.forked_text import running
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 from worker.loop.heartbeat import Heartbeat
@@ -96,10 +95,11 @@ def test_a_process_whose_job_waits_in_vain_after_its_last_step_exits(
         "Watchdog(1).watch(lambda: heart.find_fault(30))\n"
         "time.sleep(60)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == STALLED, done.stderr
-    assert "no step for" in done.stderr
-    assert "in <module>" in done.stderr, "no traceback of where it hangs"
+    with running(program) as (process, _):
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == STALLED, said
+    assert "no step for" in said
+    assert "in <module>" in said, "no traceback of where it hangs"
 
 
 def test_a_thread_of_jobs_without_a_sign_of_life_is_a_fault(queue: JobQueue) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked_text import running
 from worker.runtime.host_environment import CPU_NICENESS, set_library_options, sign_of_gpu
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
@@ -55,8 +56,9 @@ def test_a_worker_goes_behind_the_api_only_where_it_generates_on_the_processor(d
         "import os; from worker.runtime.host_environment import let_others_go_first as go; "
         f"before = os.nice(0); go({device!r}); go({device!r}); print(before, os.nice(0))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
+    with running(script) as (process, shown):
+        before, after = map(int, shown.read().split())
+        assert process.wait(60) == 0
     assert after == max(before, niceness)
 
 
