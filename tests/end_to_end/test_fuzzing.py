@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 #: Cases per operation, and phases; the coverage phase, which tries all boundary values, takes a minute by itself.
 EXAMPLES = os.environ.get("DARKROOM_FUZZ_EXAMPLES", "8")
 PHASES = os.environ.get("DARKROOM_FUZZ_PHASES", "examples,fuzzing,stateful")
-SECONDS = int(os.environ.get("DARKROOM_FUZZ_SECONDS", "6"))
+SECONDS = int(os.environ.get("DARKROOM_FUZZ_SECONDS", "10"))
 
 
 def write_catalogue(folder: Path) -> Path:
