@@ -56,6 +56,10 @@ class ModelView(BaseModel):
         description="How its denoiser's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; null "
         "where they are not, or where its `.gguf` file is not on the API's machine."
     )
+    text_encoder_quantization: dict[str, str] = Field(
+        description="Text encoder -> how its weights are quantized, such as `int8_weight_only`; those that are "
+        "not are left out."
+    )
     aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")
     defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
@@ -152,6 +156,7 @@ def _model(
         "family": row.family,
         "title": row.title,
         "quantization": row.quantization,
+        "text_encoder_quantization": dict(row.text_encoder_quantization),
         "aliases": list(row.aliases),
         "tasks": row.tasks,
         "defaults": {name: value for name, value in defaults.items() if name not in row.refused},

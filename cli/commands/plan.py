@@ -15,10 +15,10 @@ from typing import get_args
 from pydantic import ValidationError
 
 from cli.catalogue.sizes import Sizes
+from cli.options.quantization import add_quantization_arguments, with_quantization
 from contracts.byte_sizes import gib, read_size
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
-from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError, InvalidRequest, NotFound
 from contracts.memory.card import Card, describe_card
@@ -62,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lora", action="append", default=[], metavar="ID", help="a LoRA; may be repeated")
     parser.add_argument("--controlnet", action="append", default=[], metavar="ID", help="may be repeated")
     parser.add_argument("--t5", choices=get_args(T5Policy), default="auto", help="placement of T5 (%(default)s)")
-    parser.add_argument(
-        "--quantization", choices=QUANTIZATIONS, help="of the denoiser, as a row can name it; changes images"
-    )
+    add_quantization_arguments(parser)
     parser.add_argument("--allow-fp8", action="store_true", help="allow a denoiser in 8 bits; changes images")
     parser.add_argument("--allow-drop-t5", action="store_true", help="allow skipping T5, for SD3; changes images")
     parser.add_argument("--host-memory", type=parse_bytes, help="maximum in host memory; default: no limit")
@@ -228,8 +226,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def _describe(arguments: argparse.Namespace) -> tuple[ModelComponents, Workload, list[str]]:
     """Components and workload of the request, which is validated like any other; and why the hub told no sizes."""
     catalogue, model, is_published = _find(arguments.model)
-    if arguments.quantization is not None:
-        catalogue, model = _quantized(catalogue, model, arguments.quantization)
+    catalogue, model = with_quantization(catalogue, model, arguments)
     sizes = Sizes(catalogue, _VALUE_BYTES[arguments.dtype or model.dtype])
     components = sizes.model(model, may_ask=not is_published)
     job = _job(arguments, catalogue, model)
@@ -248,15 +245,6 @@ def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
     source, pipeline = published.sources[0], published.pipeline
     model = ModelSpec(id=name, family=published.family, source=source, pipeline=pipeline)
     return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model, True
-
-
-def _quantized(catalogue: Catalogue, model: ModelSpec, kind: str) -> tuple[Catalogue, ModelSpec]:
-    """The catalogue in which a model's row names this quantization, and that row."""
-    if model.is_quantized:
-        raise RuntimeError(f"{model.id} is quantized already; leave --quantization out")
-    row = model.model_copy(update={"quantization": kind})
-    models = [row if one.id == model.id else one for one in catalogue.models]
-    return catalogue.model_copy(update={"models": tuple(models)}), row
 
 
 def _model(catalogue: Catalogue, name: str, published: Iterable[str]) -> ModelSpec:

@@ -45,6 +45,11 @@ class Weights(RecordPart):
         description="How a model's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; "
         "left out where they are not.",
     )
+    text_encoder_quantization: dict[str, str] = Field(
+        {},
+        exclude_if=lambda value: not value,
+        description="Text encoder -> how its weights are quantized; left out where none is.",
+    )
     control_lora_scale: float | None = Field(
         None,
         exclude_if=lambda value: value is None,

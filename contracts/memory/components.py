@@ -61,6 +61,7 @@ class Component:
         origin: what the bytes were read from.
         shares_layers: for a ControlNet, whether it runs layers of the denoiser, which cannot be streamed then.
         prompt_tokens: for an image encoder, those by which it makes the prompt's embedding longer.
+        packed_bytes: of its weights that are packed, which no other dtype changes.
         unpacking_bytes: what its largest layer takes while it computes, where its weights are packed; else 0.
         copies_output: whether its layers have their results in memory twice for a moment, as adapters have.
         linear_widths: of a denoiser, inputs and outputs of all its linear layers; 0 where they are not known.
@@ -77,6 +78,7 @@ class Component:
     origin: Origin = "files"
     shares_layers: bool = False
     prompt_tokens: int = 0
+    packed_bytes: int = 0
     unpacking_bytes: int = 0
     copies_output: bool = False
     linear_widths: int = 0
@@ -167,6 +169,7 @@ def size_component(
         activations=activations,
         tile_side=_tile_side(config) if role is Role.VAE else None,
         shares_layers=class_of(config) in _SHARING,
+        packed_bytes=packed.bytes,
         # Unpacked values may be in 16 bits first, and beside that in the dtype of the model.
         unpacking_bytes=max(packed.unpacking_bytes, packed.layer_values * (packed.copy_bytes + value_bytes)),
         copies_output=packed.copies_output,
@@ -259,10 +262,9 @@ def assemble(
     """
     if model.control_lora is not None:
         counts, configs = _with_control_lora(counts, configs)
-    kind = model.quantization
-    if kind is not None and kind in QUANTIZATIONS:
-        plain = [name for name in DENOISERS if name in counts and not counts[name].packed.bytes]
-        counts = {**counts, **{name: quantized(counts[name], kind) for name in plain}}
+    for name, kind in {**dict.fromkeys(DENOISERS, model.quantization), **model.text_encoder_quantization}.items():
+        if kind is not None and kind in QUANTIZATIONS and name in counts and not counts[name].packed.bytes:
+            counts = {**counts, name: quantized(counts[name], kind)}
     components = []
     absent = [name for name in optional_t5(model.family_spec) if name in configs and name not in counts]
     for name, count in [*counts.items(), *((name, ParameterCount.of(())) for name in absent)]:

@@ -131,7 +131,8 @@ class Estimate:
                 runs = self.workload.steps if STAGE_OF[placed.role] == "denoise" else 1
                 seconds += stream_seconds(placed.bytes, runs)
             elif placed.placement is Placement.CPU:
-                seconds += encode_seconds(component.bytes)
+                # Weights of 8 bits are unpacked first, and take as long as those of 16.
+                seconds += encode_seconds(component.bytes + component.packed_bytes)
         return seconds
 
     @cached_property
@@ -172,7 +173,8 @@ def _place(
         share = min(1.0, _FP8_BYTES / model.value_bytes + _FP8_UNCHANGED)
     elif placement is Placement.CPU:
         share = max(1.0, cpu_value_bytes / (component.value_bytes or model.value_bytes))
-    whole, group = int(component.bytes * share), int(component.group_bytes * share)
+    packed = component.packed_bytes
+    whole, group = packed + int((component.bytes - packed) * share), int(component.group_bytes * share)
     on_device = {Placement.DEVICE: whole, Placement.ON_DEMAND: whole, Placement.STREAMED: group}
     return PlacedComponent(
         name=component.name,

@@ -256,7 +256,7 @@ class Strategy:
 def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:
     """All combinations that the policy allows; placements of T5 are varied only where the model has one."""
     has_t5 = any(component.role is Role.T5 for component in model.components)
-    is_packed = any(component.is_packed for component in model.components)
+    is_packed = any(component.is_packed for component in model.components if component.role is Role.DENOISER)
     unstreamed = (Placement.DEVICE, Placement.ON_DEMAND)
     choices = product(
         # Beside T5, other text encoders are small.

@@ -20,7 +20,7 @@ from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
-from contracts.weights.quantized import read_folder_quantization
+from contracts.weights.quantized import read_encoder_quantizations, read_folder_quantization
 
 #: Of FLUX.2 klein, whose `model_index.json` says whether it is distilled.
 _DISTILLED_STEPS = 4
@@ -121,6 +121,10 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         tensors = read_tensors(place)
         keys = {name: tensor.shape for name, tensor in tensors.items()}
     limits: dict[str, object] = {"quantization": row.quantization or _stored_quantization(place, tensors)}
+    if folder is not None:
+        stored = read_encoder_quantizations(folder)
+        own = {name: kind for name, kind in stored.items() if name not in row.text_encoders}
+        limits["text_encoder_quantization"] = {**own, **row.text_encoder_quantization}
     scheduler = {} if folder is None else read_scheduler_config(folder)
     if scheduler or settings_of_keys(keys):
         limits["scheduler_config"] = {**scheduler, **settings_of_keys(keys)}

@@ -14,8 +14,11 @@ from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.errors import CatalogueError
 from contracts.weights.counts.parameter_counts import PackedBytes, ParameterCount, Sums, read_config
 
-#: Components that can be quantized.
+#: Components that can be quantized, beside text encoders.
 DENOISERS = ("transformer", "unet")
+_TEXT_ENCODER = "text_encoder"
+#: Entries of a configuration that say which of torchao's methods it is; others must say nothing.
+_ENTRIES = frozenset({"quant_method", "quant_type", "modules_to_not_convert"})
 _PER_ROW = {"_type": "PerRow", "_version": 1, "_data": {"dim": -1}}
 #: Kind -> what its configuration says.
 _CONFIGS: Mapping[str, Mapping[str, object]] = {
@@ -28,7 +31,7 @@ _CONFIGS: Mapping[str, Mapping[str, object]] = {
 
 
 def quantized(count: ParameterCount, kind: str) -> ParameterCount:
-    """Count a denoiser whose linear layers are quantized, by its count before that."""
+    """Count a component whose linear layers are quantized, by its count before that."""
     row, linear = QUANTIZATIONS[kind], count.linear
     both = zip(linear.values, linear.rows, strict=True)
     sizes = Sums(*(values + rows * row.row_bytes for values, rows in both))
@@ -53,15 +56,17 @@ def read_quantization(config: Mapping[str, Any], component: str) -> str | None:
     settings = config.get("quantization_config")
     if not settings:
         return None
-    kind = _kind_of(settings) if isinstance(settings, dict) and component in DENOISERS else None
+    is_able = component in DENOISERS or component.startswith(_TEXT_ENCODER)
+    kind = _kind_of(settings) if isinstance(settings, dict) and is_able else None
     if kind is not None:
         return kind
     method = settings.get("quant_method") if isinstance(settings, dict) else None
     way = f" by {str(method)[:40]}" if method else ""
     raise CatalogueError(
         f"its {component} is quantized{way} (quantization_config in its config.json), which is not supported: of "
-        f"denoisers, torchao's {' and '.join(QUANTIZATIONS)} are; use the checkpoint that is not, perhaps with "
-        "`quantization` in the model's row, or a .gguf file of its transformer where the family takes one"
+        f"denoisers and text encoders, torchao's {' and '.join(QUANTIZATIONS)} are; use the checkpoint that is "
+        "not, perhaps with `quantization` or `text_encoder_quantization` in the row, or a .gguf file of its "
+        "transformer where the family takes one"
     )
 
 
@@ -71,6 +76,8 @@ def _kind_of(settings: Mapping[str, Any]) -> str | None:
     if settings.get("quant_method") != "torchao" or not isinstance(config, dict):
         return None
     if not (skipped is None or (isinstance(skipped, list) and all(isinstance(name, str) for name in skipped))):
+        return None
+    if any(value for name, value in settings.items() if name not in _ENTRIES):
         return None
     found = config.get("_data")
     said = {key: value for key, value in found.items() if key != "set_inductor_config"} if found else None
@@ -89,3 +96,30 @@ def read_folder_quantization(folder: Path) -> str | None:
         if config:
             return read_quantization(config, name)
     return None
+
+
+def read_encoder_quantizations(folder: Path) -> dict[str, str]:
+    """Text encoder -> how it is quantized, of those in a checkpoint's folder that are.
+
+    Raises:
+        CatalogueError: as `read_folder_quantization`.
+    """
+    found = {}
+    for part in sorted(folder.glob(f"{_TEXT_ENCODER}*")):
+        kind = read_quantization(read_config(part), part.name)
+        if kind is not None:
+            found[part.name] = kind
+    return found
+
+
+def check_stored(component: str, quantization: str | None, stored: str | None) -> None:
+    """Refuse to quantize a component in another way than it is stored; raises CatalogueError.
+
+    Args:
+        quantization: as the model's row names it.
+        stored: how it is quantized already.
+    """
+    if stored is not None and quantization not in (None, stored):
+        raise CatalogueError(
+            f"its {component} is quantized already, as {stored}: leave {quantization} out of the model's row"
+        )

@@ -27,7 +27,7 @@ from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles, weights_below
-from contracts.hub.selection import model_files
+from contracts.hub.selection import UNUSED_COMPONENTS, model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.adapters.lora_layouts import refuse_control_lora
@@ -40,10 +40,12 @@ from contracts.weights.controls.controlnet_files import (
 )
 from contracts.weights.controls.controlnet_models import find_models
 from contracts.weights.controls.flux_control_lora_files import check_row_control_lora
+from contracts.weights.counts.parameter_counts import read_configs
 from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header
 from contracts.weights.networks import check_network_row
+from contracts.weights.quantized import DENOISERS, check_stored, read_quantization
 from contracts.weights.text_encoder_files import check_row_text_encoders
 from contracts.weights.vae_files import check_vae_row
 
@@ -136,6 +138,7 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         _check_class(named, family, family.pipeline)
         if row.control_lora is not None and named in family.other_checkpoints:
             raise HubRefused(f"control_lora is for a {family.pipeline}, and this is a {named}: leave one out")
+        _check_quantizations(folder, row)
         # Operators may leave T5 out of a folder where it is never loaded.
         names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family)))(files)
     weights = [name for name in names if name.endswith(".safetensors")]
@@ -143,6 +146,17 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         raise HubRefused("the folder has no .safetensors weights")
     for name in weights:
         _read(folder / name)
+
+
+def _check_quantizations(folder: Path, row: ModelSpec) -> None:
+    """Refuse components that are quantized in a way that cannot be used, or in another one than the row says."""
+    for name, config in read_configs(folder).items():
+        if name in UNUSED_COMPONENTS:
+            continue
+        stored = read_quantization(config, name)
+        wanted = row.quantization if name in DENOISERS else row.text_encoder_quantization.get(name)
+        if name not in row.text_encoders:
+            check_stored(name, wanted, stored)
 
 
 #: What the names of a family's pipelines for other tasks have behind that of the usual one.

@@ -26,6 +26,7 @@ object_store.py        an S3 server that checks signatures
 original_layout.py     single-file checkpoints in the layout of the models' own authors
 parameters.py          job parameters for tests that need no image
 receiver.py            an HTTP server that answers as planned: webhooks, images
+released_layouts.py    tensors of transformers as their releases name and join them
 requests.py            a valid body for each task, and submitting one
 running_service.py     `darkroom up` as a process, and a client of it
 scripted_worker.py     a worker that completes jobs without generating an image

@@ -11,13 +11,13 @@ import inspect
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
 
 import diffusers
 import diffusers.pipelines.kolors  # which diffusers shows only where sentencepiece is installed
 import torch
 import transformers
-from diffusers import TorchAoConfig
 
 from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
@@ -26,11 +26,12 @@ from contracts.hub.selection import UNUSED_COMPONENTS, component_weights
 from contracts.weights.checkpoint_files import read_tensors
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
-from contracts.weights.quantized import read_folder_quantization, read_quantization
+from contracts.weights.quantized import read_quantization
 from contracts.weights.quantized_files import QuantizedTensor
-from worker.checkpoints.quantized.torchao_weights import compute_in, quantizer
+from worker.checkpoints.quantized.torchao_weights import check_quantization, quantizer
 from worker.checkpoints.tracking import some_of
 from worker.families import DiffusersFamily
+from worker.offload.stored_tensors import WrappedWeights
 from worker.runtime import slices
 
 #: Files of which a tokenizer has at least one.
@@ -47,7 +48,7 @@ _ALIKE = {
 _RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
-#: Names that a message lists.
+_NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
 
 
 def load_components(
@@ -56,12 +57,12 @@ def load_components(
     dtype: torch.dtype,
     variant: str | None,
     skipped: Collection[str] = (),
-    quantization: str | None = None,
+    quantizations: Mapping[str, str | None] = _NOT_QUANTIZED,
 ) -> dict[str, Any]:
     """Load the models of a checkpoint's folder, but for those that are to be skipped.
 
     Args:
-        quantization: of the denoiser, as the row names it.
+        quantizations: component -> how to quantize it, as the row names it.
 
     Raises:
         CatalogueError: the folder is of another class, lacks a component or weights, or holds weights that no
@@ -74,33 +75,28 @@ def load_components(
     tagged = {name: bool(variant and component_weights(files, name, variant)) for name in models}
     if variant is not None and not any(tagged.values()):
         raise CatalogueError(f"it has no weights of the variant {variant}: leave `variant` out")
-    stored = read_folder_quantization(folder)
-    if stored is not None and family.denoiser in models:
-        own = variant if tagged[family.denoiser] else None
-        _check_stored([folder / name for name in component_weights(files, family.denoiser, own)], stored)
-    packing = quantizer(quantization, stored)
     found = {}
     for name in models:
-        own_packing = packing if name == family.denoiser else None
         own_variant = variant if tagged[name] else None
-        found[name] = load_component(folder, name, index[name], dtype, own_variant, own_packing)
+        found[name] = load_component(folder, name, index[name], dtype, own_variant, quantizations.get(name))
         slices.end()
-    if family.denoiser in found:
-        compute_in(found[family.denoiser], dtype)
     return found
 
 
-def _check_stored(weights: Sequence[Path], quantization: str) -> None:
-    """Refuse files that do not hold weights quantized like this; raises CatalogueError."""
+def _check_stored(folder: Path, name: str, variant: str | None, quantization: str) -> None:
+    """Refuse a component whose files do not hold weights quantized like this; raises CatalogueError."""
     kinds = set()
-    for file in weights:
+    weights = component_weights(RepositoryFiles.in_folder(folder), name, variant)
+    for file in (folder / weight for weight in weights):
         try:
             tensors = read_tensors(file) if file.suffix == ".safetensors" else {}
         except UnreadableWeights as error:
             raise CatalogueError(f"{file.name} {error}") from None
         kinds |= {tensor.dtype for tensor in tensors.values() if isinstance(tensor, QuantizedTensor)}
     if kinds != {quantization}:
-        raise CatalogueError(f"its configuration says {quantization}, and its weights are not quantized like this")
+        raise CatalogueError(
+            f"the configuration of its {name} says {quantization}, and its weights are not quantized like this"
+        )
 
 
 def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
@@ -205,10 +201,19 @@ def load_component(
     class_name: str,
     dtype: torch.dtype,
     variant: str | None,
-    packing: TorchAoConfig | None = None,
+    quantization: str | None = None,
 ) -> Any:
-    """Load one model of a checkpoint's folder, quantized as `packing` says. Raises as `load_components`."""
-    return load_complete(find_class(class_name), folder / name, name, dtype, variant, packing)
+    """Load one model of a checkpoint's folder, quantized as its row says. Raises as `load_components`."""
+    loaded_class = find_class(class_name)
+    stored = read_quantization(read_config(folder / name), name)
+    check_quantization(name, quantization, stored)
+    if stored is None:
+        packing = quantizer(quantization, loaded_class)
+        return load_complete(loaded_class, folder / name, name, dtype, variant, packing)
+    _check_stored(folder, name, variant, stored)
+    model = load_complete(loaded_class, folder / name, name, dtype, variant)
+    WrappedWeights(model).compute_in(dtype)  # they stand for values of the dtype in which they were saved
+    return model
 
 
 def load_complete(
@@ -217,13 +222,13 @@ def load_complete(
     name: str,
     dtype: torch.dtype,
     variant: str | None,
-    packing: TorchAoConfig | None = None,
+    packing: Any = None,
 ) -> Any:
     """Load a model from its own folder.
 
     Args:
         name: what messages call it.
-        packing: how to quantize it; None: not.
+        packing: the configuration with which its library quantizes it; None: it does not.
 
     Raises:
         CatalogueError: weights are missing, of another shape, or belong to no layer.

@@ -19,11 +19,12 @@ from contracts.errors import CatalogueError
 from contracts.hub.selection import UNUSED_COMPONENTS
 from contracts.hub.source import CHECKPOINT_SUFFIXES
 from contracts.weights.checkpoint_files import quantization_of
-from contracts.weights.quantized import read_folder_quantization
+from contracts.weights.quantized import read_encoder_quantizations, read_folder_quantization
 from worker.checkpoints.components import load_components, read_index
 from worker.checkpoints.controls.flux_control_loras import merge_control_lora
 from worker.checkpoints.one_file.original_layout import load_file_components, with_settings_of_file
 from worker.checkpoints.one_file.single_file import SingleFile
+from worker.checkpoints.quantized.torchao_weights import quantizations_of
 from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders
 from worker.checkpoints.text_encoders import load_text_encoders, refuse_two_encoders
 from worker.checkpoints.vaes import fix_vae_dtype
@@ -89,10 +90,11 @@ def _load_checkpoint(
 ) -> Any:
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
+    kinds = quantizations_of(spec, family)
     if path.is_dir():
         encoders = _load_text_encoders(catalogue, spec, family, path, dtype, skipped)
         left_out = {*skipped, *encoders}
-        components = load_components(family, path, dtype, spec.variant, left_out, spec.quantization) | encoders
+        components = load_components(family, path, dtype, spec.variant, left_out, kinds) | encoders
         components |= family.load_others(path)
         # A T5 may be left out by the plan, or by an SD3 that has none.
         absent = {family.t5} if family.t5 and family.t5 not in components else set()
@@ -107,9 +109,8 @@ def _load_checkpoint(
         refuse_two_encoders(spec, family, file)
         encoders = _load_text_encoders(catalogue, spec, family, folder, dtype, skipped)
         left_out = {*skipped, *encoders}
-        components = (
-            load_file_components(file, family, folder, dtype, variant, left_out, spec.quantization) | encoders
-        )
+        components = load_file_components(file, family, folder, dtype, variant, left_out, kinds) | encoders
+        components |= family.load_others(folder)
         absent = {name for name in skipped if name not in components}
         pipeline = pipeline_class.from_pretrained(
             folder, **components, **dict.fromkeys(absent), **_unused(pipeline_class), **options
@@ -135,13 +136,23 @@ def _load_text_encoders(
     if files is None:
         raise CatalogueError("the files of its text_encoders are not on this machine")
     wanted = {name: file for name, file in files.items() if name not in skipped}
-    return load_text_encoders(wanted, read_index(family, folder), folder, dtype)
+    return load_text_encoders(wanted, read_index(family, folder), folder, dtype, quantizations_of(spec, family))
 
 
 def read_quantization(spec: ModelSpec, path: Path) -> str | None:
-    """How the weights of a model are quantized: as its row says, or as its file has them; None: they are not."""
+    """How the denoiser of a model is quantized: as its row says, or as its file has it; None: it is not."""
     stored = read_folder_quantization(path) if path.is_dir() else quantization_of(SingleFile(path).tensors)
     return stored or spec.quantization
+
+
+def read_encoder_quantization(
+    catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamily, path: Path
+) -> dict[str, str]:
+    """Text encoder -> how it is quantized: as the model's row says, or as it is stored."""
+    folder = path if path.is_dir() else find_config(catalogue, spec, family, path)
+    stored = {} if folder is None else read_encoder_quantizations(folder)
+    own = {name: kind for name, kind in stored.items() if name not in spec.text_encoders}
+    return {**own, **spec.text_encoder_quantization}
 
 
 def _unused(pipeline_class: Any) -> dict[str, Any]:

@@ -30,13 +30,14 @@ from contracts.weights.controls.flux_control_lora_files import read_control_lora
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
-from contracts.weights.quantized import read_folder_quantization
+from contracts.weights.quantized import read_folder_quantization, read_quantization
 from contracts.weights.quantized_files import tensors_of
 from contracts.weights.text_encoder_files import check_text_encoder
 from worker.checkpoints.components import check_layers, find_class, is_model, read_index
 from worker.checkpoints.controls.controlnets import check_config
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized import gguf_files, torchao_weights
+from worker.checkpoints.quantized.torchao_weights import quantizations_of
 from worker.checkpoints.sources import find_config, find_control_lora, find_text_encoders
 from worker.checkpoints.text_encoders import refuse_two_encoders
 from worker.families import DiffusersFamily
@@ -64,13 +65,14 @@ def rehearse_model(catalogue: Catalogue, spec: ModelSpec, family: DiffusersFamil
         folder = found
     index = read_index(family, folder)
     file = None if path.is_dir() else SingleFile(path)
-    if file is None:
-        torchao_weights.check_quantization(spec.quantization, read_folder_quantization(folder))
-    else:
+    if file is not None:
         torchao_weights.refuse_quantized(folder)
-        torchao_weights.require_package(spec.quantization)
         gguf_files.require_package(file.tensors)
         refuse_two_encoders(spec, family, file)
+    for name, kind in quantizations_of(spec, family).items():
+        is_beside = name in spec.text_encoders or (file is not None and file.holds(name, family))
+        stored = None if is_beside else read_quantization(read_config(folder / name), name)
+        torchao_weights.check_quantization(name, kind, stored)
     for name, encoder in (find_text_encoders(catalogue, spec) or {}).items():
         check_text_encoder(name, encoder, read_config(folder / name))
     parts: dict[str, Any] = {}

@@ -20,6 +20,7 @@ from contracts.weights.text_encoder_files import check_text_encoder, own_names
 from worker.checkpoints.components import check_loaded, find_class
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized.scaled import unscaled
+from worker.checkpoints.quantized.torchao_weights import quantize
 from worker.checkpoints.sliced import converted
 from worker.checkpoints.tracking import Tensors
 from worker.families import DiffusersFamily
@@ -31,13 +32,18 @@ _PROJECTION = "text_projection.weight"
 
 
 def load_text_encoders(
-    files: Mapping[str, Path], index: Mapping[str, str], folder: Path, dtype: torch.dtype
+    files: Mapping[str, Path],
+    index: Mapping[str, str],
+    folder: Path,
+    dtype: torch.dtype,
+    quantizations: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """The text encoders in these files, by component, in host memory.
 
     Args:
         index: component -> class.
         folder: of the checkpoint, with the configuration of each.
+        quantizations: component -> how to quantize it.
 
     Raises:
         CatalogueError: a file holds another encoder, lacks weights, or holds some that no layer takes.
@@ -45,6 +51,7 @@ def load_text_encoders(
     found = {}
     for name, file in files.items():
         found[name] = _load(name, file, index[name], folder / name, dtype)
+        quantize(found[name], quantizations.get(name))
         slices.end()
     return found
 

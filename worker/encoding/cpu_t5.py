@@ -29,7 +29,7 @@ class CpuT5:
         base: Any,
         pipeline_with: Callable[..., Any],
         cache: EmbeddingCache,
-        weights_sha256: str,
+        weights: str,
         lock: threading.RLock,
     ) -> None:
         """Make it in the job thread: only that thread may use the tokenizers of `base`.
@@ -38,13 +38,13 @@ class CpuT5:
             name: the component's name.
             base: the pipeline that holds it.
             pipeline_with: makes a pipeline like `base` with the named components replaced.
-            weights_sha256: content hash of the model.
+            weights: content hash of the model, and how its text encoders are quantized.
             lock: held while this T5 runs or moves, and while a model is loaded, which changes torch's defaults.
         """
         self.module = getattr(base, name)
         self.cache = cache
         self.lock = lock
-        self._weights_sha256 = weights_sha256
+        self._weights = weights
         self._read = family.encoding.read_t5
         self._prompt_field = family.encoding.prompt_fields[-1]
         self._lookahead = _LookaheadT5Proxy(self)
@@ -75,7 +75,7 @@ class CpuT5:
         """Return the cache key: everything that determines the encoder's result."""
         dtype = str(next(self.module.parameters()).dtype)
         given = tuple((name, _content(value)) for name, value in sorted({"ids": ids, **options}.items()))
-        return ("t5", self._weights_sha256, dtype, *given)
+        return ("t5", self._weights, dtype, *given)
 
     def _text_and_length(self, prompt: PromptArguments) -> tuple[str, int]:
         """Return T5's text, which is the main prompt unless it has one of its own, and its token limit.

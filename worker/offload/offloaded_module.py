@@ -146,6 +146,8 @@ class OffloadedModule:
             if tensor.dtype in (torch.bfloat16, torch.float16):
                 self._stored_dtypes[id(tensor)] = tensor.dtype
                 tensor.data = tensor.data.float()
+        if self._stored_dtypes:
+            self._wrapped.compute_in(torch.float32)
 
     def _restore_dtypes(self) -> None:
         """Back from float32, without loss: every value there came from the narrower dtype."""
@@ -153,6 +155,7 @@ class OffloadedModule:
             dtype = self._stored_dtypes.pop(id(tensor), None)
             if dtype is not None:
                 tensor.data = tensor.data.to(dtype)
+                self._wrapped.compute_in(dtype)
 
 
 def cpu_has_bfloat16() -> bool:

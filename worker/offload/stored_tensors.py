@@ -48,9 +48,19 @@ class WrappedWeights:
         for part, name in dict.fromkeys(places):
             weight = part.get_parameter(name)
             if weight.device != _parts(weight)[0].device:
-                made = _made_again(weight)
-                made._is_param = True  # all that `Parameter` would do, but for detaching the tensors inside
-                part.register_parameter(name, made)
+                _replace(part, name, _made_again(weight))
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Have them stand for values of this dtype, not of another."""
+        for part, name in dict.fromkeys(self._places.values()):
+            weight: Any = part.get_parameter(name)
+            if weight.dtype != dtype:
+                _replace(part, name, _made_again(weight, dtype=dtype))
+
+
+def _replace(part: torch.nn.Module, name: str, made: Any) -> None:
+    made._is_param = True  # all that `Parameter` would do, but for detaching the tensors inside
+    part.register_parameter(name, made)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -66,10 +76,15 @@ def _parts(tensor: Any) -> list[torch.Tensor]:
     return [part for name in names for part in _parts(getattr(tensor, name))]
 
 
-def _made_again(tensor: Any) -> Any:
-    """The same weight around the same plain tensors, which says where they are now; a plain tensor itself."""
+def _made_again(tensor: Any, **changes: Any) -> Any:
+    """The same weight around the same plain tensors, which says where they are now; a plain tensor itself.
+
+    Args:
+        changes: of what the weight knows beside them.
+    """
     if _is_plain(tensor):
         return tensor
     names, settings = tensor.__tensor_flatten__()
     inside = {name: _made_again(getattr(tensor, name)) for name in names}
+    settings = {**settings, **changes} if changes else settings
     return type(tensor).__tensor_unflatten__(inside, settings, tensor.shape, tensor.stride())

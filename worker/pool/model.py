@@ -78,6 +78,9 @@ class LoadedModel:
         merged = spec.control_lora
         changes = {
             "quantization": checkpoints.read_quantization(spec, path),
+            "text_encoder_quantization": checkpoints.read_encoder_quantization(
+                context.catalogue, spec, stored_as, path
+            ),
             "control_lora_scale": None if merged is None else merged.scale,
         }
         self.weights = weights.model_copy(update=changes)
@@ -108,7 +111,7 @@ class LoadedModel:
             self.device,
             self.dtype,
             context.embeddings,
-            self.weights.sha256,
+            " ".join([self.weights.sha256, *map("=".join, self.weights.text_encoder_quantization.items())]),
             context.weights_lock,
             context.encodes_ahead,
         )

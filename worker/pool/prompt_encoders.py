@@ -39,7 +39,7 @@ class PromptEncoders:
 
     Attributes:
         base: the pipeline that holds them.
-        weights_sha256: content hash of the model.
+        weights: content hash of the model, and how its text encoders are quantized.
         weights_lock: held while T5 runs in the lookahead thread, and while weights are loaded or moved.
         encodes_ahead: whether a lookahead thread has T5 read the prompts of waiting jobs.
     """
@@ -50,7 +50,7 @@ class PromptEncoders:
     device: torch.device
     dtype: torch.dtype
     cache: EmbeddingCache
-    weights_sha256: str
+    weights: str
     weights_lock: threading.RLock
     encodes_ahead: bool
     _cpu_t5: CpuT5 | None = field(default=None, init=False, repr=False)
@@ -104,7 +104,7 @@ class PromptEncoders:
         if self._cpu_t5 is None:
             pipeline_with = partial(derive, type(self.base), self.base)
             self._cpu_t5 = CpuT5(
-                t5, self.family, self.base, pipeline_with, self.cache, self.weights_sha256, self.weights_lock
+                t5, self.family, self.base, pipeline_with, self.cache, self.weights, self.weights_lock
             )
         return self._cpu_t5.job_proxy()
 
@@ -124,7 +124,7 @@ class PromptEncoders:
         stand_ins |= words.tokenizers(self.base)
         if stand_ins:
             pipeline = derive(type(self.base), self.base, **stand_ins)
-        state = (self.weights_sha256, str(self.dtype), t5_state)
+        state = (self.weights, str(self.dtype), t5_state)
         return PromptEncoder(
             pipeline,
             self.family,

@@ -33,6 +33,7 @@ FLUX2 = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=512,
     single_file=False,
+    gguf=True,
     # The system's message of the template, and its markers.
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=40),),
     long_prompts=("truncate", "refuse"),

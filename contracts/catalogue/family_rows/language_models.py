@@ -62,6 +62,7 @@ LUMINA2 = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=256,
     single_file=False,
+    gguf=True,
     # The instruction before a prompt, and the token at the start.
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=31),),
     long_prompts=("truncate", "refuse"),
@@ -86,6 +87,7 @@ SANA = Family(
     max_controls=1,
     control_ranges=False,
     single_file=False,
+    gguf=True,
     # The token at the start, and the last one of the pipeline's instruction: its other tokens are cut off.
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2),),
     long_prompts=("truncate", "refuse"),

@@ -72,6 +72,7 @@ CHROMA = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=512,
     single_file=False,
+    gguf=True,
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "t5"),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip

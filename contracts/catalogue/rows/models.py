@@ -73,6 +73,7 @@ class ModelSpec(Row):
         quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
             loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
             that is not known yet.
+        text_encoder_quantization: component -> how the weights of a text encoder are quantized, in the same way.
         aliases: other names that requests may use for it, such as those of other services' models.
     """
 
@@ -94,6 +95,7 @@ class ModelSpec(Row):
     preview_vae: str | None = None
     latents: LatentSpace | None = None
     quantization: str | None = None
+    text_encoder_quantization: Mapping[str, str] = Field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
 
     @property
@@ -185,9 +187,8 @@ class ModelSpec(Row):
     def _quantization_is_usable(self) -> ModelSpec:
         if self.quantization is not None and self.is_gguf:
             raise ValueError("quantization is read from the file: leave it out")
-        if self.quantization is not None and self.quantization not in QUANTIZATIONS:
-            known = ", ".join(QUANTIZATIONS)
-            raise ValueError(f"quantization must be one of {known}, got {self.quantization[:40]!r}")
+        if self.quantization is not None:
+            _check_quantization("quantization", self.quantization)
         if not self.is_gguf:
             return self
         if not FAMILIES[self.family].gguf:
@@ -209,6 +210,18 @@ class ModelSpec(Row):
                     f"text_encoders: {name} must be a {SAFETENSORS} file, here or on a hub "
                     f"(org/name/FILE{SAFETENSORS}), got {source[:200]!r}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _text_encoder_quantization_is_usable(self) -> ModelSpec:
+        able = [one.name for one in self.family_spec.text_encoders]
+        for name, kind in self.text_encoder_quantization.items():
+            if name not in able:
+                known = ", ".join(able)
+                raise ValueError(
+                    f"text_encoder_quantization of family {self.family} can name {known}, got {name[:40]!r}"
+                )
+            _check_quantization(f"text_encoder_quantization: {name}", kind)
         return self
 
     @model_validator(mode="after")
@@ -254,3 +267,8 @@ class ModelSpec(Row):
                 f"scheduler {self.default('scheduler')!r} does not work with {self.family}; allowed: {allowed}"
             )
         return self
+
+
+def _check_quantization(name: str, kind: str) -> None:
+    if kind not in QUANTIZATIONS:
+        raise ValueError(f"{name} must be one of {', '.join(QUANTIZATIONS)}, got {kind[:40]!r}")

@@ -40,6 +40,6 @@ def default_resolution(model: ModelSpec) -> int:
 
 def _is_trainable(model: ModelSpec, kind: Kind) -> bool:
     needed = {Task.TXT2IMG, Task.CONTROLNET} if kind == "controlnet" else {Task.TXT2IMG}
-    is_able = needed.issubset(model.tasks) and not model.is_quantized
+    is_able = needed.issubset(model.tasks) and not (model.is_quantized or model.text_encoder_quantization)
     # A training has no control images for a model that makes nothing without one, as FLUX.1 Canny.
     return is_able and model.family in TRAINABLE_FAMILIES[kind] and not model.family_spec.required_fields

@@ -27,6 +27,12 @@ from contracts.weights.quantized_files import QuantizedTensor
 
 #: A member of a module list that is the model's direct child: the unit of diffusers' block-level group offloading.
 _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
+#: Weights with two axes that stay as they are: tables of tokens and positions, and what the quantizers of
+#: transformers (5.23) leave, the heads of language models and the projection of CLIP.
+_UNQUANTIZED = re.compile(
+    r"(^|\.)(shared|embed_tokens|\w+_embeddings?|relative_attention_bias|lm_head|output_layer|text_projection)\."
+    r"weight$"
+)
 
 
 class Sums(NamedTuple):
@@ -92,7 +98,7 @@ class PackedBytes:
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """Weights with two axes: in a denoiser those of its linear layers, which can be quantized.
+    """The weights of linear layers that can be quantized.
 
     Attributes:
         values: of these weights.
@@ -109,7 +115,11 @@ class LinearWeights:
     @classmethod
     def of(cls, shapes: Mapping[str, Sequence[int]]) -> LinearWeights:
         """Count them by the shapes of a component's tensors."""
-        linear = {key for key, shape in shapes.items() if len(shape) == 2 and key.endswith(".weight")}
+        linear = {
+            key
+            for key, shape in shapes.items()
+            if len(shape) == 2 and key.endswith(".weight") and not _UNQUANTIZED.search(key)
+        }
         return cls(
             _sums((key, math.prod(shapes[key])) for key in linear),
             _sums((key, shapes[key][0]) for key in linear),

@@ -31,6 +31,22 @@ def test_it_prints_each_components_placement_and_how_many_images_fit(capsys: pyt
     assert table["batch:"][1:4] == ["at", "most", "3"]
 
 
+def test_text_encoders_are_counted_as_a_row_can_quantize_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "plan",
+        "--model",
+        "flux.1-dev",
+        "--budget",
+        "24GiB",
+        "--text-encoder-quantization",
+        "int8_weight_only",
+    ]
+    assert main(words) == 0
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
+    assert table["transformer"][1:3] == ["22.2", "GiB"]
+    assert table["text_encoder_2"][1:3] == ["4.6", "GiB"]
+
+
 def test_it_counts_local_files_and_the_requests_controlnets_and_loras(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

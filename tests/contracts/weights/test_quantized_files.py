@@ -106,8 +106,12 @@ def _config(**changes: Any) -> dict[str, Any]:
 def test_a_configuration_names_the_quantization_or_is_refused_by_its_method() -> None:
     assert read_quantization({}, "transformer") is None
     assert read_quantization({"quantization_config": _config()}, "transformer") == "int8_weight_only"
+    of_transformers = {**_config(), "include_input_output_embeddings": False, "untie_embedding_weights": False}
+    assert read_quantization({"quantization_config": of_transformers}, "text_encoder_2") == "int8_weight_only"
     for settings, component, method in (
-        (_config(), "text_encoder_2", " by torchao"),
+        (_config(), "vae", " by torchao"),
+        ({**of_transformers, "include_input_output_embeddings": True}, "text_encoder", " by torchao"),
+        ({"quant_method": "gguf"}, "text_encoder", " by gguf"),
         (_config(group_size=32), "transformer", " by torchao"),
         ({**_config(), "quant_type": {"default": "int8"}}, "transformer", " by torchao"),
         ({**_config(), "modules_to_not_convert": [1]}, "transformer", " by torchao"),

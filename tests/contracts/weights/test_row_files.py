@@ -124,6 +124,31 @@ def test_a_row_may_name_the_class_of_another_checkpoint_of_its_family(
     assert row.family_spec.pipeline == pipeline
 
 
+_NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+
+
+@pytest.mark.parametrize("component", ["transformer", "text_encoder", "vae"])
+@pytest.mark.parametrize(
+    ("settings", "way"),
+    [
+        (_NF4, " by bitsandbytes"),
+        ({"quant_method": "gguf"}, " by gguf"),
+        ({"quant_method": "x"}, " by x"),
+        ([1], ""),
+    ],
+)
+def test_weights_that_are_quantized_in_a_way_that_cannot_be_used_are_refused_by_the_method(
+    settings: object, way: str, component: str, tmp_path: Path
+) -> None:
+    _write_checkpoint(tmp_path / "m", "QwenImagePipeline")
+    (tmp_path / "m" / component).mkdir(exist_ok=True)
+    (tmp_path / "m" / component / "config.json").write_text(json.dumps({"quantization_config": settings}))
+    row = ModelSpec(id="one", family="qwen-image", source="m")
+    reason = f"m: its {component} is quantized{way} .* not supported: .* torchao's int8_weight_only"
+    with pytest.raises(CatalogueError, match=reason):
+        check_row_files(_catalogue(tmp_path, row), row)
+
+
 def _write_checkpoint(folder: Path, pipeline: str) -> None:
     folder.mkdir()
     (folder / "model_index.json").write_text(

@@ -20,9 +20,9 @@ from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import complete_job, decode_pixels, make_job
 from worker.checkpoints.loader import load_model
-from worker.checkpoints.quantized.torchao_weights import compute_in
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
+from worker.offload.stored_tensors import WrappedWeights
 from worker.pool.loading.loaded_components import components_of
 from worker.pool.pool import Pool
 
@@ -81,7 +81,7 @@ def test_weights_that_were_quantized_in_one_dtype_compute_in_another() -> None:
     layer: Any = torch.nn.Sequential(torch.nn.Linear(16, 8, dtype=torch.bfloat16))
     quantize_(layer, Float8WeightOnlyConfig(set_inductor_config=False))
     values = layer[0].weight.dequantize().float()
-    compute_in(layer, torch.float32)
+    WrappedWeights(layer).compute_in(torch.float32)
     layer.float()
     assert torch.allclose(layer[0].weight.dequantize(), values, rtol=2**-8)
     assert layer(torch.ones(1, 16)).dtype is torch.float32
@@ -108,8 +108,8 @@ def test_what_is_quantized_in_another_way_is_refused_at_the_start_and_says_what_
     (copy / "transformer" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (copy / "transformer" / weights).unlink()
     (copy / "transformer" / weights).symlink_to(plain)
-    with pytest.raises(CatalogueError, match="says int8_weight_only, and its weights are not"):
+    with pytest.raises(CatalogueError, match="transformer says int8_weight_only, and its weights are not"):
         load_model(rows, rows.model("one"), get_family("flux"), copy, torch.float32)
     other = _rows(folder, quantization="float8_weight_only")
-    with pytest.raises(CatalogueError, match="already, as int8_weight_only: leave `quantization` out"):
+    with pytest.raises(CatalogueError, match="already, as int8_weight_only: leave float8_weight_only out"):
         rehearse_model(other, other.model("one"), get_family("flux"), folder)

@@ -62,7 +62,7 @@ def _stored(folder: Path, name: str) -> Tensors:
 
 
 def _load(folder: Path, name: str, file: Path, dtype: torch.dtype = torch.float32) -> Any:
-    return load_text_encoders({name: file}, read_index(get_family("flux"), folder), folder, dtype)[name]
+    return load_text_encoders({name: file}, read_index(get_family("flux"), folder), folder, dtype, {})[name]
 
 
 def _are_equal(one: Any, other: Any) -> bool:

@@ -6,8 +6,9 @@ What the file lacks comes from `config`, a folder in diffusers layout. Knows no 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -34,7 +35,8 @@ from worker.runtime import slices
 
 #: Tensors that no model here needs: what is computed anyway, what only training used, what says how to load,
 #: the projection of CLIP-L, whose unprojected vector these families take, what follows the layer of OpenCLIP that
-#: Stable Diffusion 2 takes, and a norm that Z-Image never uses.
+#: Stable Diffusion 2 takes, a norm that Z-Image and Lumina-Image never use, and of Sana what it computes and the
+#: embedding of an empty prompt, which only training used.
 _HARMLESS = re.compile(
     r"""(.*\.)?(position_ids|logit_scale|spiece_model)$
     | model_ema\.
@@ -42,7 +44,7 @@ _HARMLESS = re.compile(
     | (betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|global_step)$
     | denoiser\.(log_)?sigmas$
     | (v_pred|ztsnr)$
-    | (model\.diffusion_model\.)?norm_final\.weight$
+    | (model\.diffusion_model\.)?(norm_final\.weight|pos_embed|y_embedder\.y_embedding)$
     | cond_stage_model\.model\.(text_projection$|transformer\.resblocks\.23\.)
     | (conditioner\.embedders\.0|text_encoders\.clip_l)\.transformer\.text_projection(\.weight)?$
     """,
@@ -54,6 +56,7 @@ _TWICE = {
 }
 _UNET = "model.diffusion_model."
 _UNET_PART = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
+_NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
 _EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
@@ -64,12 +67,12 @@ def load_file_components(
     dtype: torch.dtype,
     variant: str | None,
     skipped: Collection[str] = (),
-    quantization: str | None = None,
+    quantizations: Mapping[str, str | None] = _NOT_QUANTIZED,
 ) -> dict[str, Any]:
     """Load the models of a single file, and those that it lacks from `config`, but for those to be skipped.
 
     Args:
-        quantization: of the denoiser, as the row names it; not of a GGUF file.
+        quantizations: component -> how to quantize it, as the row names it; not the transformer of a GGUF file.
 
     Raises:
         CatalogueError: the file is of another layout, lacks weights, or holds some that nothing takes.
@@ -88,8 +91,12 @@ def load_file_components(
             if name in skipped and not file.holds(name, family):
                 continue
             try:
-                own = packing if name == family.denoiser else None
-                found[name] = _load(file, family, name, index[name], marked, config, dtype, variant, own)
+                if file.holds(name, family):
+                    own = packing if name == family.denoiser else None
+                    found[name] = _load(name, index[name], marked, config, dtype, own)
+                else:
+                    kind = quantizations.get(name)
+                    found[name] = _load_from_config(name, index[name], config, dtype, variant, kind)
                 gguf_files.check_packed_layers(name, found[name])
                 slices.end()
             except NotImplementedError as error:  # a weight that stayed on the meta device cannot be moved
@@ -102,7 +109,9 @@ def load_file_components(
                 ) from error
     _check_gaps(file, found)
     _check_leftovers(stored, used, index["scheduler"])
-    quantize(found[family.denoiser], quantization)
+    for name in found:
+        if file.holds(name, family):
+            quantize(found[name], quantizations.get(name))
     return found
 
 
@@ -119,25 +128,27 @@ def with_settings_of_file(scheduler: Any, file: SingleFile) -> Any:
     return type(scheduler).from_config({**scheduler.config, **settings}) if settings else scheduler
 
 
+def _load_from_config(
+    name: str, class_name: str, config: Path, dtype: torch.dtype, variant: str | None, quantization: str | None
+) -> Any:
+    """One model that the file lacks."""
+    has_variant = variant and component_weights(RepositoryFiles.in_folder(config), name, variant)
+    try:
+        return load_component(config, name, class_name, dtype, variant if has_variant else None, quantization)
+    except OSError:
+        message = f"the file has no {name}, and `config` has no weights of it: name a whole checkpoint there"
+        raise CatalogueError(message) from None
+
+
 def _load(
-    file: SingleFile,
-    family: DiffusersFamily,
     name: str,
     class_name: str,
     tensors: dict[str, torch.Tensor],
     config: Path,
     dtype: torch.dtype,
-    variant: str | None,
     packing: GGUFQuantizationConfig | None,
 ) -> Any:
-    """One model: from the file where it is there, else from `config`."""
-    if not file.holds(name, family):
-        try:
-            has_variant = variant and component_weights(RepositoryFiles.in_folder(config), name, variant)
-            return load_component(config, name, class_name, dtype, variant if has_variant else None)
-        except OSError:
-            message = f"the file has no {name}, and `config` has no weights of it: name a whole checkpoint there"
-            raise CatalogueError(message) from None
+    """One model of the file."""
     library = "diffusers" if hasattr(diffusers, class_name) else "transformers"
     return load_single_file_sub_model(
         library_name=library,

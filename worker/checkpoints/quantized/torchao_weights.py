@@ -1,21 +1,26 @@
-"""Denoisers that torchao quantizes while they are loaded, or has before, through diffusers' own quantizer.
+"""Denoisers and text encoders that torchao quantizes while they are loaded, or has before.
 
-The package `torchao` is optional, and needed only for these.
+Through the quantizers of diffusers and transformers. The package `torchao` is optional, and needed only for these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import TorchAoConfig
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+import transformers
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.weights.quantized import read_folder_quantization
+from contracts.weights.quantized import check_stored, read_folder_quantization
+from worker.families import DiffusersFamily
 
 _PACKAGE, _EXTRA = "torchao", "quantization-torchao"
 
@@ -28,19 +33,24 @@ def require_package(quantization: str | None) -> None:
         )
 
 
-def check_quantization(quantization: str | None, stored: str | None) -> None:
-    """Check that a denoiser can be quantized as its row says.
+def check_quantization(name: str, quantization: str | None, stored: str | None) -> None:
+    """Check that a component can be quantized as its row says.
 
     Args:
+        name: of the component.
         quantization: as the row names it.
         stored: how it is quantized already.
 
     Raises:
         CatalogueError: it is quantized already in another way; or the package `torchao` is not installed.
     """
-    if stored is not None and quantization not in (None, stored):
-        raise CatalogueError(f"it is quantized already, as {stored}: leave `quantization` out of its row")
+    check_stored(name, quantization, stored)
     require_package(stored or quantization)
+
+
+def quantizations_of(spec: ModelSpec, family: DiffusersFamily) -> dict[str, str | None]:
+    """Component -> how a model's row says that it is quantized."""
+    return {family.denoiser: spec.quantization, **spec.text_encoder_quantization}
 
 
 def refuse_quantized(config: Path) -> None:
@@ -52,44 +62,38 @@ def refuse_quantized(config: Path) -> None:
         )
 
 
-def quantizer(quantization: str | None, stored: str | None = None) -> TorchAoConfig | None:
-    """Return the configuration with which diffusers quantizes a denoiser; None: it does not, or knows it itself.
+def quantizer(quantization: str | None, model_class: Any) -> Any:
+    """Return the configuration with which the library of a class quantizes its models; None: it does not.
 
     Raises:
-        CatalogueError: as `check_quantization`.
+        CatalogueError: the package `torchao` is not installed.
     """
-    check_quantization(quantization, stored)
-    if stored is not None or quantization is None or quantization not in QUANTIZATIONS:
+    require_package(quantization)
+    if quantization is None or quantization not in QUANTIZATIONS:
         return None
     import torchao.quantization as kinds
 
     kind: Any = getattr(kinds, QUANTIZATIONS[quantization].config)
+    library = transformers if issubclass(model_class, transformers.PreTrainedModel) else diffusers
     # Settings for torch.compile are the whole process's, and denoisers that are quantized are not compiled.
-    return TorchAoConfig(kind(set_inductor_config=False))
+    return library.TorchAoConfig(kind(set_inductor_config=False))
 
 
-def quantize(denoiser: torch.nn.Module, quantization: str | None) -> None:
-    """Quantize a denoiser that was loaded from one file; None: leave it as it is.
+def quantize(model: torch.nn.Module, quantization: str | None) -> None:
+    """Quantize a denoiser or text encoder that was loaded from one file; None: leave it as it is.
 
     diffusers (0.42) takes the weights of a single file for quantized ones: `from_single_file` changes none.
     """
-    packing = quantizer(quantization)
+    packing = quantizer(quantization, type(model))
     if packing is not None:
         from torchao.quantization import quantize_
 
-        quantize_(denoiser, packing.quant_type)
+        quantize_(model, packing.quant_type, _filter_of(model))
 
 
-def compute_in(denoiser: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Have weights that were quantized before they were saved stand for values of this dtype, not of another."""
-    for layer in denoiser.modules():
-        weight: Any = getattr(layer, "weight", None)
-        if not is_traceable_wrapper_subclass(weight):
-            continue
-        settings: Any
-        names, settings = weight.__tensor_flatten__()
-        if settings["dtype"] != dtype:
-            inside = {name: getattr(weight, name) for name in names}
-            settings = {**settings, "dtype": dtype}
-            made = type(weight).__tensor_unflatten__(inside, settings, weight.shape, weight.stride())
-            layer.weight = torch.nn.Parameter(made, requires_grad=False)
+def _filter_of(model: torch.nn.Module) -> Callable[[torch.nn.Module, str], bool] | None:
+    """Which layers the quantizer of transformers takes, by the rule that it has; None: all linear ones."""
+    if not isinstance(model, transformers.PreTrainedModel):
+        return None
+    left: list[str] = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    return lambda layer, name: isinstance(layer, torch.nn.Linear) and should_convert_module(f"{name}.weight", left)

@@ -21,13 +21,16 @@ def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelCo
         if not isinstance(part, torch.nn.Module):
             continue
         config = _config(part)
-        count = _count(part.state_dict())
+        count = _count(part.state_dict(keep_vars=True))
         value_bytes = _value_bytes(part) if name == "vae" else dtype.itemsize
         components.append(size_component(name, role_of(name, config), count, value_bytes, config))
     return ModelComponents(spec.id, tuple(components), dtype.itemsize, spec.family_spec.t5_optional)
 
 
 def _count(tensors: Mapping[str, torch.Tensor]) -> ParameterCount:
+    """Count a component; a tensor that two layers share, such as T5's table of tokens, counts once."""
+    first = {id(tensor): key for key, tensor in reversed(list(tensors.items()))}
+    tensors = {key: tensor for key, tensor in tensors.items() if first[id(tensor)] == key}
     packed = {key: describe(tensor) for key, tensor in tensors.items() if is_packed(tensor)}
     plain = {key: tensor.shape for key, tensor in tensors.items() if key not in packed}
     counts = ((key, shape.numel()) for key, shape in plain.items())

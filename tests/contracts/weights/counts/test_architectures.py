@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from transformers.quantizers.base import HfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from bench.architectures import parts
 from contracts.weights.counts.architectures import Architecture, find_architecture, read_architectures
@@ -57,17 +60,26 @@ def _stored(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _count(name: str, module: Any) -> ParameterCount:
-    """Of a denoiser with what can be quantized of it: exactly the weights of its linear layers."""
+    """Of a denoiser or text encoder with what can be quantized of it, by the rule of its library."""
     stored = dict(_stored(module))
     counts = [(key, tensor.numel()) for key, tensor in stored.items()]
-    if name not in DENOISERS:
+    if name not in DENOISERS and not name.startswith("text_encoder"):
         return ParameterCount.of(counts)
     linear = LinearWeights.of({key: tensor.shape for key, tensor in stored.items()})
-    layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    layers = list(_quantizable(module))
     assert linear.values.total == sum(layer.weight.numel() for layer in layers)
     assert linear.rows.total == sum(layer.out_features for layer in layers)
     assert linear.columns.total == sum(layer.in_features for layer in layers)
     return ParameterCount.of(counts, linear=linear)
+
+
+def _quantizable(module: Any) -> Iterator[torch.nn.Linear]:
+    left: list[str] = []
+    if isinstance(module, transformers.PreTrainedModel):
+        left = HfQuantizer.get_modules_to_not_convert(module, None, module._keep_in_fp32_modules)
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and should_convert_module(f"{name}.weight", left):
+            yield layer
 
 
 @cache

@@ -133,7 +133,7 @@ def test_the_denoiser_of_a_single_file_is_quantized_as_that_of_a_folder(rows: Ca
     folder, family, file = Path(rows.model("sdxl").source), get_family("sdxl"), tmp_path / "unet.safetensors"
     write_unet_file(folder, file)
     others = ("text_encoder", "text_encoder_2", "vae")
-    given: Any = (family, folder, torch.float32, None, others, INT8)
+    given: Any = (family, folder, torch.float32, None, others, {"unet": INT8})
     loaded = load_file_components(SingleFile(file), *given)["unet"].state_dict()
     expected = load_components(*given)["unet"].state_dict()
     assert loaded.keys() == expected.keys()
@@ -153,11 +153,7 @@ def _denoiser(components: ModelComponents | None) -> Component:
 def test_a_layer_takes_for_a_moment_what_the_table_of_quantizations_says(kind: str, dtype: torch.dtype) -> None:
     values = 128 * 64
     layer = torch.nn.Sequential(torch.nn.Linear(128, 64, dtype=dtype))
-    packing = torchao_weights.quantizer(kind)
-    assert packing is not None
-    from torchao.quantization import quantize_
-
-    quantize_(layer, packing.quant_type)
+    torchao_weights.quantize(layer, kind)
     assert is_quantized(layer[0].weight)
     tracker = MemoryTracker(torch.device("cpu"), 2**30)
     with torch.inference_mode(), tracker.running(0):
