@@ -155,7 +155,7 @@ def check_stored_state(service: RunningService, ended: list[Json]) -> None:
 
 def stop_during_a_job(service: RunningService) -> None:
     """Stop the service while a job runs: it is finished, and no process is left."""
-    job = service.submit("txt2img", num_inference_steps=60, seed=1)["id"]
+    job = service.submit("txt2img", num_inference_steps=30, seed=1)["id"]
     wait_until(lambda: service.fetch(job)["progress"]["step"] > 1)
     parent = psutil.Process(service.process.pid)
     pids = [parent.pid, *(child.pid for child in parent.children(recursive=True))]
