@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, 22 published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, 24 published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/counts/architectures/` and `contracts/memory/activation_tables/`; nothing is
 built, loaded or measured. The text around the tables is written by hand.
@@ -12,11 +12,10 @@ from pathlib import Path
 from bench.report import to_table
 from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import read_components
 from contracts.memory.plan import Plan, Policy, default_workload
 from contracts.memory.planner import plan
-from contracts.weights.counts.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures, row_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "plans.md"
 GIB = 2**30
@@ -45,6 +44,8 @@ MODELS = (
     "kolors",
     "ovis-image-7b",
     "if-i-xl",
+    "dit-xl-2-256",
+    "dit-xl-2-512",
 )
 #: Those whose plans with weights of 8 bits the page has.
 QUANTIZED = ("sdxl", "sd3.5-large", "flux.1-dev", "chroma1-hd", "z-image", "qwen-image", "flux.2-dev")
@@ -66,10 +67,7 @@ def fill(page: str) -> str:
 
 def _rows(name: str, policy: Policy, quantization: str | None = None) -> list[list[str]]:
     architecture = next(one for one in read_architectures() if one.id == name)
-    source, pipeline = architecture.sources[0], architecture.pipeline
-    model = ModelSpec(
-        id=name, family=architecture.family, source=source, pipeline=pipeline, quantization=quantization
-    )
+    model = row_of(architecture, quantization)
     catalogue = Catalogue(root=Path("/nowhere"), default_model=name, models=(model,))
     components = read_components(catalogue, model, 2)
     if components is None:

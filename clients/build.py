@@ -27,7 +27,7 @@ def document() -> dict[str, Any]:
     """The OpenAPI document as the clients use it: they send every job to `/v1/jobs`, where `task` is required."""
     made = create_app(ApiSettings()).openapi()
     for kind in REQUESTS.values():
-        made["components"]["schemas"][kind.__name__]["required"].append("task")
+        made["components"]["schemas"][kind.__name__].setdefault("required", []).append("task")
     return made
 
 

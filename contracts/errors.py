@@ -247,7 +247,8 @@ class FailureCode(StrEnum):
         PROMPT_TOO_LONG: an encoder cannot read all of a prompt, and `long_prompt` is `refuse`.
         FLAGGED: the operator's safety check flagged an image, and the operator refuses such images.
         INPUT_MISSING: an input image expired or was deleted before the job started.
-        INPUT_INCOMPATIBLE: latents that were sent are not of this job on this device.
+        INPUT_INCOMPATIBLE: latents that were sent are not of this job on this device, or the checkpoint does not
+            have the class or the size that the request names.
         DEADLINE_EXCEEDED: the job had not ended by its deadline.
         DURATION_EXCEEDED: the job ran for longer than the operator allows.
         WORKER_LOST: the workers that ran the job died, as often as the operator allows.

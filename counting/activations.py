@@ -18,7 +18,7 @@ from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import ActivationCost
 from counting.component_calls import ONE_BY_ONE, Inputs, build, run_of
 from counting.flops import nonzero
-from counting.live_tensors import LISTED_SHAPES, SHAPES, Follower, find_peaks
+from counting.live_tensors import Follower, find_peaks, shapes_of
 from worker.adapters.low_rank import LowRank
 from worker.adapters.row_hooks import LoraHook
 
@@ -48,7 +48,7 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
     if _is_transformer(config):
         config = {**config, **{key: min(config[key], _DEPTH) for key in _DEPTHS if key in config}}
     module = build(config)
-    shapes = LISTED_SHAPES if class_name in ONE_BY_ONE else SHAPES
+    shapes = shapes_of(class_name, listed=class_name in ONE_BY_ONE)
     calls = [Inputs(config, shape) for shape in shapes]
     for call in calls:
         if "img_shapes" in call.of(class_name):
@@ -84,7 +84,8 @@ def count_activations(config: Mapping[str, Any]) -> dict[str, Any]:
         entry["one_adapter"] = [nonzero(cost) for cost in one]
         entry["more_adapters"] = [nonzero(cost) for cost in more]
         entry["latents"] = nonzero(_size_of(("sample", "hidden_states", "x"), calls, class_name))
-        entry["prompt"] = nonzero(_size_of(("encoder_hidden_states", "cap_feats"), calls, class_name))
+        if "class_labels" not in arguments:
+            entry["prompt"] = nonzero(_size_of(("encoder_hidden_states", "cap_feats"), calls, class_name))
     return entry
 
 

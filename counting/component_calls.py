@@ -105,6 +105,7 @@ class Inputs:
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,
             "PixArtTransformer2DModel": self._pixart,
+            "DiTTransformer2DModel": lambda: {**self._step(), "class_labels": self._empty().long()},
             "ChromaTransformer2DModel": self._chroma,
             "OvisImageTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
@@ -182,11 +183,13 @@ class Inputs:
             arguments[name] = torch.empty(len(arguments[name]), 4, device="meta", dtype=self.dtype)
         return arguments
 
+    def _step(self) -> dict[str, Any]:
+        return {"hidden_states": self._latents(self.config["in_channels"]), "timestep": self._empty()}
+
     def _pixart(self) -> dict[str, Any]:
         return {
-            "hidden_states": self._latents(self.config["in_channels"]),
+            **self._step(),
             "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["caption_channels"]),
-            "timestep": self._empty(),
             "added_cond_kwargs": {"resolution": self._empty(2), "aspect_ratio": self._empty(1)},  # α reads it
             "encoder_attention_mask": self._empty(self.shape.text_tokens),
         }
@@ -200,25 +203,23 @@ class Inputs:
     def _lumina2(self) -> dict[str, Any]:
         tokens = self.shape.text_tokens
         return {
-            "hidden_states": self._latents(self.config["in_channels"]),
+            **self._step(),
             "encoder_hidden_states": self._empty(tokens, self.config["cap_feat_dim"]),
-            "timestep": self._empty(),
             "encoder_attention_mask": torch.Tensor.as_subclass(self._empty(tokens), _FullMask),
         }
 
     def _hunyuandit(self) -> dict[str, Any]:
         """Its sequences have the lengths that it was made for, whatever a prompt's."""
-        config, rows = self.config, self.shape.images * self.shape.passes
+        config = self.config
         positions = torch.empty(self.shape.pixels // 256, config["attention_head_dim"], device="meta")
         return {
-            "hidden_states": self._latents(config["in_channels"]),
-            "timestep": self._empty(),
+            **self._step(),
             "encoder_hidden_states": self._empty(config["text_len"], config["cross_attention_dim"]),
             "text_embedding_mask": self._empty(config["text_len"]),
             "encoder_hidden_states_t5": self._empty(config["text_len_t5"], config["cross_attention_dim_t5"]),
             "text_embedding_mask_t5": self._empty(config["text_len_t5"]),
             "image_meta_size": self._empty(6),
-            "style": torch.empty(rows, device="meta", dtype=torch.long),
+            "style": self._empty().long(),
             "image_rotary_emb": (positions, positions),
         }
 

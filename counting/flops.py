@@ -21,7 +21,7 @@ from contracts.memory.activation_tables import class_of
 from contracts.weights import counts
 from contracts.weights.counts.flops import CallFlops, sizes_of
 from counting.component_calls import Inputs, build, run_of
-from counting.live_tensors import LISTED_SHAPES
+from counting.live_tensors import shapes_of
 
 TABLE = Path(counts.__file__).parent / "flops.json"
 #: Factors are whole numbers, small ones of these parts: a term of a VAE's pixels may be that small.
@@ -62,7 +62,7 @@ def _runs(module: Any, config: Mapping[str, Any]) -> dict[str, list[Run]]:
     """Entry -> its calls."""
     runs: dict[str, list[Run]] = {}
     larger = 2 if class_of(config) == _CHOOSES_BY_SIZE else 1
-    for listed in LISTED_SHAPES:
+    for listed in shapes_of(class_of(config), listed=True):
         shape = replace(listed, width=listed.width * larger, height=listed.height * larger)
         call = Inputs(config, shape)
         given = call.of(class_of(config))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -33,6 +34,8 @@ LISTED_SHAPES = tuple(
     WorkloadShape(width, 128, 2, guided=False, text_tokens=tokens)
     for width, tokens in ((128, 128), (192, 128), (128, 256), (192, 384), (128, 512), (256, 256))
 )
+#: Classes that work on squares only.
+_SQUARE = frozenset({"DiTTransformer2DModel"})
 #: Where the peaks are looked for.
 _IMAGES, _SIDES, _TOKENS = (1, 2, 4, 8), (64, 128, 256, 512, 1024, 1536, 2048), (64, 128, 256, 512)
 #: What cuDNN's workspace takes of a convolution's input and output together: its fast kernels want the channels
@@ -44,6 +47,12 @@ WORKSPACE_SHARE = 1.0
 _SHARE = 0.998
 
 Steps = np.ndarray[tuple[int, int], np.dtype[np.float64]]
+
+
+def shapes_of(class_name: str, *, listed: bool) -> tuple[WorkloadShape, ...]:
+    """Return the shapes of a class's runs: `SHAPES`, or `LISTED_SHAPES`, as squares where it needs them."""
+    shapes = LISTED_SHAPES if listed else SHAPES
+    return tuple(replace(one, height=one.width) for one in shapes) if class_name in _SQUARE else shapes
 
 
 class Follower:

@@ -93,7 +93,7 @@ def _openapi_schema(model: ModelSpec, catalogue: Catalogue) -> dict[str, Any]:
         "Input": {
             "type": "object",
             "title": "Input",
-            "required": ["prompt"],
+            "required": [model.family_spec.subject],
             "properties": {name: part for name, part in ordered.items() if name not in _OUTSIDE},
         },
         "Output": _OUTPUT,

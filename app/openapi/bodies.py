@@ -11,8 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.inputs.codec.decode import FORMATS
-from app.openapi.descriptions import without_null
-from app.parsing.schemas import dereference
+from app.parsing.schemas import dereference, without_null
 from contracts.requests.schema import REQUESTS
 
 Document = dict[str, Any]

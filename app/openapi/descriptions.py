@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.parsing.schemas import Schema, allowed_in, dereference
+from app.parsing.schemas import NULL, Schema, allowed_in, dereference
 from contracts.catalogue.families import FAMILIES, MODE_FIELDS, Family
 
 _REFERENCE = "#/components/schemas/"
-_NULL = {"type": "null"}
 #: What a schema says about a field beside the values that it allows.
 _ABOUT = frozenset({"title", "description", "examples", "deprecated"})
 
@@ -49,8 +48,14 @@ def _complete(whole: Schema, field: str, part: Schema, *, is_required: bool) -> 
     own, default, rest = part.get("description", "").partition("Default")
     families = [family.id for family in FAMILIES.values() if field in _mode_fields(family)]
     sentences = [own.strip()]
-    if field in MODE_FIELDS and len(families) < len(FAMILIES):
-        sentences.append(f"Only for models of the {_listed(families)}.")
+    others = [id for id in FAMILIES if id not in families]
+    if field in MODE_FIELDS and others:
+        are_few = len(others) < len(families) / 2
+        sentences.append(
+            f"Not for models of the {_listed(others)}."
+            if are_few
+            else f"Only for models of the {_listed(families)}."
+        )
     allowed = allowed_in(dereference(whole, part))
     if isinstance(allowed, str):
         sentences.append(f"{'Length' if allowed.endswith(('characters', 'entries')) else 'Range'}: {allowed}.")
@@ -78,23 +83,15 @@ def _text(default: object) -> str:
     return f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
-def without_null(part: Schema) -> Schema:
-    """The schema of a field that can only be left out, as in a path, a header or a form: without null."""
-    branches = [branch for branch in part.get("anyOf", ()) if branch != _NULL]
-    if len(branches) != 1:
-        return {**part, "anyOf": branches} if branches else part
-    return {**{name: value for name, value in part.items() if name != "anyOf"}, **branches[0]}
-
-
 def _or_null(part: Schema) -> Schema:
     """The schema of a field that may be null; what is said about the field stays beside the types."""
     branches = part.get("anyOf", ())
-    if _NULL in branches:
+    if NULL in branches:
         return part
     if branches:
-        return {**part, "anyOf": [*branches, _NULL]}
+        return {**part, "anyOf": [*branches, NULL]}
     about = {name: value for name, value in part.items() if name in _ABOUT}
-    return {"anyOf": [{name: value for name, value in part.items() if name not in _ABOUT}, _NULL], **about}
+    return {"anyOf": [{name: value for name, value in part.items() if name not in _ABOUT}, NULL], **about}
 
 
 def remove_unused(document: Schema) -> None:

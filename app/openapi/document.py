@@ -25,10 +25,10 @@ from app.dialects.openai_schema import EditRequest, GenerationRequest, Variation
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
 from app.openapi.bodies import REFERENCE, Document, form_name, form_schema
-from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused, without_null
+from app.openapi.descriptions import complete_parameter, complete_requests, remove_unused
 from app.openapi.page import add_page
 from app.openapi.routes import PROBLEM, problems
-from app.parsing.schemas import name_examples
+from app.parsing.schemas import name_examples, without_null
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FieldProblem
 from contracts.requests.images.preprocess_request import PreprocessRequest

@@ -23,6 +23,7 @@ from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.schema import REQUESTS, JobRequest
 
 Schema = dict[str, Any]
+NULL: Schema = {"type": "null"}
 
 #: Lists that only some families take -> the name of their entries' schema.
 _ENTRIES = {"ip_adapters": "IpAdapter", "textual_inversions": "TextualInversion"}
@@ -95,6 +96,14 @@ def dereference(whole: Schema, part: Schema) -> Schema:
     return part
 
 
+def without_null(part: Schema) -> Schema:
+    """The schema of a field that has a value or is left out, as in a path, a header or a form: without null."""
+    branches = [branch for branch in part.get("anyOf", ()) if branch != NULL]
+    if len(branches) != 1:
+        return {**part, "anyOf": branches} if branches else part
+    return {**{name: value for name, value in part.items() if name != "anyOf"}, **branches[0]}
+
+
 def allowed_in(part: Schema) -> object:
     """Return what a field's schema allows: a list of values, a range as text, or None if anything is allowed."""
     if "const" in part:
@@ -133,13 +142,20 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _set_defaults(schema, model)
     dereference(schema, properties["model"])["enum"] = [model.id]
     dereference(schema, properties["scheduler"])["enum"] = model.schedulers
-    dereference(schema, properties["long_prompt"])["enum"] = list(model.family_spec.long_prompts)
+    if "long_prompt" in properties:
+        dereference(schema, properties["long_prompt"])["enum"] = list(model.family_spec.long_prompts)
     for side in ("width", "height"):
         dereference(schema, properties[side])["multipleOf"] = model.family_spec.size_multiple
+        if model.family_spec.fixed_size:
+            dereference(schema, properties[side])["enum"] = [model.default(side)]
     if "max_sequence_length" in properties:
         longest = model.family_spec.max_sequence_length
         dereference(schema, properties["max_sequence_length"])["maximum"] = longest
-    schema["required"] += sorted(model.family_spec.required_fields & properties.keys())
+    subject = model.family_spec.subject
+    properties[subject] = without_null(properties[subject])
+    del properties[subject]["default"]
+    more = sorted(model.family_spec.required_fields & properties.keys())
+    schema["required"] = [subject, *schema.get("required", ()), *more]
     references = model.family_spec.references
     if "references" in properties and references is not None:
         properties["references"]["maxItems"] = references.max_count
@@ -225,7 +241,7 @@ def _set_defaults(schema: Schema, model: ModelSpec) -> None:
     properties = schema["properties"]
     for name, value in {**model.family_spec.defaults, **model.defaults}.items():
         # With a required image or reference, its size is the default, not the model's.
-        follows = name in ("width", "height") and {"image", "references"} & set(schema["required"])
+        follows = name in ("width", "height") and {"image", "references"} & set(schema.get("required", ()))
         if name in properties and not follows:
             properties[name]["default"] = value
 

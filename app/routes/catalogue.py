@@ -187,7 +187,7 @@ def list_schedulers() -> SchedulerList:
             SchedulerView(
                 id=row.id,
                 kind=row.kind,
-                families=[family.id for family in FAMILIES.values() if row.kind in family.kinds],
+                families=[family.id for family in FAMILIES.values() if family.follows(row)],
             )
             for row in SCHEDULERS.values()
         ]

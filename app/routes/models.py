@@ -113,6 +113,12 @@ class ModelView(BaseModel):
 class ModelDetail(ModelView):
     """One model with the JSON Schema of each task's request, narrowed to what this model supports."""
 
+    classes: dict[int, str] | None = Field(
+        description="Number -> label of up to 1000 classes that `class_label` can name, of a model prompted by "
+        "them; a label has several names between commas, each of which is a value of `class_label`. Empty where "
+        "the checkpoint has no labels, or is not on the API's machine; null for a model with prompts."
+    )
+
     schemas: dict[Task, dict[str, Any]] = Field(description="Task -> JSON Schema of its request for this model.")
     training_schemas: dict[Kind, dict[str, Any]] = Field(
         description="Kind of training -> JSON Schema of its request to `POST /v1/trainings` for this model."
@@ -140,7 +146,10 @@ def show_model(
     """Show a model, with the JSON Schema of each task's request for it, and of each kind of training."""
     row = catalogue.model(id)
     model = _model(row, catalogue, live_workers(services), principal)
-    return ModelDetail(**model, schemas=schemas_for(row, catalogue), training_schemas=training_schemas(row))
+    classes = dict(row.class_labels or {}) if row.family_spec.prompted_by_class else None
+    return ModelDetail(
+        **model, classes=classes, schemas=schemas_for(row, catalogue), training_schemas=training_schemas(row)
+    )
 
 
 def _model(

@@ -14,7 +14,11 @@ from cli.options.service import add_service_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("prompt", help="what the image should show")
+    parser.add_argument(
+        "prompt",
+        nargs="?",
+        help="what the image should show; left out with --class-label, for models such as DiT",
+    )
     add_output_arguments(parser)
     parser.add_argument("--image", type=Path, help="image to start from (img2img, inpaint)")
     parser.add_argument(
@@ -91,7 +95,11 @@ def compose(arguments: argparse.Namespace) -> tuple[str, Json]:
     Raises:
         ServiceError: a file cannot be read, or options contradict each other.
     """
-    body: Json = {"prompt": arguments.prompt, **read_request_options(arguments)}
+    body = read_request_options(arguments)
+    if arguments.prompt is not None:
+        body = {"prompt": arguments.prompt, **body}
+    elif "class_label" not in body:
+        raise ServiceError("say what the image shows: with a prompt, or for models such as DiT with --class-label")
     if arguments.output is not None:
         body = with_format(body, arguments.output)
     if arguments.image:

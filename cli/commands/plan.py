@@ -32,7 +32,7 @@ from contracts.requests.model_defaults import read_checked_catalogue
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.settings import SharedSettings
-from contracts.weights.counts.architectures import read_architectures
+from contracts.weights.counts.architectures import read_architectures, row_of
 
 _ORIGINS = {
     "files": "",
@@ -241,9 +241,7 @@ def _find(name: str) -> tuple[Catalogue, ModelSpec, bool]:
     architectures = {architecture.id: architecture for architecture in read_architectures()}
     if name in {model.id for model in catalogue.models} or name not in architectures:
         return catalogue, _model(catalogue, name, architectures), False
-    published = architectures[name]
-    source, pipeline = published.sources[0], published.pipeline
-    model = ModelSpec(id=name, family=published.family, source=source, pipeline=pipeline)
+    model = row_of(architectures[name])
     return catalogue.model_copy(update={"models": (*catalogue.models, model)}), model, True
 
 
@@ -259,7 +257,7 @@ def _job(arguments: argparse.Namespace, catalogue: Catalogue, model: ModelSpec) 
     """The parameters of a request with these options; its input images have the output's size."""
     fields: dict[str, object] = {
         "model": model.id,
-        "prompt": "-",
+        **model.family_spec.any_subject("-"),
         "width": arguments.width,
         "height": arguments.height,
         "loras": [{"name": name} for name in arguments.lora],

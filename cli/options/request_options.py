@@ -22,6 +22,8 @@ _OTHERWISE = frozenset(
     | {"textual_inversions", "guidance", "dynamic_thresholding", "refiner", "hires", "response_format"}
     | {"webhook", "metadata", "cancel_on_disconnect", "check_step"}
 )
+#: Type of a field that is either.
+_NUMBER_OR_TEXT = "integer or string"
 #: Further names of options: short ones, and those of earlier releases.
 _ALIASES = {
     "negative_prompt": ("--negative",),
@@ -115,13 +117,16 @@ def _without_null(field: Json, definitions: Mapping[str, Json]) -> Json:
     branch = branches[0]
     if "$ref" in branch:
         branch = definitions[branch["$ref"].rpartition("/")[2]]
+    if branch.get("type") == "integer" and any(other.get("type") == "string" for other in branches):
+        branch = {**branch, "type": _NUMBER_OR_TEXT}
     return {**branch, "description": field.get("description", branch.get("description", ""))}
 
 
 def _metavar(field: Json) -> str:
     if "enum" in field:
         return "{" + ",".join(map(str, field["enum"])) + "}"
-    return {"integer": "N", "number": "X", "boolean": "{true,false}", "array": "N,N"}.get(field["type"], "TEXT")
+    names = {"integer": "N", "number": "X", "boolean": "{true,false}", "array": "N,N", _NUMBER_OR_TEXT: "N|TEXT"}
+    return names.get(field["type"], "TEXT")
 
 
 def _read_value(field: Json, text: str) -> object:
@@ -135,6 +140,7 @@ def _read_value(field: Json, text: str) -> object:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(allowed)}, got {text!r}")
     readers: dict[str, tuple[Callable[[str], object], str]] = {
         "integer": (int, "a whole number"),
+        _NUMBER_OR_TEXT: (_read_number_or_text, "a whole number or text"),
         "number": (float, "a number"),
         "boolean": (_read_boolean, "true or false"),
         "array": (_read_numbers, "whole numbers separated by commas, such as 1024,768"),
@@ -184,6 +190,10 @@ def _read_hires(text: str) -> Json:
         raise argparse.ArgumentTypeError(
             f"must be SCALE or SCALE:UPSCALER, such as 2:latent, got {text!r}"
         ) from None
+
+
+def _read_number_or_text(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdecimal() else text
 
 
 def _read_boolean(text: str) -> bool:

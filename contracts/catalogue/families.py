@@ -21,6 +21,7 @@ from contracts.catalogue.family import (
     modes_of,
     task_of,
 )
+from contracts.catalogue.family_rows.classes import DIT
 from contracts.catalogue.family_rows.flux2 import FLUX2
 from contracts.catalogue.family_rows.language_models import (
     KOLORS,
@@ -231,7 +232,7 @@ _FLUX = replace(
 
 _ROWS = (
     SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA, HUNYUANDIT,
-    KOLORS, OVIS_IMAGE, DEEPFLOYD,
+    KOLORS, OVIS_IMAGE, DEEPFLOYD, DIT,
 )  # fmt: skip
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in _ROWS})

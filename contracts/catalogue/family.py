@@ -10,7 +10,7 @@ from typing import Literal
 
 from contracts.catalogue.guidance import GuidanceKind
 from contracts.catalogue.references import References
-from contracts.catalogue.schedulers import Kind
+from contracts.catalogue.schedulers import Kind, SchedulerSpec
 
 #: What happens to a prompt that an encoder cannot read at once.
 LongPrompt = Literal["chunk", "truncate", "refuse"]
@@ -153,6 +153,9 @@ class Family:
         with_control_lora: class of the other checkpoints that a Control LoRA makes of its usual ones; empty where
             there are none.
         refiners: id of the row whose models can run the last steps of its images; empty where there are none.
+        prompted_by_class: whether requests name a class, by `class_label`, in place of a prompt.
+        fixed_size: whether a checkpoint makes images of one size only, which is its default.
+        unit_noise: whether its pipeline starts from noise of deviation 1 whatever the scheduler's is.
     """
 
     id: str
@@ -198,6 +201,9 @@ class Family:
     image_tokens_follow_prompt: bool = False
     with_control_lora: str = ""
     refiners: str = ""
+    prompted_by_class: bool = False
+    fixed_size: bool = False
+    unit_noise: bool = False
 
     def of_checkpoint(self, pipeline: str | None) -> Family:
         """Return what checkpoints of this class support; this row where it is the usual class, or not known."""
@@ -207,6 +213,19 @@ class Family:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of checkpoint that it has, the usual one first."""
         return (self.kind, *self.more_kinds)
+
+    def follows(self, scheduler: SchedulerSpec) -> bool:
+        """Whether a scheduler works with its models, as far as their checkpoints agree with each other."""
+        return scheduler.kind in self.kinds and not (self.unit_noise and scheduler.scales_noise)
+
+    @property
+    def subject(self) -> str:
+        """The field that says what an image shows; every request must have it."""
+        return "class_label" if self.prompted_by_class else "prompt"
+
+    def any_subject(self, prompt: str) -> dict[str, str | int]:
+        """That field with this prompt, or with the first class; for images of which it does not matter."""
+        return {self.subject: 0 if self.prompted_by_class else prompt}
 
     @property
     def embeds_guidance(self) -> bool:

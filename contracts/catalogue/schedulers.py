@@ -58,6 +58,7 @@ class SchedulerSpec:
         predictions: what the model may predict.
         steps_before: steps that must be computed before another one, for that to be made again from latents that
             were kept: those whose predictions it uses. None: all of them.
+        scales_noise: whether it starts from noise of another deviation than 1 (`init_noise_sigma` of its class).
     """
 
     id: str
@@ -68,6 +69,7 @@ class SchedulerSpec:
     lacks: tuple[str, ...] = ()
     predictions: tuple[str, ...] = PREDICTIONS
     steps_before: int | None = 0
+    scales_noise: bool = False
 
 
 _NOISE_OR_VELOCITY = ("epsilon", "v_prediction")
@@ -80,13 +82,14 @@ _FLOW_ONLY = ("invert_sigmas", "stochastic_sampling", "scale_factors")
 #: Predictions of earlier steps that a DPM solver uses: of order 3 at most, as a checkpoint may set it.
 _SOLVER_STEPS = 2
 _ROWS = (
-    SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion", lacks=("thresholding",)),
+    SchedulerSpec("euler", "EulerDiscreteScheduler", "diffusion", lacks=("thresholding",), scales_noise=True),
     SchedulerSpec(
         "euler_karras",
         "EulerDiscreteScheduler",
         "diffusion",
         {"use_karras_sigmas": True},
         lacks=("thresholding",),
+        scales_noise=True,
     ),
     SchedulerSpec(
         "euler_a",
@@ -94,6 +97,7 @@ _ROWS = (
         "diffusion",
         lacks=_DISCRETE,
         predictions=_NOISE_OR_VELOCITY,
+        scales_noise=True,
     ),
     SchedulerSpec(
         "heun",
@@ -102,6 +106,7 @@ _ROWS = (
         lacks=("rescale_betas_zero_snr", *_DISCRETE),
         predictions=_NOISE_OR_VELOCITY,
         steps_before=1,
+        scales_noise=True,
     ),
     SchedulerSpec("ddim", "DDIMScheduler", "diffusion", lacks=("timestep_type",)),
     SchedulerSpec(
@@ -120,6 +125,7 @@ _ROWS = (
         "diffusion",
         {"timestep_spacing": "trailing"},
         lacks=("thresholding",),
+        scales_noise=True,
     ),
     # Their steps are chosen from the 50 that LCM and TCD models are distilled on.
     SchedulerSpec("lcm", "LCMScheduler", "diffusion", max_steps=50, lacks=("timestep_type",)),
@@ -165,13 +171,14 @@ _ROWS = (
         lacks=(*_FLOW_ONLY, *_FLOW_SPREAD),
         steps_before=None,
     ),
-    SchedulerSpec("edm_euler", "EDMEulerScheduler", "edm", predictions=_NOISE_OR_VELOCITY),
+    SchedulerSpec("edm_euler", "EDMEulerScheduler", "edm", predictions=_NOISE_OR_VELOCITY, scales_noise=True),
     SchedulerSpec(
         "edm_dpmpp_2m",
         "EDMDPMSolverMultistepScheduler",
         "edm",
         predictions=_NOISE_OR_VELOCITY,
         steps_before=_SOLVER_STEPS,
+        scales_noise=True,
     ),
     SchedulerSpec("scm", "SCMScheduler", "trigflow", predictions=("trigflow",), steps_before=None),
     SchedulerSpec("ddpm", "DDPMScheduler", "learned_variance", lacks=("timestep_type",)),

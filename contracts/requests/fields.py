@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
+from contracts.catalogue.class_labels import CLASS_COUNT, MAX_LABEL
 from contracts.catalogue.families import LongPrompt
 from contracts.requests.entries import (
     MAX_STEPS,
@@ -52,6 +53,29 @@ Coordinate = Annotated[int, Field(ge=0, le=8192)]
 #: -1, as clients of other services write it, is the same as no seed.
 Seed = Annotated[int, Field(ge=-1, le=MAX_SEED), AfterValidator(lambda seed: None if seed == -1 else seed)]
 Speed = Literal["exact", "fast"]
+
+
+def _read_class(value: object) -> int | str:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if is_number and 0 <= value < CLASS_COUNT:  # type: ignore[operator]
+        return value  # type: ignore[return-value]
+    if isinstance(value, str) and 0 < len(value) <= MAX_LABEL:
+        return value
+    raise ValueError(f"must be a number from 0 to {CLASS_COUNT - 1}, or a name of up to {MAX_LABEL} characters")
+
+
+ClassLabel = Annotated[
+    int | str,
+    PlainValidator(_read_class),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": CLASS_COUNT - 1},
+                {"type": "string", "minLength": 1, "maxLength": MAX_LABEL},
+            ]
+        }
+    ),
+]
 PromptSyntax = Literal["plain", "a1111"]
 OutputFormat = Literal["png", "jpeg", "webp"]
 
@@ -60,7 +84,16 @@ class ImageFields(StrictModel):
     """Fields of every task. None: the default of the model or its family, or nothing where neither has one."""
 
     model: str | None = Field(None, description="Id from `/v1/models`. Default: the service's default model.")
-    prompt: Prompt = Field(description="What the image shows.")
+    prompt: Prompt | None = Field(
+        None,
+        description="What the image shows. Required, but models that are prompted by a class refuse it.",
+    )
+    class_label: ClassLabel | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="What the image shows, for models that are prompted by a class, not a text, such as DiT: "
+        "the number of the class or one of its names, as in `classes` of `/v1/models/{id}`. They require it.",
+    )
     prompt_2: Prompt | None = Field(None, description="Prompt of the second text encoder. Default: `prompt`.")
     prompt_3: Prompt | None = Field(None, description="Prompt of the third text encoder. Default: `prompt`.")
     negative_prompt: Annotated[str, Field(max_length=10_000)] | None = Field(

@@ -55,7 +55,7 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     try:
         OptionalImages.model_validate(of_images, strict=True)
         others = {name: value for name, value in defaults.items() if name not in of_images}
-        ImageFields.model_validate({"prompt": _PROMPT, **others}, strict=True)
+        ImageFields.model_validate(others, strict=True)
     except ValidationError as error:
         for item in error.errors():
             yield f"defaults.{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
@@ -64,7 +64,8 @@ def _problems(model: ModelSpec, catalogue: Catalogue) -> Iterator[str]:
     lengths = {name: value for name, value in defaults.items() if name == "max_sequence_length"}
     lengths = {} if lengths.keys() & model.refused else lengths
     images = dict.fromkeys(model.family_spec.required_fields, "-")
-    request = Txt2ImgRequest.model_validate({"prompt": _PROMPT, "model": model.id, **sizes, **lengths, **images})
+    subject = model.family_spec.any_subject(_PROMPT)
+    request = Txt2ImgRequest.model_validate({**subject, "model": model.id, **sizes, **lengths, **images})
     try:
         check(request, catalogue)
     except InvalidRequest as refused:

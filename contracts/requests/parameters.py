@@ -30,8 +30,8 @@ from contracts.requests.strict_model import STORED, is_none
 _LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
 #: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
 _SINCE_VERSION_3 = (
-    "check_step", "control_image", "dynamic_thresholding", "guidance", "hires", "ip_adapters", "keep_latents",
-    "references", "refiner", "textual_inversions", "vae",
+    "check_step", "class_label", "control_image", "dynamic_thresholding", "guidance", "hires", "ip_adapters",
+    "keep_latents", "references", "refiner", "textual_inversions", "vae",
 )  # fmt: skip
 
 
@@ -201,7 +201,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         catalogue's.
         """
         new_controls = any(control.is_made_in_job or control.key is not None for control in self.controls)
-        if new_controls or any(getattr(self, field) for field in _SINCE_VERSION_3):
+        if new_controls or any(_asks(getattr(self, field)) for field in _SINCE_VERSION_3):
             return 3
         return 2 if self.prompt_chunks else 1
 
@@ -291,3 +291,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         latents = None if self.check_step is None else self.check_step.latents
         keys = (*images, *references, *image_prompts, *uploads, latents)
         return list(dict.fromkeys(key for key in keys if key is not None))
+
+
+def _asks(value: object) -> bool:
+    """Whether a field's value asks for anything; the number of a class may be 0."""
+    return value is not False and value not in (None, ())

@@ -41,8 +41,9 @@ def request_fields(parameters: JobParameters) -> dict[str, Any]:
             adapter["mask"] = STORED
     for name in fields.get("hires", {}).keys() - Hires.model_fields.keys():
         del fields["hires"][name]  # its size, which follows from the scale
-    # Jobs of releases that knew no long prompts were truncated.
-    fields.setdefault("long_prompt", "truncate")
+    if parameters.prompt is not None:
+        # Jobs of releases that knew no long prompts were truncated.
+        fields.setdefault("long_prompt", "truncate")
     known = REQUESTS[parameters.task].model_fields
     return {name: value for name, value in fields.items() if name in known}
 

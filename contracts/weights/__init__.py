@@ -10,6 +10,7 @@ denoiser_files.py       the models whose denoiser a file suits
 adapters/               LoRAs, textual inversions, IP-Adapters
 vae_files.py            VAEs of the catalogue, and the models that they suit
 text_encoder_files.py   text encoders in files of their own, and whether a model can use them
+class_checkpoints.py    classes and size of a checkpoint that is prompted by a class
 checkpoint_limits.py    tasks and schedulers of one checkpoint
 formats/                what the headers of safetensors and GGUF files say, and values that no weight may have
 controls/               ControlNets and T2I-Adapters in one file, and the models that they suit

@@ -18,6 +18,7 @@ from contracts.catalogue.schedulers import FEW_STEPS, LCM_GUIDANCE
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
+from contracts.weights.class_checkpoints import class_limits
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_encoder_quantizations, read_folder_quantization
@@ -133,6 +134,8 @@ def _limits(catalogue: Catalogue, row: ModelSpec) -> dict[str, object]:
         limits["pipeline"] = pipeline
     if folder is not None and row.guidance_layers is None:
         limits["guidance_layers"] = _guidance_layers(folder)
+    if folder is not None and row.family_spec.prompted_by_class:
+        limits |= class_limits(row, folder)
     channels = _input_channels(folder, keys)
     if channels is not None and folder is not None:
         latent_channels = read_config(folder / "vae").get("latent_channels", 4)

@@ -31,6 +31,7 @@ from contracts.hub.selection import UNUSED_COMPONENTS, model_files
 from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.adapters.lora_layouts import refuse_control_lora
+from contracts.weights.class_checkpoints import class_limits
 from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import (
     T2I_REMEDY,
@@ -139,6 +140,8 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         if row.control_lora is not None and named in family.other_checkpoints:
             raise HubRefused(f"control_lora is for a {family.pipeline}, and this is a {named}: leave one out")
         _check_quantizations(folder, row)
+        if family.prompted_by_class:
+            class_limits(row, folder)  # what it raises is told
         # Operators may leave T5 out of a folder where it is never loaded.
         names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family)))(files)
     weights = [name for name in names if name.endswith(".safetensors")]

@@ -88,7 +88,7 @@ REFUSALS: dict[str, tuple[Break, str]] = {
     "an unknown family": (
         rewrite('family = "sdxl"', 'family = "sdx"'),
         "catalogue.toml:5: models.0: unknown family 'sdx'; known: sdxl, sd3, flux, sd15, pixart, chroma, z-image, "
-        "qwen-image, flux2, lumina2, sana, hunyuandit, kolors, ovis-image, deepfloyd; "
+        "qwen-image, flux2, lumina2, sana, hunyuandit, kolors, ovis-image, deepfloyd, dit; "
         "did you mean sdxl?",
     ),
     "a default out of range": (

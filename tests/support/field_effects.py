@@ -44,6 +44,7 @@ ELSEWHERE = frozenset(
 #: that cuts the prompt changes their images. Those of controls, images and schedulers are below.
 _OTHER: dict[str, list[Any]] = {
     "prompt": ["a blue square on a white background"],
+    "class_label": [8],
     "prompt_2": ["a green star on a black background"],
     "prompt_3": ["a green star on a black background"],
     "negative_prompt": ["a red circle on a blue background"],
@@ -196,7 +197,7 @@ class FieldEffects:
     def _base(self, family: str, mode: Mode, base: str) -> dict[str, Any]:
         allowed = ALL_FAMILIES[family].modes[mode]
         fields: dict[str, Any] = {
-            "prompt": "a red circle on a blue background",
+            **ALL_FAMILIES[family].any_subject("a red circle on a blue background"),
             "num_inference_steps": self.steps,
             "seed": 7,
         }

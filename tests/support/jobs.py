@@ -78,7 +78,8 @@ def make_job(
     """
     task = task_of(mode)
     model = catalogue.model(model_of(catalogue, family))
-    fields = {"prompt": "a red circle", "num_inference_steps": 2, "seed": 7, "model": model.id, **fields}
+    subject = model.family_spec.any_subject("a red circle")
+    fields = {**subject, "num_inference_steps": 2, "seed": 7, "model": model.id, **fields}
     images: dict[str, StoredImage] = {}
     allowed = model.family_spec.modes[mode]
     for field, key in (

@@ -25,6 +25,7 @@ from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.untrained_deepfloyd import deepfloyd
+from tests.support.untrained_dit import dit, write_as_published
 from tests.support.untrained_flux2 import flux2
 from tests.support.untrained_llm import (
     lumina2,
@@ -55,6 +56,8 @@ def with_untrained(catalogue: Catalogue, folder: Path) -> Catalogue:
     for family, make in UNTRAINED.items():
         pipeline = make()
         pipeline.save_pretrained(folder / f"tiny-{family}")
+        if FAMILIES[family].prompted_by_class:
+            write_as_published(folder / f"tiny-{family}")
         models.append(
             ModelSpec(
                 id=f"tiny-{family}",
@@ -248,6 +251,7 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "kolors": kolors,
         "ovis-image": ovis_image,
         "deepfloyd": deepfloyd,
+        "dit": dit,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(

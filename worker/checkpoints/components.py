@@ -23,6 +23,7 @@ from contracts.catalogue.families import ALL_FAMILIES
 from contracts.errors import CatalogueError
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import UNUSED_COMPONENTS, component_weights
+from contracts.memory.activation_tables import OLD_TRANSFORMER, class_of
 from contracts.weights.checkpoint_files import read_tensors
 from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
@@ -44,8 +45,6 @@ _ALIKE = {
     "Gemma2PreTrainedModel": ("Gemma2Model",),
     "T5EncoderModel": ("MT5EncoderModel",),
 }
-#: Class that older checkpoints name -> the one that diffusers has made of it, for the families here.
-_RENAMED = {"Transformer2DModel": "PixArtTransformer2DModel"}
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
 _NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
@@ -118,7 +117,7 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
             f"it is a {str(named)[:80]}, and family {family.id} needs a {family.checkpoint_class}"
         )
     classes = {
-        name: _RENAMED.get(entry[1], entry[1])
+        name: _loaded_class(folder / name, entry[1])
         for name, entry in index.items()
         if isinstance(entry, list)
         and len(entry) == 2
@@ -131,6 +130,11 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
         elif name not in UNUSED_COMPONENTS and not (name == family.t5 and spec.t5_optional):
             raise CatalogueError(f"it has no {name}, which family {family.id} needs")
     return classes
+
+
+def _loaded_class(part: Path, named: str) -> str:
+    """The class that diffusers loads of a component, by the one that is named; older ones name one for several."""
+    return class_of(read_config(part)) if named == OLD_TRANSFORMER else named
 
 
 def _classes_needed(family: DiffusersFamily) -> dict[str, list[str]]:
@@ -165,7 +169,7 @@ def _check_class(folder: Path, name: str, named: str, allowed: list[str]) -> Non
         if (part / file).is_file():
             config = _read_json(part / file)
             own = config.get("_class_name") or (config.get("architectures") or [named])[0]
-            own = _RENAMED.get(own, own)
+            own = _loaded_class(part, own)
             read_quantization(config, name)
     if name == "scheduler":
         if own.startswith(("EDM", "FlowMatch")) != named.startswith(("EDM", "FlowMatch")):

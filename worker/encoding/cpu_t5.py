@@ -45,8 +45,8 @@ class CpuT5:
         self.cache = cache
         self.lock = lock
         self._weights = weights
-        self._read = family.encoding.read_t5
-        self._prompt_field = family.encoding.prompt_fields[-1]
+        self._read = family.prompt_encoding.read_t5
+        self._prompt_field = family.prompt_encoding.prompt_fields[-1]
         self._lookahead = _LookaheadT5Proxy(self)
         tokenizer = name.replace("text_encoder", "tokenizer")
         # A tokenizer stores its last padding settings, so two threads must not share one.

@@ -68,8 +68,13 @@ class PromptEncoder:
         return tokenizers_of(self.pipeline, self._spec)
 
     def encode(self, inputs: GenerationInputs) -> dict[str, Any]:
-        """Return the embedding arguments of the pipeline call: of one row per image, joined as the family does."""
+        """Return the embedding arguments of the pipeline call: of one row per image, joined as the family does.
+
+        None for a model that reads no prompts.
+        """
         encoding = self.family.encoding
+        if encoding is None:
+            return {}
         prompts = {"": encoding.prompt_of(inputs)}
         negative = encoding.negative_prompt_of(inputs, self.pipeline.config)
         if negative is not None:
@@ -89,7 +94,7 @@ class PromptEncoder:
         Returns:
             As `encode`, one row, in host memory.
         """
-        prompt = self.family.encoding.prompt_of(inputs)
+        prompt = self.family.prompt_encoding.prompt_of(inputs)
         adapters = self.adapters.for_text_encoders
         with self.activate(adapters), self.words.written_in(self.pipeline):
             return dict(self._compute(adapters, prompt).tensors)
@@ -177,7 +182,7 @@ class PromptEncoder:
 
     def _encode_plain(self, prompt: Prompt) -> Embedding:
         """Have diffusers encode the text; of a long one, its beginning."""
-        encoding = self.family.encoding
+        encoding = self.family.prompt_encoding
         arguments = {**_in_lists(prompt.arguments), **encoding.constants}
         arguments |= {"image": list(prompt.images)} if prompt.images else {}
         results = encoding.encode(self.pipeline, prompt, {**arguments, "device": self.device})

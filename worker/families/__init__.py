@@ -6,6 +6,7 @@ what several share has a file of its own.
 chroma.py          Chroma
 deepfloyd.py       DeepFloyd IF, stage I
 deterministic_vae.py a VAE for pipelines that draw from the global generator
+dit.py             DiT, prompted by a class
 flux2.py           FLUX.2 dev
 flux2_klein.py     FLUX.2 klein
 flux2_parts.py     what these two share
@@ -48,6 +49,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from contracts.catalogue.families import Mode
+from contracts.requests.parameters import JobParameters
 from worker.families.inputs import GenerationInputs
 from worker.families.prompts import PromptEncoding
 
@@ -70,6 +72,10 @@ def _is_whole(controlnet: Any, denoiser: Any) -> None:
 
 def _as_they_are(images: Any) -> Any:
     return images
+
+
+def _can_run(pipeline: Any, job: JobParameters) -> str | None:  # noqa: ARG001
+    return None
 
 
 def _fits(components: Mapping[str, Any]) -> str | None:  # noqa: ARG001
@@ -106,11 +112,13 @@ class DiffusersFamily:
         packages: that must be installed for it beside those of every worker.
         t5: name of the T5 encoder's component; None if there is none.
         vae: name of the VAE's component; None: the denoiser works on pixels.
-        encoding: how prompts become embeddings.
+        encoding: how prompts become embeddings; None where its models read none.
         arguments: all arguments of a pipeline call but embeddings, generators and callback.
         patch: works round a pipeline class, on a freshly made pipeline.
         prepare: works round a class of the components, on the pipeline that has just loaded them.
         misfit: components -> why their configurations do not make this family together; None: they do.
+        refusal: (pipeline, job) -> why its checkpoint cannot run a job, where the API knew too little of it to say
+            so; None: it can.
         guides_in_two_calls: whether a guided step calls the denoiser with the prompt, and then without it; else
             both are rows of one call.
         complete_controlnet: (ControlNet, denoiser) -> gives a ControlNet the denoiser's layers that it runs.
@@ -127,11 +135,12 @@ class DiffusersFamily:
     denoiser_class: str
     repeated_blocks: tuple[str, ...]
     t5: str | None
-    encoding: PromptEncoding
+    encoding: PromptEncoding | None
     arguments: Callable[[GenerationInputs], dict[str, Any]]
     patch: Callable[[Any], None] = _needs_no_patch
     prepare: Callable[[Any], None] = _needs_no_patch
     misfit: Callable[[Mapping[str, Any]], str | None] = _fits
+    refusal: Callable[[Any, JobParameters], str | None] = _can_run
     unions: Unions | None = None
     guides_in_two_calls: bool = False
     complete_controlnet: Callable[[Any, Any], None] = _is_whole
@@ -141,6 +150,13 @@ class DiffusersFamily:
     vae: str | None = "vae"
     absent: frozenset[str] = frozenset()
     packages: tuple[str, ...] = ()
+
+    @property
+    def prompt_encoding(self) -> PromptEncoding:
+        """Its encoding, of a family whose models read prompts; raises ValueError for others."""
+        if self.encoding is None:
+            raise ValueError(f"models of family {self.id} read no prompts")
+        return self.encoding
 
     @property
     def controlnet_classes(self) -> tuple[str, ...]:

@@ -74,6 +74,9 @@ class Denoising:
             inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, stage.scheduler_settings
         )
         refuse_editing(type(pipeline))
+        reason = model.family.refusal(pipeline, stage)
+        if reason is not None:
+            raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, reason)
         later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
         emitter = self._preview_emitter(pipeline, model, stage)
         step_cache = None

@@ -43,7 +43,9 @@ def try_model(pool: Pool, model: str) -> None:
     with TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
         row = pool.catalogue.model(model)
-        width, height = (min(cast("int", row.default(name)), _SIDE) for name in ("width", "height"))
+        width, height = (cast("int", row.default(name)) for name in ("width", "height"))
+        if not row.family_spec.fixed_size:
+            width, height = min(width, _SIDE), min(height, _SIDE)
         storage.write("trial/image.png", _png(Image.linear_gradient("L").resize((width, height)).convert("RGB")))
         mask = Image.new("L", (width, height))
         mask.paste(255, (width // 4, height // 4, width // 2, height // 2))
@@ -62,8 +64,9 @@ def warm_up(pool: Pool, storage: Storage, model: str) -> None:
         JobFailed: the image could not be generated.
         NotPrepared: the model's files must be downloaded first.
     """
-    prompt = pool.catalogue.model(model).prompt_hint or "a warm-up"
-    request = Txt2ImgRequest(model=model, prompt=prompt, seed=0, num_inference_steps=_COMPILING_STEPS)
+    row = pool.catalogue.model(model)
+    subject: dict[str, Any] = row.family_spec.any_subject(row.prompt_hint or "a warm-up")
+    request = Txt2ImgRequest(model=model, seed=0, num_inference_steps=_COMPILING_STEPS, **subject)
     result = generate_alone(Job("warm-up", resolve(request, check(request, pool.catalogue), {})), pool, storage)
     if result.error is not None:
         raise JobFailed(result.error.code, result.error.message)
@@ -79,11 +82,11 @@ def _parameters(pool: Pool, row: ModelSpec, width: int, height: int) -> JobParam
         images["references.0"] = StoredImage("trial/image.png", width, height)
     request = REQUESTS[task](
         model=row.id,
-        prompt=row.prompt_hint or "a trial",
         seed=0,
         width=width,
         height=height,
         num_inference_steps=_STEPS,
+        **row.family_spec.any_subject(row.prompt_hint or "a trial"),
         **fields,
     )
     return resolve(request, check(request, pool.catalogue), images)

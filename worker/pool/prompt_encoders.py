@@ -84,7 +84,7 @@ class PromptEncoders:
         cpu_t5 = self._cpu_t5
         if cpu_t5 is None:
             return 0
-        inputs, encoding = GenerationInputs(job), self.family.encoding
+        inputs, encoding = GenerationInputs(job), self.family.prompt_encoding
         is_cached = self._encoder(_NO_ADAPTERS, lambda _: nullcontext(), "", None).is_cached
         prompts = [encoding.prompt_of(inputs), encoding.negative_prompt_of(inputs, self.base.config)]
         given = [prompt.arguments for prompt in prompts if prompt is not None]

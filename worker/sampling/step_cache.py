@@ -34,6 +34,7 @@ class StepCache:
         self._states: list[TaylorSeerState] = []
         self._net_results: dict[int, Any] = {}
         self._gives_list = False
+        self._result_class: type = tuple
 
     def end_step(self) -> None:
         """Count a step. It has one pass through the denoiser, or two with true classifier-free guidance."""
@@ -56,10 +57,13 @@ class StepCache:
         if self._schedule.computes(self._step) or state.last_update_step is None:
             result = compute()
             self._gives_list = isinstance(result[0], list)  # of images
+            self._result_class = type(result)
             state.update(tuple(result[0]) if self._gives_list else (result[0],))
             return result
         self.predicted_calls += 1
         predicted = state.predict()
+        if issubclass(self._result_class, dict):
+            return self._result_class(*predicted)  # a pipeline that reads `.sample`
         return (list(predicted),) if self._gives_list else tuple(predicted)
 
     def _net(self, compute: Callable[[], Any]) -> Any:

@@ -9,6 +9,7 @@ export const GROUPS = [
       images: "Images",
       instance_prompt: "Prompt of all images",
       prompt: "Prompt",
+      class_label: "Class",
       negative_prompt: "Negative prompt",
       image: "Image",
       mask_image: "Mask",

@@ -96,7 +96,7 @@ export async function submit() {
     const archive = form.tab === "train" ? form.archive : null;
     const headers = { "idempotency-key": keyOf(path, body, archive) };
     const content = archive === null ? { json: body } : { body: packed(body, archive) };
-    take(await call("POST", path, { ...content, headers }), body.prompt ?? body.name ?? "");
+    take(await call("POST", path, { ...content, headers }), body.prompt ?? body.name ?? (body.class_label === undefined ? "" : `Class ${body.class_label}`));
     sent = null;
   } catch (error) {
     refuse(error);

@@ -5,5 +5,6 @@ t5.py               families whose prompts T5 reads
 language_models.py  families whose prompts a language model reads
 flux2.py            FLUX.2
 pixels.py           families that work on pixels
+classes.py          families that are prompted by a class
 mode_fields.py      sets of request fields for the rows
 """

@@ -70,6 +70,8 @@ class ModelSpec(Row):
         vae: id of the VAE that takes the place of its own where a request names none.
         preview_vae: id of the tiny VAE that makes its previews; None: they are approximated from the latents.
         latents: of its own VAE, of a checkpoint whose configuration is on this machine.
+        class_labels: number -> label of the classes that its requests can name, of a checkpoint whose
+            configuration is on this machine; None: it has no classes, or they are not known.
         quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
             loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
             that is not known yet.
@@ -94,6 +96,7 @@ class ModelSpec(Row):
     vae: str | None = None
     preview_vae: str | None = None
     latents: LatentSpace | None = None
+    class_labels: Mapping[int, str] | None = None
     quantization: str | None = None
     text_encoder_quantization: Mapping[str, str] = Field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
@@ -139,10 +142,11 @@ class ModelSpec(Row):
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that work with the model."""
-        rows = [SCHEDULERS[name] for kind in self.family_spec.kinds for name in names_for(kind)]
+        family = self.family_spec
+        every = [SCHEDULERS[name] for kind in family.kinds for name in names_for(kind)]
+        rows = [row for row in every if family.follows(row)]
         if not self.scheduler_config:
-            usual = self.family_spec.kind
-            return [row.id for row in rows if row.kind == usual or row.id == self.default("scheduler")]
+            return [row.id for row in rows if row.kind == family.kind or row.id == self.default("scheduler")]
         return [row.id for row in rows if mismatch(row, self.scheduler_config) is None]
 
     def pinned(

@@ -69,13 +69,18 @@ _LOADED_AS = {
     **CLASSES_IN_DIFFUSERS,
     "Qwen3ForCausalLM": "Qwen3Model",
     "MT5EncoderModel": "T5EncoderModel",
-    "Transformer2DModel": "PixArtTransformer2DModel",
 }
+#: Class that older checkpoints name for several transformers, and the norm of its blocks -> the one that diffusers
+#: (0.42) loads.
+OLD_TRANSFORMER = "Transformer2DModel"
+_BY_NORM = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 
 
 def class_of(config: Mapping[str, Any]) -> str:
     """Name of a component's class: diffusers' entry, else transformers'."""
     named = str(config.get("_class_name") or next(iter(config.get("architectures") or [""])))
+    if named == OLD_TRANSFORMER:
+        return _BY_NORM.get(str(config.get("norm_type")), named)
     return _LOADED_AS.get(named, named)
 
 

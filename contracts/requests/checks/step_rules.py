@@ -65,6 +65,9 @@ class StepRules:
             yield FieldProblem("scheduler", f"unknown scheduler {self.scheduler[:80]!r}", model.schedulers)
         elif reason := mismatch(spec, model.scheduler_config):
             yield FieldProblem("scheduler", f"{spec.id} {reason} ({model.id})", model.schedulers)
+        elif spec.scales_noise and model.family_spec.unit_noise:
+            message = f"{spec.id} starts from scaled noise, which the pipeline of {model.id} lacks; use another"
+            yield FieldProblem("scheduler", message, model.schedulers)
         elif spec.id not in model.schedulers:
             message = f"{spec.id} works with {spec.kind} models, and {model.id} is a {kind} model"
             yield FieldProblem("scheduler", message, model.schedulers)

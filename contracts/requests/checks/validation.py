@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 
 from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.class_labels import CLASS_COUNT, label_problem
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
@@ -107,14 +108,25 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
     if mode is Mode.EDIT and getattr(request, "image", None) is not None:
         yield FieldProblem("image", "needs mask_image in an edit, which says what of it is regenerated; add one")
         return
-    for field in sorted(family.required_fields):
-        if getattr(request, field, None) is None:
-            yield FieldProblem(field, f"is required: the weights of {model.id} are made for it")
+    yield from _missing_problems(request, model)
     used = family.modes[mode]
     for field in sorted((MODE_FIELDS - used) & request.model_fields_set):
         if getattr(request, field) not in (None, ()):
             message = f"is not supported by {model.id} ({family.id}) in {mode}; remove it"
             yield FieldProblem(field, message, sorted(used))
+
+
+def _missing_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield each field that requests to this model must have, and this one has not."""
+    family = model.family_spec
+    if family.prompted_by_class and request.class_label is None:
+        message = f"is required: {model.id} makes images of classes, and GET /v1/models/{model.id} names them"
+        yield FieldProblem("class_label", message, f"0–{CLASS_COUNT - 1}")
+    elif not family.prompted_by_class and request.prompt is None:
+        yield FieldProblem("prompt", "is required", "1–10000 characters")
+    for field in sorted(family.required_fields):
+        if getattr(request, field, None) is None:
+            yield FieldProblem(field, f"is required: the weights of {model.id} are made for it")
 
 
 def _where_instead(mode: Mode, catalogue: Catalogue) -> str:
@@ -141,7 +153,9 @@ def _reference_problems(request: JobRequest, model: ModelSpec) -> Iterator[Field
 def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
     """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
     used = model.family_spec.modes.get(request_mode(request), frozenset())
-    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+    # A value that is the default of all models asks for nothing.
+    defaults = {name: field.default for name, field in type(request).model_fields.items()}
+    given = {name for name in request.model_fields_set if getattr(request, name) not in (None, defaults[name])}
     for field in sorted(model.refused & given):
         yield FieldProblem(field, f"has no effect on {model.id}; remove it")
     skipped, limit = request.clip_skip, model.max_clip_skip
@@ -152,6 +166,9 @@ def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[Fie
     if length is not None and longest is not None and length > longest:
         message = f"must be at most {longest} for {model.family} models, got {length}"
         yield FieldProblem("max_sequence_length", message, f"1–{longest}")
+    label, labels = request.class_label, model.class_labels
+    if label is not None and labels is not None and (problem := label_problem(label, labels)) is not None:
+        yield FieldProblem("class_label", problem, f"0–{CLASS_COUNT - 1}, or a name")
 
 
 def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
@@ -162,6 +179,10 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             nearest = [side - side % multiple, side - side % multiple + multiple]
             message = f"must be a multiple of {multiple}, got {side} (nearest: {nearest[0]}, {nearest[1]})"
             yield FieldProblem(field, message, nearest)
+        elif model.family_spec.fixed_size and side not in (None, model.default(field)):
+            own = model.default(field)
+            message = f"must be {own}, since {model.id} makes images of one size only, got {side}; leave it out"
+            yield FieldProblem(field, message, own)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
     if any(getattr(request, field, None) for field in ("image", "control_image", "controls", "references")):
         # A single side is enough, and the other follows an image; at the least it is this.

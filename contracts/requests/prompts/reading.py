@@ -42,10 +42,11 @@ def read_prompts(request: ImageFields) -> ReadPrompts:
     if request.prompt_syntax == "plain":
         return ReadPrompts(texts, {}, listed)
     parsed = {name: parse(text) for name, text in texts.items()}
+    in_prompt = parsed["prompt"].loras if "prompt" in parsed else ()
     return ReadPrompts(
         {name: prompt.source for name, prompt in parsed.items()},
         {name: prompt.chunks for name, prompt in parsed.items() if prompt.chunks != plain_chunks(prompt.source)},
-        (*listed, *(("prompt", Lora(name=name, scale=scale)) for name, scale in parsed["prompt"].loras)),
+        (*listed, *(("prompt", Lora(name=name, scale=scale)) for name, scale in in_prompt)),
         tuple(_syntax_problems(parsed)),
     )
 
@@ -72,7 +73,7 @@ def prompt_problems(request: ImageFields, family: Family, long_prompt: object) -
     if len(read.loras) > _MAX_LORAS:
         message = f"names LoRAs, {len(read.loras)} together with those in loras; at most {_MAX_LORAS} are allowed"
         yield FieldProblem("prompt", message)
-    if long_prompt not in family.long_prompts:
+    if family.long_prompts and long_prompt not in family.long_prompts:
         allowed = ", ".join(family.long_prompts)
         message = f"{long_prompt} is not available for {family.id}, whose encoders have no windows; use {allowed}"
         yield FieldProblem("long_prompt", message, list(family.long_prompts))

@@ -30,8 +30,8 @@ _BLOCK = re.compile(r"[^.]+\.\d+(?=\.)")
 #: Weights with two axes that stay as they are: tables of tokens and positions, and what the quantizers of
 #: transformers (5.23) leave, the heads of language models and the projection of CLIP.
 _UNQUANTIZED = re.compile(
-    r"(^|\.)(shared|embed_tokens|\w+_embeddings?|relative_attention_bias|lm_head|output_layer|text_projection)\."
-    r"weight$"
+    r"(^|\.)(shared|embed_tokens|\w+_embeddings?|relative_attention_bias|lm_head|output_layer|text_projection|"
+    r"embedding_table)\.weight$"
 )
 
 

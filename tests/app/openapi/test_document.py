@@ -207,7 +207,8 @@ def test_fields_that_only_some_families_have_name_them(document: Json) -> None:
 
     assert "Only for models of the families sdxl, sd3 and sd15." in fields["clip_skip"]["description"]
     assert "Only for models of the families flux and qwen-image." in fields["true_cfg_scale"]["description"]
-    assert "Only for" not in fields["negative_prompt"]["description"]
+    assert "Not for models of the family dit." in fields["negative_prompt"]["description"]
+    assert "Only for models of the family dit." in fields["class_label"]["description"]
 
 
 def test_requests_have_no_defaults_that_make_generated_types_require_a_field(document: Json) -> None:

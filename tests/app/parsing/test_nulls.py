@@ -42,10 +42,10 @@ def test_nulls_inside_of_entries_and_objects_are_absent() -> None:
     assert parsed == parse(REQUESTS[Task.CONTROLNET], json.dumps(plain).encode())
 
 
-@pytest.mark.parametrize("body", ['{"prompt": null}', '{"prompt": "x", "loras": [null]}', "null", "[null]"])
+@pytest.mark.parametrize("body", ['{"image": null}', '{"image": "x", "loras": [null]}', "null", "[null]"])
 def test_a_null_that_must_be_something_is_refused(body: str) -> None:
     with pytest.raises(InvalidRequest):
-        parse(REQUESTS[Task.TXT2IMG], body.encode())
+        parse(REQUESTS[Task.IMG2IMG], body.encode())
 
 
 @pytest.mark.parametrize("number", ["NaN", "1e999"])
@@ -56,7 +56,7 @@ def test_numbers_that_are_not_finite_are_refused_beside_nulls_too(number: str) -
 
 def test_the_word_null_in_a_form_is_absent_but_in_a_prompt() -> None:
     fields = {name: "null" for name, field in EditRequest.model_fields.items() if not field.is_required()}
-    del fields["negative_prompt"], fields["prompt_2"], fields["prompt_3"]
+    del fields["prompt"], fields["negative_prompt"], fields["prompt_2"], fields["prompt_3"]
     texts = {"user": "null", "safety_identifier": "null"}
 
     form: list[tuple[str, str | bytes]] = [*({**fields, **texts}).items(), ("prompt", "null"), ("image", b"x")]

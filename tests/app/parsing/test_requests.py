@@ -145,7 +145,7 @@ def test_fields_of_other_tasks_are_refused(field: str) -> None:
 
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        parse(Txt2ImgRequest, b'{"width": "x", "height": 1, "y": 1}')
+        parse(Txt2ImgRequest, b'{"prompt": "", "width": "x", "height": 1, "y": 1}')
 
     assert {problem.field for problem in caught.value.problems} == {"prompt", "width", "height", "y"}
 

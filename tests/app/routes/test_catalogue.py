@@ -46,7 +46,8 @@ def test_other_entries_say_what_they_work_with(client: TestClient) -> None:
     shown = {name: ink[name] for name in ("id", "family", "title", "trigger", "ranks")}
     assert shown == {"id": "ink", "family": "sdxl", "title": "Ink", "trigger": "drawn in ink", "ranks": None}
     assert (edges["family"], edges["kind"], edges["preprocessors"]) == ("sdxl", "hint", ["canny", "lineart"])
-    assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart", "hunyuandit", "kolors"]
+    assert schedulers["ddim"]["families"] == ["sdxl", "sd15", "pixart", "hunyuandit", "kolors", "dit"]
+    assert schedulers["euler"]["families"] == ["sdxl", "sd15", "pixart", "hunyuandit", "kolors"]
     assert schedulers["edm_euler"]["families"] == ["sdxl"]
     flow = ["sd3", "flux", "chroma", "z-image", "qwen-image", "flux2", "lumina2", "sana", "ovis-image"]
     assert schedulers["flow_euler"]["families"] == flow

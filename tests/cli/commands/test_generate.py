@@ -36,6 +36,13 @@ def test_only_the_given_options_are_sent() -> None:
     }
 
 
+def test_a_class_takes_the_place_of_the_prompt() -> None:
+    assert compose_from("--class-label", "207")[1] == {"class_label": 207}
+    assert compose_from("--class-label", "golden retriever")[1] == {"class_label": "golden retriever"}
+    with pytest.raises(ServiceError, match="with a prompt, or for models such as DiT with --class-label"):
+        compose_from("--seed", "7")
+
+
 def test_the_images_select_the_task(image: str) -> None:
     assert compose_from("x", "--image", image)[0] == "img2img"
     assert compose_from("x", "--image", image, "--mask", image)[0] == "inpaint"

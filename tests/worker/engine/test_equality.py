@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Mode
+from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Family, Mode
 from contracts.catalogue.schedulers import names_for
 from contracts.errors import InvalidRequest
 from contracts.requests.parameters import JobParameters
@@ -94,7 +94,7 @@ def _draw(catalogue: Catalogue, family: str, rng: random.Random, **fixed: Any) -
     mode = rng.choice(list(spec.modes))
     fields: dict[str, Any] = {
         "seed": rng.randrange(1000),
-        "prompt": rng.choice(["a red circle", "a blue square on green", "a star"]),
+        **_subject(spec, rng),
         "num_inference_steps": rng.choice([2, 3]),
         "num_images": rng.choice([1, 1, 2]),
         "batchable": rng.random() < 0.7,
@@ -112,6 +112,11 @@ def _draw(catalogue: Catalogue, family: str, rng: random.Random, **fixed: Any) -
     elif "strength" not in fields:
         fields["strength"] = rng.choice([0.7, 1.0])
     return make_job(catalogue, family, mode, controls=rng.choice([1, 1, 2]), **fields | fixed)
+
+
+def _subject(spec: Family, rng: random.Random) -> dict[str, Any]:
+    text = rng.choice(["a red circle", "a blue square on green", "a star"])
+    return {spec.subject: rng.choice([0, "goldfish", 999])} if spec.prompted_by_class else {spec.subject: text}
 
 
 @pytest.mark.parametrize("family", FAMILY_IDS)

@@ -33,11 +33,12 @@ def infotext(receipt: Receipt, seed: int) -> str:
     """Return the prompt with its LoRAs, the negative prompt, and a line of `Name: value` pairs."""
     job = require_diffusion(receipt.parameters)
     loras = "".join(f" <lora:{lora.name}:{_number(lora.scale)}>" for lora in job.loras)
-    lines = [f"{_prompt(job, 'prompt')}{loras}"]
+    lines = [f"{_prompt(job, 'prompt') or ''}{loras}"]
     if job.negative_prompt is not None:
         lines.append(f"Negative prompt: {_prompt(job, 'negative_prompt')}")
     fields: dict[str, object] = {
         "Steps": job.num_inference_steps,
+        "Class label": _quoted(job.class_label) if isinstance(job.class_label, str) else job.class_label,
         "Sampler": job.scheduler,
         "CFG scale": job.guidance_scale,
         "Seed": seed,

@@ -66,8 +66,8 @@ function show(job, index) {
 // The prompt, or the name of a training: known from the receipt; until a job has one, from the request that this page
 // sent.
 export function promptOf(job) {
-  const { prompt, name } = job.receipt?.parameters ?? {};
-  return prompt || name || state.prompts.get(job.id) || job.task;
+  const { prompt, name, class_label } = job.receipt?.parameters ?? {};
+  return prompt || name || (class_label === undefined ? "" : `Class ${class_label}`) || state.prompts.get(job.id) || job.task;
 }
 
 export function summaryOf(job) {

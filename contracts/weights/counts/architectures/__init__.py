@@ -14,6 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.rows.models import ModelSpec
+from contracts.weights.class_checkpoints import side_of
 from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount, Sums
 
 #: Architectures of a family whose sizes are at least this alike can stand for one another.
@@ -66,6 +69,24 @@ def read_architectures() -> tuple[Architecture, ...]:
     """All known architectures, sorted by id."""
     texts = (file.read_text(encoding="utf-8") for file in files(__name__).iterdir() if file.name.endswith(".json"))
     return tuple(sorted(map(_read, texts), key=lambda architecture: architecture.id))
+
+
+def row_of(published: Architecture, quantization: str | None = None) -> ModelSpec:
+    """A row of a catalogue that names the architecture where it is published.
+
+    Args:
+        quantization: of its denoiser, as in a row.
+    """
+    is_fixed = FAMILIES[published.family].fixed_size
+    side = side_of(published.configs["transformer"], published.configs["vae"]) if is_fixed else None
+    return ModelSpec(
+        id=published.id,
+        family=published.family,
+        source=published.sources[0],
+        pipeline=published.pipeline,
+        quantization=quantization,
+        defaults={} if side is None else {"width": side, "height": side},
+    )
 
 
 def architectures_of(family: str, pipeline: str | None = None) -> list[Architecture]:

@@ -37,6 +37,8 @@ PUBLISHED_BYTES = {
     "sana-1.6b": (5_228_683_776, 3_208_925_504, 624_500_550),
     "sana-sprint-1.6b": (5_228_683_776, 3_220_474_944, 624_500_550),
     "sana-0.6b": (5_228_683_776, 1_183_495_744, 624_500_550, 337_531_392),
+    "dit-xl-2-256": (1_499_652_928, 167_307_726),
+    "dit-xl-2-512": (1_499_652_928, 167_307_726),
     "kolors": (12_487_168_000, 5_158_917_640, 167_307_726),
     "if-i-xl": (9_524_621_312, 8_609_390_220),
     "ovis-image-7b": (3_441_149_952, 14_740_899_456, 167_639_366),
@@ -92,6 +94,7 @@ def _built(name: str, config: str) -> tuple[int, ParameterCount]:
 #: Of the same classes as another one, with other numbers; in `make judge`.
 VARIANTS = {
     *("sd2.1", "sd3-medium", "pixart-alpha", "sana-1.6b", "flux.2-klein-4b", "flux.2-klein-9b", "flux.1-schnell"),
+    "dit-xl-2-512",
 }
 
 
