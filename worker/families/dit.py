@@ -8,14 +8,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from contracts.catalogue.class_labels import CLASS_COUNT, label_problem
+from contracts.catalogue.class_labels import CLASS_COUNT, label_problem, read_labels
 from contracts.catalogue.families import Mode
 from contracts.requests.parameters import JobParameters
 from contracts.weights.class_checkpoints import side_of
+from contracts.weights.counts.parameter_counts import read_config
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
 
@@ -41,6 +43,12 @@ def _misfit(components: Mapping[str, Any]) -> str | None:
     if transformer.out_channels not in (None, 2 * channels):
         pairs["out_channels of the transformer"] = (transformer.out_channels, channels)
     return first_difference(pairs)
+
+
+def _read_labels(folder: Path) -> dict[str, Any]:
+    """The names of the classes by numbers, where `model_index.json` has texts: diffusers would log that."""
+    labels = read_labels(read_config(folder, "model_index.json").get("id2label"))
+    return {"id2label": labels} if labels else {}
 
 
 def _keep_labels(pipeline: Any) -> None:
@@ -125,6 +133,7 @@ FAMILY = DiffusersFamily(
     arguments=arguments,
     misfit=_misfit,
     prepare=_keep_labels,
+    load_others=_read_labels,
     refusal=_refusal,
     patch=_patch,
 )
