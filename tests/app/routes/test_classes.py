@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from contracts.queue.client import JobQueue
 from contracts.requests.any_parameters import require_diffusion
 from contracts.settings import SharedSettings
-from tests.contracts.weights.test_class_checkpoints import write_checkpoint
+from tests.support.class_checkpoints import write_checkpoint
 from tests.support.small_catalogue import SMALL_CATALOGUE
 
 _ROWS = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from contracts.weights.row_files import check_row_files
-
-
-def write_checkpoint(folder: Path, **index: Any) -> None:
-    """The configurations of a DiT of 512 pixels, without weights."""
-    files = {
-        "model_index.json": {
-            "_class_name": "DiTPipeline",
-            "transformer": ["diffusers", "Transformer2DModel"],
-            **index,
-        },
-        "transformer/config.json": {"_class_name": "Transformer2DModel", "sample_size": 64},
-        "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
-        "scheduler/scheduler_config.json": {"_class_name": "DDIMScheduler"},
-    }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(content))
+from tests.support.class_checkpoints import write_checkpoint
 
 
 def catalogue_of(folder: Path, **fields: Any) -> Catalogue:
