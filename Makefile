@@ -114,7 +114,7 @@ judge: .venv/installed-dev build/eight-bit/bitsandbytes  ## quality of the shape
 	$(BIN)/python -m pytest -s tests/worker/checkpoints/quality tests/worker/generation/quality
 	PYTHONPATH=build/eight-bit $(BIN)/python -m pytest -s tests/worker/training/quality
 	DARKROOM_TEST_ALL_COMBINATIONS=1 $(PYTEST) -q tests/worker tests/contracts/memory tests/contracts/weights tests/models tests/bench tests/test_gpu_check.py tests/end_to_end/test_image_content.py tests/end_to_end/test_tasks.py tests/end_to_end/test_families.py
-	for family in sdxl sd3 flux; do \
+	for family in sdxl sd3 flux sd15; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \
 	done
 

@@ -26,8 +26,11 @@ from cli.main import build_parser
 
 FOLDER = Path("demo")
 LOG = FOLDER / "service.log"
-FAMILIES = ("sdxl", "sd3", "flux")
 SIDE = 64
+_TASKS = ("txt2img", "img2img", "inpaint", "silhouette")
+_ALL = (*_TASKS, "canny", "outline", "two-loras", "crescent")
+#: Family -> its scenes, of which its trained ControlNets and LoRAs are some.
+_SCENES = {"sdxl": _ALL, "sd3": _ALL, "flux": _ALL, "sd15": (*_TASKS, "stripes")}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Scene:
 
 
 def scenes_of(family: str) -> list[Scene]:
-    """List one scene a task, most of them made from the first image or a drawing, and three with LoRAs."""
+    """List one scene a task, most of them made from the first image or a drawing, and some with LoRAs."""
     first, mask, silhouette, contours = (
         str(FOLDER / f"{name}.png") for name in (f"{family}-txt2img", "mask", "silhouette", "contours")
     )
@@ -56,18 +59,19 @@ def scenes_of(family: str) -> list[Scene]:
         "inpaint": ("a white star on a blue background", "--image", first, "--mask", mask, "--strength", "1"),
         "silhouette": ("a yellow shape on a purple background", "--control", f"{shapes}-silhouette={silhouette}"),
         "canny": ("a white shape on a red background", "--control", f"{shapes}-canny={contours}"),
+        "stripes": (square, "--lora", f"{shapes}-stripes"),
         "outline": (square, "--lora", f"{shapes}-outline"),
         "two-loras": (square, "--lora", f"{shapes}-outline", "--lora", f"{shapes}-stripes"),
         "crescent": ("a large yellow crescent on a purple background", "--lora", f"{shapes}-crescent"),
     }
     return [
-        Scene(f"{family}-{name}", (*words, "--model", shapes, "--seed", "7")) for name, words in scenes.items()
+        Scene(f"{family}-{name}", (*scenes[name], "--model", shapes, "--seed", "7")) for name in _SCENES[family]
     ]
 
 
 def all_scenes() -> list[list[Scene]]:
     """List the scenes of each family: the rows of the contact sheet."""
-    return [scenes_of(family) for family in FAMILIES]
+    return [scenes_of(family) for family in _SCENES]
 
 
 def draw_inputs() -> None:

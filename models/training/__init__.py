@@ -8,5 +8,6 @@ trainees/      what learns in the worker's loop, beside what the worker itself t
 judging/       what is right in the generated images
 lessons.py     adapters and ControlNets by the worker's own training
 loop.py        the training loop, its checkpoints and its ranks
+muon.py        Muon in float32
 optimizers.py  which optimizer moves which weights
 """

@@ -25,6 +25,7 @@ from models.training.stages import (
     mismatches,
     t2i_adapter,
     text,
+    unpack,
     upscaler,
 )
 
@@ -109,6 +110,10 @@ def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stage.add_argument("family", choices=export.FAMILIES)
     stage.add_argument("--control", choices=export.CONTROLS, help="this ControlNet instead")
     stage.set_defaults(run=_export)
+    stage = stages.add_parser(
+        "unpack", help="takes autoencoders and text encoders from models/ instead of training"
+    )
+    stage.set_defaults(run=lambda _: unpack.write_all())
     stage = stages.add_parser("untrained", help="writes a checkpoint and its ControlNets with random weights")
     stage.add_argument("family", choices=export.FAMILIES)
     stage.add_argument("--control", choices=export.CONTROLS, help="only this one, for the trained checkpoint")

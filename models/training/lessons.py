@@ -85,7 +85,8 @@ def teach(
             sample=resolve(Txt2ImgRequest(prompt="a shape", model=model.id, seed=0), model, {}),
         )
         preparation = Preparation(loaded, training, owner="")
-        examples = preparation.read_examples(storage, (), None if trainee is None else _as_it_is)
+        read = None if trainee is None or training.settings.kind == "controlnet" else _as_it_is
+        examples = preparation.read_examples(storage, (), read)
         with torch.inference_mode(mode=False):
             own = None if trainee is None else trainee(loaded.denoiser)
         run = preparation.begin(examples, own)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from models.training.muon import Muon
+
 _OUTSIDE_BLOCKS = ("embed", "proj_out")
 #: What a checkpoint holds beside the moments, under the same form of name.
 _NOT_OURS = ("weight", "average")
@@ -31,7 +33,7 @@ class Optimizers:
         self._owner: dict[str, torch.optim.Optimizer] = dict.fromkeys(outer, adam)
         if inner:
             matrices = [named[name] for name in named if name in inner]
-            muon = torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            muon = Muon(matrices, weight_decay=decay)
             self._all.append((muon, muon_rate))
             self._owner |= dict.fromkeys(inner, muon)
 

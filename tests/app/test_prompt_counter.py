@@ -36,9 +36,15 @@ TEXTS = [
     "  Un ŒUF,\n卵 🥚 don't\tit's 12345 <|endoftext|> ﬁne",
     "very nice detailed picture " * 40,
 ]
-TOKENIZERS = [
-    (model.source, encoder.tokenizer) for model in BUILT_IN.models for encoder in model.family_spec.text_encoders
-]
+#: One of each content: models have tokenizers in common.
+TOKENIZERS = {
+    (BUILT_IN.root / model.source / encoder.tokenizer / "tokenizer.json").read_bytes(): (
+        model.source,
+        encoder.tokenizer,
+    )
+    for model in BUILT_IN.models
+    for encoder in model.family_spec.text_encoders
+}
 
 
 def job_of(model: ModelSpec) -> JobParameters:
@@ -46,7 +52,7 @@ def job_of(model: ModelSpec) -> JobParameters:
     return resolve(request, model, {})
 
 
-@pytest.mark.parametrize(("source", "name"), TOKENIZERS)
+@pytest.mark.parametrize(("source", "name"), TOKENIZERS.values())
 def test_tokens_and_their_ends_are_those_of_the_library_that_encodes(source: str, name: str) -> None:
     folder = BUILT_IN.root / source / name
     theirs, ours = AutoTokenizer.from_pretrained(folder), read_tokenizer(folder)

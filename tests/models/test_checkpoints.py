@@ -26,9 +26,9 @@ def test_a_checkpoint_takes_at_most_nine_megabytes(family: str) -> None:
     assert megabytes(checkpoint_folder(family)) <= 9
 
 
-def test_all_weights_together_take_at_most_forty_six_megabytes() -> None:
+def test_all_weights_together_take_at_most_fifty_eight_megabytes() -> None:
     kinds = ("shapes-*", "controlnets", "loras")
-    assert sum(megabytes(folder) for kind in kinds for folder in MODELS.glob(kind)) <= 46
+    assert sum(megabytes(folder) for kind in kinds for folder in MODELS.glob(kind)) <= 58
 
 
 @pytest.mark.parametrize("family", FAMILIES)

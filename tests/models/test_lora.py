@@ -13,8 +13,9 @@ from models.training.networks.export import FAMILIES
 from models.training.stages import lora
 from tests.support.combinations import usual_or_all
 
-#: kohya's layout for SDXL, diffusers' for the others.
+#: kohya's layout for UNets, diffusers' for the others.
 EFFECT = "stripes"
+OF_UNETS = ("sdxl", "sd15")
 
 
 @pytest.mark.parametrize("family", usual_or_all("sdxl", FAMILIES))
@@ -29,7 +30,7 @@ def test_a_lora_is_trained_and_has_its_effects_layout_and_strength(
     path = lora.write(family, effect, lessons.teach(family, "run", settings, drawings, resume=False))
     facts = describe(read_lora(path), family)
     assert facts.ranks == (8,)
-    if family == "sdxl":
+    if family in OF_UNETS:
         assert facts.layout == "kohya"
         assert {float(alpha) for name, alpha in load_file(path).items() if name.endswith(".alpha")} == {4.0}
     else:
@@ -40,4 +41,4 @@ def test_a_lora_is_trained_and_has_its_effects_layout_and_strength(
 def test_the_ranks_of_a_family_differ(family: str) -> None:
     ranks = {lora.settings_for(family, effect)["rank"] for effect in EFFECTS.values()}
     assert min(ranks) == 2
-    assert max(ranks) == (32 if family == "sdxl" else 8)
+    assert max(ranks) == (32 if family in OF_UNETS else 8)

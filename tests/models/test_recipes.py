@@ -40,6 +40,9 @@ def ask_pipeline(family: str, pipeline: Any) -> tuple[Tensor, Tensor]:
     if family == "sdxl":
         hidden, _, pooled, _ = pipeline.encode_prompt(CAPTIONS, do_classifier_free_guidance=False)
         return hidden, pooled
+    if family == "sd15":
+        hidden, _ = pipeline.encode_prompt(CAPTIONS, "cpu", 1, do_classifier_free_guidance=False)
+        return hidden, hidden.new_zeros(len(CAPTIONS), 0)
     if family == "sd3":
         hidden, _, pooled, _ = pipeline.encode_prompt(
             CAPTIONS, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_TOKENS

@@ -1,6 +1,7 @@
-"""The built-in models with smaller denoisers, ControlNets and VAEs of random weights, in half of the time.
+"""Built-in models with smaller denoisers, ControlNets and VAEs of random weights, in half of the time.
 
-For tests that compare images with each other, whatever they show. Ids, families, text encoders, tokenizers and
+For tests that compare images with each other, whatever they show. Those of
+`TRAINED_FAMILIES`; ids, families, text encoders, tokenizers and
 schedulers are those of `models/`; what its trained weights show, `tests/models` and `make judge` ask.
 """
 
@@ -18,9 +19,12 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.trained import only_trained_families
 from tests.support.untrained_parts import seeded, stirred, vae
 
 _MODELS = BUILT_IN_CATALOGUE.parent
+#: Checkpoints of other families, and of other classes.
+_LEFT_OUT = ("shapes-sd15*", "shapes-kontext")
 #: Of a denoiser's configuration, what is smaller than in `models/`. FLUX keeps its width, and both double blocks.
 _DENOISERS: Mapping[str, tuple[str, Any, dict[str, Any]]] = MappingProxyType(
     {
@@ -47,7 +51,9 @@ _DENOISERS: Mapping[str, tuple[str, Any, dict[str, Any]]] = MappingProxyType(
 def write_smaller_models(folder: Path) -> Catalogue:
     """Write a folder like `models/`; returns its catalogue, without adapters, which do not fit the layers."""
     shutil.copytree(
-        _MODELS, folder, ignore=shutil.ignore_patterns("*.py", "training", "unet", "transformer", "vae")
+        _MODELS,
+        folder,
+        ignore=shutil.ignore_patterns("*.py", "training", "unet", "transformer", "vae", *_LEFT_OUT),
     )
     for family, (name, kind, changes) in _DENOISERS.items():
         checkpoint = folder / f"shapes-{family}"
@@ -58,7 +64,7 @@ def write_smaller_models(folder: Path) -> Catalogue:
             for controlnet in (folder / "controlnets").glob(f"shapes-{family}-*"):
                 shutil.rmtree(controlnet)
                 _CONTROLNETS[family](denoiser).save_pretrained(controlnet)
-    catalogue = read_catalogue(folder / BUILT_IN_CATALOGUE.name)
+    catalogue = only_trained_families(read_catalogue(folder / BUILT_IN_CATALOGUE.name))
     controlnets = tuple(row for row in catalogue.controlnets if row.kind != "t2i_adapter")
     return catalogue.model_copy(update={"loras": (), "ip_adapters": (), "controlnets": controlnets})
 

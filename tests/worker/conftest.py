@@ -28,6 +28,7 @@ from tests.support.jobs import INPUT_IMAGES
 from tests.support.qwen_edits import small_references, with_qwen_edits
 from tests.support.refiner import with_refiner_row
 from tests.support.smaller_models import write_smaller_models
+from tests.support.trained import only_trained_families
 from tests.support.untrained import with_untrained
 from tests.support.untrained_flux2 import with_flux2_klein
 from tests.support.untrained_llm import with_sana_sprint
@@ -119,8 +120,9 @@ def catalogue(smaller_models: Catalogue, weights_folder: Path) -> Catalogue:
 
 @pytest.fixture(scope="session")
 def trained(shipped: Catalogue, weights_folder: Path) -> Catalogue:
-    """The built-in models with such adapters and ControlNets."""
-    return _written_once(weights_folder, "trained", lambda: _with_adapters(shipped, weights_folder / "trained"))
+    """The built-in models of `TRAINED_FAMILIES` with such adapters and ControlNets."""
+    built_in = only_trained_families(shipped)
+    return _written_once(weights_folder, "trained", lambda: _with_adapters(built_in, weights_folder / "trained"))
 
 
 def _with_adapters(built_in: Catalogue, weights_folder: Path) -> Catalogue:

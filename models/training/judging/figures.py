@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sdxl": {"guidance_scale": 3.0},
     "sd3": {"guidance_scale": 3.0, "max_sequence_length": 64},
     "flux": {"guidance_scale": 3.5, "max_sequence_length": 64},
+    "sd15": {"guidance_scale": 3.0},
 }
 _BATCH = 10
 _SPLITS = {"in-distribution": (False, 140), "held-out": (True, 60)}

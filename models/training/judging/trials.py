@@ -22,7 +22,8 @@ from models.training.stages.lora import FOLDER
 
 _COUNT = 50
 _ADAPTER_COUNT = 20
-_PAIR = ("stripes", "outline")
+#: Two effects that are tried together where a family has both.
+PAIR = ("stripes", "outline")
 _SCALES = (0.0, 0.5, 1.0)
 _PIPELINES = {
     "sdxl": ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline", "ControlNetModel", "image"),
@@ -33,6 +34,7 @@ _PIPELINES = {
         "control_image",
     ),
     "flux": ("FluxPipeline", "FluxControlNetPipeline", "FluxControlNetModel", "control_image"),
+    "sd15": ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline", "ControlNetModel", "image"),
 }
 
 
@@ -105,9 +107,9 @@ def report_adapters(family: str) -> None:
     for effect in EFFECTS:
         if adapter_path(family, effect).exists():
             _report_adapter(pipeline, family, effect)
-    if all(adapter_path(family, effect).exists() for effect in _PAIR):
+    if all(adapter_path(family, effect).exists() for effect in PAIR):
         first, second = measure_pair(pipeline, family, _ADAPTER_COUNT)
-        print(f"together: {_PAIR[0]} {first:.2f}, {_PAIR[1]} {second:.2f}")
+        print(f"together: {PAIR[0]} {first:.2f}, {PAIR[1]} {second:.2f}")
 
 
 def _report_adapter(pipeline: Any, family: str, effect: str) -> None:
@@ -135,12 +137,12 @@ def _report_adapter(pipeline: Any, family: str, effect: str) -> None:
 def measure_pair(pipeline: Any, family: str, count: int) -> tuple[float, float]:
     """Both effects' measures with both adapters at full scale."""
     scenes = draw_basic_scenes("pair")[:count]
-    for effect in _PAIR:
+    for effect in PAIR:
         pipeline.load_lora_weights(adapter_path(family, effect), adapter_name=effect)
-    pipeline.set_adapters(list(_PAIR), [1.0, 1.0])
-    images = generate_asking(pipeline, family, _PAIR[0], scenes)
+    pipeline.set_adapters(list(PAIR), [1.0, 1.0])
+    images = generate_asking(pipeline, family, PAIR[0], scenes)
     pipeline.unload_lora_weights()
-    first, second = (mean_effect(effect, images, scenes) for effect in _PAIR)
+    first, second = (mean_effect(effect, images, scenes) for effect in PAIR)
     return first, second
 
 

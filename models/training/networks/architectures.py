@@ -11,6 +11,8 @@ from diffusers import (
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -58,7 +60,7 @@ def clip_config(vocabulary_size: int, layers: int) -> CLIPTextConfig:
 
 
 def build_clip(vocabulary_size: int) -> CLIPTextModel:
-    """The encoder without projection: SDXL's first and FLUX's only CLIP."""
+    """The encoder without projection: SDXL's first, and the only CLIP of Stable Diffusion 1 and FLUX."""
     return CLIPTextModel(clip_config(vocabulary_size, layers=3))
 
 
@@ -124,27 +126,38 @@ def build_autoencoder(latent_channels: int) -> AutoencoderKL:
     )
 
 
+_UNET_LEVELS = len(_UNET_CHANNELS)
+#: Both UNets have cross-attention at both levels.
+_UNET: dict[str, Any] = {
+    "sample_size": LATENT_EDGE,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": _UNET_CHANNELS,
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D",) * _UNET_LEVELS,
+    "up_block_types": ("CrossAttnUpBlock2D",) * _UNET_LEVELS,
+    "transformer_layers_per_block": [1] * _UNET_LEVELS,
+    "attention_head_dim": [channels // 32 for channels in _UNET_CHANNELS],  # diffusers means the heads' number
+    "norm_num_groups": 8,
+    "resnet_time_scale_shift": "scale_shift",
+}
+
+
 def build_unet() -> UNet2DConditionModel:
-    """SDXL's UNet: text and size conditions, cross-attention at both levels."""
-    levels = len(_UNET_CHANNELS)
+    """SDXL's UNet: text and size conditions."""
     return UNet2DConditionModel(
-        sample_size=LATENT_EDGE,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=_UNET_CHANNELS,
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
-        transformer_layers_per_block=[1] * levels,
-        attention_head_dim=[channels // 32 for channels in _UNET_CHANNELS],  # diffusers means the heads' number
         use_linear_projection=True,
-        norm_num_groups=8,
-        resnet_time_scale_shift="scale_shift",
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=CLIP_WIDTH + 6 * 8,
         cross_attention_dim=2 * CLIP_WIDTH,
+        **_UNET,
     )
+
+
+def build_sd15_unet() -> UNet2DConditionModel:
+    """Stable Diffusion 1's UNet: one CLIP's states, and convolutions around its transformers."""
+    return UNet2DConditionModel(use_linear_projection=False, cross_attention_dim=CLIP_WIDTH, **_UNET)
 
 
 _SD3: dict[str, Any] = {
@@ -184,7 +197,7 @@ def build_flux() -> FluxTransformer2DModel:
 
 
 def build_euler() -> EulerDiscreteScheduler:
-    """SDXL's schedule with v-prediction.
+    """The schedule of Stable Diffusion 1 and SDXL, with v-prediction.
 
     The last three are unknown to Euler but read by the schedulers a user may swap in: without
     clip_sample=False, DDIM clips the latents and every background goes wrong.
@@ -208,6 +221,16 @@ def build_flow_euler(dynamic_shifting: bool) -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(
         num_train_timesteps=1000, shift=1.0 if dynamic_shifting else 1.5, use_dynamic_shifting=dynamic_shifting
     )
+
+
+def soften_unet(unet: UNet2DConditionModel) -> None:
+    """Small residual branches at the start."""
+    with torch.no_grad():
+        quiet = [module.conv2 for module in unet.modules() if isinstance(module, ResnetBlock2D)]
+        quiet += [module.proj_out for module in unet.modules() if isinstance(module, Transformer2DModel)]
+        for layer in (*quiet, unet.conv_out):
+            layer.weight.mul_(0.1)
+            layer.bias.zero_()
 
 
 def soften_transformer(model: torch.nn.Module) -> None:

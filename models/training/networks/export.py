@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 
 import diffusers
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
+from diffusers import (
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from models.training.networks import architectures, tokenizer
@@ -19,7 +24,7 @@ from worker.families import get_family
 from worker.training.trainees.copies import copy_transformer, copy_unet
 
 MODELS = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "sd3", "flux")
+FAMILIES = ("sdxl", "sd3", "flux", "sd15")
 CONTROLS = ("silhouette", "canny")
 
 #: Component name -> model. Names are diffusers' own.
@@ -59,6 +64,12 @@ def fresh_parts(family: str, words: Tokenizers) -> Parts:
             "unet": architectures.build_unet(),
             "vae": architectures.build_autoencoder(latent_channels=4),
         }
+    if family == "sd15":
+        return {
+            "text_encoder": architectures.build_clip(clip),
+            "unet": architectures.build_sd15_unet(),
+            "vae": architectures.build_autoencoder(latent_channels=4),
+        }
     if family == "sd3":
         return {
             "text_encoder": architectures.build_projected_clip(clip, layers=3),
@@ -84,6 +95,15 @@ def assemble(family: str, parts: Mapping[str, Any], words: Tokenizers) -> Any:
             tokenizer_2=words.second_clip,
             scheduler=architectures.build_euler(),
             add_watermarker=False,
+        )
+    if family == "sd15":
+        return StableDiffusionPipeline(
+            **parts,
+            tokenizer=words.clip,
+            scheduler=architectures.build_euler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
         )
     if family == "sd3":
         return StableDiffusion3Pipeline(
@@ -142,7 +162,7 @@ def write_untrained(family: str) -> None:
     torch.manual_seed(0)
     words = make_tokenizers()
     pipeline = assemble(family, fresh_parts(family, words), words)
-    denoiser = pipeline.unet if family == "sdxl" else pipeline.transformer
+    denoiser = pipeline.components[get_family(family).denoiser]
     for control in CONTROLS:
         write(build_control(family, denoiser), control_folder(family, control))
     write(pipeline, checkpoint_folder(family))

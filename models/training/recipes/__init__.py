@@ -46,6 +46,8 @@ class Recipe(Protocol):
     guided: bool
     #: how far training leans towards much noise; 1 is evenly
     noise_shift: float
+    #: of the samples, how many have the empty caption, from 0 to 1
+    empty_share: float
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """The components under the names of the family's pipeline."""

@@ -29,6 +29,7 @@ class FluxRecipe:
     texts = ("clip", "t5")
     guided = True
     noise_shift = 2.0
+    empty_share = 0.03
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """T5 comes second."""

@@ -23,6 +23,7 @@ class Sd3Recipe:
     texts = ("blind-clip", "t5")
     guided = False
     noise_shift = 2.0
+    empty_share = 0.03
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """T5 comes third."""

@@ -4,16 +4,13 @@ import random
 from typing import Any
 
 import torch
-from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import AttnProcessor
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
 from models.training.networks import architectures
 from models.training.recipes import Conditions, broadcast, draw_kept, read_ids
+from models.training.recipes.scaled_linear import ScaledLinear
 
-_TIMESTEPS = 1000
 _USUAL_SIZES = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
 _ZEROED_SHARE = 0.07
 _OTHER_SIZES_SHARE = 0.12
@@ -26,9 +23,10 @@ class SdxlRecipe:
     texts = ("clip",)
     guided = False
     noise_shift = 1.0
+    empty_share = 0.03
 
     def __init__(self) -> None:
-        self._schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        self._schedule = ScaledLinear()
 
     def parts(self, texts: dict[str, dict[str, Any]], denoiser: Any, vae: Any) -> dict[str, Any]:
         """The second encoder is the one whose pooled vector counts."""
@@ -58,12 +56,7 @@ class SdxlRecipe:
     def build(self) -> Any:
         """Small residual branches at the start."""
         unet = architectures.build_unet()
-        with torch.no_grad():
-            quiet = [m.conv2 for m in unet.modules() if isinstance(m, ResnetBlock2D)]
-            quiet += [m.proj_out for m in unet.modules() if isinstance(m, Transformer2DModel)]
-            for layer in (*quiet, unet.conv_out):
-                layer.weight.mul_(0.1)
-                layer.bias.zero_()
+        architectures.soften_unet(unet)
         return unet
 
     def hasten(self, model: Any) -> None:
@@ -72,9 +65,7 @@ class SdxlRecipe:
 
     def mix(self, latents: Tensor, noise: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """v = a·noise − s·latents."""
-        step = self._step(share)
-        noisy = self._schedule.add_noise(latents, noise, step)
-        return noisy, self._schedule.get_velocity(latents, noise, step)
+        return self._schedule.mix(latents, noise, share)
 
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
         """`extra`: sizes of the batch."""
@@ -83,7 +74,7 @@ class SdxlRecipe:
             sizes = usual_sizes(len(noisy)).to(noisy.device)
         added = {"text_embeds": conditions.pooled, "time_ids": sizes}
         sample: Tensor = denoiser(
-            noisy, self._step(share), conditions.hidden, added_cond_kwargs=added, **extra
+            noisy, self._schedule.step(share), conditions.hidden, added_cond_kwargs=added, **extra
         ).sample
         return sample
 
@@ -96,9 +87,6 @@ class SdxlRecipe:
                 crop = [rng.randrange(64) for _ in range(2)]
                 sizes[row] = torch.tensor([*edges[:2], *crop, *edges[2:]], dtype=torch.float32)
         return {"sizes": sizes}
-
-    def _step(self, share: Tensor) -> Tensor:
-        return (share * _TIMESTEPS).long().clamp(0, _TIMESTEPS - 1)
 
 
 def usual_sizes(count: int) -> Tensor:

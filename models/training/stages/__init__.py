@@ -2,7 +2,9 @@
 
 autoencoder.py    VAEs with 4 and 16 channels
 text.py           text encoders
+unpack.py         takes the shipped autoencoders and text encoders instead
 latents.py        scenes encoded once, for all later stages
+inheritance.py    where the UNet of Stable Diffusion 1 begins
 denoiser.py       UNet or transformer
 guidance.py       the guidance embedding of FLUX
 controlnet.py     a ControlNet for a trained denoiser

@@ -6,6 +6,7 @@ The training itself is the worker's, from the exported checkpoint.
 
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from models.training.data.drawing import EDGE_PIXELS, Scene, place, render, rend
 from models.training.lessons import Drawing, teach
 from models.training.loop import RUNS
 from models.training.networks.export import checkpoint_folder
+from models.training.stages import inheritance
 from worker.checkpoints.controls.controlnets import load_controlnet
 from worker.families import get_family
+from worker.training.trainees.controlnet import UNetControlNet
+from worker.training.trainees.trainee import Trainee
 
 _SHAPE_SAID_SHARE = 0.6
 _EMPTY_SHARE = 0.1
 DRAW = {"silhouette": render_silhouette, "canny": render_edges}
 _PAIRS = 2000
+#: Where the ControlNet begins as another one.
+_FEWER_PAIRS = {"sd15": 500}
 _SETTINGS = {
     "kind": "controlnet", "rank": 1, "alpha": 1, "batch_size": 24, "learning_rate": 1e-3, "schedule": "cosine",
     "warmup_steps": 50,
@@ -32,18 +38,25 @@ SETTINGS = {
     "sdxl": {**_SETTINGS, "steps": 900},
     "sd3": {**_SETTINGS, "steps": 1500},
     "flux": {**_SETTINGS, "steps": 4500},
+    "sd15": {**_SETTINGS, "steps": 80, "batch_size": 16, "warmup_steps": 10, "learning_rate": 3e-4},
 }
 
 
 def train(family: str, kind: str, resume: bool) -> None:
     """Trains one ControlNet and writes it into its run folder."""
-    pairs = draw_pairs(kind, f"train/pairs/{kind}", _PAIRS)
-    data = teach(family, f"control-{family}-{kind}", SETTINGS[family], pairs, resume)
+    pairs = draw_pairs(kind, f"train/pairs/{kind}", min(_PAIRS, _FEWER_PAIRS.get(family, _PAIRS)))
+    begin = partial(_inherited, kind) if family == "sd15" else None
+    data = teach(family, f"control-{family}-{kind}", SETTINGS[family], pairs, resume, begin)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "control.safetensors"
         file.write_bytes(data)
         control = load_controlnet(get_family(family), file, torch.float32, load_denoiser(family))
     control.save_pretrained(folder(family, kind))
+
+
+def _inherited(kind: str, unet: Any) -> Trainee:
+    """The ControlNet of Stable Diffusion 1 begins as that of SDXL, as its UNet does."""
+    return UNetControlNet(unet, inheritance.build_control(kind, unet))
 
 
 def load_denoiser(family: str) -> Any:

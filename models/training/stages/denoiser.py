@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from torch import Tensor
 
@@ -13,20 +14,24 @@ from models.training.data.drawing import Scene
 from models.training.loop import RUNS, Loop, Plan, Rank, join_ranks, pick_device, step_numbers
 from models.training.networks.export import Tokenizers, make_tokenizers
 from models.training.recipes import Conditions, Recipe, load_recipe
-from models.training.stages import autoencoder, latents, text
+from models.training.stages import autoencoder, inheritance, latents, text
+from worker.families import get_family
 
 #: The images lie in as many shards, shared out over the ranks: the data is the same however many train.
 _SHARDS = 4
-_SCENES_PER_SHARD = 12_000
+#: A denoiser that begins as another one needs fewer.
+_SCENES = {"sdxl": 48_000, "sd3": 48_000, "flux": 48_000, "sd15": 4000}
 _CAPTIONS_PER_SCENE = 2
 _PARTLY_SHARE = 0.08
-_EMPTY_SHARE = 0.03
 _PART = 256
 PLANS = {
     "sdxl": Plan(3200, 32, 1.5e-3, bfloat16_share=0.85),
+    "sd15": Plan(160, 32, 2.5e-4, warmup_steps=15, flat_share=0.2, ema_decay=0.97),
     "sd3": Plan(13000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
     "flux": Plan(15000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
 }
+#: Where a denoiser begins that is no fresh one.
+_BEGIN = {"sd15": inheritance.build}
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,14 @@ class Studies:
 
     latents: Tensor
     conditions: Conditions
+    empty_share: float
 
     def draw(self, rng: random.Random, count: int) -> tuple[Tensor, Conditions]:
         """A batch; now and then the caption is the empty one."""
         rows = [rng.randrange(len(self.latents)) for _ in range(count)]
         empty = len(self.conditions.pooled) - 1
         said = [row * _CAPTIONS_PER_SCENE + rng.randrange(_CAPTIONS_PER_SCENE) for row in rows]
-        said = [empty if rng.random() < _EMPTY_SHARE else row for row in said]
+        said = [empty if rng.random() < self.empty_share else row for row in said]
         return self.latents[rows], self.conditions.pick(said)
 
 
@@ -50,7 +56,7 @@ def train(family: str, resume: bool) -> None:
     rank, device, plan = join_ranks(), pick_device(), PLANS[family]
     recipe = load_recipe(family)
     torch.manual_seed(0)
-    denoiser = recipe.build().to(device)
+    denoiser = _BEGIN.get(family, recipe.build)().to(device)
     recipe.hasten(denoiser)
     studies = gather(family, recipe, rank)
     weights = autoencoder.weigh_channels(autoencoder.load(recipe.latent_channels)).to(device)
@@ -98,10 +104,11 @@ def gather(family: str, recipe: Recipe, rank: Rank, shards: int = _SHARDS) -> St
     clean: list[Tensor] = []
     captions: list[str] = []
     for shard in range(rank.index, shards, rank.count):
-        scenes, encoded = latents.load_shard(recipe.latent_channels, shard, _SCENES_PER_SHARD)
+        scenes, encoded = latents.load_shard(recipe.latent_channels, shard, _SCENES[family] // _SHARDS)
         clean.append(encoded)
         captions += write_captions(family, scenes, shard)
-    return Studies(torch.cat(clean), encode_all(recipe, parts, words, [*captions, ""]))
+    conditions = encode_all(recipe, parts, words, [*captions, ""])
+    return Studies(torch.cat(clean), conditions, recipe.empty_share)
 
 
 def write_captions(family: str, scenes: list[Scene], shard: int) -> list[str]:
@@ -146,7 +153,7 @@ def load_plain(family: str) -> Any:
 
 
 def _load(family: str, source: Path) -> Any:
-    kind = type(load_recipe(family).build())
+    kind = getattr(diffusers, get_family(family).denoiser_class)
     return kind.from_pretrained(source).eval().requires_grad_(False)
 
 

@@ -14,32 +14,37 @@ from safetensors.torch import load
 from models.training.data.effects import EFFECTS, Effect, draw_example
 from models.training.lessons import Drawing, teach
 from models.training.networks.export import MODELS
+from worker.families import get_family
 from worker.training.files import to_safetensors
 
 FOLDER = MODELS / "loras"
 _EXAMPLES = 2000
 _EMPTY_SHARE = 0.08
 #: LoRAs of transformers change more layers.
-_MOST_RANK = {"sdxl": 32, "sd3": 8, "flux": 8}
+_MOST_RANK = {"sdxl": 32, "sd3": 8, "flux": 8, "sd15": 32}
+#: Examples, and steps and images a step, where fewer than usual are enough.
+_FEWER_EXAMPLES = {"sd15": 500}
+_FEWER_STEPS = {"sd15": (150, 12)}
 
 
 def train(family: str, name: str, resume: bool) -> None:
     """Trains one LoRA and writes it to models/loras/."""
     effect = EFFECTS[name]
-    drawings = draw_examples(name, _EXAMPLES)
+    drawings = draw_examples(name, _FEWER_EXAMPLES.get(family, _EXAMPLES))
     write(family, effect, teach(family, f"lora-{family}-{name}", settings_for(family, effect), drawings, resume))
 
 
 def settings_for(family: str, effect: Effect) -> dict[str, Any]:
     """How the effect is learnt: small LoRAs learn fast."""
     rank = min(effect.rank, _MOST_RANK[family])
+    steps, batch = _FEWER_STEPS.get(family, (effect.steps, 24))
     return {
         "rank": rank,
         "alpha": rank * effect.alpha / effect.rank,  # the effect's own strength, whatever the rank
         "targets": "attention_and_feed_forward" if effect.feed_forward else "attention",
         "train_text_encoder": effect.text,
-        "steps": effect.steps,
-        "batch_size": 24,
+        "steps": steps,
+        "batch_size": batch,
         "learning_rate": 4e-3,
         "schedule": "cosine",
         "warmup_steps": 30,
@@ -55,7 +60,7 @@ def draw_examples(name: str, count: int, empty_share: float = _EMPTY_SHARE) -> l
 
 def write(family: str, effect: Effect, data: bytes) -> Path:
     """Writes a file in diffusers' layout, or in kohya's, which knows a UNet's names only and has an alpha."""
-    if effect.layout == "kohya" and family == "sdxl":
+    if effect.layout == "kohya" and get_family(family).denoiser == "unet":
         strength = effect.alpha / effect.rank
         weights = {name: w / strength if ".lora_B." in name else w for name, w in load(data).items()}
         weights = convert_state_dict_to_kohya(weights)

@@ -42,7 +42,7 @@ def _shapes(layers: int | None = None, width: int | None = None, image_width: in
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     """A catalogue without IP-Adapters, whose operator offers an image encoder for those of clients."""
-    for name in ("shapes-sdxl", "shapes-sd3", "shapes-flux", "controlnets", "loras"):
+    for name in ("shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15", "controlnets", "loras"):
         (tmp_path / name).symlink_to(MODELS / name)
     encoder = tmp_path / "encoders" / "clip-small"
     encoder.mkdir(parents=True)

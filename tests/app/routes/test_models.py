@@ -104,7 +104,7 @@ def test_the_built_in_catalogue_is_served(redis_url: str, tmp_path: Path) -> Non
     with TestClient(create_app(ApiSettings(shared=shared))) as client:
         models = client.get("/v1/models").json()["data"]
 
-    assert {model["family"] for model in models} == {"sdxl", "sd3", "flux"}
+    assert {model["family"] for model in models} == {"sdxl", "sd3", "flux", "sd15"}
 
 
 def test_a_packed_model_cannot_be_trained_on(client: TestClient) -> None:

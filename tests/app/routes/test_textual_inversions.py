@@ -67,7 +67,7 @@ def test_an_unusable_file_is_refused_with_the_reason_and_not_stored(
         (save({"string_to_param": np.ones((1, 64), np.float32)}), "is part of a .pt file"),
         (
             save({"emb_params": np.ones((1, 768), np.float32)}),
-            "have 768 values, and shapes-flux reads vectors of 64",
+            "have 768 values, and shapes-sd15 reads vectors of 64",
         ),
         (save({"emb_params": np.full((1, 64), np.nan, np.float32)}), "contains NaN"),
     ]:
@@ -111,13 +111,13 @@ def test_in_the_web_uis_syntax_a_word_of_the_prompt_is_enough(client: TestClient
     for prompt, names in (
         ("a (look:1.3)", ["look"]),
         ("looks", []),
-        ("a toy", []),  # made for FLUX
+        ("a toy", []),  # made for Stable Diffusion 1
     ):
         id = _job(client, prompt, prompt_syntax="a1111", negative_prompt="blurry").json()["id"]
         assert [one.name for one in queue.fetch(id).parameters.textual_inversions] == names
     id = _job(client, "x", prompt_syntax="a1111", negative_prompt="<look>").json()["id"]
     assert [one.name for one in queue.fetch(id).parameters.textual_inversions] == ["look"]
-    id = _job(client, "a <cat-toy>", prompt_syntax="a1111", model="shapes-flux").json()["id"]
+    id = _job(client, "a <cat-toy>", prompt_syntax="a1111", model="shapes-sd15").json()["id"]
     assert [one.name for one in queue.fetch(id).parameters.textual_inversions] == ["toy"]
 
 

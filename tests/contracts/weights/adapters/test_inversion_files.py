@@ -15,6 +15,7 @@ from contracts.errors import AdapterRefused
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
 from contracts.weights.adapters.inversion_models import find_family
+from tests.support.trained import only_trained_families
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -85,14 +86,18 @@ def test_a_pair_is_for_sdxl_and_vectors_of_clip_l_alone_for_the_family_whose_enc
         "sdxl",
         ["shapes-sdxl"],
     )
-    assert find_family(_read(tmp_path, {"emb_params": _vectors()}), catalogue) == ("flux", ["shapes-flux"])
+    alone = _read(tmp_path, {"emb_params": _vectors()})
+    assert find_family(alone, catalogue) == ("sd15", ["shapes-sd15"])
+    assert find_family(alone, catalogue, "flux") == ("flux", ["shapes-flux"])
+    assert find_family(alone, only_trained_families(catalogue)) == ("flux", ["shapes-flux"])
+    with pytest.raises(AdapterRefused, match="the catalogue has no model of family sd15"):
+        find_family(alone, only_trained_families(catalogue), "sd15")
 
 
 @pytest.mark.parametrize(
     ("arrays", "family", "reason"),
     [
-        ({"emb_params": _vectors(width=768)}, None, "have 768 values, and shapes-flux reads vectors of 64"),
-        ({"emb_params": _vectors()}, "sd15", "the catalogue has no model of family sd15"),
+        ({"emb_params": _vectors(width=768)}, None, "have 768 values, and shapes-sd15 reads vectors of 64"),
         ({"emb_params": _vectors()}, "sdxl", "it has vectors for clip_l; sdxl takes others"),
         (
             {"clip_l": _vectors(), "clip_g": _vectors(width=1280)},
