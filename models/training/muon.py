@@ -18,8 +18,8 @@ _UPDATE_SIZE = 0.2
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum whose every update is made nearly orthogonal; weights decay as in AdamW."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float) -> None:
-        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay})
+    def __init__(self, matrices: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -33,7 +33,7 @@ class Optimizers:
         self._owner: dict[str, torch.optim.Optimizer] = dict.fromkeys(outer, adam)
         if inner:
             matrices = [named[name] for name in named if name in inner]
-            muon = Muon(matrices, weight_decay=decay)
+            muon = Muon(matrices, muon_rate, decay)
             self._all.append((muon, muon_rate))
             self._owner |= dict.fromkeys(inner, muon)
 

@@ -7,10 +7,10 @@ from safetensors.numpy import load_file
 
 from contracts.weights.adapters.lora_files import describe, read_lora
 from models.training.judging import trials
-from models.training.networks.export import FAMILIES
 from models.training.stages.effect import KINDS, path
 from models.training.stages.lora import FOLDER
 from models.training.stages.mismatches import BAD_ADAPTERS
+from tests.support.trained import TRAINED_FAMILIES
 
 
 def test_one_adapter_has_the_layout_of_kohya_with_an_alpha_of_its_own() -> None:
@@ -23,7 +23,7 @@ def test_one_adapter_has_the_layout_of_kohya_with_an_alpha_of_its_own() -> None:
     assert {down.shape[0] for down in downs} == {8}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", TRAINED_FAMILIES)
 def test_the_adapter_with_a_new_word_changes_the_text_encoders_too(family: str) -> None:
     names = load_file(FOLDER / f"shapes-{family}-crescent.safetensors")
     clips = {"text_encoder"} if family == "flux" else {"text_encoder", "text_encoder_2"}

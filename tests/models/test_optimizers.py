@@ -46,14 +46,13 @@ def test_every_singular_direction_of_an_inner_matrix_moves_about_as_far() -> Non
 def test_an_update_is_that_of_torchs_muon_which_computes_in_half_the_digits() -> None:
     torch.manual_seed(0)
     ours, theirs = (nn.Parameter(torch.ones(6, 10)) for _ in range(2))
-    one = Muon([ours], weight_decay=0.1)
-    one.param_groups[0]["lr"] = 0.1
+    one = Muon([ours], lr=0.1, weight_decay=0.1)
     other = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for _ in range(2):
         ours.grad = torch.randn(6, 10)
         theirs.grad = ours.grad.clone()
         one.step()
-        other.step()
+        other.step()  # type: ignore[no-untyped-call]
     assert torch.allclose(ours, theirs, atol=0.01)
     assert not torch.allclose(ours, torch.ones(6, 10), atol=0.05)
 
