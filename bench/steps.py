@@ -173,7 +173,13 @@ def main() -> None:
     """Measure, and print the tables."""
     parser = options(__doc__, runs=2)
     parser.add_argument("--seconds", type=float, default=60, help="of arrivals at each load (%(default)s)")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.8, 1.2], help="(%(default)s)")
+    parser.add_argument(
+        "--loads",
+        type=float,
+        nargs="*",
+        default=[0.5, 0.8, 1.2],
+        help="none: only what is served at once (%(default)s)",
+    )
     parser.add_argument("--jobs", type=int, default=40, help="sent at once to find what is served (%(default)s)")
     parser.add_argument("--batch", type=int, default=4, help="images of a batch of LitServe (%(default)s)")
     arguments = parser.parse_args()
@@ -193,7 +199,8 @@ def main() -> None:
             saturate(rivals, draw_orders(arguments.jobs, seed=run))
             for load in arguments.loads:
                 arrive(servers, load, load * servers[1].images_per_second[-1], arguments.seconds, seed=run)
-        print_latencies(servers)
+        if arguments.loads:
+            print_latencies(servers)
         print()
         rows = []
         for rival in rivals:
