@@ -148,7 +148,8 @@ class Admission:
             if reason is not None:
                 kind = name.partition(":")[0] if ":" in name else "model"
                 if kind == "model" and name != job.model:
-                    raise ModelUnavailable("refiner.model", reason, _RETRY_SECONDS)
+                    second = job.later_stage if isinstance(job, JobParameters) else "model"
+                    raise ModelUnavailable(f"{second}.model", reason, _RETRY_SECONDS)
                 field = {
                     "lora": "loras",
                     "controlnet": "controls",

@@ -46,6 +46,7 @@ _FOREIGN_NAMES: dict[str, str] = {
     "ip_adapters": "ip_adapter ipadapter ip_adapter_image ip_adapter_images image_prompt image_prompts",
     "refiner": "refiner_checkpoint refiner_model refiner_name sd_refiner refine refiner_steps",
     "switch_at": "refiner_switch_at refiner_start refiner_switch high_noise_frac denoising_end denoising_start",
+    "cascade": "super_resolution stage_2 stage_ii second_stage upscale_model",
     "hires": "enable_hr hires_fix hr hires_scale hr_scale highres_fix upscale",
     "textual_inversions": "textual_inversion embeddings embedding inversions ti",
     "image": "init_image init_images images image_url image_urls input_image image_base64 image_b64 source_image "

@@ -25,7 +25,7 @@ _LISTS = {"loras": "name", "controls": "controlnet", "ip_adapters": "name", "tex
 #: Lists of such text.
 _TEXT_LISTS = frozenset({"references"})
 #: Without these it is not known which rules apply.
-_DECISIVE = frozenset({"model", "task", "refiner", "hires", "override_settings", "alwayson_scripts"})
+_DECISIVE = frozenset({"model", "task", "refiner", "cascade", "hires", "override_settings", "alwayson_scripts"})
 _MAX_ROUNDS = 4
 
 

@@ -18,7 +18,7 @@ from contracts.catalogue.families import MODE_FIELDS, Task, modes_of
 from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.checks.hires import hires_upscalers
-from contracts.requests.checks.refining import refiners_of
+from contracts.requests.checks.second_models import KINDS, second_models
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.schema import REQUESTS, JobRequest
 
@@ -171,7 +171,8 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     _restrict_ids(schema, "ip_adapters", "name", ip_adapter_ids(model, catalogue))
     _restrict_ids(schema, "textual_inversions", "name", inversion_ids(model, catalogue))
     _restrict_ids(schema, "controls", "controlnet", controlnet_ids(model, catalogue))
-    _restrict_entry(schema, "refiner", "model", [row.id for row in refiners_of(model, catalogue)])
+    for field in KINDS:
+        _restrict_entry(schema, field, "model", [row.id for row in second_models(field, model, catalogue)])
     _restrict_entry(schema, "hires", "upscaler", hires_upscalers(model, catalogue))
     schema["description"] += f" At most {model.pixel_cap} pixels, width × height."
     return schema

@@ -22,7 +22,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
-from contracts.requests.checks.refining import refiners_of
+from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.schema import Txt2ImgRequest
@@ -93,6 +93,7 @@ class ModelView(BaseModel):
         description="Ids of the textual inversions that work with it, uploaded ones included."
     )
     refiners: list[str] = Field(description="Ids of the models that can be its `refiner`.")
+    cascades: list[str] = Field(description="Ids of the models that can be its `cascade`.")
     prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
     warm: bool = Field(description="Whether any worker has the model loaded.")
     warm_on: list[str] = Field(
@@ -188,7 +189,8 @@ def _model(
         "vaes": vae_ids(row, catalogue),
         "preview_vae": row.preview_vae,
         "textual_inversions": inversion_ids(row, catalogue),
-        "refiners": [refiner.id for refiner in refiners_of(row, catalogue)],
+        "refiners": [second.id for second in second_models("refiner", row, catalogue)],
+        "cascades": [second.id for second in second_models("cascade", row, catalogue)],
         "prompt_hint": row.prompt_hint,
         "warm": bool(warm_on),
         "warm_on": warm_on if principal.is_admin else [],

@@ -25,7 +25,7 @@ from contracts.outbound.outbox import resolve_webhook
 from contracts.provenance.kept_latents import require_room
 from contracts.requests.any_parameters import AnyParameters
 from contracts.requests.checks.control_maps import with_map_options
-from contracts.requests.checks.refining import with_refiner
+from contracts.requests.checks.second_models import with_second_model
 from contracts.requests.checks.t2i_adapters import require_t2i_size
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
@@ -150,7 +150,7 @@ class RequestChecks:
         stored = {path: image.stored for path, image in images.items()}
         parameters = with_map_options(resolve(request, model, stored), catalogue, stored)
         require_t2i_size(parameters, catalogue)
-        parameters = with_refiner(with_inversions(parameters, model, catalogue), catalogue)
+        parameters = with_second_model(with_inversions(parameters, model, catalogue), catalogue)
         parameters = resolve_uploads(parameters, catalogue)
         require_room(parameters)
         parameters, latents = with_step_check(request.check_step, parameters, self.inputs)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _WEIGHTS = (
     "model",
     "refiner",
+    "cascade",
     "upscaler",
     "loras",
     "controlnets",

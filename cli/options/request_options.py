@@ -19,8 +19,8 @@ Json = dict[str, Any]
 #: Fields that are given otherwise, or mean nothing to a client that polls.
 _OTHERWISE = frozenset(
     {"prompt", "task", "image", "mask_image", "control_image", "references", "loras", "controls", "ip_adapters"}
-    | {"textual_inversions", "guidance", "dynamic_thresholding", "refiner", "hires", "response_format"}
-    | {"webhook", "metadata", "cancel_on_disconnect", "check_step"}
+    | {"textual_inversions", "guidance", "dynamic_thresholding", "refiner", "cascade", "hires"}
+    | {"response_format", "webhook", "metadata", "cancel_on_disconnect", "check_step"}
 )
 #: Type of a field that is either.
 _NUMBER_OR_TEXT = "integer or string"
@@ -66,6 +66,12 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         help="a second model that runs the last steps, from this share of the noise schedule on (0.8)",
     )
     group.add_argument(
+        "--cascade",
+        type=_read_cascade,
+        metavar="MODEL[:STEPS]",
+        help="a second model that makes images four times as wide and high, in this many steps (50)",
+    )
+    group.add_argument(
         "--hires",
         type=_read_hires,
         metavar="SCALE[:UPSCALER]",
@@ -91,6 +97,8 @@ def read_request_options(arguments: argparse.Namespace) -> Json:
         body["dynamic_thresholding"] = arguments.dynamic_thresholding
     if arguments.refiner:
         body["refiner"] = arguments.refiner
+    if arguments.cascade:
+        body["cascade"] = arguments.cascade
     if arguments.hires:
         body["hires"] = arguments.hires
     if arguments.webhook:
@@ -180,6 +188,14 @@ def _read_refiner(text: str) -> Json:
         return {"model": model, **({"switch_at": float(share)} if separator else {})}
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be MODEL or MODEL:SHARE, such as :0.8, got {text!r}") from None
+
+
+def _read_cascade(text: str) -> Json:
+    model, separator, steps = text.partition(":")
+    try:
+        return {"model": model, **({"steps": int(steps)} if separator else {})}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be MODEL or MODEL:STEPS, such as :50, got {text!r}") from None
 
 
 def _read_hires(text: str) -> Json:

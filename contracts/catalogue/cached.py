@@ -51,7 +51,8 @@ def select_files(
     if source.file is not None:
         return one_file(source.file, CHECKPOINT_SUFFIXES)
     left_out = optional_t5(row.family_spec) if without_t5 else ()
-    return model_files(class_name, row.variant, without=(*row.text_encoders, *left_out))
+    without = (*row.text_encoders, *left_out, *row.family_spec.unused)
+    return model_files(class_name, row.variant, without=without)
 
 
 def file_beside(source: HubSource) -> Select:

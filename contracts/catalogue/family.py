@@ -152,10 +152,13 @@ class Family:
         image_tokens_follow_prompt: whether its IP-Adapters are Redux; else they have attention layers.
         with_control_lora: class of the other checkpoints that a Control LoRA makes of its usual ones; empty where
             there are none.
-        refiners: id of the row whose models can run the last steps of its images; empty where there are none.
         prompted_by_class: whether requests name a class, by `class_label`, in place of a prompt.
         fixed_size: whether a checkpoint makes images of one size only, which is its default.
         unit_noise: whether its pipeline starts from noise of deviation 1 whatever the scheduler's is.
+        later_models: id of the row whose models can go on with its images in the same job, as a `refiner` or a
+            `cascade`; empty where there are none.
+        runs_later_only: whether its models do nothing but go on with the images of another one.
+        unused: components of its checkpoints that no job uses.
     """
 
     id: str
@@ -200,10 +203,12 @@ class Family:
     starts_from_latents: bool = True
     image_tokens_follow_prompt: bool = False
     with_control_lora: str = ""
-    refiners: str = ""
     prompted_by_class: bool = False
     fixed_size: bool = False
     unit_noise: bool = False
+    later_models: str = ""
+    runs_later_only: bool = False
+    unused: frozenset[str] = frozenset()
 
     def of_checkpoint(self, pipeline: str | None) -> Family:
         """Return what checkpoints of this class support; this row where it is the usual class, or not known."""

@@ -172,6 +172,11 @@ class Receipt(RecordPart):
         exclude_if=lambda weights: weights is None,
         description="The model that ran the last steps; left out where the request has no `refiner`.",
     )
+    cascade: Weights | None = Field(
+        None,
+        exclude_if=lambda weights: weights is None,
+        description="The model that made the larger images; left out where the request has no `cascade`.",
+    )
     upscaler: Weights | None = Field(
         None,
         exclude_if=lambda weights: weights is None,

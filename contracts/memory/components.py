@@ -120,8 +120,11 @@ def read_components(catalogue: Catalogue, model: ModelSpec, value_bytes: int) ->
     if isinstance(source, HubSource):
         cached = find_cached(catalogue, model)
         if cached is None:
+            known = find_architecture(model.family, source.repository, model.pipeline)
+            # That of a family's usual checkpoints says nothing of its second models.
+            architecture = known if known is None or known.pipeline == model.pipeline else None
             return _of_architecture(
-                model, find_architecture(model.family, source.repository, model.pipeline), value_bytes
+                model, architecture if model.family_spec.runs_later_only else known, value_bytes
             )
         source = cached.folder if source.file is None else cached.paths[0]
     if source.is_file():
@@ -260,6 +263,7 @@ def assemble(
 
     A T5 of which only the configuration is here is one, too, of no bytes: plans say that it is skipped.
     """
+    counts = {name: count for name, count in counts.items() if name not in model.family_spec.unused}
     if model.control_lora is not None:
         counts, configs = _with_control_lora(counts, configs)
     for name, kind in {**dict.fromkeys(DENOISERS, model.quantization), **model.text_encoder_quantization}.items():

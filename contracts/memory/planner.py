@@ -159,7 +159,7 @@ class Capacity(BaseModel):
     def plan(self, family: str, job: JobParameters) -> Plan | None:
         """The best plan for all stages of this job alone; None where one of its models is missing here."""
         plans = []
-        later_family = family if job.hires is not None else ALL_FAMILIES[family].refiners
+        later_family = family if job.hires is not None else ALL_FAMILIES[family].later_models
         for stage, id in zip(job.stages, (family, later_family), strict=False):
             model = self.models.get(stage.model)
             if model is None:

@@ -56,7 +56,7 @@ def needed_steps(step: int, steps_before: int) -> range:
 def refusal(parameters: JobParameters) -> str | None:
     """Return why no step of this job can be made again from kept latents, as the end of a sentence; else None."""
     cause = None
-    if parameters.refiner is not None or parameters.hires is not None:
+    if len(parameters.stages) > 1:
         cause = "several stages"
     elif parameters.speed != "exact":
         cause = f"speed {parameters.speed}"

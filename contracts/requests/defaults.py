@@ -12,7 +12,9 @@ from typing import Any
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS
+from contracts.requests.entries import CASCADE_SCALE
 from contracts.requests.entry_parameters import (
+    CascadeParameters,
     ControlParameters,
     HiresParameters,
     IpAdapterParameters,
@@ -112,6 +114,9 @@ def _acting_fields(request: JobRequest, model: ModelSpec, size: Size) -> dict[st
     if request.hires is not None and "hires" in fields:
         width, height = SizeRules.of(model).enlarged(size, request.hires.scale)
         fields["hires"] = HiresParameters(**request.hires.model_dump(), width=width, height=height)
+    if request.cascade is not None and "cascade" in fields:
+        width, height = (side * CASCADE_SCALE for side in size)
+        fields["cascade"] = CascadeParameters(**request.cascade.model_dump(), width=width, height=height)
     return fields
 
 

@@ -17,6 +17,8 @@ from contracts.requests.images.image_fields import (
 from contracts.requests.strict_model import StrictModel
 
 MAX_STEPS = 200
+#: How many times as wide and high as its first images those of a cascade are.
+CASCADE_SCALE = 4
 
 
 class Lora(StrictModel):
@@ -148,6 +150,34 @@ class DynamicThresholding(StrictModel):
         """Entries of a scheduler's configuration that it changes."""
         given = {"dynamic_thresholding_ratio": self.ratio, "sample_max_value": self.max_value}
         return {"thresholding": True, **{name: value for name, value in given.items() if value is not None}}
+
+
+class Cascade(StrictModel):
+    """A model that makes larger images of another one's, as DeepFloyd IF's stage II of those of stage I."""
+
+    model: str = Field(description="Id from `/v1/models` of a model that goes on with the request's model.")
+    steps: int = Field(50, ge=1, le=MAX_STEPS, description="Its denoising steps.")
+    guidance_scale: float = Field(
+        4.0, ge=0, le=30, description="How closely it follows the prompt. 0 and 1 turn it off."
+    )
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="With an `image`, the share of its steps that is run. Default: the request's `strength`.",
+    )
+    noise_level: int = Field(
+        250,
+        ge=0,
+        le=999,
+        description="Noise that is added to the smaller image first, as at this one of 1000 timesteps of the "
+        "training: more leaves it more to invent.",
+    )
+    dynamic_thresholding: DynamicThresholding | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="As in the request, which means the first model. Default: as its checkpoint has it.",
+    )
 
 
 class StepCheck(StrictModel):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
-from contracts.requests.entries import Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
+from contracts.requests.entries import Cascade, Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel, is_none
 
 #: Between the id and the hash of an uploaded ControlNet; ids have none.
@@ -131,6 +131,28 @@ class HiresParameters(Hires):
             "strength": self.strength,
             "num_inference_steps": self.steps or num_inference_steps,
             "hires": None,
+        }
+
+
+class CascadeParameters(Cascade):
+    """The second model of a job, which makes larger images of the first one's."""
+
+    model_config = STORED
+
+    width: int = Field(description="Width of the images that it makes, in pixels.")
+    height: int = Field(description="Height of the images that it makes, in pixels.")
+
+    def changes(self, mode: Mode, num_inference_steps: int) -> dict[str, object]:
+        """Parameters by which its stage differs from the job."""
+        del mode, num_inference_steps
+        return {
+            "model": self.model,
+            "width": self.width,
+            "height": self.height,
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "dynamic_thresholding": self.dynamic_thresholding,
+            **({} if self.strength is None else {"strength": self.strength}),
         }
 
 

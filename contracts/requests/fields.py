@@ -14,6 +14,7 @@ from contracts.catalogue.class_labels import CLASS_COUNT, MAX_LABEL
 from contracts.catalogue.families import LongPrompt
 from contracts.requests.entries import (
     MAX_STEPS,
+    Cascade,
     DynamicThresholding,
     Hires,
     IpAdapter,
@@ -236,6 +237,12 @@ class ImageFields(StrictModel):
         None,
         exclude_if=lambda value: value is None,
         description="A model that runs the last steps, as SDXL's refiner; adapters act before. Default: none.",
+    )
+    cascade: Cascade | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="A second model that makes images four times as wide and high, as DeepFloyd IF's stage II, in "
+        "the same job and of the same reading of the prompt. Default: none.",
     )
     hires: Hires | None = Field(
         None,

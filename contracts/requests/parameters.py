@@ -14,6 +14,7 @@ from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.prompts.syntax import Chunks, joined
 from contracts.prompts.tokens import max_windows, plain_chunks
 from contracts.requests.entry_parameters import (
+    CascadeParameters,
     ControlParameters,
     HiresParameters,
     IpAdapterParameters,
@@ -30,7 +31,8 @@ from contracts.requests.strict_model import STORED, is_none
 _LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
 #: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
 _SINCE_VERSION_3 = (
-    "check_step", "class_label", "control_image", "dynamic_thresholding", "guidance", "hires", "ip_adapters",
+    "cascade", "check_step", "class_label", "control_image", "dynamic_thresholding", "guidance", "hires",
+    "ip_adapters",
     "keep_latents", "references", "refiner", "textual_inversions", "vae",
 )  # fmt: skip
 
@@ -69,6 +71,9 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     )
     hires: HiresParameters | None = Field(
         None, description="The second pass.", exclude_if=lambda hires: hires is None
+    )
+    cascade: CascadeParameters | None = Field(
+        None, description="The second model.", exclude_if=lambda cascade: cascade is None
     )
     check_step: StepCheckParameters | None = Field(
         None, description="The step that is made again.", exclude_if=lambda step: step is None
@@ -133,8 +138,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def stages(self) -> tuple[JobParameters, ...]:
-        """The parameters of each of its stages: the job's, and those of its refiner or of its second pass."""
-        second = self.hires or self.refiner
+        """The parameters of each of its stages: the job's, and those of its second model or of its second pass."""
+        second = self.hires or self.refiner or self.cascade
         if second is None:
             return (self,)
         return self, self.model_copy(update=second.changes(self.mode, self.num_inference_steps))
@@ -142,7 +147,12 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def later_stage(self) -> str:
         """What its second stage is called in plans and receipts."""
-        return "refiner" if self.hires is None else "hires"
+        return next((name for name in ("hires", "cascade") if getattr(self, name) is not None), "refiner")
+
+    @property
+    def larger(self) -> HiresParameters | CascadeParameters | None:
+        """Its second stage, where that makes larger images."""
+        return self.hires or self.cascade
 
     @property
     def total_steps(self) -> int:
@@ -150,32 +160,33 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         if self.check_step is not None:
             before = SCHEDULERS[self.scheduler].steps_before or 0
             return min(self.num_inference_steps, before + 2)
-        if self.hires is not None:
-            return self.num_inference_steps + self._hires_steps
+        if self.larger is not None:
+            return self.num_inference_steps + self._second_steps
         if self.refiner is None:
             return self.num_inference_steps
         switch_at, later = self.refiner.switch_at, self.stages[-1].num_inference_steps
         return round(self.num_inference_steps * switch_at + later * (1 - switch_at))
 
     @property
-    def _hires_steps(self) -> int:
-        """Steps that its second pass runs."""
-        second = self.stages[-1]
-        return 0 if self.hires is None else int(second.num_inference_steps * self.hires.strength)
+    def _second_steps(self) -> int:
+        """Steps that a stage runs which makes larger images."""
+        second, larger = self.stages[-1], self.larger
+        return 0 if larger is None else int(second.num_inference_steps * (second.strength or 1.0))
 
     @property
     def _pixel_steps(self) -> int:
         """Pixels times steps, of all stages and images."""
-        if self.hires is None:
+        if self.larger is None:
             return self.total_steps * (self.pixels + self.num_images * self.reference_pixels)
         return (
-            self.num_inference_steps * self.width * self.height * self.num_images + self._hires_steps * self.pixels
+            self.num_inference_steps * self.width * self.height * self.num_images
+            + self._second_steps * self.pixels
         )
 
     @property
     def pixels(self) -> int:
         """Pixels of all images that it makes."""
-        made = self.hires or self
+        made = self.larger or self
         return made.width * made.height * self.num_images
 
     @property
@@ -231,7 +242,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         """The key of what is measured of jobs: equal where steps, and all else, take equally long."""
         fast = "" if self.speed == "exact" else f" {self.speed}"
         models = "+".join(dict.fromkeys(stage.model for stage in self.stages))
-        second = f" hires {self.hires.width}x{self.hires.height} {self._hires_steps}" if self.hires else ""
+        size = "" if self.larger is None else f"{self.larger.width}x{self.larger.height}"
+        second = f" {self.later_stage} {size} {self._second_steps}" if size else ""
         check = "" if self.check_step is None else " check"
         maps = "".join(f" map {control.preprocess}" for control in self.controls if control.is_made_in_job)
         return f"{models} {self.mode} {self._sizes_of_step}{second}{fast}{check}{maps}"

@@ -143,7 +143,9 @@ def _check_folder(folder: Path, row: ModelSpec | ControlNetSpec) -> None:
         if family.prompted_by_class:
             class_limits(row, folder)  # what it raises is told
         # Operators may leave T5 out of a folder where it is never loaded.
-        names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family)))(files)
+        names = model_files(None, row.variant, without=(*row.text_encoders, *optional_t5(family), *family.unused))(
+            files
+        )
     weights = [name for name in names if name.endswith(".safetensors")]
     if not weights:
         raise HubRefused("the folder has no .safetensors weights")

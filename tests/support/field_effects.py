@@ -20,6 +20,7 @@ from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 from contracts.storage import Storage
+from tests.support.cascade import CASCADE
 from tests.support.images import encode_image
 from tests.support.jobs import model_of
 from tests.support.refiner import REFINER
@@ -86,6 +87,7 @@ VARIED = frozenset(
         "loras",
         "ip_adapters",
         "refiner",
+        "cascade",
         "hires",
         "scheduler",
     }
@@ -177,6 +179,7 @@ class FieldEffects:
         yield "loras", "on", fields | {"loras": [{"name": f"{model.family}-lora"}]}
         yield from self._image_prompts(model.family, fields)
         yield "refiner", "on", fields | {"refiner": {"model": REFINER, "switch_at": 0.75}}
+        yield "cascade", "on", fields | {"cascade": {"model": CASCADE, "steps": 2}}
         yield "hires", "on", fields | {"hires": {"scale": 1.5}}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}

@@ -21,6 +21,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.storage.local import LocalStorage
 from tests.support.adapters import checkpoint_of
+from tests.support.cascade import with_cascade_row
 from tests.support.combinations import ALL
 from tests.support.flux_tools import with_flux_tools
 from tests.support.images import encode_image
@@ -180,6 +181,18 @@ def refined(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
 def refined_pool(refined: Catalogue) -> Pool:
     """One pool for the tests of the refiner."""
     return Pool(refined, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cascaded(catalogue: Catalogue, weights_folder: Path) -> Catalogue:
+    """The same as `catalogue`, with a small stage II for DeepFloyd IF."""
+    return _written_once(weights_folder, "cascaded", lambda: with_cascade_row(catalogue, weights_folder))
+
+
+@pytest.fixture(scope="session")
+def cascade_pool(cascaded: Catalogue) -> Pool:
+    """One pool for the tests of DeepFloyd IF's two stages."""
+    return Pool(cascaded, device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,7 @@ def read_index(family: DiffusersFamily, folder: Path) -> dict[str, str]:
         if isinstance(entry, list)
         and len(entry) == 2
         and isinstance(entry[1], str)
-        and name not in UNUSED_COMPONENTS
+        and name not in UNUSED_COMPONENTS | spec.unused
     }
     for name, allowed_classes in _classes_needed(family).items():
         if name in classes:

@@ -91,6 +91,7 @@ def _load_checkpoint(
     pipeline_class: Any = getattr(diffusers, family.checkpoint_class)
     options = {"dtype": dtype, "local_files_only": True, "use_safetensors": True}
     kinds = quantizations_of(spec, family)
+    skipped = {*skipped, *spec.family_spec.unused}
     if path.is_dir():
         encoders = _load_text_encoders(catalogue, spec, family, path, dtype, skipped)
         left_out = {*skipped, *encoders}

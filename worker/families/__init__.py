@@ -5,6 +5,8 @@ what several share has a file of its own.
 
 chroma.py          Chroma
 deepfloyd.py       DeepFloyd IF, stage I
+deepfloyd_ii.py    DeepFloyd IF, stage II
+deepfloyd_parts.py what these two share
 deterministic_vae.py a VAE for pipelines that draw from the global generator
 dit.py             DiT, prompted by a class
 flux2.py           FLUX.2 dev

@@ -9,53 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from contracts.catalogue.families import Mode
 from worker.families import DiffusersFamily, first_difference
+from worker.families.deepfloyd_parts import ENCODING, read_images, start, usual_arguments
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding, negative_if_guided
-
-#: Cleaning depends on which packages are installed.
-_AS_IT_IS = {"clean_caption": False}
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
     """Return the arguments of stage I's pipelines."""
-    job = inputs.job
-    usual = {
-        "num_inference_steps": job.num_inference_steps,
-        "guidance_scale": inputs.guidance_scale,
-        **_AS_IT_IS,
-    }
-    if inputs.image is None:
-        return {**usual, **inputs.size}
-    start: dict[str, Any] = {"image": [to_pixels(inputs.image)] * job.num_images, "strength": job.strength}
-    if inputs.mask is not None:
-        start["mask_image"] = [_to_mask(inputs.mask)] * job.num_images
-    return {**usual, **start}
-
-
-def to_pixels(image: Image.Image) -> torch.Tensor:
-    """Return an image as (1, 3, height, width) from -1 to 1, which no pipeline scales to a size of its own."""
-    return torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 127.5 - 1)[None]
-
-
-def _to_mask(mask: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)[None, None]
-
-
-def read_images(pixels: torch.Tensor) -> torch.Tensor:
-    """Return what a pipeline makes, from -1 to 1 and beyond, as images of 0…1."""
-    return (pixels / 2 + 0.5).clamp(0, 1)
-
-
-def read_t5(pipeline: Any, text: str, max_length: int, device: Any) -> None:
-    """Have T5 read a text."""
-    del max_length
-    pipeline.encode_prompt([text], do_classifier_free_guidance=False, device=device, **_AS_IT_IS)
+    return {**usual_arguments(inputs), **start(inputs, "image")}
 
 
 def _misfit(components: Mapping[str, Any]) -> str | None:
@@ -84,15 +46,7 @@ FAMILY = DiffusersFamily(
     repeated_blocks=("ResnetBlock2D", "Attention"),
     t5="text_encoder",
     vae=None,
-    encoding=PromptEncoding(
-        prompt_fields=("prompt",),
-        option_fields=(),
-        negative_option_fields=(),
-        negative_prompt=negative_if_guided,
-        results={"prompt_embeds": 0},
-        constants={"do_classifier_free_guidance": False, **_AS_IT_IS},
-        read_t5=read_t5,
-    ),
+    encoding=ENCODING,
     arguments=arguments,
     misfit=_misfit,
     read_images=read_images,

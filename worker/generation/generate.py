@@ -126,6 +126,8 @@ class JobGeneration:
                 if self._parameters.hires is not None:
                     begin_second_pass(done, job, self._engine, self._pool)
                     self.timer.end_stage("upscale")
+                elif self._parameters.cascade is not None:
+                    done.inputs = None  # they are read again at the larger size
             try:
                 self._run_stage(stage, done)
             except StepMade:
@@ -180,7 +182,9 @@ class JobGeneration:
         # Prompts to embeddings.
         job.coroutine.take_turn("encode_prompt")
         cropped = inpainting.crop_inputs(inputs, done.crop)
-        embeddings = self._encode(model, cropped, done)
+        if not model.spec.family_spec.runs_later_only:
+            done.prompts = self._encode(model, cropped, done)
+        embeddings = done.prompts
         job.adapters = model.with_image_prompts(job.adapters, cropped)
         embeddings = lengthen_prompt(embeddings, job.adapters.image_prompts)
         self._engine.residency.keep(job, kept_bytes(stage, embeddings))

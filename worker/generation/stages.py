@@ -39,6 +39,7 @@ class Progress:
         crop: that is generated of them.
         generators: one for each image, which all stages draw from.
         latents: that the last stage has made.
+        prompts: embeddings, which a stage that only goes on with others' images uses again.
         latent_space: settings of the VAE whose latents they are.
         starts: what a second pass starts from.
         upscaler: that made it, if a network did.
@@ -55,6 +56,7 @@ class Progress:
     inputs: GenerationInputs | None = None
     crop: Box | None = None
     latents: torch.Tensor | None = None
+    prompts: Mapping[str, Any] = field(default_factory=dict)
     latent_space: tuple[Any, ...] = ()
     starts: Sequence[Image.Image] | torch.Tensor = ()
     upscaler: Weights | None = None
@@ -89,7 +91,7 @@ def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any, kind: 
         JobFailed: there would be none, which depends on how the scheduler spreads its steps.
     """
     refiner = job.refiner
-    if stage is job and job.hires is not None:
+    if stage is job and job.larger is not None:
         return _second_pass_steps(job.stages[-1], scheduler, kind)
     if refiner is None or stage is not job:
         return 0

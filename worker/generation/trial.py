@@ -11,7 +11,8 @@ from PIL import Image
 
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import JobFailed
+from contracts.errors import FailureCode, JobFailed
+from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.images.stored_image import StoredImage
@@ -42,7 +43,7 @@ def try_model(pool: Pool, model: str) -> None:
     """
     with TemporaryDirectory() as folder:
         storage = LocalStorage(Path(folder))
-        row = pool.catalogue.model(model)
+        row = _asked_for(pool.catalogue.model(model), pool)
         width, height = (cast("int", row.default(name)) for name in ("width", "height"))
         if not row.family_spec.fixed_size:
             width, height = min(width, _SIDE), min(height, _SIDE)
@@ -50,7 +51,7 @@ def try_model(pool: Pool, model: str) -> None:
         mask = Image.new("L", (width, height))
         mask.paste(255, (width // 4, height // 4, width // 2, height // 2))
         storage.write("trial/mask.png", _png(mask))
-        result = generate_alone(Job("trial", _parameters(pool, row, width, height)), pool, storage)
+        result = generate_alone(Job("trial", _parameters(pool, row, width, height, model)), pool, storage)
     if result.error is not None:
         message = result.error.message
         named = message if message.startswith(model) else f"{model} makes no image: {message}"
@@ -72,7 +73,23 @@ def warm_up(pool: Pool, storage: Storage, model: str) -> None:
         raise JobFailed(result.error.code, result.error.message)
 
 
-def _parameters(pool: Pool, row: ModelSpec, width: int, height: int) -> JobParameters:
+def _asked_for(row: ModelSpec, pool: Pool) -> ModelSpec:
+    """The model of a request that uses this one: itself, or one that it goes on with the images of.
+
+    Raises:
+        JobFailed: there is none.
+    """
+    if row.tasks:
+        return row
+    others = (other for other in pool.catalogue.models if row in second_models("cascade", other, pool.catalogue))
+    found = next(others, None)
+    if found is None:
+        message = f"{row.id} runs only as the cascade of another model, and no model here can use it"
+        raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
+    return found
+
+
+def _parameters(pool: Pool, row: ModelSpec, width: int, height: int, tried: str) -> JobParameters:
     task = row.tasks[0]
     needed = set(row.family_spec.required_fields) | (set(_IMAGES) & row.family_spec.modes[Mode(task.value)])
     images = {field: StoredImage(_IMAGES[field], width, height) for field in _IMAGES if field in needed}
@@ -80,6 +97,8 @@ def _parameters(pool: Pool, row: ModelSpec, width: int, height: int) -> JobParam
     if task is Task.EDIT:
         fields["references"] = ["upload:trial"]
         images["references.0"] = StoredImage("trial/image.png", width, height)
+    if tried != row.id:
+        fields["cascade"] = {"model": tried, "steps": _STEPS}
     request = REQUESTS[task](
         model=row.id,
         seed=0,

@@ -85,7 +85,7 @@ _REFINER = replace(
 )
 SDXL = replace(
     _BASE,
-    refiners="sdxl-refiner",
+    later_models="sdxl-refiner",
     other_checkpoints=MappingProxyType(
         {"StableDiffusionXLImg2ImgPipeline": _REFINER, "StableDiffusionXLInpaintPipeline": _REFINER}
     ),

@@ -137,7 +137,8 @@ class ModelSpec(Row):
 
     def can_run(self, task: Task) -> bool:
         """Return whether the model can run a task."""
-        return Mode(task.value) in self.family_spec.modes and task in (self.only_tasks or Task)
+        able = self.family_spec.modes.keys() if not self.family_spec.runs_later_only else ()
+        return Mode(task.value) in able and task in (self.only_tasks or Task)
 
     @property
     def schedulers(self) -> list[str]:

@@ -9,5 +9,7 @@ hires.py       its second pass, and what can enlarge images for it
 controls.py    its ControlNets and T2I-Adapters, each by itself and together
 control_maps.py control images that a job makes itself
 t2i_adapters.py the size that its T2I-Adapters need
-refining.py    its refiner, and which models can be one
+cascading.py   its cascade
+refining.py    its refiner
+second_models.py which models can be either
 """

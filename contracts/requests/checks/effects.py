@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem
 from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.entries import DynamicThresholding
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY
 from contracts.requests.guidance import guidance_problems, with_defaults
 from contracts.requests.schema import ControlNetRequest, JobRequest
@@ -22,7 +23,7 @@ def effect_problems(request: JobRequest, model: ModelSpec, steps_run: int) -> It
         yield from guidance_problems(request.guidance, model, steps_run)
         yield from _zero_step_problems(request, model)
     yield from _weak_guidance_problems(request, model)
-    yield from _thresholding_problems(request, model)
+    yield from thresholding_problems("dynamic_thresholding", request.dynamic_thresholding, model)
     yield from _true_cfg_problems(request, model)
     yield from _control_range_problems(request, steps_run)
     quality = request.output_quality
@@ -40,6 +41,8 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
     off = 1.0 if model.family_spec.negative_needs_true_cfg else model.family_spec.guidance_off
     is_refused = needs in model.refused
     scale = off if is_refused else value_of(request, model, needs)
+    if request.cascade is not None and request.cascade.guidance_scale > off:
+        return  # its second model is guided
     if not isinstance(scale, int | float) or scale > off:
         return
     used = model.family_spec.modes.get(request_mode(request), frozenset())
@@ -54,16 +57,17 @@ def _guidance_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldP
         yield FieldProblem(field, f"has no effect while {reason}; {remedy}", allowed)
 
 
-def _thresholding_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+def thresholding_problems(
+    field: str, given: DynamicThresholding | None, model: ModelSpec
+) -> Iterator[FieldProblem]:
     """Yield a ratio that decides nothing, since values are cut off at 1 whatever it is."""
-    given = request.dynamic_thresholding
     if given is None or given.ratio is None:
         return
     own = model.scheduler_config.get("sample_max_value")
     if given.max_value == 1 or (given.max_value is None and own == 1):
         which = "max_value" if given.max_value is not None else f"the max_value of {model.id}"
         message = f"has no effect while {which} is 1; set max_value above 1, or remove this"
-        yield FieldProblem("dynamic_thresholding.ratio", message)
+        yield FieldProblem(f"{field}.ratio", message)
 
 
 def _zero_step_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

@@ -1,4 +1,4 @@
-"""A refiner in a request: what must be true of it beside the request's model, and the stage that it runs.
+"""A refiner in a request: what must be true of it beside the request's model.
 
 A job with a refiner has two stages, each a job's parameters with a model of its own. Part of the checks in
 `validation.py`. Knows no pipelines.
@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.catalogue.schedulers import SCHEDULERS, mismatch
-from contracts.errors import FieldProblem, NotFound
+from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.errors import FieldProblem
+from contracts.requests.checks.second_models import both_model_problems, find_second_model
 from contracts.requests.checks.step_rules import StepRules
-from contracts.requests.defaults import request_mode, value_of
+from contracts.requests.defaults import value_of
 from contracts.requests.entries import Refiner
-from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import JobRequest
 
 #: Entries of a scheduler's configuration that say how much noise there is at a timestep.
@@ -23,21 +23,6 @@ _NOISE_SETTINGS = ("beta_start", "beta_end", "beta_schedule", "num_train_timeste
 
 #: Of every published model.
 _TRAINED_TIMESTEPS = 1000
-
-
-def with_refiner(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
-    """Return a job's parameters with its refiner's id in place of one of its other names."""
-    refiner = parameters.refiner
-    if refiner is None:
-        return parameters
-    named = refiner.model_copy(update={"model": catalogue.model(refiner.model).id})
-    return parameters.model_copy(update={"refiner": named})
-
-
-def refiners_of(model: ModelSpec, catalogue: Catalogue) -> list[ModelSpec]:
-    """Return the models that can run the last steps of this one's images."""
-    wanted = model.family_spec.refiners
-    return [row for row in catalogue.models if wanted and row.family_spec.id == wanted]
 
 
 def refiner_problems(
@@ -48,18 +33,10 @@ def refiner_problems(
     Args:
         rules: of the request's own steps.
     """
-    refiner = request.refiner
-    used = model.family_spec.modes.get(request_mode(request), frozenset())
-    if refiner is None or "refiner" not in used:
-        return  # refused elsewhere
-    known = [row.id for row in refiners_of(model, catalogue)]
-    try:
-        row = catalogue.model(refiner.model)
-    except NotFound:
-        yield FieldProblem("refiner.model", f"unknown model {refiner.model[:80]!r}", known)
-        return
-    if row.id not in known:
-        yield FieldProblem("refiner.model", f"{row.id} is not a refiner for {model.id}", known)
+    refiner, row = request.refiner, find_second_model("refiner", request, model, catalogue)
+    if isinstance(row, FieldProblem):
+        yield row
+    if refiner is None or not isinstance(row, ModelSpec):
         return
     yield from _model_problems(request, model, row, rules)
     yield from _step_problems(refiner, rules)
@@ -83,13 +60,7 @@ def _model_problems(
             f"{row.id} was trained on another noise schedule than {model.id}, so it cannot go on with its images"
         )
         yield FieldProblem("refiner.model", message)
-    spec = SCHEDULERS.get(rules.scheduler)
-    if spec is not None and spec.id in model.schedulers and spec.id not in row.schedulers:
-        reason = mismatch(spec, row.scheduler_config) or "does not work with it"
-        both = [name for name in model.schedulers if name in row.schedulers]
-        yield FieldProblem("scheduler", f"{spec.id} {reason} ({row.id}, the refiner)", both)
-    if rules.speed == "fast":
-        yield FieldProblem("speed", "fast cannot be used together with refiner; remove one of them", "exact")
+    yield from both_model_problems("refiner", model, row, rules)
     if request.guidance is not None:
         yield FieldProblem("guidance", "cannot be used together with refiner; remove one of them")
     width, height = value_of(request, model, "width"), value_of(request, model, "height")

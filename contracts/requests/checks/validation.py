@@ -13,11 +13,13 @@ from contracts.catalogue.class_labels import CLASS_COUNT, label_problem
 from contracts.catalogue.families import MODE_FIELDS, Mode, task_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
+from contracts.requests.checks.cascading import cascade_problems
 from contracts.requests.checks.controls import control_problems
 from contracts.requests.checks.effects import effect_problems
 from contracts.requests.checks.hires import hires_problems
 from contracts.requests.checks.ip_adapters import ip_adapter_problems
 from contracts.requests.checks.refining import refiner_problems
+from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
 from contracts.requests.defaults import request_mode, value_of
@@ -99,6 +101,11 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
     if model.only_tasks and request.task not in model.only_tasks:  # type: ignore[attr-defined]
         message = f"{model.id} runs only {', '.join(model.only_tasks)}: its weights are made for that"
         yield FieldProblem("model", message, list(model.only_tasks))
+        return
+    if family.runs_later_only:
+        able = [row.id for row in catalogue.models if model in second_models("cascade", row, catalogue)]
+        named = f"; name it there in jobs of {', '.join(able)}" if able else "; no model here can use it"
+        yield FieldProblem("model", f"{model.id} runs only as the cascade of another model{named}", able)
         return
     if mode not in family.modes:
         field = "image" if mode is Mode.CONTROLNET_IMG2IMG else "model"
@@ -219,6 +226,7 @@ def _step_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
     yield from rules.problems(model)
     yield from effect_problems(request, model, rules.steps_run)
     yield from refiner_problems(request, model, catalogue, rules)
+    yield from cascade_problems(request, model, catalogue, rules)
     yield from hires_problems(request, model, catalogue, rules)
 
 

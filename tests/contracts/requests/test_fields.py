@@ -26,7 +26,7 @@ REQUIRED = {
 #: second stages have their own tests.
 TRANSLATED = {
     "model", "image", "mask_image", "loras", "ip_adapters", "textual_inversions", "guidance", "refiner", "hires",
-    "check_step", "dynamic_thresholding",
+    "check_step", "dynamic_thresholding", "cascade",
 }  # fmt: skip
 #: Parameters as an earlier version stored them with a queued job.
 STORED_BEFORE = """{"task": "controlnet", "mode": "controlnet_inpaint", "model": "shapes-sdxl",

@@ -34,6 +34,7 @@ HANDLED_FIELDS = frozenset(
         "guidance",
         "hires",
         "dynamic_thresholding",
+        "cascade",
     }
 )
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
@@ -67,6 +68,7 @@ CONFIG = {"force_zeros_for_empty_prompt": True, "is_distilled": False}
 SIZE_FROM_IMAGE = {
     **{(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors", "deepfloyd")},
     ("deepfloyd", Mode.INPAINT): {"width", "height"},
+    ("deepfloyd-ii", Mode.IMG2IMG): {"width", "height"},
 }
 
 

@@ -57,6 +57,7 @@ def infotext(receipt: Receipt, seed: int) -> str:
         "Long prompt": job.long_prompt if _is_long(receipt, job) else None,
         **_refiner(job),
         **_hires(job),
+        "Cascade": _options(job.cascade),
         "Speed": None if job.speed == "exact" else job.speed,
         **{_title(name): _quoted(_prompt(job, name)) for name in ("prompt_2", "prompt_3")},
         **_images(job),

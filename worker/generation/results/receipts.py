@@ -130,6 +130,7 @@ def make_receipt(
         seeds=parameters.seeds,
         model=first.model,
         refiner=stages[-1].model if parameters.refiner is not None else None,
+        cascade=stages[-1].model if parameters.cascade is not None else None,
         upscaler=upscaler,
         control_maps=list(maps),
         **first.applied,

@@ -11,6 +11,7 @@ from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.requests.entries import Control
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.storage import Storage
+from tests.support.cascade import with_cascade_row
 from tests.support.field_effects import BASES, DELIVERY, ELSEWHERE, FieldEffects
 from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import generate_pixels
@@ -28,6 +29,7 @@ def every_model(
     """A small checkpoint of each family and of its other ones, with IP-Adapters for those that take them."""
     with_alpha = with_pixart_alpha(flux_tools, weights_folder)
     refined = with_refiner_row(with_alpha, tmp_path_factory.mktemp("refiner"))
+    refined = with_cascade_row(refined, tmp_path_factory.mktemp("cascade"))
     return with_ip_adapters(refined, weights_folder / "ip-adapters")
 
 
