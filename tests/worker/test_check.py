@@ -15,7 +15,7 @@ from contracts.errors import JobFailed
 from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.combinations import ALL
 from worker.check import main
-from worker.generation.trial import try_model
+from worker.generation.trial import try_model, warm_up
 from worker.pool.pool import Pool
 
 MODELS = BUILT_IN_CATALOGUE.parent
@@ -70,6 +70,12 @@ def test_models_of_every_task_are_tried_with_the_pictures_that_they_need(
     needs = {(*row.tasks[:1], *sorted(row.family_spec.required_fields)): row for row in tried}
     for row in tried if ALL else needs.values():
         try_model(tools_pool, row.id)
+
+
+def test_a_model_that_only_edits_is_warmed_up_too(tools_pool: Pool, flux_tools: Catalogue) -> None:
+    """A worker that compiles would end at its start."""
+    row = next(row for row in flux_tools.models if row.tasks == [Task.EDIT])
+    warm_up(tools_pool, row.id)
 
 
 def test_a_model_of_which_a_file_is_missing_is_named(tmp_path: Path, catalogue: Catalogue) -> None:

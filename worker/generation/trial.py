@@ -17,11 +17,11 @@ from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
-from contracts.requests.schema import REQUESTS, Txt2ImgRequest
-from contracts.storage import Storage
+from contracts.requests.schema import REQUESTS
 from contracts.storage.local import LocalStorage
 from worker.engine.job import Job
 from worker.generation.alone import generate_alone
+from worker.generation.results.outputs import JobResult
 from worker.pool.pool import Pool
 
 _STEPS = 2
@@ -34,43 +34,52 @@ _IMAGES = {"image": "trial/image.png", "mask_image": "trial/mask.png", "control_
 
 
 def try_model(pool: Pool, model: str) -> None:
-    """Load a model and generate one small image, with a task that it has, and images where that needs some.
+    """Load a model and generate one small image, of a task that it has.
 
     Raises:
         JobFailed: it cannot be loaded, or its image cannot be generated.
         InvalidRequest: the row's own defaults refuse a plain request.
         NotPrepared: its files must be downloaded first.
     """
-    with TemporaryDirectory() as folder:
-        storage = LocalStorage(Path(folder))
-        row = _asked_for(pool.catalogue.model(model), pool)
-        width, height = (cast("int", row.default(name)) for name in ("width", "height"))
-        if not row.family_spec.fixed_size:
-            width, height = min(width, _SIDE), min(height, _SIDE)
-        storage.write("trial/image.png", _png(Image.linear_gradient("L").resize((width, height)).convert("RGB")))
-        mask = Image.new("L", (width, height))
-        mask.paste(255, (width // 4, height // 4, width // 2, height // 2))
-        storage.write("trial/mask.png", _png(mask))
-        result = generate_alone(Job("trial", _parameters(pool, row, width, height, model)), pool, storage)
+    result = _generate("trial", pool, model, _STEPS, max_side=_SIDE)
     if result.error is not None:
         message = result.error.message
         named = message if message.startswith(model) else f"{model} makes no image: {message}"
         raise JobFailed(result.error.code, named)
 
 
-def warm_up(pool: Pool, storage: Storage, model: str) -> None:
+def warm_up(pool: Pool, model: str) -> None:
     """Generate at the model's default size and settings; other sizes are compiled when they are requested.
 
     Raises:
         JobFailed: the image could not be generated.
-        NotPrepared: the model's files must be downloaded first.
+        InvalidRequest, NotPrepared: as in `try_model`.
     """
-    row = pool.catalogue.model(model)
-    subject: dict[str, Any] = row.family_spec.any_subject(row.prompt_hint or "a warm-up")
-    request = Txt2ImgRequest(model=model, seed=0, num_inference_steps=_COMPILING_STEPS, **subject)
-    result = generate_alone(Job("warm-up", resolve(request, check(request, pool.catalogue), {})), pool, storage)
+    result = _generate("warm-up", pool, model, _COMPILING_STEPS)
     if result.error is not None:
         raise JobFailed(result.error.code, result.error.message)
+
+
+def _generate(name: str, pool: Pool, model: str, steps: int, max_side: int | None = None) -> JobResult:
+    """Run a job of this name with a task that the model has, and images where that needs some.
+
+    Args:
+        max_side: of its images, in pixels; None: those of the model's default size.
+    """
+    row = _asked_for(pool.catalogue.model(model), pool)
+    width, height = (cast("int", row.default(side)) for side in ("width", "height"))
+    if max_side is not None and not row.family_spec.fixed_size:
+        width, height = min(width, max_side), min(height, max_side)
+    with TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        storage.write("trial/image.png", _png(Image.linear_gradient("L").resize((width, height)).convert("RGB")))
+        mask = Image.new("L", (width, height))
+        mask.paste(255, (width // 4, height // 4, width // 2, height // 2))
+        storage.write("trial/mask.png", _png(mask))
+        fields: dict[str, Any] = {"width": width, "height": height, "num_inference_steps": steps}
+        if model != row.id:
+            fields["cascade"] = {"model": model, "steps": steps}
+        return generate_alone(Job(name, _parameters(pool, row, fields)), pool, storage)
 
 
 def _asked_for(row: ModelSpec, pool: Pool) -> ModelSpec:
@@ -89,25 +98,17 @@ def _asked_for(row: ModelSpec, pool: Pool) -> ModelSpec:
     return found
 
 
-def _parameters(pool: Pool, row: ModelSpec, width: int, height: int, tried: str) -> JobParameters:
+def _parameters(pool: Pool, row: ModelSpec, fields: dict[str, Any]) -> JobParameters:
     task = row.tasks[0]
     needed = set(row.family_spec.required_fields) | (set(_IMAGES) & row.family_spec.modes[Mode(task.value)])
-    images = {field: StoredImage(_IMAGES[field], width, height) for field in _IMAGES if field in needed}
-    fields: dict[str, Any] = dict.fromkeys(images, "upload:trial")
+    size = fields["width"], fields["height"]
+    images = {field: StoredImage(_IMAGES[field], *size) for field in _IMAGES if field in needed}
+    given: dict[str, Any] = dict.fromkeys(images, "upload:trial")
     if task is Task.EDIT:
-        fields["references"] = ["upload:trial"]
-        images["references.0"] = StoredImage("trial/image.png", width, height)
-    if tried != row.id:
-        fields["cascade"] = {"model": tried, "steps": _STEPS}
-    request = REQUESTS[task](
-        model=row.id,
-        seed=0,
-        width=width,
-        height=height,
-        num_inference_steps=_STEPS,
-        **row.family_spec.any_subject(row.prompt_hint or "a trial"),
-        **fields,
-    )
+        given["references"] = ["upload:trial"]
+        images["references.0"] = StoredImage("trial/image.png", *size)
+    subject = row.family_spec.any_subject(row.prompt_hint or "a trial")
+    request = REQUESTS[task](model=row.id, seed=0, **subject, **given, **fields)
     return resolve(request, check(request, pool.catalogue), images)
 
 

@@ -64,9 +64,7 @@ class Consumer:
 
         self._prefetcher = self._build_prefetcher()
         self._preparation_news = self._build_preparation_news()
-        self._warm_list = WarmList(
-            pool, self._prefetcher, resources.storage, is_compiled=settings.compile != "off"
-        )
+        self._warm_list = WarmList(pool, self._prefetcher, is_compiled=settings.compile != "off")
 
         self._outage = StorageOutage(resources.storage, settings.storage_retry_seconds)
         self._reporter = ProgressReporter(resources.claims, settings.report_seconds)

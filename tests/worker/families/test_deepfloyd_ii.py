@@ -28,6 +28,7 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from worker.generation.trial import try_model, warm_up
 from worker.pool.pool import Pool
 
 TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
@@ -135,3 +136,8 @@ def test_a_cascade_is_the_same_in_company(cascaded: Catalogue, cascade_pool: Poo
 
     together = [decode_pixels(storage.read(result.stored[0].key)) for result in results]
     assert all(np.array_equal(one, other) for one, other in zip(together, alone, strict=True))
+
+
+def test_stage_ii_is_tried_and_warmed_up_in_a_job_of_stage_i(cascade_pool: Pool) -> None:
+    try_model(cascade_pool, CASCADE)
+    warm_up(cascade_pool, CASCADE)

@@ -90,9 +90,9 @@ def test_each_image_of_a_job_is_the_one_with_its_seed_and_previews_show_each(
     assert receipt.prompt_tokens == {}
 
 
-def test_a_trial_and_a_warm_up_name_a_class(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:
+def test_a_trial_and_a_warm_up_name_a_class(pool: Pool) -> None:
     try_model(pool, "tiny-dit")
-    warm_up(pool, storage, "tiny-dit")
+    warm_up(pool, "tiny-dit")
 
 
 def test_steps_that_are_predicted_change_the_image(catalogue: Catalogue, pool: Pool, storage: Storage) -> None:

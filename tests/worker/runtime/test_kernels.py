@@ -49,7 +49,7 @@ def test_after_the_warm_up_and_the_first_lora_neither_prompts_nor_adapters_nor_f
 ) -> None:
     bare = make_job(catalogue, family, num_inference_steps=2)
     counters.clear()
-    warm_up(compiling, storage, bare.model)
+    warm_up(compiling, bare.model)
     after = _graphs()
     # Each kind of block is compiled once or, where one comes with less, twice; and whole.
     assert 0 < after <= 3

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from contracts.errors import JobFailed, Unavailable
 from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
-from contracts.storage import Storage
 from worker.checkpoints.places import NotPrepared
 from worker.generation.trial import warm_up
 from worker.loop.preparation.prefetch import Prefetcher
@@ -30,11 +29,10 @@ _RETRY_SECONDS = 60.0
 class WarmList:
     """The models of the list that are not loaded yet. For the thread that runs the jobs, but for `failures`."""
 
-    def __init__(self, pool: Pool, prefetcher: Prefetcher, storage: Storage, *, is_compiled: bool) -> None:
+    def __init__(self, pool: Pool, prefetcher: Prefetcher, *, is_compiled: bool) -> None:
         """`is_compiled`: whether each is called once after it was loaded, since the first call compiles it."""
         self._pool = pool
         self._prefetcher = prefetcher
-        self._storage = storage
         self._is_compiled = is_compiled
         self._wanted: frozenset[str] = frozenset()
         self._left: list[str] = []
@@ -136,7 +134,7 @@ class WarmList:
             self._pool.model(model)
             if self._is_compiled:
                 _log.info("%s: compiling, which may take minutes", model)
-                warm_up(self._pool, self._storage, model)
+                warm_up(self._pool, model)
             _log.info("%s: loaded", model, extra={"seconds": round(time.monotonic() - started_at, 3)})
         except JobFailed as failure:
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.

@@ -10,14 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.processes.preparations import FAILED
-from contracts.storage import Storage
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.preparation.warm_list import WarmList
 from worker.pool.pool import Pool
 
 
 def test_a_model_whose_files_are_here_and_cannot_be_loaded_is_reported(
-    catalogue: Catalogue, storage: Storage, tmp_path: Path
+    catalogue: Catalogue, tmp_path: Path
 ) -> None:
     first, *others = catalogue.models
     folder = tmp_path / "incomplete"
@@ -25,16 +24,14 @@ def test_a_model_whose_files_are_here_and_cannot_be_loaded_is_reported(
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
     broken = first.model_copy(update={"source": str(folder)})
     pool = Pool(catalogue.model_copy(update={"models": (broken, *others)}), device="cpu")
-    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), is_compiled=False)
     warm_list.start([first.id])
     (failure,) = warm_list.failures
     assert (failure.name, failure.state) == (first.id, FAILED)
     assert failure.message.startswith(f"{first.id} cannot be loaded")
 
 
-def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
-    catalogue: Catalogue, storage: Storage, tmp_path: Path
-) -> None:
+def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(catalogue: Catalogue, tmp_path: Path) -> None:
     """Each was accepted before, and every job of it failed."""
     gap, refiner = (Path(shutil.copytree(catalogue.root / "shapes-sdxl", tmp_path / name)) for name in "ab")
     weights = gap / "unet" / "diffusion_pytorch_model.safetensors"
@@ -52,7 +49,7 @@ def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
     net = ControlNetSpec(id="union", family="sdxl", source=str(union))
     rows = {"models": (row, *models), "controlnets": (net,), "loras": ()}
     pool = Pool(catalogue.model_copy(update=rows), device="cpu")
-    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), is_compiled=False)
     warm_list.start([])
     assert {failure.name: failure.message for failure in warm_list.failures} == {
         "a": "a cannot be loaded: unet lacks weights: conv_in.bias",
@@ -64,13 +61,11 @@ def test_a_start_finds_what_cannot_be_loaded_before_a_job_names_it(
     assert pool.warm == []
 
 
-def test_a_row_that_is_added_while_the_worker_runs_is_rehearsed(
-    catalogue: Catalogue, storage: Storage, tmp_path: Path
-) -> None:
+def test_a_row_that_is_added_while_the_worker_runs_is_rehearsed(catalogue: Catalogue, tmp_path: Path) -> None:
     first = catalogue.models[0]
     own = catalogue.model_copy(update={"models": (first,)})
     pool = Pool(own, device="cpu")
-    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), storage, is_compiled=False)
+    warm_list = WarmList(pool, Prefetcher(pool.prepare, is_here=pool.fetcher.is_here), is_compiled=False)
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}', encoding="utf-8")
     broken = first.model_copy(update={"id": "broken", "source": str(tmp_path)})
     warm_list.load_prepared()
