@@ -5,7 +5,7 @@ Knows no adapters and no prompts: what a stage encodes is given. Nothing of it s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from worker.generation.stages import Progress, later_steps, require_steps
 from worker.generation.steps.checked import CheckedStep
 from worker.generation.steps.hashes import StepHashes
 from worker.generation.steps.listener import StageTimer, StepListener, Watch
-from worker.generation.t2i_adapters import AdapterControl, take_features
+from worker.generation.t2i_adapters import AdapterControl, AdapterFeatures, take_features
 from worker.pool.model import LoadedModel
 from worker.sampling.previews import DenoisedEstimate, PreviewDecoder, PreviewEmitter, PreviewRequest, decode_tiny
 from worker.sampling.step_cache import StepCache
@@ -69,14 +69,7 @@ class Denoising:
         """
         job, steps_before = self._flight, self._flight.steps_done
         inputs, features = take_features(model, inputs)
-        controlnets = [control.component for control in inputs.job.controls]
-        pipeline = model.pipeline(
-            inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, stage.scheduler_settings
-        )
-        refuse_editing(type(pipeline))
-        reason = model.family.refusal(pipeline, stage)
-        if reason is not None:
-            raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, reason)
+        pipeline = _pipeline(model, stage, inputs)
         later = later_steps(self._parameters, stage, pipeline.scheduler, model.spec.family_spec.kind)
         emitter = self._preview_emitter(pipeline, model, stage)
         step_cache = None
@@ -85,19 +78,10 @@ class Denoising:
         checked = CheckedStep.of(self._parameters, self._storage)
         observers = (self._watch, self._timer, emitter, step_cache, self._step_hashes, checked)
         listener = StepListener(pipeline, job, *observers, later_steps=later)
-        make_call: Intercept = step_cache or checked or _compute
+        make_call = self._make_call(model, stage, features, listener, step_cache or checked or _compute)
         if stage.guidance is not None:
-            make_call = JobGuidance(
-                job,
-                model.denoiser,
-                in_two_calls=model.family.guides_in_two_calls,
-                steps=lambda: listener.steps,
-                inner=make_call,
-            )
             # The pipeline's own would rescale what the guider has guided.
             inputs = replace(inputs, job=inputs.job.model_copy(update={"guidance_rescale": 0.0}))
-        if features:
-            make_call = AdapterControl(model.denoiser, features, steps=lambda: listener.steps, inner=make_call)
         job.coroutine.intercept = self._timed(make_call)
         as_latents = wants_latents(self._parameters, stage)
         output = {"output_type": "latent" if as_latents else "pt"}
@@ -118,6 +102,24 @@ class Denoising:
         if as_latents:
             return _unpack(model, pipeline, (stage.width, stage.height), result.images)
         return result.images
+
+    def _make_call(
+        self,
+        model: LoadedModel,
+        stage: JobParameters,
+        features: Sequence[AdapterFeatures],
+        listener: StepListener,
+        inner: Intercept,
+    ) -> Intercept:
+        """What makes each call of a view: `inner`, with the job's guidance and T2I-Adapters around it."""
+        if stage.guidance is not None:
+            in_two_calls = model.family.guides_in_two_calls
+            inner = JobGuidance(
+                self._flight, model.denoiser, in_two_calls=in_two_calls, steps=lambda: listener.steps, inner=inner
+            )
+        if features:
+            inner = AdapterControl(model.denoiser, features, steps=lambda: listener.steps, inner=inner)
+        return inner
 
     def _timed(self, make_call: Intercept) -> Intercept:
         """What stands before each call of a view: the stage that encodes the inputs ends at the first step's."""
@@ -147,6 +149,19 @@ class Denoising:
             emit=self._watch.preview,
             may_show=self._may_show,
         )
+
+
+def _pipeline(model: LoadedModel, stage: JobParameters, inputs: GenerationInputs) -> Any:
+    """The pipeline of a stage; raises JobFailed where it cannot do what the job asks for."""
+    controlnets = [control.component for control in inputs.job.controls]
+    pipeline = model.pipeline(
+        inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, stage.scheduler_settings
+    )
+    refuse_editing(type(pipeline))
+    reason = model.family.refusal(pipeline, stage)
+    if reason is not None:
+        raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, reason)
+    return pipeline
 
 
 def _compute(module: torch.nn.Module, entry: str, compute: Compute) -> Any:  # noqa: ARG001

@@ -30,7 +30,7 @@ PLANS = {
     "sd3": Plan(13000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
     "flux": Plan(15000, 40, 5e-3, muon_rate=1.5e-2, warmup_steps=60, flat_share=0.5, bfloat16_share=1.0),
 }
-#: Where a denoiser begins that is no fresh one.
+#: Family -> what builds its denoiser, where that does not begin with random weights.
 _BEGIN = {"sd15": inheritance.build}
 
 
