@@ -147,9 +147,8 @@ class Admission:
             reason = refusal_of(name, reports)
             if reason is not None:
                 kind = name.partition(":")[0] if ":" in name else "model"
-                if kind == "model" and name != job.model:
-                    second = job.later_stage if isinstance(job, JobParameters) else "model"
-                    raise ModelUnavailable(f"{second}.model", reason, _RETRY_SECONDS)
+                if kind == "model" and isinstance(job, JobParameters) and name != job.model:
+                    raise ModelUnavailable(f"{job.later_stage}.model", reason, _RETRY_SECONDS)
                 field = {
                     "lora": "loras",
                     "controlnet": "controls",

@@ -47,7 +47,8 @@ _ALIKE = {
 }
 #: Names of weights that a file may have beside a model's: buffers that are computed.
 _COMPUTED = ("position_ids", "logit_scale")
-_NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
+#: Component -> how to quantize it: none is.
+NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
 
 
 def load_components(
@@ -56,7 +57,7 @@ def load_components(
     dtype: torch.dtype,
     variant: str | None,
     skipped: Collection[str] = (),
-    quantizations: Mapping[str, str | None] = _NOT_QUANTIZED,
+    quantizations: Mapping[str, str | None] = NOT_QUANTIZED,
 ) -> dict[str, Any]:
     """Load the models of a checkpoint's folder, but for those that are to be skipped.
 

@@ -85,6 +85,11 @@ function listOf(name) {
   return name === "references" ? [] : undefined;
 }
 
+// What a request is shown by: its prompt, the name of a training, or its class; empty where it has none of them.
+export function titleOf({ prompt, name, class_label }) {
+  return prompt || name || (class_label === undefined ? "" : `Class ${class_label}`);
+}
+
 // Sends the request; where it is refused, the reasons are in `form.errors` by field.
 export async function submit() {
   if (form.sending) return;
@@ -96,7 +101,7 @@ export async function submit() {
     const archive = form.tab === "train" ? form.archive : null;
     const headers = { "idempotency-key": keyOf(path, body, archive) };
     const content = archive === null ? { json: body } : { body: packed(body, archive) };
-    take(await call("POST", path, { ...content, headers }), body.prompt ?? body.name ?? (body.class_label === undefined ? "" : `Class ${body.class_label}`));
+    take(await call("POST", path, { ...content, headers }), titleOf(body));
     sent = null;
   } catch (error) {
     refuse(error);

@@ -44,7 +44,7 @@ SETTINGS = {
 
 def train(family: str, kind: str, resume: bool) -> None:
     """Trains one ControlNet and writes it into its run folder."""
-    pairs = draw_pairs(kind, f"train/pairs/{kind}", min(_PAIRS, _FEWER_PAIRS.get(family, _PAIRS)))
+    pairs = draw_pairs(kind, f"train/pairs/{kind}", _FEWER_PAIRS.get(family, _PAIRS))
     begin = partial(_inherited, kind) if family == "sd15" else None
     data = teach(family, f"control-{family}-{kind}", SETTINGS[family], pairs, resume, begin)
     with tempfile.TemporaryDirectory() as scratch:

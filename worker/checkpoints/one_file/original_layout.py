@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -23,7 +22,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import component_weights
 from contracts.weights.checkpoint_limits import read_scheduler_config, settings_of_keys
-from worker.checkpoints.components import is_model, load_component, read_index
+from worker.checkpoints.components import NOT_QUANTIZED, is_model, load_component, read_index
 from worker.checkpoints.one_file.noise_tables import check_noise_tables
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.checkpoints.quantized import gguf_files
@@ -56,7 +55,6 @@ _TWICE = {
 }
 _UNET = "model.diffusion_model."
 _UNET_PART = re.compile(r"(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\.")
-_NOT_QUANTIZED: Mapping[str, str | None] = MappingProxyType({})
 _EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
@@ -67,7 +65,7 @@ def load_file_components(
     dtype: torch.dtype,
     variant: str | None,
     skipped: Collection[str] = (),
-    quantizations: Mapping[str, str | None] = _NOT_QUANTIZED,
+    quantizations: Mapping[str, str | None] = NOT_QUANTIZED,
 ) -> dict[str, Any]:
     """Load the models of a single file, and those that it lacks from `config`, but for those to be skipped.
 

@@ -1,7 +1,7 @@
 // One's jobs, newest first: what has come of them, or how far they are.
 
 import { local } from "../api.js";
-import { fill, startFrom } from "../form.js";
+import { fill, startFrom, titleOf } from "../form.js";
 import { cancel, isActive, isTraining, jobsNewestFirst, rerun, showOlder } from "../jobs.js";
 import { changed, state } from "../state.js";
 import { tabOf } from "../tabs.js";
@@ -63,11 +63,10 @@ function show(job, index) {
   changed();
 }
 
-// The prompt, or the name of a training: known from the receipt; until a job has one, from the request that this page
+// The prompt, the name of a training, or the class: known from the receipt; until a job has one, from the request that this page
 // sent.
 export function promptOf(job) {
-  const { prompt, name, class_label } = job.receipt?.parameters ?? {};
-  return prompt || name || (class_label === undefined ? "" : `Class ${class_label}`) || state.prompts.get(job.id) || job.task;
+  return titleOf(job.receipt?.parameters ?? {}) || state.prompts.get(job.id) || job.task;
 }
 
 export function summaryOf(job) {
