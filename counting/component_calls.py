@@ -40,8 +40,9 @@ ONE_BY_ONE = frozenset(
 #: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
 _STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
 _USUAL_STRIDE = 8
-#: Width of the prompts of the published Z-Image, whose ControlNets' configurations do not say it.
-_Z_IMAGE_CAPTION = 2560
+#: Of the published Z-Image: widths of its axes of positions, as shares of a head's, and of its prompts, as one of its
+#: transformer's. The configurations of its ControlNets do not say them.
+_Z_IMAGE_AXES, _Z_IMAGE_CAPTION = (1 / 4, 3 / 8, 3 / 8), 2 / 3
 
 
 def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any:
@@ -54,8 +55,7 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
             if "_class_name" in config:
                 module = getattr(diffusers, config["_class_name"])(**options)
                 if config["_class_name"] == "ZImageControlNetModel":
-                    layers = {"dim": options["dim"], "n_heads": options["n_heads"], "n_layers": 1}
-                    complete_controlnet(module, diffusers.ZImageTransformer2DModel(**layers).to(dtype))
+                    complete_controlnet(module, _z_image_of(options).to(dtype))
                 return torch.nn.Module.to(module, dtype)  # buffers, too
             if class_of(config) == "ChatGLMModel":
                 return ChatGLMModel(ChatGLMConfig(**options), empty_init=False).to(dtype)
@@ -66,6 +66,16 @@ def build(config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> Any
             return module
     finally:
         torch.set_default_dtype(before)
+
+
+def _z_image_of(controlnet: Mapping[str, Any]) -> Any:
+    """A transformer for a ControlNet with these options."""
+    width, heads = controlnet["dim"], controlnet["n_heads"]
+    axes = [round(width // heads * share) for share in _Z_IMAGE_AXES]
+    caption = round(width * _Z_IMAGE_CAPTION)
+    return diffusers.ZImageTransformer2DModel(
+        dim=width, n_heads=heads, n_layers=1, axes_dims=axes, cap_feat_dim=caption
+    )
 
 
 class _FullMask(torch.Tensor):
@@ -92,13 +102,18 @@ class Inputs:
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
             "Qwen3Model": self._language_model,
             "Gemma2Model": self._language_model,
-            "Mistral3ForConditionalGeneration": self._language_model,
+            "Mistral3ForConditionalGeneration": lambda: {**self._language_model(), "use_cache": False},
             "Flux2Transformer2DModel": self._flux2,
             "AutoencoderKLFlux2": lambda: {"z": self._latents(self.config["latent_channels"])},
             "Qwen2_5_VLForConditionalGeneration": self._vision_model,
             "AutoencoderKLQwenImage": lambda: {"z": self._frames(self.config["z_dim"])},
             "QwenImageTransformer2DModel": self._qwen,
-            "QwenImageControlNetModel": lambda: {**self._qwen(), "controlnet_cond": self._packed("in_channels")},
+            "QwenImageControlNetModel": lambda: {
+                **self._qwen(),
+                "controlnet_cond": self._packed(
+                    self.config["in_channels"] + self.config.get("extra_condition_channels", 0)
+                ),
+            },
             "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
             "AutoencoderTiny": lambda: {"x": self._latents(self.config["latent_channels"])},
             "UNet2DConditionModel": self._unet,
@@ -121,7 +136,10 @@ class Inputs:
             "ControlNetModel": lambda: {**self._unet(), "controlnet_cond": self.image()},
             "ControlNetUnionModel": self._union,
             "T2IAdapter": lambda: {"x": self.image()},
-            "SD3ControlNetModel": lambda: {**self._sd3(), "controlnet_cond": self._latents(16)},
+            "SD3ControlNetModel": lambda: {
+                **self._sd3(),
+                "controlnet_cond": self._latents(16 + self.config.get("extra_conditioning_channels", 0)),
+            },
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
         }
         return by_class[class_name]()
@@ -227,10 +245,11 @@ class Inputs:
         return {"controlnet_cond": self._latents(self.config["in_channels"])}
 
     def _sana(self) -> dict[str, Any]:
-        return {name: value for name, value in self._pixart().items() if name != "added_cond_kwargs"}
+        arguments = {name: value for name, value in self._pixart().items() if name != "added_cond_kwargs"}
+        return arguments | ({"guidance": self._empty()} if self.config.get("guidance_embeds") else {})
 
     def _z_image(self) -> dict[str, Any]:
-        width = self.config.get("cap_feat_dim", _Z_IMAGE_CAPTION)
+        width = self.config.get("cap_feat_dim") or round(self.config["dim"] * _Z_IMAGE_CAPTION)
         prompts = self._empty(self.shape.text_tokens, width)
         return {
             "x": list(self._frames(self.config.get("in_channels", 16)).unbind()),

@@ -91,7 +91,8 @@ def find_peaks(
     Args:
         runs: what was followed for each of the shapes.
         known: costs that were found before.
-        shapes: if all have one number of images, all that is alive counts for each image.
+        shapes: if all have one number of images, all that is alive counts for each image; else pairs of tokens
+            count once a call.
 
     Raises:
         ValueError: the steps of the runs differ, or are not linear in pixels, tokens, squared tokens and images.
@@ -101,13 +102,15 @@ def find_peaks(
     values, weights = np.stack([run[:, 0] for run in runs]), runs[0][:, 1]
     terms = np.array([[*_terms(shape), 1, shape.pixels, shape.text_tokens] for shape in shapes])
     if len({shape.images for shape in shapes}) == 1:
-        terms[:, 4:] = 0
+        terms[:, 5:] = terms[:, 3:4] = 0
+    else:
+        terms[:, 4] = 0
     scale = np.maximum(terms.max(axis=0), 1)
     factors = np.linalg.lstsq(terms / scale, values, rcond=None)[0] / scale[:, None]
     if np.abs(terms @ factors - values).max() > 1e-6 * values.max():
         raise ValueError("the values alive are not linear in pixels, tokens, squared tokens and images")
     # What is there once a call (tables of positions) is small: it counts for each image.
-    steps = factors[:4] + np.vstack([factors[4:], np.zeros_like(weights)])
+    steps = factors[:5] + np.vstack([factors[5:], np.zeros_like(weights), np.zeros_like(weights)])
     grid = [
         WorkloadShape(side, side, images, guided=False, text_tokens=tokens)
         for side, images, tokens in product(_SIDES, _IMAGES, _TOKENS)
@@ -132,12 +135,12 @@ def find_peaks(
 def _terms(shape: WorkloadShape) -> list[float]:
     """What a cost's factors are multiplied by, but for those once a call."""
     images, pixels, tokens = shape.images, shape.pixels, shape.text_tokens
-    return [images, images * pixels, images * tokens, tokens**2]
+    return [images, images * pixels, images * tokens, tokens**2, images * tokens**2]
 
 
 def _cost(factors: Any, weights: float) -> ActivationCost:
-    fixed, pixel, token, squared = (0.0 if abs(one) < 1e-3 else float(f"{one:.6g}") for one in factors)
-    return ActivationCost(pixel, token, squared, fixed, int(weights))
+    fixed, pixel, token, squared, pairs = (0.0 if abs(one) < 1e-3 else float(f"{one:.6g}") for one in factors)
+    return ActivationCost(pixel, token, squared, pairs, fixed, int(weights))
 
 
 class _Fused(TorchFunctionMode):

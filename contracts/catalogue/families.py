@@ -122,6 +122,7 @@ _SD3 = Family(
     max_sequence_length=512,
     guidance_kinds=("apg", "cfg_zero", "slg"),
     inpaint_control_only=True,
+    controls_encoded_once=frozenset({Mode.CONTROLNET_INPAINT}),
     t5_optional=True,
     gguf=True,
     text_encoders=(

@@ -77,6 +77,8 @@ class TextEncoder:
         template_tokens: of a language model, tokens of its chat template before the text, which
             `max_sequence_length` includes.
         max_tokens: tokens that it reads of a text where requests have no `max_sequence_length`.
+        is_padded: whether it reads as many of a shorter text, too.
+        instruction_tokens: tokens before those that it reads beside them, and the denoiser is not given.
     """
 
     name: str
@@ -87,6 +89,8 @@ class TextEncoder:
     final_norm: bool = False
     template_tokens: int = 0
     max_tokens: int = 0
+    is_padded: bool = True
+    instruction_tokens: int = 0
 
     @property
     def can_weigh(self) -> bool:
@@ -126,6 +130,7 @@ class Family:
         inpaint_control_only: a ControlNet job with a mask needs a ControlNet trained for inpainting.
         t2i_multiple: what a side in pixels must be a multiple of with a T2I-Adapter; None: it has none.
         max_controls: ControlNets and T2I-Adapters that one request may have.
+        controls_encoded_once: modes in which the VAE encodes control images once, not once for each pass.
         control_ranges: whether a ControlNet may act on some of the steps only.
         union: class of its ControlNets that are unions of several kinds of control; empty where it has none.
         denoiser_layers: regular expression for the beginning of its denoiser layers' names, in the layout of any
@@ -186,6 +191,7 @@ class Family:
     inpaint_control_only: bool = False
     t2i_multiple: int | None = None
     max_controls: int = 4
+    controls_encoded_once: frozenset[Mode] = frozenset()
     control_ranges: bool = True
     union: str = ""
     t5_optional: bool = False

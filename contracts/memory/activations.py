@@ -21,11 +21,13 @@ class WorkloadShape:
         width, height: pixels of one image.
         images: in the call.
         guided: whether one step denoises each image with and without the prompt at once.
-        text_tokens: length of a T5 prompt.
+        text_tokens: length of a prompt of T5 or a language model, as the denoiser is given it.
+        instruction_tokens: further ones that the text encoder reads before it.
         windows: of CLIP that the longest prompt takes; those beyond the first add 77 tokens each.
         started: whether the images start from an input image.
         masked: whether a mask limits what is generated.
         controls: number of ControlNet images.
+        controls_once: whether these come once for each image, not once for each pass.
         reference_pixels: of all reference images together, which the denoiser is given behind each image.
     """
 
@@ -34,10 +36,12 @@ class WorkloadShape:
     images: int = 1
     guided: bool = True
     text_tokens: int = 512
+    instruction_tokens: int = 0
     windows: int = 1
     started: bool = False
     masked: bool = False
     controls: int = 0
+    controls_once: bool = False
     reference_pixels: int = 0
 
     @property
@@ -51,6 +55,11 @@ class WorkloadShape:
         return self.width * self.height
 
     @property
+    def read_by_encoder(self) -> WorkloadShape:
+        """The same, with the tokens of the sequence that a text encoder reads."""
+        return replace(self, text_tokens=self.text_tokens + self.instruction_tokens, instruction_tokens=0)
+
+    @property
     def sequence_pixels(self) -> int:
         """Of one image and the references: those whose latents the denoiser is given in each row."""
         return self.pixels + self.reference_pixels
@@ -61,14 +70,19 @@ class WorkloadShape:
         return 2 if self.guided else 1
 
     @property
+    def control_rows(self) -> int:
+        """Rows of an image's ControlNet images."""
+        return 1 if self.controls_once else self.passes
+
+    @property
     def start_values(self) -> int:
         """Values of an image's inputs: the input image, the same without the masked part, and the mask."""
         return self.pixels * (3 * self.started + 4 * self.masked)
 
     @property
     def control_values(self) -> int:
-        """Values of an image's ControlNet images, once for each pass."""
-        return 3 * self.pixels * self.controls * self.passes
+        """Values of an image's ControlNet images."""
+        return 3 * self.pixels * self.controls * self.control_rows
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,7 @@ class ActivationCost:
         pixel: for each pixel of each image.
         token: for each T5 token of each image's prompt.
         token_squared: for each pair of tokens, once a call.
+        token_pairs: the same, for each image's prompt.
         fixed: for each image.
         layers: values of the weights on the device at this step while they are streamed layer by layer: the layer
             at work and the next one; None: unknown.
@@ -88,13 +103,14 @@ class ActivationCost:
     pixel: float = 0.0
     token: float = 0.0
     token_squared: float = 0.0
+    token_pairs: float = 0.0
     fixed: float = 0.0
     layers: int | None = None
     cudnn: bool = False
 
     def values(self, shape: WorkloadShape, images: float, pixels: float) -> float:
         """Values for `images` images of `pixels` pixels each, without the weights."""
-        each = self.pixel * pixels + self.token * shape.tokens + self.fixed
+        each = self.pixel * pixels + self.token * shape.tokens + self.token_pairs * shape.tokens**2 + self.fixed
         return images * each + self.token_squared * shape.tokens**2
 
 

@@ -163,6 +163,8 @@ def workload_of(
     known = row.references or References(0, "")
     modes = (Mode.INPAINT, Mode.EDIT_INPAINT) if known.beside_image else (Mode.INPAINT,)
     is_reference = row.reads_image_as_reference and job.mode in modes
+    # Else image and mask are what a ControlNet for inpainting is given.
+    begins = "strength" in row.modes.get(job.mode, ())
     tokens = [known.tokens_of(one.width, one.height) for one in job.references]
     if is_reference:
         tokens = [known.tokens_of(job.width, job.height, as_it_is=True)]
@@ -171,13 +173,15 @@ def workload_of(
         height=job.height,
         images=job.num_images if images is None else images,
         guided=_is_guided(row, job.guidance_scale),
-        text_tokens=(job.max_sequence_length or min(_fixed_tokens(row), _prompt_bytes(job)))
+        text_tokens=(job.max_sequence_length or _fixed_tokens(row, _prompt_bytes(job)))
         + sum(tokens)
         + sum(extra.prompt_tokens for extra in extras),
+        instruction_tokens=_instruction_tokens(row),
         windows=job.max_windows,
-        started=job.image is not None or (job.mode is Mode.IMG2IMG and job.refiner is None),
-        masked=job.mask_image is not None,
+        started=(begins and job.image is not None) or (job.mode is Mode.IMG2IMG and job.refiner is None),
+        masked=begins and job.mask_image is not None,
         controls=len(job.controls) + (job.control_image is not None),
+        controls_once=job.mode in row.controls_encoded_once,
         reference_pixels=job.reference_pixels + job.width * job.height * is_reference,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)
@@ -196,14 +200,28 @@ def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int]
         images=images,
         guided=_is_guided(model.family_spec, _guidance_scale(model)),
         text_tokens=(_default(model, "max_sequence_length") or _fixed_tokens(model.family_spec)) + tokens,
+        instruction_tokens=_instruction_tokens(model.family_spec),
         reference_pixels=math.prod(reference) if reference else 0,
     )
     return Workload(shape, steps=_default(model, "num_inference_steps"))
 
 
-def _fixed_tokens(family: Family) -> int:
-    """The most tokens that its encoders read of a text where requests have no `max_sequence_length`."""
-    return max((encoder.max_tokens for encoder in family.text_encoders), default=0)
+def _fixed_tokens(family: Family, prompt_bytes: int | None = None) -> int:
+    """The most tokens that its encoders read of a text where requests have no `max_sequence_length`.
+
+    Args:
+        prompt_bytes: of the text; None: it is as long as may be.
+    """
+    limits = (
+        encoder.max_tokens if encoder.is_padded or prompt_bytes is None else min(encoder.max_tokens, prompt_bytes)
+        for encoder in family.text_encoders
+    )
+    return max(limits, default=0)
+
+
+def _instruction_tokens(family: Family) -> int:
+    """The most tokens that its encoders read before a text, which the denoiser is not given."""
+    return max((encoder.instruction_tokens for encoder in family.text_encoders), default=0)
 
 
 def _prompt_bytes(job: JobParameters) -> int:

@@ -140,6 +140,8 @@ class StageBytes:
         is_one_of_several = component.role is Role.CONTROLNET and shape.controls > 1
         before = self._residual_values(images) * is_one_of_several
         pixels = shape.sequence_pixels if component.role is Role.DENOISER else shape.pixels
+        if STAGE_OF[component.role] == "encode":
+            shape = shape.read_by_encoder
         return (
             max(
                 int((cost.values(shape, images * passes, pixels) + before) * value_bytes)
@@ -164,12 +166,12 @@ class StageBytes:
         return costs or (ActivationCost(),)
 
     def _vae_values(self, vae: Component, images: float) -> float:
-        """Decoding, or encoding ControlNet images, once a pass, or references; all images at once, or in tiles."""
+        """Decoding, or encoding ControlNet images or references; all images at once, or in tiles."""
         shape, tile_side, activations = self.workload.shape, self.tile_side, vae.activations
         controls = images * shape.control_values if self._encodes_controls else 0.0
         references = shape.reference_pixels  # a reference is encoded once for all images
         if tile_side is None:
-            rows = images * shape.passes if self._encodes_controls else 0
+            rows = images * shape.control_rows if self._encodes_controls else 0
             encoding = peak_values(activations.encoding, shape, rows)
             return max(
                 encoding + controls,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +102,14 @@ def z_image_controlnet(transformer: Any) -> Any:
     )  # fmt: skip
 
 
-def gemma_tokenizer() -> Any:
-    """Gemma's byte-pair encoding over printable ASCII, without merges."""
+def gemma_tokenizer(*texts: str) -> Any:
+    """Gemma's byte-pair encoding over printable ASCII; words of these texts, behind a space, are whole tokens."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", "\n", *(chr(code) for code in range(33, 127))]
-    return transformers.GemmaTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
+    words = {f"▁{word}" for text in texts for word in re.findall(r"(?<= )[A-Za-z]+", text)}
+    beginnings = {word[:end] for word in words for end in range(2, len(word) + 1)}
+    longer = sorted(beginnings, key=lambda one: (len(one), one))
+    vocabulary = {token: index for index, token in enumerate([*tokens, *longer])}
+    return transformers.GemmaTokenizer(vocab=vocabulary, merges=[(one[:-1], one[-1]) for one in longer])
 
 
 def gemma_text(tokenizer: Any) -> Any:
@@ -172,9 +178,15 @@ def _vae_of_stride_32() -> Any:
     return seeded(lambda: diffusers.AutoencoderDC(**options))
 
 
+def _sana_tokenizer(pipeline: Any) -> Any:
+    """One that has the words of the pipeline's instruction, as Gemma's has: planned for are its tokens."""
+    instruction = inspect.signature(pipeline.__call__).parameters["complex_human_instruction"].default
+    return gemma_tokenizer("\n".join(instruction))
+
+
 def sana() -> Any:
     """Sana with two blocks."""
-    tokenizer = gemma_tokenizer()
+    tokenizer = _sana_tokenizer(diffusers.SanaPipeline)
     return diffusers.SanaPipeline(
         tokenizer=tokenizer, text_encoder=gemma_text(tokenizer), vae=_vae_of_stride_32(),
         transformer=seeded(lambda: diffusers.SanaTransformer2DModel(num_layers=2, **_SANA_TRANSFORMER)),
@@ -186,7 +198,7 @@ def sana() -> Any:
 
 def with_sana_sprint(catalogue: Catalogue, folder: Path) -> Catalogue:
     """The catalogue with a row of family `sana` for Sana-Sprint."""
-    tokenizer, id = gemma_tokenizer(), "tiny-sana-sprint"
+    tokenizer, id = _sana_tokenizer(diffusers.SanaSprintPipeline), "tiny-sana-sprint"
     options = {**_SANA_TRANSFORMER, "guidance_embeds": True, "qk_norm": "rms_norm_across_heads"}
     diffusers.SanaSprintPipeline(
         tokenizer=tokenizer, text_encoder=gemma_text(tokenizer), vae=_vae_of_stride_32(),

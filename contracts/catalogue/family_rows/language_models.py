@@ -38,6 +38,7 @@ Z_IMAGE = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=512,
     max_controls=1,
+    controls_encoded_once=frozenset({Mode.CONTROLNET, Mode.CONTROLNET_INPAINT}),
     control_ranges=False,
     single_file=False,
     gguf=True,
@@ -68,6 +69,8 @@ LUMINA2 = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
+#: Tokens of its instruction, which has 203 words and marks; some words are two.
+_SANA_INSTRUCTION = 215
 #: Sana. Its VAE has a stride of 32, and the transformer makes a token of each position.
 SANA = Family(
     id="sana",
@@ -89,7 +92,11 @@ SANA = Family(
     single_file=False,
     gguf=True,
     # The token at the start, and the last one of the pipeline's instruction: its other tokens are cut off.
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2),),
+    text_encoders=(
+        TextEncoder(
+            "text_encoder", "tokenizer", "prompt", "llm", template_tokens=2, instruction_tokens=_SANA_INSTRUCTION
+        ),
+    ),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
@@ -119,7 +126,8 @@ KOLORS = Family(
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
-#: Ovis-Image. Its pipeline puts an instruction before a prompt, which does not count.
+#: Ovis-Image. Its pipeline puts an instruction before a prompt, which does not count, and cuts off so many tokens.
+_OVIS_INSTRUCTION = 28
 OVIS_IMAGE = Family(
     id="ovis-image",
     kind="flow",
@@ -137,7 +145,9 @@ OVIS_IMAGE = Family(
     lora_text_encoders=frozenset(),
     max_sequence_length=256,
     single_file=False,
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
+    text_encoders=(
+        TextEncoder("text_encoder", "tokenizer", "prompt", "llm", instruction_tokens=_OVIS_INSTRUCTION),
+    ),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
@@ -165,6 +175,8 @@ SANA = replace(
 
 _QWEN_TEXT = SEQUENCE_TEXT | TRUE_CFG
 
+#: Tokens of their template that the pipelines cut off, of a prompt and of one with pictures.
+_QWEN_TEMPLATE, _QWEN_EDIT_TEMPLATE = 34, 64
 #: Qwen-Image. It is not distilled, so `true_cfg_scale` is its only guidance.
 QWEN_IMAGE = Family(
     id="qwen-image",
@@ -197,7 +209,7 @@ QWEN_IMAGE = Family(
     max_sequence_length=1024,
     single_file=False,
     gguf=True,
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm"),),
+    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", instruction_tokens=_QWEN_TEMPLATE),),
     long_prompts=("truncate", "refuse"),
 )  # fmt: skip
 
@@ -220,7 +232,12 @@ _QWEN_IMAGE_EDIT = replace(
     },
     inpaint_control_only=False,
     max_sequence_length=None,
-    text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", max_tokens=_MAX_EDIT_TOKENS),),
+    text_encoders=(
+        TextEncoder(
+            "text_encoder", "tokenizer", "prompt", "llm", max_tokens=_MAX_EDIT_TOKENS, is_padded=False,
+            instruction_tokens=_QWEN_EDIT_TEMPLATE,
+        ),
+    ),
     long_prompts=("refuse",),
     references=References(
         max_count=1,

@@ -90,10 +90,12 @@ def read_table(class_name: str) -> tuple[Entry, ...]:
     file = files(__name__) / f"{class_name}.json"
     if not class_name.isidentifier() or not file.is_file():
         return ()
-    return tuple(_read(entry) for entry in json.loads(file.read_text(encoding="utf-8")))
+    return tuple(entry_of(entry) for entry in json.loads(file.read_text(encoding="utf-8")))
 
 
-def _read(entry: Mapping[str, Any]) -> Entry:
+def entry_of(entry: Mapping[str, Any]) -> Entry:
+    """An entry as it is written in a table."""
+
     def costs(key: str) -> tuple[ActivationCost, ...]:
         return tuple(ActivationCost(**cost) for cost in entry.get(key, ()))
 
@@ -139,6 +141,7 @@ def _scaled(activations: Activations, width: float, blocks: float) -> Activation
             pixel=(cost.pixel + more) * width,
             token=cost.token * width,
             token_squared=cost.token_squared * width,
+            token_pairs=cost.token_pairs * width,
             fixed=cost.fixed * width,
             layers=None if cost.layers is None else int(cost.layers * width**2),
             cudnn=cost.cudnn,

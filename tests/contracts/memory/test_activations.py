@@ -51,3 +51,9 @@ def test_the_largest_cost_counts_without_weights() -> None:
     assert peak_values(costs, WorkloadShape(64, 32, text_tokens=50), 3) == 3 * 5005
     assert peak_values(costs, WorkloadShape(64, 32, text_tokens=400), 2) == 400**2
     assert peak_values((), WorkloadShape(64, 32), 3) == 0
+
+
+def test_pairs_of_tokens_count_once_a_call_or_once_for_each_image() -> None:
+    shape = WorkloadShape(64, 32, text_tokens=10)
+    assert peak_values([ActivationCost(token_squared=2.0)], shape, 3) == 200
+    assert peak_values([ActivationCost(token_pairs=2.0)], shape, 3) == 600

@@ -56,6 +56,22 @@ def test_resident_weights_count_in_every_stage_and_activations_in_their_own() ->
     }
 
 
+def test_the_tokens_of_an_instruction_count_where_the_prompt_is_encoded_and_nowhere_else() -> None:
+    """The denoiser is not given them."""
+    reads = replace(DENOISER, activations=Activations((ActivationCost(token=2000.0),)))
+    longer = Workload(replace(WORKLOAD.shape, instruction_tokens=40))
+    plain, instructed = stages(net=reads), stages(longer, reads)
+    assert instructed["encode"] == ALL + size(140 * 1000) > plain["encode"]
+    assert instructed["denoise"] == plain["denoise"] == ALL + size(100 * 2000)
+
+
+def test_control_images_that_come_once_are_encoded_in_one_row_of_an_image() -> None:
+    shape = replace(WORKLOAD.shape, guided=True, controls=1)
+    twice, once = (Workload(replace(shape, controls_once=one), (ENCODED_CONTROLNET,)) for one in (False, True))
+    assert shape.passes == 2
+    assert stages(twice)["decode"] - stages(once)["decode"] == size(2 * (50 + 3) * PIXELS - 60 * PIXELS)
+
+
 def test_a_component_on_demand_counts_in_its_own_stage_only() -> None:
     resident, on_demand = stages(), stages(denoiser=Placement.ON_DEMAND)
     assert on_demand["denoise"] == resident["denoise"]

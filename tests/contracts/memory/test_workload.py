@@ -86,6 +86,48 @@ def test_size_images_and_prompt_length_are_the_jobs_unless_more_images_are_given
     assert workload_of("sdxl", job("sdxl")).shape.text_tokens == 0
 
 
+@pytest.mark.parametrize(
+    ("family", "read", "before"),
+    [
+        ("hunyuandit", 256, 0),  # its T5 reads as many of any prompt
+        ("kolors", 256, 0),
+        ("deepfloyd", 77, 0),
+        ("sana", 300, 215),
+        ("ovis-image", 256, 28),
+        ("qwen-image", 512, 34),
+        ("sdxl", 0, 0),
+    ],
+)
+def test_a_prompt_is_as_long_as_the_encoder_reads_it_with_what_is_before_it(
+    family: str, read: int, before: int
+) -> None:
+    size = {"width": 256, "height": 256}
+    for shape in (workload_of(family, job(family, **size)).shape, default_workload(model(family)).shape):
+        assert (shape.text_tokens, shape.instruction_tokens) == (read, before)
+        assert shape.read_by_encoder.tokens == read + before
+
+
+def test_a_prompt_that_is_not_filled_up_has_no_more_tokens_than_bytes() -> None:
+    row = ModelSpec(id="m", family="qwen-image", source="somebody/model", pipeline="QwenImageEditPipeline")
+    fields = {"prompt": "red", "references": ["-"], "width": 256, "height": 256}
+    edited = resolve(REQUESTS[Task.EDIT].model_validate(fields), row, {"references.0": IMAGE})
+    references = row.family_spec.references
+    assert references is not None
+    tokens = sum(references.tokens_of(one.width, one.height) for one in edited.references)
+    shape = workload_of("qwen-image-edit", edited).shape
+    assert (shape.text_tokens, shape.instruction_tokens) == (len("red") + tokens, 64)
+
+
+@pytest.mark.parametrize(("family", "started"), [("sdxl", True), ("sd3", False), ("z-image", False)])
+def test_image_and_mask_that_only_a_controlnet_is_given_do_not_start_an_image(family: str, started: bool) -> None:
+    control = {"controlnet": "mask"} if family == "sd3" else {"controlnet": "mask", "image": "-"}
+    inpaint = job(family, "controlnet", controls=[control], image="-", mask_image="-")
+    shape = workload_of(family, inpaint).shape
+    assert (shape.started, shape.masked, shape.controls) == (started, started, 1)
+    assert shape.control_rows == (2 if started else 1)
+    assert workload_of("sd3", job("sd3", "controlnet")).shape.control_rows == 2
+
+
 def test_a_models_default_workload_is_that_of_a_request_without_parameters() -> None:
     for family in ("sdxl", "sd3", "flux"):
         size: dict[str, Any] = {"width": None, "height": None}

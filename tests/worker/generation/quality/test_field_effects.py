@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from contracts.catalogue.catalogue import Catalogue
@@ -11,26 +9,11 @@ from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.requests.entries import Control
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.storage import Storage
-from tests.support.cascade import with_cascade_row
 from tests.support.field_effects import BASES, DELIVERY, ELSEWHERE, FieldEffects
-from tests.support.ip_adapters import with_ip_adapters
 from tests.support.jobs import generate_pixels
-from tests.support.refiner import with_refiner_row
-from tests.support.untrained_pixart import with_pixart_alpha
 from worker.pool.pool import Pool
 
 EVERY_MODE = [(family.id, mode) for family in ALL_FAMILIES.values() for mode in family.modes]
-
-
-@pytest.fixture(scope="module")
-def every_model(
-    flux_tools: Catalogue, weights_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Catalogue:
-    """A small checkpoint of each family and of its other ones, with IP-Adapters for those that take them."""
-    with_alpha = with_pixart_alpha(flux_tools, weights_folder)
-    refined = with_refiner_row(with_alpha, tmp_path_factory.mktemp("refiner"))
-    refined = with_cascade_row(refined, tmp_path_factory.mktemp("cascade"))
-    return with_ip_adapters(refined, weights_folder / "ip-adapters")
 
 
 @pytest.fixture(scope="module")
