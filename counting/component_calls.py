@@ -40,8 +40,8 @@ ONE_BY_ONE = frozenset(
 #: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
 _STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
 _USUAL_STRIDE = 8
-#: Of the published Z-Image: widths of its axes of positions, as shares of a head's, and of its prompts, as one of its
-#: transformer's. The configurations of its ControlNets do not say them.
+#: Of the published Z-Image: widths of its axes of positions, as shares of a head's, and of its prompts, as one of
+#: its transformer's. The configurations of its ControlNets do not say them.
 _Z_IMAGE_AXES, _Z_IMAGE_CAPTION = (1 / 4, 3 / 8, 3 / 8), 2 / 3
 
 
