@@ -101,7 +101,7 @@ def test_size_images_and_prompt_length_are_the_jobs_unless_more_images_are_given
 def test_a_prompt_is_as_long_as_the_encoder_reads_it_with_what_is_before_it(
     family: str, read: int, before: int
 ) -> None:
-    size = {"width": 256, "height": 256}
+    size: dict[str, Any] = {"width": 256, "height": 256}
     for shape in (workload_of(family, job(family, **size)).shape, default_workload(model(family)).shape):
         assert (shape.text_tokens, shape.instruction_tokens) == (read, before)
         assert shape.read_by_encoder.tokens == read + before

@@ -59,7 +59,7 @@ def narrow(every_model: Catalogue) -> Catalogue:
     return every_model.model_copy(update={"models": rows})
 
 
-def _texts(family: Family, mode: Mode) -> dict[str, str]:
+def _texts(family: Family, mode: Mode) -> dict[str, Any]:
     """Prompts as long as allowed, where that makes a difference: CLIP and T5 read as many tokens of any."""
     length: Any = family.defaults.get("max_sequence_length")
     if {encoder.kind for encoder in family.text_encoders} != {"llm"}:
