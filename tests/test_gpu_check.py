@@ -20,8 +20,9 @@ def test_every_block_that_needs_no_device_prints_lines_of_json_with_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup = prepare(tmp_path, time.monotonic() + 600, tiny=True)
-    # What these two run has tests of its own, and takes long: compiling, and starting processes.
-    names = [name for name in gpu_check.ON_ANY_DEVICE if name not in ("compiled", "t5_arithmetic")]
+    # What these run has tests of its own, and takes long: compiling, and starting processes.
+    slow = ("compiled", "whole_graphs", "t5_arithmetic")
+    names = [name for name in gpu_check.ON_ANY_DEVICE if name not in slow]
     failed = [name for name in names if not gpu_check.run(name, setup, limit_seconds=600)]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert failed == [], lines

@@ -138,7 +138,9 @@ class WorkerSettings(Settings):
         "auto", description="channels-last memory format of convolution weights: auto (off), on, off"
     )
     compile: Compile = Field(
-        "off", description="off; blocks: compile the denoiser's blocks; graphs: also replay them as CUDA graphs"
+        "off",
+        description="off; blocks: compile the denoiser's blocks; graphs: also replay them as CUDA graphs; "
+        "whole_graphs: replay the whole denoiser of models of up to 8 default steps, else as graphs",
     )
     compile_backend: str = Field(
         "inductor", description="back end of torch.compile; inductor needs a C++ compiler"

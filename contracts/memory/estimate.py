@@ -19,6 +19,8 @@ from contracts.memory.stage_bytes import STAGE_OF, StageBytes
 _TILED_SECONDS, _FP8_SECONDS, _SKIPPED_SECONDS = 0.15, 3.0, 1e6
 #: What compiled blocks save a request at least; less than any move of weights, so that slots are given up first.
 _UNCOMPILED_SECONDS = 0.01
+#: The same of CUDA graphs, which are given up before the slots.
+_NO_GRAPHS_SECONDS = 0.005
 #: Bytes of a weight in 8 bits, and the share of weights that stay as they are (norms, embeddings).
 _FP8_BYTES, _FP8_UNCHANGED = 1, 0.02
 #: Maximum of images in a call, and the fraction of an image to which the number that fits is found.
@@ -33,6 +35,7 @@ class Estimate:
 
     Attributes:
         uncompiled: whether LoRAs turn compilation off, because the plan has no room for their slots.
+        graphs: whether CUDA graphs of the denoiser are replayed; None: they cannot be, whatever room there is.
     """
 
     strategy: Strategy
@@ -40,6 +43,7 @@ class Estimate:
     workload: Workload
     parts: tuple[tuple[Component, PlacedComponent], ...]
     uncompiled: bool = False
+    graphs: bool | None = None
 
     @classmethod
     def of(
@@ -50,18 +54,19 @@ class Estimate:
         cpu_value_bytes: int = 4,
         *,
         uncompiled: bool = False,
+        graphs: bool | None = None,
     ) -> Estimate:
         """Place every component of the model and every extra of the workload.
 
         Args:
             cpu_value_bytes: as in `Policy`.
-            uncompiled: as the attribute.
+            uncompiled, graphs: as the attributes.
         """
         components = (*model.components, *workload.extras)
         placed = tuple(
             (component, _place(component, strategy, model, cpu_value_bytes)) for component in components
         )
-        return cls(strategy, model, workload, placed, uncompiled)
+        return cls(strategy, model, workload, placed, uncompiled, graphs)
 
     def plan(self, budget_bytes: int) -> Plan:
         """The strategy as a plan within this budget."""
@@ -75,6 +80,7 @@ class Estimate:
             fp8=self.strategy.fp8,
             stage_bytes=self.stage_bytes,
             activation_bytes=self._stages.activation_bytes(),
+            graph_bytes=self._stages.graph_bytes(shape.images) if self.graphs else None,
             peak_bytes=peak_bytes,
             host_bytes=self.host_bytes,
             budget_bytes=budget_bytes,
@@ -107,7 +113,8 @@ class Estimate:
         skipped = any(placed.placement is Placement.SKIPPED for _, placed in self.parts)
         tiled, fp8 = self.strategy.tiled, self.strategy.fp8
         changed = tiled * _TILED_SECONDS + fp8 * _FP8_SECONDS + skipped * _SKIPPED_SECONDS
-        return self._extra_seconds + changed + self.uncompiled * _UNCOMPILED_SECONDS
+        given_up = self.uncompiled * _UNCOMPILED_SECONDS + (self.graphs is False) * _NO_GRAPHS_SECONDS
+        return self._extra_seconds + changed + given_up
 
     @property
     def name(self) -> str:
@@ -117,7 +124,7 @@ class Estimate:
             placements = {placed.placement for _, placed in self.parts if placed.role is role}
             named += [f"{words} {_PLACEMENT_NAMES[one]}" for one in placements if one is not Placement.DEVICE]
         named += ["VAE tiled"] * self.strategy.tiled + ["denoiser in fp8"] * self.strategy.fp8
-        named += ["LoRAs uncompiled"] * self.uncompiled
+        named += ["LoRAs uncompiled"] * self.uncompiled + ["no CUDA graphs"] * (self.graphs is False)
         return ", ".join(named) or "all resident"
 
     @property
@@ -139,7 +146,7 @@ class Estimate:
     def _stages(self) -> StageBytes:
         tile_sides = (component.tile_side for component, _ in self.parts if component.tile_side)
         tile_side = next(tile_sides, None) if self.strategy.tiled else None
-        return StageBytes(self.parts, self.workload, self.model.value_bytes, tile_side)
+        return StageBytes(self.parts, self.workload, self.model.value_bytes, tile_side, bool(self.graphs))
 
     def _images_that_fit(self, budget_bytes: int) -> float:
         """Images of this size that fit, to a fraction of an image."""

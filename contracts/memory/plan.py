@@ -71,6 +71,7 @@ class Policy:
         cpu_value_bytes: of one value of a T5 that is computed on the CPU, unless the model's dtype is wider: 4,
             or 2 where the processor multiplies bfloat16.
         slot_ranks: rank of all slots together that a compiled denoiser has for LoRAs; 0: it has none.
+        graphs: whether CUDA graphs of the denoiser are replayed, which keep its activations.
     """
 
     t5: T5Policy = "auto"
@@ -80,6 +81,7 @@ class Policy:
     cudnn: bool = False
     cpu_value_bytes: int = 4
     slot_ranks: int = 0
+    graphs: bool = False
 
 
 class PlacedComponent(BaseModel):
@@ -122,6 +124,11 @@ class Plan(BaseModel):
         "`hires:encode`, … -> bytes on the device, weights and activations."
     )
     activation_bytes: int = Field(description="Bytes beyond the weights, in the stage that needs most of them.")
+    graph_bytes: int | None = Field(
+        None,
+        description="Activations of the denoiser that its CUDA graphs keep on the device throughout; null where "
+        "none are replayed.",
+    )
     peak_bytes: int = Field(description="Maximum of device memory over all stages, in bytes.")
     host_bytes: int = Field(description="Weights in host memory, in bytes.")
     budget_bytes: int = Field(description="Device memory that the worker may use, in bytes.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +24,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.row import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
-from contracts.memory.components import Component, ModelComponents, read_components
+from contracts.memory.components import Component, ModelComponents, Role, read_components
 from contracts.memory.estimate import Estimate
 from contracts.memory.extras import (
     as_preview_vae,
@@ -38,7 +38,7 @@ from contracts.memory.extras import (
     size_vae,
 )
 from contracts.memory.networks import NetworkFacts, read_network
-from contracts.memory.plan import Placement, Plan, Policy, Workload, strategies, workload_of
+from contracts.memory.plan import Placement, Plan, Policy, Strategy, Workload, strategies, workload_of
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
 
@@ -106,10 +106,12 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         is_streamed = strategy.denoiser is Placement.STREAMED
         if is_streamed and any(part.shares_layers for part in workload.extras):
             continue
+        of = partial(Estimate.of, strategy, model, cpu_value_bytes=policy.cpu_value_bytes)
         is_compiled = slots is not None and not is_streamed and not strategy.fp8
+        graphs = (True, False) if _can_replay(strategy, model, policy) else (None,)
+        every += [of(with_slots if is_compiled else workload, graphs=replayed) for replayed in graphs]
         if is_compiled:
-            every.append(Estimate.of(strategy, model, with_slots, policy.cpu_value_bytes))
-        every.append(Estimate.of(strategy, model, workload, policy.cpu_value_bytes, uncompiled=is_compiled))
+            every.append(of(workload, uncompiled=True))
     if policy.host_bytes is not None:
         limit = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))
         every = [estimate for estimate in every if estimate.host_bytes <= limit]
@@ -118,6 +120,12 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         if not chosen or estimate.peak_bytes < chosen[-1].peak_bytes:
             chosen.append(estimate)
     return tuple(chosen)
+
+
+def _can_replay(strategy: Strategy, model: ModelComponents, policy: Policy) -> bool:
+    """Whether the denoiser's weights keep their addresses, and are not unpacked or cast for each layer."""
+    is_packed = any(part.role is Role.DENOISER and part.is_packed for part in model.components)
+    return policy.graphs and strategy.denoiser is Placement.DEVICE and not strategy.fp8 and not is_packed
 
 
 def _without_workspaces(component: Component) -> Component:

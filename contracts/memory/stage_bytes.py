@@ -41,24 +41,35 @@ class StageBytes:
         parts: every component of the model and of the workload, and where it is placed.
         value_bytes: of one value of the model's weights and activations.
         tile_side: of the VAE's tiles, in pixels; None: images are decoded whole, and all at once.
+        replays: whether CUDA graphs of the denoiser keep what it needs while it works, in all stages.
     """
 
     parts: tuple[tuple[Component, PlacedComponent], ...]
     workload: Workload
     value_bytes: int
     tile_side: int | None
+    replays: bool = False
 
     def of_call(self, images: float) -> dict[str, int]:
         """Weights and activations on the device in each stage of a call of so many images."""
+        throughout = self._resident_bytes + self.graph_bytes(images)
         return {
-            stage: self._resident_bytes + self._kept_bytes(stage, images) + self._peak_bytes(stage, images)
+            stage: throughout + self._kept_bytes(stage, images) + self._peak_bytes(stage, images)
             for stage in _STAGES
         }
+
+    def graph_bytes(self, images: float) -> int:
+        """What CUDA graphs of the denoiser keep: its activations."""
+        denoisers = [part for part in self.parts if part[0].role is Role.DENOISER] if self.replays else []
+        return max(
+            (self._component_bytes(component, placed, images) for component, placed in denoisers), default=0
+        )
 
     def activation_bytes(self) -> int:
         """Bytes beyond all weights in the stage that needs most, for the workload's images."""
         images = self.workload.shape.images
-        return max(self._kept_bytes(stage, images) + self._working_bytes(stage, images) for stage in _STAGES)
+        working = max(self._kept_bytes(stage, images) + self._working_bytes(stage, images) for stage in _STAGES)
+        return working + self.graph_bytes(images)
 
     @cached_property
     def _resident_bytes(self) -> int:
@@ -67,7 +78,8 @@ class StageBytes:
     @cached_property
     def _parts_of(self) -> Mapping[str, Sequence[tuple[Component, PlacedComponent]]]:
         """Stage -> what works in it. Kept, as what follows is: a plan asks for one workload some 20 times."""
-        return {stage: [part for part in self.parts if STAGE_OF[part[0].role] == stage] for stage in _STAGES}
+        parts = [part for part in self.parts if part[0].role is not Role.DENOISER or not self.replays]
+        return {stage: [part for part in parts if STAGE_OF[part[0].role] == stage] for stage in _STAGES}
 
     def _peak_bytes(self, stage: str, images: float) -> int:
         """Weights that come for a stage, and the activations of the component at work.

@@ -32,7 +32,7 @@ _ORDER = (
     (hardware.environment, 10), (hardware.host_memory, 20), (hardware.uploads, 20), (hardware.failing_device, 40),
     (speed.cold_load, 40), (speed.steps, 50), (memory.workspaces, 30), (memory.budgets, 60), (memory.moves, 50),
     (speed.cold_beside, 40), (speed.streaming, 40), (speed.lora, 30), (hardware.t5_arithmetic, 30),
-    (speed.compiled, 70), (speed.profile, 40),
+    (speed.compiled, 70), (speed.whole_graphs, 60), (speed.profile, 40),
 )  # fmt: skip
 BLOCKS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {block.__name__: block for block, _ in _ORDER}
 _LIMITS = {block.__name__: seconds for block, seconds in _ORDER}

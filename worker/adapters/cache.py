@@ -137,7 +137,12 @@ class LoraCache:
     @property
     def is_active(self) -> bool:
         """Whether anything acts on the model now."""
-        return self._slots.is_active or self._hooks.count + self._hooked_layers > 0
+        return self._slots.is_active or self.acts_by_hooks
+
+    @property
+    def acts_by_hooks(self) -> bool:
+        """Whether anything acts by hooks now, which a compiled denoiser would leave out."""
+        return self._hooks.count + self._hooked_layers > 0
 
     def load(self, loras: Sequence[LoraParameters], keep: Iterable[AdapterSet] = ()) -> AdapterSet:
         """Load the adapters of one job, evicting others where a limit is reached, but none of `keep`.

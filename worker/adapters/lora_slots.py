@@ -63,7 +63,7 @@ class LoraSlots:
 
     Attributes:
         size_bytes: that they take now.
-        is_active: whether LoRAs act from them now.
+        rows_told: rows whose slot is told apart now; 1 where all have one slot, 0 where none acts.
     """
 
     def __init__(self, blocks: Sequence[torch.nn.Module], device: torch.device, slots: int, rank: int) -> None:
@@ -75,7 +75,7 @@ class LoraSlots:
             rank: the most that the ranks of one image's LoRAs may add up to.
         """
         self.size_bytes = 0
-        self.is_active = False
+        self.rows_told = 0
         self._device, self._slots, self._rank = device, slots, rank
         self._inside = frozenset(layer for block in blocks for layer in block.modules())
         #: Slot of what it holds, least recently used first.
@@ -89,6 +89,11 @@ class LoraSlots:
                 assert isinstance(layer, SlotLinear)  # noqa: S101 - for the type checker
                 layer.row_slots = None
                 self._layers[layer] = layer
+
+    @property
+    def is_active(self) -> bool:
+        """Whether LoRAs act from them now."""
+        return self.rows_told > 0
 
     def has(self, layer: torch.nn.Module) -> bool:
         """Whether a layer is part of a compiled block."""
@@ -115,7 +120,7 @@ class LoraSlots:
             self._held.move_to_end(key)
         slots = [self._held[key] if key else 0 for key, _, rows in parts for _ in range(rows)]
         index = self._index(slots[:1] if len({*slots}) == 1 else slots)
-        self.is_active = True
+        self.rows_told = len(index)
         for layer in self._layers.values():
             layer.row_slots = index
         return ""
@@ -124,7 +129,7 @@ class LoraSlots:
         """Let none act: every layer computes as if it had no slots."""
         for layer in self._layers.values() if self.is_active else ():
             layer.row_slots = None
-        self.is_active = False
+        self.rows_told = 0
 
     def release(self) -> None:
         """Let none act, and give the memory back."""

@@ -274,7 +274,7 @@ class Residency:
         has_slots = any(job.placed is not None and job.placed.plan.has_lora_slots for job, _ in parts)
         own = [(job.adapters, span.count) for job, span in parts]
         model.adapters.act(own, [span for _, span in parts], "" if has_slots else "no slots in the plan")
-        with model.compiled():
+        with model.compiled(_graph_bytes(parts)):
             yield
 
     def is_denoiser(self, module: torch.nn.Module) -> bool:
@@ -306,3 +306,14 @@ class Residency:
         finally:
             tracker.resume()
             tracker.set_resident(self._pool.resident_bytes)
+
+
+def _graph_bytes(parts: Sequence[tuple[JobInFlight, RowSpan]]) -> int | None:
+    """Activations of a joined call by its jobs' plans; None where one of them has no room to keep them."""
+    total = 0
+    for job, span in parts:
+        planned = None if job.placed is None else job.placed.plan.graph_bytes
+        if planned is None:
+            return None
+        total += planned * span.count // (span.whole or span.count)
+    return total

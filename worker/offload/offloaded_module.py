@@ -31,6 +31,7 @@ class OffloadedModule:
             `data` moves; found once: a walk through a module's layers takes longer than a small model's step.
         bytes: of all weights, as they are stored now.
         moved_bytes: copied to the device and to host memory since it was loaded, to stay there.
+        arrivals: how often it was moved to the device, to stay there.
     """
 
     def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
@@ -41,6 +42,7 @@ class OffloadedModule:
         self._wrapped = WrappedWeights(module)
         self.bytes = self._count_bytes()
         self.moved_bytes = {"device": 0, "host": 0}
+        self.arrivals = 0
         self._device = device
         self._buffer: HostBuffer | None = None
         self._host_copies: dict[int, torch.Tensor] = {}
@@ -128,6 +130,7 @@ class OffloadedModule:
         else:
             _assign(self.tensors, [_copy(copy, self._device) for copy in self._buffer.tensors])
         self.moved_bytes["device"] += self.bytes
+        self.arrivals += 1
 
     def _to_cpu(self) -> None:
         values = [tensor.data for tensor in self.tensors] if self._buffer is None else self._buffer.tensors

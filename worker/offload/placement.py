@@ -149,6 +149,10 @@ class ComponentPlacement:
         """Where a component is; None where that is unknown."""
         return self._components[name].placement if name in self._components else Placement.SKIPPED
 
+    def arrivals(self, name: str) -> int:
+        """How often a component was moved to the device to stay there."""
+        return self._components[name].arrivals if name in self._components else 0
+
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, weights on demand come for their stage and streamed ones group by group; afterwards none is

@@ -12,6 +12,7 @@ from worker.adapters.files import LoraFiles
 from worker.adapters.references.ip_adapters import IpAdapters
 from worker.checkpoints.files import ContentHasher
 from worker.encoding.cache import EmbeddingCache
+from worker.runtime.cuda_graphs import GraphPool
 from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.memory_tracker import MemoryTracker
 
@@ -22,6 +23,7 @@ class PoolContext:
 
     Attributes:
         encodes_ahead: whether a thread beside the jobs' has T5 read what waits.
+        graph_pool: what CUDA graphs keep on the device.
         weights_lock: held while a model is loaded or moved, and by that thread while T5 runs.
     """
 
@@ -34,4 +36,5 @@ class PoolContext:
     ip_adapters: IpAdapters
     kernels: KernelOptions
     encodes_ahead: bool = False
+    graph_pool: GraphPool = field(default_factory=GraphPool)
     weights_lock: threading.RLock = field(default_factory=threading.RLock)

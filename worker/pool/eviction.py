@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from contracts.memory.moves import Neighbour, Situation
+from contracts.memory.plan import Plan
 from contracts.metrics import Counters
 from worker.pool.model import LoadedModel
 from worker.runtime.device import empty_cache, free_memory
@@ -147,6 +148,12 @@ class ModelCache:
             return False
         calls = max((self._needed_by(model) - model.resident_bytes for model in others), default=0)
         return self.taken_beside(id) + calls + needed_bytes <= self._size_bytes
+
+    @property
+    def plans_in_use(self) -> list[Plan]:
+        """Those by which the models of jobs in flight are placed."""
+        plans = (self._models[id].placement.plan for id in self._models if id in self.in_use)
+        return [plan for plan in plans if plan is not None]
 
     @property
     def bytes_in_use(self) -> int:

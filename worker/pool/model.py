@@ -36,6 +36,7 @@ from worker.families import DiffusersFamily, get_family
 from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.context import PoolContext
+from worker.pool.graph_limits import why_no_graphs, why_not_whole
 from worker.pool.loading.controlnets import LoadedControlNets
 from worker.pool.loading.loaded_components import components_of
 from worker.pool.loading.vaes import LoadedVaes, upcasts
@@ -97,9 +98,14 @@ class LoadedModel:
                 self.denoiser.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=self.dtype)
             uncompiled = "denoiser in fp8"
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
-        self.kernels = Kernels(context.kernels, spec.id)
+        self.kernels = Kernels(context.kernels, spec.id, context.graph_pool)
         self.kernels.set_memory_format(modules)
-        self.kernels.compile(modules[self.family.denoiser], self.family.repeated_blocks, refused=uncompiled)
+        self.kernels.compile(
+            modules[self.family.denoiser],
+            self.family.repeated_blocks,
+            refused=uncompiled,
+            not_whole=why_not_whole(spec),
+        )
         slots, rank = context.kernels.lora_slots, context.kernels.slot_rank
         self._slots = LoraSlots(self.kernels.compiled, context.device, slots, rank)
         self.forget_adapters()
@@ -268,13 +274,20 @@ class LoadedModel:
         """The text encoders for a job with these adapters, of this owner."""
         return self.encoders.for_job(adapters, self.adapters.active_in_text_encoders, owner)
 
-    def compiled(self) -> AbstractContextManager[None]:
-        """Inside, the denoiser's blocks run compiled as far as they can be now."""
-        placement = self.placement.placement_of(self.family.denoiser)
-        is_streamed = placement is Placement.STREAMED
-        uncompiled = "denoiser streamed" if is_streamed else self.adapters.uncompiled
-        no_graphs = "denoiser on demand" if placement is Placement.ON_DEMAND else ""
-        return self.kernels.running(uncompiled=uncompiled, no_graphs=no_graphs)
+    def compiled(self, graph_bytes: int | None = None) -> AbstractContextManager[None]:
+        """Inside, the denoiser or its blocks run compiled as far as they can be now.
+
+        Args:
+            graph_bytes: activations of the call, which CUDA graphs keep; None: the plan has no room for that.
+        """
+        is_streamed = self.placement.placement_of(self.family.denoiser) is Placement.STREAMED
+        return self.kernels.running(
+            uncompiled="denoiser streamed" if is_streamed else self.adapters.uncompiled,
+            no_graphs=why_no_graphs(self.placement, self.family.denoiser, graph_bytes),
+            not_whole="adapters act outside of its blocks" if self.adapters.acts_by_hooks else "",
+            variant=self._slots.rows_told,
+            graph_bytes=graph_bytes or 0,
+        )
 
     @cached_property
     def projection(self) -> previews.Projection:

@@ -14,14 +14,23 @@ from worker.pool.eviction import ModelCache
 from worker.pool.loading.loader import Meanwhile, ModelLoader
 from worker.pool.model import LoadedModel
 from worker.runtime import slices
+from worker.runtime.cuda_graphs import GraphPool
 
 
 class ModelPlacer:
     """Places the models of a cache on one device; the others leave as far as that needs room."""
 
-    def __init__(self, cache: ModelCache, loader: ModelLoader, size_bytes: int, counters: Counters) -> None:
+    def __init__(
+        self,
+        cache: ModelCache,
+        loader: ModelLoader,
+        size_bytes: int,
+        counters: Counters,
+        graph_pool: GraphPool,
+    ) -> None:
         """`size_bytes`: of the device."""
         self._cache, self._loader, self._size_bytes, self._counters = cache, loader, size_bytes, counters
+        self._graph_pool = graph_pool
 
     def place(
         self,
@@ -49,7 +58,9 @@ class ModelPlacer:
             self._cache.drop(id)
         if model is not None and not model.on_host:
             self._counters.count("warm_hits", model=id)
-        needed_bytes = plan.peak_bytes + kept_bytes
+        if self._graph_pool.beside(plan.graph_bytes) + plan.peak_bytes + kept_bytes > self._size_bytes:
+            self._graph_pool.release()
+        needed_bytes = plan.peak_bytes + kept_bytes + self._graph_pool.beside(plan.graph_bytes)
         if meanwhile is None:
             self._cache.make_room(id, needed_bytes)
             model = self._loader.load_missing(model, id, plan, controls, vaes)
@@ -85,4 +96,5 @@ class ModelPlacer:
     def _spare_bytes(self, model: LoadedModel, plan: Plan) -> int:
         """Device memory that is left beside a model's plan, its adapters and the other models."""
         beside = model.bytes_beside(plan) + self._cache.taken_beside(model.spec.id)
+        beside += self._graph_pool.beside(plan.graph_bytes)
         return self._size_bytes - plan.peak_bytes - beside

@@ -89,7 +89,13 @@ class Pool:
         self._history = CallHistory()
         cudnn, cpu_bytes = self.device.type == "cuda", 2 if offloaded_module.cpu_has_bfloat16() else 4
         options = check_compiler(kernels or KernelOptions(), self.device)
-        policy = replace(policy or Policy(), cudnn=cudnn, cpu_value_bytes=cpu_bytes, slot_ranks=options.slot_ranks)
+        policy = replace(
+            policy or Policy(),
+            cudnn=cudnn,
+            cpu_value_bytes=cpu_bytes,
+            slot_ranks=options.slot_ranks,
+            graphs=options.replays,
+        )
         self.plan_selector = PlanSelector(catalogue, size_bytes, self._value_bytes, policy)
         self._counters = counters or Counters()
         self._cache = ModelCache(size_bytes, max_models, host_bytes, self._counters)
@@ -108,7 +114,8 @@ class Pool:
         )
         self.fetcher = ModelFetcher(catalogue, self.plan_selector, files.hasher, files.places)
         self._loader = ModelLoader(context, self.fetcher, self._cache, self.plan_selector, self._counters)
-        self._placer = ModelPlacer(self._cache, self._loader, size_bytes, self._counters)
+        self._graph_pool = context.graph_pool
+        self._placer = ModelPlacer(self._cache, self._loader, size_bytes, self._counters, self._graph_pool)
 
     @property
     def warm(self) -> list[str]:
@@ -190,7 +197,8 @@ class Pool:
         model = self._cache.find(job.model)
         if model is not None and job.model in in_use and not model.serves(plan):
             return True
-        return not self._cache.can_make_room(job.model, plan.peak_bytes + self.reserved_bytes)
+        beside = self.reserved_bytes + self._graph_pool.beside(plan.graph_bytes)
+        return not self._cache.can_make_room(job.model, plan.peak_bytes + beside)
 
     def needs_loading(self, job: JobParameters) -> bool:
         """Whether something that the job needs is not in memory yet, or just being loaded."""
@@ -207,16 +215,22 @@ class Pool:
 
     def has_room_beside(self, plan: Plan) -> bool:
         """Whether one more job could keep its latents and embeddings beside calls by this plan."""
-        return self._size_bytes - plan.peak_bytes - self.kept_bytes >= _KEPT_BYTES
+        beside = self.kept_bytes + self._graph_pool.beside(plan.graph_bytes)
+        return self._size_bytes - plan.peak_bytes - beside >= _KEPT_BYTES
 
     @property
     def unused_bytes(self) -> int:
         """Device memory that a job without a model of the pool can have: all but what the jobs in flight need."""
-        return self._size_bytes - self.kept_bytes - self._cache.bytes_in_use
+        return self._size_bytes - self._beside_models_in_use - self._cache.bytes_in_use
 
     def evict_idle(self, needed_bytes: int) -> None:
         """Let models leave the device that no job in flight uses, until so many bytes are free beside others."""
-        self._cache.evict_idle(needed_bytes + self.kept_bytes)
+        self._cache.evict_idle(needed_bytes + self._beside_models_in_use)
+
+    @property
+    def _beside_models_in_use(self) -> int:
+        """What jobs and CUDA graphs keep of the device that the plans of models in use do not count."""
+        return self.kept_bytes + self._graph_pool.beside(*(plan.graph_bytes for plan in self._cache.plans_in_use))
 
     def place_again(self, id: str, plan: Plan) -> None:
         """Place a model that a job in flight holds, by the job's plan; others may leave the device for it.
@@ -230,7 +244,8 @@ class Pool:
         """Images that one call can have by this plan, beside the other models as they are on the device now."""
         others = self._cache.taken_beside(id)
         activations = max(1, plan.activation_bytes // max(1, plan.images))
-        more = (self._size_bytes - others - plan.peak_bytes - self.kept_bytes) // activations
+        beside = others + self.kept_bytes + self._graph_pool.beside(plan.graph_bytes)
+        more = (self._size_bytes - plan.peak_bytes - beside) // activations
         return min(plan.batch_images, plan.images + max(0, more))
 
     def step_down(self, job: JobParameters, images: int) -> str | None:

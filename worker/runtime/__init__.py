@@ -8,6 +8,7 @@ call_timer.py         how long calls take on the device, and how many may be que
 memory_tracker.py     peaks of device memory, and the budget that they must keep to
 kernel_options.py     the operator's options, without torch
 kernels.py            attention kernel, memory format and compiled blocks of a model
+cuda_graphs.py        a whole denoiser as CUDA graphs, and the memory that graphs keep
 slices.py             long work of the jobs' thread, cut into slices
 async_copies.py       copies to the device for which the host does not wait
 diffusers_caching.py  caches what diffusers asks of a model in every call

@@ -1,4 +1,4 @@
-"""How a model's arithmetic is carried out: the attention kernel, the memory format, compiled blocks.
+"""How a model's arithmetic is carried out: the attention kernel, the memory format, compiled blocks or denoisers.
 
 Each may change the last bits of an image, so each is a setting of the worker and stands on the receipt. Knows
 nothing of jobs, plans or adapters; the caller says what rules out compiled blocks.
@@ -7,14 +7,16 @@ nothing of jobs, plans or adapters; the caller says what rules out compiled bloc
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from worker.runtime.cuda_graphs import GraphPool, WholeGraphs, kind_of
 from worker.runtime.kernel_options import Attention, KernelOptions
 
 _log = logging.getLogger(__name__)
@@ -72,12 +74,15 @@ class Kernels:
         compiled: the blocks that may run compiled.
     """
 
-    def __init__(self, options: KernelOptions, model: str) -> None:
-        """`model` is its name in the log."""
+    def __init__(self, options: KernelOptions, model: str, graph_pool: GraphPool) -> None:
+        """`model` is its name in the log; `graph_pool` is told of what its graphs keep."""
         self._options = options
+        self._graph_pool = graph_pool
         self._channels_last = options.channels_last == "on"
         self._model = model
-        self._denoiser: torch.nn.Module | None = None
+        self._denoiser: Any = torch.nn.Identity()
+        self._whole: WholeGraphs | None = None
+        self._not_whole = ""
         self.compiled: tuple[torch.nn.Module, ...] = ()
         # Block, its compiled call, and the one that replays CUDA graphs.
         self._blocks: list[tuple[Any, Any, Any]] = []
@@ -97,11 +102,14 @@ class Kernels:
             if sum(isinstance(layer, torch.nn.Conv2d) for layer in module.modules()) > 1:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def compile(self, denoiser: torch.nn.Module, repeated: Sequence[str], *, refused: str = "") -> None:
-        """Have the blocks of these classes compiled, each when it first runs.
+    def compile(
+        self, denoiser: torch.nn.Module, repeated: Sequence[str], *, refused: str = "", not_whole: str = ""
+    ) -> None:
+        """Have the blocks of these classes compiled, each when it first runs, or the whole denoiser.
 
         Args:
             refused: why this model must not be compiled; empty where it may.
+            not_whole: why only its blocks may be, where the options ask for the whole; empty where all of it may.
         """
         if self._options.compile == "off":
             return
@@ -109,18 +117,37 @@ class Kernels:
             self._refused = refused
             return
         torch._dynamo.config.recompile_limit = _MAX_VARIANTS
-        self._denoiser = denoiser
+        self._denoiser, self._not_whole = denoiser, not_whole
         for block in denoiser.modules():
             if type(block).__name__ in repeated:
                 # Both are only wrappers until they run; which one does is chosen for each call.
-                variants = [self._wrap(block, {})]
-                if self._options.compile == "graphs":
-                    variants.append(self._wrap(block, {"mode": "reduce-overhead"}))
+                variants = [self._wrap(block)]
+                if self._options.replays:
+                    variants.append(self._wrap(block, mode="reduce-overhead"))
                 self._blocks.append((block, variants[0], variants[-1]))
         self.compiled = tuple(block for block, _, _ in self._blocks)
+        if self._options.compile == "whole_graphs" and not not_whole:
+            # Without its hooks, which bring inputs to the device, and would be compiled apart.
+            self._whole = WholeGraphs(
+                torch.compile(
+                    denoiser.forward,
+                    backend=self._options.compile_backend,
+                    mode="reduce-overhead",
+                    dynamic=False,
+                    fullgraph=True,
+                )
+            )
 
     @contextmanager
-    def running(self, *, uncompiled: str = "", no_graphs: str = "") -> Iterator[None]:
+    def running(
+        self,
+        *,
+        uncompiled: str = "",
+        no_graphs: str = "",
+        not_whole: str = "",
+        variant: Hashable = None,
+        graph_bytes: int = 0,
+    ) -> Iterator[None]:
         """A call of the denoiser is made inside.
 
         Args:
@@ -128,9 +155,11 @@ class Kernels:
                 that are set later, and would compile again for each if it did. Empty where they can.
             no_graphs: why CUDA graphs cannot be replayed, such as weights that change their addresses: each call
                 would record them again. Empty where they can.
+            not_whole: why the denoiser cannot be replayed whole, such as hooks outside of its blocks.
+            variant: what compiled code depends on beside the call's arguments.
+            graph_bytes: what the call's activations take, which graphs keep.
         """
-        wanted = self._options.compile
-        if wanted == "off":
+        if self._options.compile == "off":
             yield
             return
         reason = uncompiled or self._refused
@@ -139,37 +168,58 @@ class Kernels:
             self.used = {**self.used, "compile": _off(reason)}
             yield
             return
-        graphs = wanted == "graphs" and not no_graphs
-        name = f"{'graphs' if graphs else 'blocks'}, {self._options.compile_backend}"
-        if wanted == "graphs" and no_graphs:
-            name += f"; no graphs: {no_graphs}"
-        self.used = {**self.used, "compile": name}
-        with ExitStack() as undo:
-            undo.callback(self._switch_off)
-            for block, plain, replayed in self._blocks:
-                block._compiled_call_impl = replayed if graphs else plain
-            if graphs and self._denoiser is not None:
-                undo.callback(self._denoiser.register_forward_pre_hook(_begin_replay).remove)
+        if self._options.replays and not no_graphs:
+            self._graph_pool.note(self, graph_bytes)
+            # Graphs may overwrite the results of the denoiser's last run.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        try:
+            if self._whole is None or no_graphs or not_whole:
+                self._switch_on(no_graphs, not_whole or self._not_whole)
+            else:
+                self._denoiser.forward = partial(self._forward_whole, variant)
             yield
+        finally:
+            self._switch_off()
 
-    def _wrap(self, block: Any, options: dict[str, str]) -> Any:
+    def _forward_whole(self, variant: Hashable, *args: Any, **kwargs: Any) -> Any:
+        """Take the place of the denoiser's `forward`: replayed whole, or its blocks where this call cannot be."""
+        if self._whole is None:
+            raise RuntimeError(f"{self._model} is not compiled whole")
+        kind = kind_of(args, kwargs, variant)
+        if not self._whole.refuse(kind):
+            self.used = {**self.used, "compile": f"whole graph, {self._options.compile_backend}"}
+            result = self._whole.call(kind, args, kwargs)
+            if result is not None:
+                return result
+        self._switch_on("", self._whole.refuse(kind))
+        return type(self._denoiser).forward(self._denoiser, *args, **kwargs)
+
+    def _switch_on(self, no_graphs: str, not_whole: str) -> None:
+        """Have blocks called compiled, and the receipt say why no graphs are replayed that are asked for."""
+        graphs = self._options.replays and not no_graphs
+        name = f"{'graphs' if graphs else 'blocks'}, {self._options.compile_backend}"
+        if self._options.replays and no_graphs:
+            name += f"; no graphs: {no_graphs}"
+        elif not_whole and self._options.compile == "whole_graphs":
+            name += f"; not whole: {not_whole}"
+        self.used = {**self.used, "compile": name}
+        for block, plain, replayed in self._blocks:
+            block._compiled_call_impl = replayed if graphs else plain
+
+    def _wrap(self, module: Any, **options: Any) -> Any:
         """`Module.compile` sets `_compiled_call_impl`, which `Module.__call__` prefers (torch 2.13).
 
         `test_compiled_blocks_are_switched_on_for_one_call_and_freed_with_their_model` fails when that changes.
         """
-        block.compile(backend=self._options.compile_backend, **options)
-        call, block._compiled_call_impl = block._compiled_call_impl, None
+        module.compile(backend=self._options.compile_backend, **options)
+        call, module._compiled_call_impl = module._compiled_call_impl, None
         return call
 
     def _switch_off(self) -> None:
+        vars(self._denoiser).pop("forward", None)
         for block, _, _ in self._blocks:
             block._compiled_call_impl = None
 
 
 def _off(reason: str) -> str:
     return f"off: {reason}" if reason else "off"
-
-
-def _begin_replay(*_: Any) -> None:
-    """Allow CUDA graphs to overwrite the outputs of the denoiser's last run."""
-    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

@@ -209,3 +209,27 @@ def test_slots_for_loras_count_where_they_fit_and_are_given_up_before_any_weight
     assert second.stage_bytes == plan(model, with_lora, 80 * GIB).stage_bytes
     streamed = (one for one in candidates(model, with_lora, 80 * GIB, policy) if "denoiser streamed" in one.name)
     assert not any(one.has_lora_slots for one in streamed)
+
+
+@every_model
+def test_graphs_keep_the_denoisers_activations_in_all_stages_and_are_given_up_before_any_weight_moves(
+    model: ModelComponents,
+) -> None:
+    policy = Policy(graphs=True, allow_fp8=True)
+    without = plan(model, workload(model), 80 * GIB)
+    best, second = candidates(model, workload(model), 80 * GIB, policy)[:2]
+    assert (best.name, second.name) == ("all resident", "no CUDA graphs")
+    kept = best.graph_bytes
+    assert kept is not None
+    assert kept > 2**26
+    stages = ("encode", "denoise", "decode")
+    assert [best.stage_bytes[stage] - without.stage_bytes[stage] for stage in stages] == [kept, 0, kept]
+    assert second.stage_bytes == without.stage_bytes
+    assert (without.graph_bytes, second.graph_bytes) == (None, None)
+    four = plan(model, workload(model, images=4), 80 * GIB, policy)
+    assert four.graph_bytes == pytest.approx(4 * kept, rel=1e-6)
+    for one in candidates(model, workload(model), 80 * GIB, policy):
+        moves = (
+            one.placements["transformer" if "transformer" in one.placements else "unet"] is not Placement.DEVICE
+        )
+        assert one.graph_bytes is None or not (moves or one.fp8)

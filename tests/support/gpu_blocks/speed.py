@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.utils import counters
 
 from bench.cold_load import measure as measure_load
 from bench.full_size import add_lora
 from bench.trials import make, opened
-from tests.support.gpu_blocks.setup import Setup, images, step_seconds, synchronize, twins
+from tests.support.gpu_blocks.setup import Setup, gib, images, step_seconds, synchronize, twins
 from worker.runtime.kernel_options import Compile, KernelOptions
 
 #: Only the denoiser's groups and what decodes fit.
@@ -62,15 +63,47 @@ def lora(setup: Setup) -> Iterator[dict[str, Any]]:
 
 
 def compiled(setup: Setup) -> Iterator[dict[str, Any]]:
-    """Seconds an image and what the receipt says, compiled, resident and with the denoiser on demand."""
-    is_cuda = setup.device.type == "cuda"
-    ways: tuple[tuple[Compile, float | None], ...] = (("blocks", None), ("graphs", None), ("graphs", 6))
-    for how, budget in ways if is_cuda else ways[:1]:
-        size = None if budget is None else setup.bytes(budget)
-        kernels = KernelOptions(compile=how, compile_backend="inductor" if is_cuda else "eager")
-        with opened(setup.trial, budget_bytes=size, kernels=kernels) as pool:
-            rows = images(setup, pool, setup.repeats)
-            yield {**rows[-1], "busy_seconds": [row["busy_seconds"] for row in rows]}
+    """Blocks, and graphs of them: what the receipt says and what is recorded, resident and on demand."""
+    if setup.device.type != "cuda":
+        yield _compiled(setup, "blocks", "eager")
+        return
+    yield _compiled(setup, "blocks")
+    yield _compiled(setup, "graphs")
+    yield _compiled(setup, "graphs", budget_bytes=setup.bytes(6))
+
+
+def whole_graphs(setup: Setup) -> Iterator[dict[str, Any]]:
+    """The whole denoiser compiled and replayed as one graph, beside an uncompiled one.
+
+    The model counts as one of few steps here.
+    """
+    few = setup.spec.model_copy(update={"defaults": {**setup.spec.defaults, "num_inference_steps": 4}})
+    catalogue = setup.trial.catalogue.model_copy(update={"models": (few,)})
+    setup = replace(setup, trial=replace(setup.trial, catalogue=catalogue))
+    yield _compiled(setup, "off")
+    yield _compiled(setup, "whole_graphs", "inductor" if setup.device.type == "cuda" else "eager")
+
+
+def _compiled(
+    setup: Setup, how: Compile, backend: str = "inductor", budget_bytes: int | None = None
+) -> dict[str, Any]:
+    """The last of some images; what graphs keep by the plan, and what the allocator holds, weights included.
+
+    `graphs_skipped` counts those that torch gave up: for a tensor on the CPU, say.
+    """
+    counters.clear()
+    kernels = KernelOptions(compile=how, compile_backend=backend)
+    with opened(setup.trial, budget_bytes=budget_bytes, kernels=kernels) as pool:
+        rows = images(setup, pool, setup.repeats)
+        is_cuda, recorded = setup.device.type == "cuda", counters["inductor"]
+        return {
+            **rows[-1], "busy_seconds": [row["busy_seconds"] for row in rows],
+            "compiled_graphs": counters["stats"]["unique_graphs"],
+            "copied_inputs": recorded["cudagraph_recorded_non_static_inputs"],
+            "graphs_skipped": recorded["cudagraph_skips"],
+            "graph_gib": gib(pool.plan_selector.default_plan(setup.spec.id).graph_bytes or 0),
+            "reserved_gib": gib(torch.cuda.memory_reserved(setup.device)) if is_cuda else None,
+        }  # fmt: skip
 
 
 def streaming(setup: Setup) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from worker.adapters.layer_weight import Layer
 from worker.adapters.lora_slots import LoraSlots, Part, SlotLinear
 from worker.adapters.low_rank import LowRank
 from worker.adapters.row_hooks import LayerHooks, RowChange, Rows
+from worker.runtime.cuda_graphs import GraphPool
 from worker.runtime.kernel_options import KernelOptions
 from worker.runtime.kernels import Kernels
 
@@ -40,7 +41,8 @@ class _Bench:
                 "thin": self._lora(self.linear, rank=3, alpha=1.0),
                 "partial": self._lora(self.linear[::3], rank=5, alpha=0.3),
             }
-        self.kernels = Kernels(KernelOptions(compile="blocks", compile_backend="eager"), "blocks")
+        options = KernelOptions(compile="blocks", compile_backend="eager")
+        self.kernels = Kernels(options, "blocks", GraphPool())
         self.kernels.compile(self.blocks, ("FeedForward",))
         self.slots = LoraSlots(self.kernels.compiled, torch.device("cpu"), _SLOTS, _RANK)
 
