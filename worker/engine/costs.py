@@ -9,15 +9,16 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 #: Cost of a further row, relative to a call of one row, until it is measured: low, so that joining is tried.
-UNMEASURED_SLOPE = 0.5
+UNMEASURED_SLOPE = 0.2
 #: Seconds of a call of one row where nothing has been measured at all.
 UNMEASURED_SECONDS = 0.1
 #: Each size counts with the lower quartile of this many last calls: any disturbance makes a call slower.
 _RECENT_CALLS = 7
 #: Calls after which the measured time of a size is trusted.
 _CALLS_TO_BELIEVE = 3
-#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: costs change.
-_CALLS_TO_FORGET = 500
+#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: a machine's speed
+#: changes, and a size that was measured while it was slow would else never look worth a try.
+_CALLS_TO_FORGET = 64
 #: Sizes that are remembered of a kind, and kinds; beyond these the least recently called is forgotten.
 _MAX_SIZES = 64
 _MAX_KINDS = 1024
