@@ -16,6 +16,9 @@ from typing import Any
 
 from bench.report import percentile
 
+#: Pause before a request that a busy service has refused is sent again.
+_BUSY_SECONDS = 0.2
+
 
 @dataclass
 class LoadResult:
@@ -69,6 +72,14 @@ class Connection:
         first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         answer = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
         return int(first.split()[1]), await self._reader.readexactly(int(answer["content-length"]))
+
+    async def submit(self, path: str, body: Any, headers: str = "") -> tuple[int, bytes]:
+        """Create a job; asks again while the service decodes as many input images as it may."""
+        answer = await self.ask("POST", path, body, headers)
+        if answer[0] != 503:
+            return answer
+        await asyncio.sleep(_BUSY_SECONDS)
+        return await self.submit(path, body, headers)
 
     async def event(self, path: str, name: str) -> bool:
         """Read an event stream until an event of this name; False if the stream ends without one."""

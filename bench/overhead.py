@@ -71,7 +71,7 @@ def darkroom_rivals(server: Server) -> list[Rival]:
 
     async def ask(connection: Connection, order: Order, batchable: bool) -> Any:
         body = to_body(order) | {"batchable": batchable, "response_format": "b64_json"}
-        status, answer = await connection.ask("POST", f"/v1/{order.task}", body, "Prefer: wait=60\r\n")
+        status, answer = await connection.submit(f"/v1/{order.task}", body, "Prefer: wait=60\r\n")
         while status == 202 or json.loads(answer).get("status") in ("queued", "running"):
             status, answer = await connection.ask("GET", f"/v1/jobs/{json.loads(answer)['id']}")
         return json.loads(answer)["images"][0]

@@ -71,12 +71,9 @@ def _darkroom_rival(name: str, server: Server) -> Rival:
             return await connection.event(f"/v1/jobs/{job_id}/events", event)
 
     async def ask(order: Order, due: float) -> Answer:
-        status, body, first_step = 503, b"", None
+        first_step = None
         async with Connection(server.port) as connection:
-            while status == 503:  # too many input images are being decoded
-                request = to_body(order) | {"batchable": True}
-                status, body = await connection.ask("POST", f"/v1/{order.task}", request)
-                await asyncio.sleep(0.2 if status == 503 else 0)
+            status, body = await connection.submit(f"/v1/{order.task}", to_body(order) | {"batchable": True})
         job = json.loads(body)
         if status >= 300:
             raise RuntimeError(f"{name} answered {status}: {job}")

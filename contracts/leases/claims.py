@@ -21,7 +21,7 @@ from contracts.jobs.receipt import Energy, Receipt
 from contracts.jobs.record_reader import UnreadableJob, read_record
 from contracts.jobs.records import CheckpointRecord, ImageRecord, JobError, JobRecord, JobState, Measured, to_json
 from contracts.leases.claim import Claim, Report, Verdict
-from contracts.leases.criteria import ROOM_FOR_ONE, ClaimCriteria, MustRunAlone, NextJobs, NotReady
+from contracts.leases.criteria import ROOM_FOR_ONE, ClaimCriteria, MustRunAlone, NextJobs, NotReady, Suspended
 from contracts.leases.waiting_jobs import WaitingJobs
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
@@ -69,6 +69,7 @@ class Claims:
         Raises:
             NotReady: the next job needs something that is not in `ready`.
             MustRunAlone: the next job must run alone, and jobs are in flight.
+            Suspended: `rq suspend` asks all workers to take no jobs.
         """
         while True:
             execution = uuid.uuid4().hex
@@ -79,6 +80,8 @@ class Claims:
                 in_flight=criteria.in_flight,
                 claiming_seconds=_CLAIMING_SECONDS,
             )
+            if "suspended" in answer:
+                raise Suspended
             if "unready" in answer:
                 raise NotReady(answer["unready"])
             if "must_run_alone" in answer:

@@ -58,6 +58,10 @@ class NotReady(Exception):
         self.names = tuple(names)
 
 
+class Suspended(Exception):
+    """`rq suspend` asks all workers to take no jobs, until `rq resume`; nothing was claimed."""
+
+
 class MustRunAlone(Exception):
     """The next job must run alone, and this worker has jobs in flight; nothing was claimed.
 

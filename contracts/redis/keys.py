@@ -122,6 +122,7 @@ RQ_CANCELED     = Key("rq:canceled:{queue}",               "zset",    "rows: as 
 RQ_WORKERS      = Key("rq:workers",                        "set",     "rows: as workers",      "leases/claims")
 RQ_QUEUE_WORKERS = Key("rq:workers:{queue}",               "set",     "rows: as workers",      "leases/claims")
 RQ_SCHEDULED    = Key("rq:scheduled:{queue}",              "zset",    "rows: to next try",     "outbound/outbox")
+RQ_SUSPENDED    = Key("rq:suspended",                     "string",  "until `rq resume`",     "leases/claims")
 # fmt: on
 
 TABLE = {name.lower(): value for name, value in globals().items() if isinstance(value, Key)}

@@ -16,8 +16,8 @@ UNMEASURED_SECONDS = 0.1
 _RECENT_CALLS = 7
 #: Calls after which the measured time of a size is trusted.
 _CALLS_TO_BELIEVE = 3
-#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: a machine's speed
-#: changes, and a size that was measured while it was slow would else never look worth a try.
+#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: a machine's
+#: speed changes, and a size that was measured while it was slow would else never look worth a try.
 _CALLS_TO_FORGET = 64
 #: Sizes that are remembered of a kind, and kinds; beyond these the least recently called is forgotten.
 _MAX_SIZES = 64

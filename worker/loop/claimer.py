@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobError
 from contracts.leases.claim import Claim
-from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady
+from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady, Suspended
 from contracts.queue.new_job import FORMER_RUN_FUNCTIONS, RUN_FUNCTION
 from contracts.requests.training.settings import EIGHT_BIT
 from worker.loop.claim_policy import ClaimPolicy
@@ -35,6 +35,7 @@ class Claimer:
 
     Attributes:
         wait_seconds: after a claim without jobs: when to try again, unless something wakes the worker before.
+        is_suspended: whether `rq suspend` kept the last claim from taking a job.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Claimer:
     ) -> None:
         """`held_claims`: the claims that this worker knows of; others are of a claim whose answer was lost."""
         self.wait_seconds = resources.settings.poll_seconds
+        self.is_suspended = False
         self._connection = resources.connection
         self._claims = resources.claims
         self._pool = resources.pool
@@ -60,7 +62,7 @@ class Claimer:
 
     def claim(self, tiers: Sequence[int]) -> Claim | None:
         """The next job that can run now beside those in flight, which have these tiers; None: there is none."""
-        self.wait_seconds = self._settings.poll_seconds
+        self.wait_seconds, self.is_suspended = self._settings.poll_seconds, False
         if not tiers:
             self._runs_alone = False
         if self._runs_alone:
@@ -76,6 +78,8 @@ class Claimer:
                 return None
             self._runs_alone = claim is not None and claim.alone
             return claim
+        except Suspended:
+            self.is_suspended = True
         except MustRunAlone:
             _log.debug("nothing claimed beside jobs in flight: the next job runs alone")
         except NotReady as error:

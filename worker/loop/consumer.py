@@ -245,7 +245,7 @@ class Consumer:
         is_full = not any(self._policy.room(tiers).values()) or not self._engine.residency.has_room
         if is_full or self._engine.blocked_seconds > self._policy.minimum_seconds:
             return None
-        if self._registration.is_suspended or not self._outage.is_over():
+        if not self._outage.is_over():
             return None
         claim = self._claimer.claim(tiers)
         self._wait_seconds = self._claimer.wait_seconds
@@ -253,7 +253,7 @@ class Consumer:
 
     def _wait(self) -> None:
         self._lookahead.pause()
-        self._registration.show(WorkerStatus.IDLE)
+        self._registration.show(WorkerStatus.SUSPENDED if self._claimer.is_suspended else WorkerStatus.IDLE)
         self._listener.wait(max(0.0, self._next_claim_at - time.monotonic()))
         self._next_claim_at = 0.0
 

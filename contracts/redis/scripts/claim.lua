@@ -7,7 +7,8 @@
 -- overdue (if `settled`), goes before jobs of models that would have to be loaded. Tiers without `room` are skipped, and
 -- so are jobs that need something (`needs`: models, ControlNets, LoRAs) in `deferred`. Something that the next job needs
 -- and that is not in `ready` is unready.
--- A worker that an operator has drained gets nothing, and of models that are paused nobody gets a job.
+-- A worker that an operator has drained gets nothing, and of models that are paused nobody gets a job. While RQ's workers
+-- are suspended, it returns only `suspended`.
 -- A worker with jobs in flight leaves waiting jobs to workers that have fewer. For one that must run alone it claims
 -- nothing until its own have ended, and the others with jobs in flight pass the job over meanwhile.
 -- Cost: reads the names of a tier's waiting queues (model x owner) and the accounts; the heads of up to `scan_limit`
@@ -365,5 +366,6 @@ local function claim()
   return lease(job)
 end
 
+if not arguments.peek and redis.call('EXISTS', KEY.rq_suspended) == 1 then return cjson.encode({ suspended = true }) end
 if stands_still then return cjson.encode(arguments.peek and { ids = {}, unready = {} } or {}) end
 return cjson.encode(arguments.peek and peek() or claim())

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rq.suspension import suspend
 
 from app.inputs.decoder import InputImage
 from contracts.auth.api_keys import ApiKeyStore
@@ -159,6 +160,7 @@ def full_redis(
     with Retries(connection).accepting(RepeatableCall("me", "6" * 64, is_retry=False)) as made:
         made("x")
     connection.hset(TABLE["hub_commits"], "org/name@main", "4" * 40)
+    suspend(connection)
     return queue
 
 

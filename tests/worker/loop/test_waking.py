@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from rq.suspension import resume, suspend
 
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
@@ -122,3 +123,23 @@ def test_a_job_whose_model_was_prepared_meanwhile_does_not_wait_for_the_poll(
     consumer = make_consumer(settings, pool, storage, poll_seconds=NEVER_SECONDS)
     monkeypatch.setattr(consumer._prefetcher, "_prepare", prepare)
     run_idle(consumer, submit_and_open)
+
+
+def test_a_worker_takes_no_job_between_rq_suspend_and_rq_resume(
+    settings: SharedSettings, queue: JobQueue, pool: Pool, storage: Storage
+) -> None:
+    consumer = make_consumer(settings, pool, storage, poll_seconds=0.05)
+    shown = set()
+
+    def act() -> None:
+        suspend(queue.connection)
+        job = queue.submit(parameters())
+        wait_until(lambda: consumer._registration._state == "suspended")
+        for _ in range(20):
+            time.sleep(0.01)
+            shown.add((consumer._registration._state, queue.fetch(job.id).state))
+        resume(queue.connection)
+        wait_until(lambda: queue.fetch(job.id).state.is_final)
+
+    run_idle(consumer, act)
+    assert shown == {("suspended", JobState.QUEUED)}
