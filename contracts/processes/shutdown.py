@@ -37,10 +37,14 @@ class Shutdown:
         if self._deadline is None:
             self._deadline = time.monotonic() + self._drain_seconds
 
-    def install(self) -> None:
-        """Handle SIGTERM and SIGINT; in the main thread only."""
+    def install(self, *, exits: bool = False) -> None:
+        """Handle SIGTERM and SIGINT; in the main thread only.
+
+        Args:
+            exits: until the next `install`, a signal ends the process with status 0: it has no work to finish yet.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+            signal.signal(number, self._exit if exits else self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -48,3 +52,8 @@ class Shutdown:
         # A third signal grants no time that the second has ended.
         self._deadline = now + self._drain_seconds if self._deadline is None else min(now, self._deadline)
         self._on_request()
+
+    def _exit(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.request()  # should what runs now swallow the exception
+        raise SystemExit(0)

@@ -185,11 +185,12 @@ class Consumer:
                 self._heartbeat.stop()
 
     def _load_and_run(self, models: Sequence[str]) -> None:
+        self._shutdown.install(exits=True)  # to load and compile the models may take minutes
         self._warm_list.start(models)
+        self._shutdown.install()
         self._warming_up = False
         self._heartbeat.beat()
         self._listener.start()
-        self._shutdown.install()
         self.run()
 
     def find_fault(self, hang_seconds: float) -> str | None:

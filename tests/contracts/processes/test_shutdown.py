@@ -41,3 +41,12 @@ def test_a_shutdown_is_overdue_after_the_drain_time() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     assert not shutdown.overdue
     wait_until(lambda: shutdown.overdue)
+
+
+def test_before_there_is_work_a_signal_ends_the_process_and_is_kept_should_that_be_swallowed() -> None:
+    shutdown = Shutdown(600, on_request=lambda: None)
+    shutdown.install(exits=True)
+    with pytest.raises(SystemExit) as end:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == 0
+    assert shutdown.requested

@@ -1,0 +1,92 @@
+"""SIGTERM to a worker process that is loading a model: for a job, and before it has any."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Worker
+
+from contracts.catalogue.catalogue import Catalogue
+from contracts.jobs.records import JobState
+from contracts.queue.client import JobQueue
+from contracts.settings import SharedSettings
+from tests.support.forked_programs import ForkedProgram
+from tests.support.parameters import parameters
+from worker.main import main as run_worker
+from worker.runtime import slices
+
+#: Tensors that are loaded before the signal.
+_TENSORS = 5
+
+
+def main() -> int:
+    """The worker, which sends itself the signal amid the tensors of its first load, or of its first for a job."""
+    count, note, of_job = 0, slices.note, "for a job" in sys.argv
+
+    def note_and_send(size_bytes: int) -> None:
+        nonlocal count
+        count += not of_job or slices._work.get() is not None
+        if count == _TENSORS:
+            os.kill(os.getpid(), signal.SIGTERM)
+        note(size_bytes)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(slices, "note", note_and_send)
+    patch.setattr(slices, "SLICE_BYTES", 1)
+    return run_worker()
+
+
+def _end_of(settings: SharedSettings, models: Catalogue, warm: str, *words: str, **own: Any) -> tuple[int, str]:
+    """Run a worker of SDXL and of a model that no hub has until it ends; returns its exit status and its log."""
+    rows = {"shapes-sdxl": f"{models.root}/shapes-sdxl", "absent": "nobody/absent"}
+    lines = [f'[[models]]\nid = "{id}"\nfamily = "sdxl"\nsource = "{source}"\n' for id, source in rows.items()]
+    file = settings.data / "catalogue.toml"
+    file.write_text("\n".join(['default_model = "absent"', *lines]))
+    environment = os.environ | {
+        "DARKROOM_REDIS_URL": settings.redis_url,
+        "DARKROOM_DATA": str(settings.data),
+        "DARKROOM_CATALOGUE": str(file),
+        "DARKROOM_WORKER_WARM": json.dumps([warm]),
+        "DARKROOM_WORKER_DEVICE": "cpu",
+        **own,
+    }
+    process = ForkedProgram(__name__, environment, words=words)
+    try:
+        _, log = process.communicate(60)
+    finally:
+        process.kill()
+    return process.wait(), log
+
+
+@pytest.mark.parametrize(("drain_seconds", "state"), [("0", JobState.QUEUED), ("60", JobState.COMPLETED)])
+def test_a_worker_that_is_stopped_while_it_loads_a_jobs_model_gives_the_job_back_unspent_or_makes_it_in_time(
+    drain_seconds: str,
+    state: JobState,
+    settings: SharedSettings,
+    queue: JobQueue,
+    smaller_models: Catalogue,
+    rq_connection: Redis,
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=1))
+    drain = {"DARKROOM_WORKER_DRAIN_SECONDS": drain_seconds}
+    ended, log = _end_of(settings, smaller_models, "absent", "for a job", **drain)
+    record = queue.fetch(job.id)
+    assert (ended, record.state) == (0, state), log
+    assert "job started" in log
+    assert record.attempts == (state is JobState.COMPLETED)
+    assert queue.connection.zcard("darkroom:leases") == 0
+    assert Worker.all(rq_connection) == []
+
+
+def test_a_worker_that_is_stopped_while_it_loads_its_warm_models_leaves_no_entry_of_its_own(
+    settings: SharedSettings, smaller_models: Catalogue, rq_connection: Redis
+) -> None:
+    ended, log = _end_of(settings, smaller_models, "shapes-sdxl")
+    assert ended == 0, log
+    assert Worker.all(rq_connection) == []
