@@ -112,7 +112,7 @@ gpu: .venv/installed-dev  ## tests and figures that need a CUDA device
 judge: .venv/installed-dev build/eight-bit/bitsandbytes  ## quality of the shapes models, the effect of each field, and each family with each mode, scheduler and plan; when models/ or constraints.txt change
 	$(BIN)/python -m pytest tests/models/quality
 	$(BIN)/python -m pytest -s tests/worker/checkpoints/quality tests/worker/generation/quality
-	PYTHONPATH=build/eight-bit $(BIN)/python -m pytest -s tests/worker/training/quality
+	PYTHONPATH=build/eight-bit $(BIN)/python -m pytest -s tests/worker/training/quality tests/worker/checkpoints/quantized/quality
 	DARKROOM_TEST_ALL_COMBINATIONS=1 $(PYTEST) -q tests/worker tests/contracts/memory tests/contracts/weights tests/models tests/bench tests/test_gpu_check.py tests/end_to_end/test_image_content.py tests/end_to_end/test_tasks.py tests/end_to_end/test_families.py
 	for family in sdxl sd3 flux sd15; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \

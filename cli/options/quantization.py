@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.models import ModelSpec
 
 
@@ -16,7 +16,7 @@ def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--text-encoder-quantization",
-        choices=QUANTIZATIONS,
+        choices=kinds_of("torchao"),
         help="of all text encoders, as a row can name it of each; changes images",
     )
 

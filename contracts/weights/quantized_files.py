@@ -1,8 +1,8 @@
-"""Weights that torchao quantized before they were saved, by the headers of their files.
+"""Weights that torchao or bitsandbytes quantized before they were saved, by the headers of their files.
 
-Each weight is stored in parts (`X._weight_qdata`, `X._weight_scale`), and the file's metadata says of which class
-it is. diffusers makes objects from what it finds there, so here only what torchao (0.18) itself writes for the
-quantizations that a row can name is taken.
+Each of torchao's is stored in parts (`X._weight_qdata`, `X._weight_scale`), and the file's metadata says of which
+class it is. diffusers makes objects from what it finds there, so here only what torchao (0.18) itself writes for
+the quantizations that a row can name is taken.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ class QuantizedTensor:
 
     Attributes:
         dtype: name of its kind.
-        shape: of its values.
+        shape: of its values; of bitsandbytes' 4 bits the header says only how many there are.
+        found_bytes: of what its file has for it; None: as its kind has it.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    found_bytes: int | None = None
 
     @property
     def values(self) -> int:
@@ -56,7 +58,9 @@ class QuantizedTensor:
     @property
     def stored_bytes(self) -> int:
         """Bytes of its values and scales."""
-        return self.values + self.shape[0] * QUANTIZATIONS[self.dtype].row_bytes
+        if self.found_bytes is not None:
+            return self.found_bytes
+        return QUANTIZATIONS[self.dtype].stored_bytes(self.values, self.shape[0])
 
     @property
     def unpacking_bytes(self) -> int:
@@ -82,7 +86,7 @@ def tensors_of(header: Header) -> Mapping[str, Tensor | QuantizedTensor]:
     """
     names = [key.removesuffix(_VALUES) for key in header.tensors if key.endswith(_VALUES)]
     if not names:
-        return header.tensors
+        return bitsandbytes_tensors(header.tensors)
     found: dict[str, Tensor | QuantizedTensor] = dict(header.tensors)
     for name in names:
         parts, found[f"{name}.weight"] = _parts_of(header, name)
@@ -90,6 +94,52 @@ def tensors_of(header: Header) -> Mapping[str, Tensor | QuantizedTensor]:
             del found[part]
     _check_entries(header, found)
     return found
+
+
+#: What bitsandbytes (0.50) stores beside a weight of 4 bits -> its dtypes. With `nested_…` the scales have scales.
+_NF4_STATE = ".quant_state.bitsandbytes__nf4"
+_NF4_PARTS: Mapping[str, tuple[str, ...]] = {
+    ".absmax": ("F32", "U8"), ".quant_map": ("F32",), ".nested_absmax": ("F32",), ".nested_quant_map": ("F32",),
+}  # fmt: skip
+#: Beside one of 8 bits: scales of its rows, and the order of its values.
+_SCALES, _ORDER = ".SCB", ".weight_format"
+#: The mean of scales that have scales, which the state says.
+_OFFSET_BYTES = 4
+
+
+def bitsandbytes_tensors(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor | QuantizedTensor]:
+    """Return tensors with bitsandbytes' weights as one each; the same where there are none.
+
+    Raises:
+        NotSafetensors: the parts of a weight do not fit each other.
+    """
+    four = [key.removesuffix(_NF4_STATE) for key in tensors if key.endswith(_NF4_STATE)]
+    eight = [key.removesuffix(_SCALES) for key in tensors if key.endswith(_SCALES)]
+    if not four and not eight:
+        return tensors
+    found: dict[str, Tensor | QuantizedTensor] = dict(tensors)
+    for weight in four:
+        parts = {part: tensors[weight + part] for part in _NF4_PARTS if weight + part in tensors}
+        values = tensors.get(weight)
+        whole = {".absmax", ".quant_map"} <= parts.keys() and len(parts) in (2, 4)
+        if values is None or values.dtype != "U8" or not whole or not _are_of(parts, _NF4_PARTS):
+            raise NotSafetensors(f"has {weight[:80]} in 4 bits without all of its parts, or is damaged")
+        size = sum(part.end - part.begin for part in (values, *parts.values())) + _OFFSET_BYTES * (len(parts) == 4)
+        found[weight] = QuantizedTensor("bitsandbytes_nf4", (2 * values.values,), size)
+        for part in (*parts, _NF4_STATE):
+            del found[weight + part]
+    for layer in eight:
+        values, scales = tensors.get(f"{layer}.weight"), tensors[layer + _SCALES]
+        if values is None or values.dtype != "I8" or (scales.dtype, scales.shape) != ("F32", values.shape[:1]):
+            raise NotSafetensors(f"has {layer[:80]}.weight in 8 bits without its rows' scales, or is damaged")
+        found[f"{layer}.weight"] = QuantizedTensor("bitsandbytes_int8", values.shape)
+        del found[layer + _SCALES]
+        found.pop(layer + _ORDER, None)
+    return found
+
+
+def _are_of(parts: Mapping[str, Tensor], dtypes: Mapping[str, tuple[str, ...]]) -> bool:
+    return all(part.dtype in dtypes[name] for name, part in parts.items())
 
 
 def _parts_of(header: Header, name: str) -> tuple[list[str], QuantizedTensor]:

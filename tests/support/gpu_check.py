@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from tests.support.gpu_blocks import hardware, memory, speed
+from tests.support.gpu_blocks import hardware, memory, quantized, speed
 from tests.support.gpu_blocks.setup import Setup, prepare
 from worker.runtime.warnings import silence_known_warnings
 
@@ -32,12 +32,12 @@ _ORDER = (
     (hardware.environment, 10), (hardware.host_memory, 20), (hardware.uploads, 20), (hardware.failing_device, 40),
     (speed.cold_load, 40), (speed.steps, 50), (memory.workspaces, 30), (memory.budgets, 60), (memory.moves, 50),
     (speed.cold_beside, 40), (speed.streaming, 40), (speed.lora, 30), (hardware.t5_arithmetic, 30),
-    (speed.compiled, 70), (speed.whole_graphs, 60), (speed.profile, 40),
+    (quantized.bitsandbytes, 30), (speed.compiled, 70), (speed.whole_graphs, 60), (speed.profile, 40),
 )  # fmt: skip
 BLOCKS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {block.__name__: block for block, _ in _ORDER}
 _LIMITS = {block.__name__: seconds for block, seconds in _ORDER}
 #: Blocks that say nothing without a device.
-_NEED_DEVICE = ("environment", "failing_device", "profile")
+_NEED_DEVICE = ("environment", "failing_device", "bitsandbytes", "profile")
 ON_ANY_DEVICE = tuple(name for name in BLOCKS if name not in _NEED_DEVICE)
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args, get_type_hints
@@ -29,6 +30,8 @@ from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_quantization
 from contracts.weights.quantized_files import QuantizedTensor
+from worker.checkpoints.quantized import bitsandbytes_weights
+from worker.checkpoints.quantized.bitsandbytes_weights import readable
 from worker.checkpoints.quantized.torchao_weights import check_quantization, quantizer
 from worker.checkpoints.tracking import some_of
 from worker.families import DiffusersFamily
@@ -75,6 +78,8 @@ def load_components(
     tagged = {name: bool(variant and component_weights(files, name, variant)) for name in models}
     if variant is not None and not any(tagged.values()):
         raise CatalogueError(f"it has no weights of the variant {variant}: leave `variant` out")
+    for name in models:  # before the first of them is read
+        check_quantization(name, quantizations.get(name), read_quantization(read_config(folder / name), name))
     found = {}
     for name in models:
         own_variant = variant if tagged[name] else None
@@ -213,11 +218,16 @@ def load_component(
     stored = read_quantization(read_config(folder / name), name)
     check_quantization(name, quantization, stored)
     if stored is None:
-        packing = quantizer(quantization, loaded_class)
-        return load_complete(loaded_class, folder / name, name, dtype, variant, packing)
-    _check_stored(folder, name, variant, stored)
-    model = load_complete(loaded_class, folder / name, name, dtype, variant)
-    WrappedWeights(model).compute_in(dtype)  # they stand for values of the dtype in which they were saved
+        packing = quantizer(quantization, loaded_class, dtype)
+        model = load_complete(loaded_class, folder / name, name, dtype, variant, packing)
+    else:
+        _check_stored(folder, name, variant, stored)
+        is_ready = not bitsandbytes_weights.makes(stored)
+        with nullcontext(folder / name) if is_ready else readable(folder / name, stored, dtype) as part:
+            model = load_complete(loaded_class, part, name, dtype, variant)
+        WrappedWeights(model).compute_in(dtype)  # they stand for values of the dtype in which they were saved
+    if bitsandbytes_weights.makes(stored or quantization):
+        bitsandbytes_weights.keep_scales(model)
     return model
 
 
@@ -238,10 +248,12 @@ def load_complete(
     Raises:
         CatalogueError: weights are missing, of another shape, or belong to no layer.
     """
-    read_quantization(read_config(folder), name.removeprefix("the "))
+    stored = read_quantization(read_config(folder), name.removeprefix("the "))
     options: dict[str, Any] = {"dtype": dtype, "variant": variant, "output_loading_info": True}
     if packing is not None:
         options["quantization_config"] = packing
+    if bitsandbytes_weights.makes(stored) or isinstance(packing, diffusers.BitsAndBytesConfig):
+        options["device_map"] = bitsandbytes_weights.HOST
     model, found = loaded_class.from_pretrained(folder, use_safetensors=True, local_files_only=True, **options)
     check_loaded(name, found)
     return model

@@ -8,6 +8,7 @@ they are loaded.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -153,7 +154,15 @@ def _account(name: str, folder: Path, variant: str | None, own: Mapping[str, tup
         shapes |= _shapes(folder / file)
     if any(mark in key for key in shapes for mark in _RENAMED):
         return
-    check_layers(name or "the ControlNet", own, shapes)
+    check_layers(name or "the ControlNet", own, {**shapes, **_packed_alike(shapes, own)})
+
+
+def _packed_alike(
+    shapes: Mapping[str, tuple[int, ...]], own: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights in a row of which a header says only how many values they are, two in a byte."""
+    rows = {key: shape[0] for key, shape in shapes.items() if len(shape) == 1 and len(own.get(key, ())) > 1}
+    return {key: own[key] for key, values in rows.items() if values - math.prod(own[key]) in (0, 1)}
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contracts.catalogue.families import FAMILIES, Family, Mode, Task
-from contracts.catalogue.quantizations import QUANTIZATIONS
+from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.row import Alias, Row, Variant, address_of
 from contracts.catalogue.rows.vaes import LatentSpace
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
@@ -72,10 +72,10 @@ class ModelSpec(Row):
         latents: of its own VAE, of a checkpoint whose configuration is on this machine.
         class_labels: number -> label of the classes that its requests can name, of a checkpoint whose
             configuration is on this machine; None: it has no classes, or they are not known.
-        quantization: how its denoiser's weights are quantized: `int8_weight_only` or `float8_weight_only`, which
-            loading does; or as they are in a file on this machine, such as `gguf-q8_0`. None: they are not, or
-            that is not known yet.
-        text_encoder_quantization: component -> how the weights of a text encoder are quantized, in the same way.
+        quantization: how its denoiser's weights are quantized: `int8_weight_only`, `float8_weight_only` or, on a
+            CUDA card, `bitsandbytes_int8` or `bitsandbytes_nf4`, which loading does; or as they are in a file on
+            this machine, such as `gguf-q8_0`. None: they are not, or that is not known yet.
+        text_encoder_quantization: component -> how the weights of a text encoder are quantized, by torchao.
         aliases: other names that requests may use for it, such as those of other services' models.
     """
 
@@ -193,7 +193,12 @@ class ModelSpec(Row):
         if self.quantization is not None and self.is_gguf:
             raise ValueError("quantization is read from the file: leave it out")
         if self.quantization is not None:
-            _check_quantization("quantization", self.quantization)
+            _check_quantization("quantization", self.quantization, tuple(QUANTIZATIONS))
+            if self.quantization in kinds_of("bitsandbytes") and self.source.endswith(SAFETENSORS):
+                raise ValueError(
+                    f"quantization {self.quantization} needs a folder in diffusers' layout, not one file: "
+                    f"name a folder or one of {', '.join(kinds_of('torchao'))}"
+                )
         if not self.is_gguf:
             return self
         if not FAMILIES[self.family].gguf:
@@ -226,7 +231,7 @@ class ModelSpec(Row):
                 raise ValueError(
                     f"text_encoder_quantization of family {self.family} can name {known}, got {name[:40]!r}"
                 )
-            _check_quantization(f"text_encoder_quantization: {name}", kind)
+            _check_quantization(f"text_encoder_quantization: {name}", kind, kinds_of("torchao"))
         return self
 
     @model_validator(mode="after")
@@ -274,6 +279,6 @@ class ModelSpec(Row):
         return self
 
 
-def _check_quantization(name: str, kind: str) -> None:
-    if kind not in QUANTIZATIONS:
-        raise ValueError(f"{name} must be one of {', '.join(QUANTIZATIONS)}, got {kind[:40]!r}")
+def _check_quantization(name: str, kind: str, able: tuple[str, ...]) -> None:
+    if kind not in able:
+        raise ValueError(f"{name} must be one of {', '.join(able)}, got {kind[:40]!r}")

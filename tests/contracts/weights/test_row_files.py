@@ -124,14 +124,14 @@ def test_a_row_may_name_the_class_of_another_checkpoint_of_its_family(
     assert row.family_spec.pipeline == pipeline
 
 
-_NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+_FP4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}
 
 
 @pytest.mark.parametrize("component", ["transformer", "text_encoder", "vae"])
 @pytest.mark.parametrize(
     ("settings", "way"),
     [
-        (_NF4, " by bitsandbytes"),
+        (_FP4, " by bitsandbytes"),
         ({"quant_method": "gguf"}, " by gguf"),
         ({"quant_method": "x"}, " by x"),
         ([1], ""),

@@ -66,7 +66,7 @@ def quantizer(tensors: Iterable[torch.Tensor], dtype: torch.dtype) -> GGUFQuanti
 
 def is_packed(tensor: Any) -> bool:
     """Whether a tensor or parameter is packed."""
-    return getattr(tensor, "quant_type", None) is not None
+    return getattr(tensor, "quant_shape", None) is not None
 
 
 def describe(tensor: Any) -> PackedTensor:

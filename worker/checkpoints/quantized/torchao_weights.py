@@ -20,14 +20,21 @@ from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.quantized import check_stored, read_folder_quantization
+from worker.checkpoints.quantized import bitsandbytes_weights
 from worker.families import DiffusersFamily
 
 _PACKAGE, _EXTRA = "torchao", "quantization-torchao"
 
 
 def require_package(quantization: str | None) -> None:
-    """Refuse a row's quantization where the package that does it is not installed; raises CatalogueError."""
-    if quantization in QUANTIZATIONS and find_spec(_PACKAGE) is None:
+    """Refuse a row's quantization where the package that does it, or a card that it needs, is not there.
+
+    Raises:
+        CatalogueError: what is missing, and what to do.
+    """
+    if quantization is not None and bitsandbytes_weights.makes(quantization):
+        bitsandbytes_weights.require_card(quantization)
+    elif quantization in QUANTIZATIONS and find_spec(_PACKAGE) is None:
         raise CatalogueError(
             f"its quantization {quantization} needs the package {_PACKAGE}: pip install 'darkroom[{_EXTRA}]'"
         )
@@ -62,15 +69,20 @@ def refuse_quantized(config: Path) -> None:
         )
 
 
-def quantizer(quantization: str | None, model_class: Any) -> Any:
+def quantizer(quantization: str | None, model_class: Any, dtype: torch.dtype) -> Any:
     """Return the configuration with which the library of a class quantizes its models; None: it does not.
 
+    Args:
+        dtype: in which the model computes.
+
     Raises:
-        CatalogueError: the package `torchao` is not installed.
+        CatalogueError: as `require_package`.
     """
     require_package(quantization)
     if quantization is None or quantization not in QUANTIZATIONS:
         return None
+    if bitsandbytes_weights.makes(quantization):
+        return bitsandbytes_weights.quantizer(quantization, dtype)
     import torchao.quantization as kinds
 
     kind: Any = getattr(kinds, QUANTIZATIONS[quantization].config)
@@ -84,7 +96,7 @@ def quantize(model: torch.nn.Module, quantization: str | None) -> None:
 
     diffusers (0.42) takes the weights of a single file for quantized ones: `from_single_file` changes none.
     """
-    packing = quantizer(quantization, type(model))
+    packing = quantizer(quantization, type(model), next(model.parameters()).dtype)
     if packing is not None:
         from torchao.quantization import quantize_
 

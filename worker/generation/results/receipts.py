@@ -23,7 +23,7 @@ from worker.generation.results.infotext import infotext
 from worker.pool.model import LoadedModel
 from worker.runtime.device import describe_device
 
-_LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft", "torchao")
+_LIBRARIES = ("darkroom", "torch", "diffusers", "transformers", "peft", "torchao", "bitsandbytes")
 #: Fields of a receipt that differ between two runs of one request.
 _PER_RUN = frozenset(
     {

@@ -21,10 +21,16 @@ def components_of(pipeline: Any, spec: ModelSpec, dtype: torch.dtype) -> ModelCo
         if not isinstance(part, torch.nn.Module):
             continue
         config = _config(part)
-        count = _count(part.state_dict(keep_vars=True))
+        count = _count(_own_tensors(part))
         value_bytes = _value_bytes(part) if name == "vae" else dtype.itemsize
         components.append(size_component(name, role_of(name, config), count, value_bytes, config))
     return ModelComponents(spec.id, tuple(components), dtype.itemsize, spec.family_spec.t5_optional)
+
+
+def _own_tensors(part: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and stored buffers by name, without what layers write beside them, such as bitsandbytes'."""
+    own = {name for name, _ in (*part.named_parameters(remove_duplicate=False), *part.named_buffers())}
+    return {name: tensor for name, tensor in part.state_dict(keep_vars=True).items() if name in own}
 
 
 def _count(tensors: Mapping[str, torch.Tensor]) -> ParameterCount:

@@ -1,0 +1,1 @@
+"""Tests of quantizations whose packages `make test` does without."""
