@@ -55,12 +55,15 @@ def raise_if_device_failed(error: BaseException, device: torch.device) -> None:
     """Find out whether a device still works after an error.
 
     Raises:
-        DeviceFailed: the error came from the device, or another one is pending on it.
+        DeviceFailed: the error, or what caused it, came from the device, or another one is pending on it.
     """
     if isinstance(error, DeviceFailed):
         raise error
-    if is_device_error(error):
-        raise DeviceFailed(str(error).splitlines()[0]) from error
+    cause: BaseException | None = error
+    while cause is not None:
+        if is_device_error(cause):
+            raise DeviceFailed(str(cause).splitlines()[0]) from error
+        cause = cause.__cause__
     if device.type != "cuda":
         return
     try:

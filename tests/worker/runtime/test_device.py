@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,47 @@ def test_plans_may_use_what_is_free_on_a_card_less_a_small_margin() -> None:
     assert budget_of_card(79 * GIB, 80 * GIB) == 78 * GIB
     assert budget_of_card(10 * GIB, 24 * GIB) < 10 * GIB
     assert budget_of_card(0, 24 * GIB) == 0
+
+
+def test_what_other_processes_hold_of_a_card_is_told_beyond_what_a_small_desktop_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = torch.device("cuda", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(devices, "card_identifier", str)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: GIB)
+    for others_gib, told in ((0.1, ""), (6.0, "other processes hold 6.0 GiB of cuda:1; plans leave it alone")):
+        free = int((24 - 1 - 0.5 - others_gib) * GIB)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 24 * GIB))
+        file = devices.claim_device(card, shared=False)
+        assert file is not None
+        file.close()
+        assert ", ".join(caplog.messages) == told
+        assert devices.usable_bytes(card) == budget_of_card(free + GIB, 24 * GIB)
+
+
+def test_the_workers_card_is_made_current_so_that_no_other_gets_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    for name in ("cpu", "cuda:1"):
+        devices.select_device(torch.device(name))
+    assert current == [torch.device("cuda:1")]
+
+
+def test_a_card_that_torch_cannot_use_is_refused_with_the_driver_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12040).\nMore of it")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(
+        DeviceUnavailable, match=r"CUDA 13.0 needs NVIDIA driver 580 or newer\): .* too old .*12040"
+    ) as error:
+        pick_device("cuda")
+    assert "More of it" not in str(error.value)
 
 
 def test_two_workers_use_one_card_only_where_both_have_a_share(tmp_path: Path) -> None:

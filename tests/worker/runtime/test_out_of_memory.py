@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contracts.errors import FailureCode, JobFailed
 from worker.runtime.out_of_memory import DeviceFailed, is_device_error, is_out_of_memory, raise_if_device_failed
 
 OUT_OF_MEMORY = [
@@ -37,6 +38,14 @@ def test_every_other_error_of_the_device_means_that_it_failed(error: Exception) 
     assert not is_out_of_memory(error)
     with pytest.raises(DeviceFailed, match=str(error).split(":")[0]):
         raise_if_device_failed(error, torch.device("cpu"))
+
+
+def test_an_error_that_says_what_a_device_error_means_for_a_client_is_one_of_the_device() -> None:
+    refusal = JobFailed(FailureCode.MODEL_LOAD_FAILED, "its files are unusable")
+    raise_if_device_failed(refusal, torch.device("cpu"))
+    refusal.__cause__ = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        raise_if_device_failed(refusal, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("CUDA error: no")], ids=str)

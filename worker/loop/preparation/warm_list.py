@@ -16,6 +16,7 @@ from worker.checkpoints.places import NotPrepared
 from worker.generation.trial import warm_up
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.pool.pool import Pool
+from worker.runtime.out_of_memory import raise_if_device_failed
 
 _log = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class WarmList:
                 warm_up(self._pool, model)
             _log.info("%s: loaded", model, extra={"seconds": round(time.monotonic() - started_at, 3)})
         except JobFailed as failure:
+            raise_if_device_failed(failure, self._pool.device)
             # Jobs of a model that cannot be loaded fail with this message; the other models are served.
             if self._failures.get(model, ("", 0.0))[0] != failure.message:
                 _log.error("%s", failure.message, exc_info=failure.__cause__)

@@ -1,4 +1,4 @@
-"""SIGTERM to a worker process that is loading a model: for a job, and before it has any."""
+"""How a worker ends that loads a model, for a job or before it has any: by SIGTERM, and by a device that fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from redis import Redis
 from rq import Worker
 
@@ -26,18 +27,21 @@ _TENSORS = 5
 
 
 def main() -> int:
-    """The worker, which sends itself the signal amid the tensors of its first load, or of its first for a job."""
-    count, note, of_job = 0, slices.note, "for a job" in sys.argv
+    """The worker, to which something happens amid the tensors of its first load, or of its first for a job."""
+    what, of_job = sys.argv[1], "for a job" in sys.argv
+    count, note = 0, slices.note
 
-    def note_and_send(size_bytes: int) -> None:
+    def note_and_end(size_bytes: int) -> None:
         nonlocal count
         count += not of_job or slices._work.get() is not None
-        if count == _TENSORS:
+        if count == _TENSORS and what == "SIGTERM":
             os.kill(os.getpid(), signal.SIGTERM)
+        elif count == _TENSORS:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         note(size_bytes)
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(slices, "note", note_and_send)
+    patch.setattr(slices, "note", note_and_end)
     patch.setattr(slices, "SLICE_BYTES", 1)
     return run_worker()
 
@@ -75,7 +79,7 @@ def test_a_worker_that_is_stopped_while_it_loads_a_jobs_model_gives_the_job_back
 ) -> None:
     job = queue.submit(parameters(num_inference_steps=1))
     drain = {"DARKROOM_WORKER_DRAIN_SECONDS": drain_seconds}
-    ended, log = _end_of(settings, smaller_models, "absent", "for a job", **drain)
+    ended, log = _end_of(settings, smaller_models, "absent", "SIGTERM", "for a job", **drain)
     record = queue.fetch(job.id)
     assert (ended, record.state) == (0, state), log
     assert "job started" in log
@@ -87,6 +91,18 @@ def test_a_worker_that_is_stopped_while_it_loads_a_jobs_model_gives_the_job_back
 def test_a_worker_that_is_stopped_while_it_loads_its_warm_models_leaves_no_entry_of_its_own(
     settings: SharedSettings, smaller_models: Catalogue, rq_connection: Redis
 ) -> None:
-    ended, log = _end_of(settings, smaller_models, "shapes-sdxl")
+    ended, log = _end_of(settings, smaller_models, "shapes-sdxl", "SIGTERM")
     assert ended == 0, log
+    assert Worker.all(rq_connection) == []
+
+
+def test_a_worker_whose_device_fails_in_a_load_ends_with_an_error_and_its_job_goes_back_unspent(
+    settings: SharedSettings, queue: JobQueue, smaller_models: Catalogue, rq_connection: Redis
+) -> None:
+    job = queue.submit(parameters(num_inference_steps=1))
+    for warm, words in (("absent", ("for a job",)), ("shapes-sdxl", ())):
+        ended, log = _end_of(settings, smaller_models, warm, "device fails", *words)
+        record = queue.fetch(job.id)
+        assert (ended, record.state, record.attempts) == (1, JobState.QUEUED, 0), log
+        assert "failed, so this process ends: CUDA error: an illegal memory access" in log
     assert Worker.all(rq_connection) == []
