@@ -15,6 +15,7 @@ from rq import Worker
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.jobs.records import JobState
+from contracts.metrics import read_totals
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings
 from tests.support.forked_programs import ForkedProgram
@@ -105,4 +106,6 @@ def test_a_worker_whose_device_fails_in_a_load_ends_with_an_error_and_its_job_go
         record = queue.fetch(job.id)
         assert (ended, record.state, record.attempts) == (1, JobState.QUEUED, 0), log
         assert "failed, so this process ends: CUDA error: an illegal memory access" in log
+    totals = {row.name: samples for row, samples in read_totals(queue.connection)}
+    assert [sample.parts[""] for sample in totals["device_failures"]] == [2]
     assert Worker.all(rq_connection) == []

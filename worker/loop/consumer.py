@@ -37,6 +37,7 @@ from worker.loop.progress import ProgressReporter
 from worker.loop.resources import WorkerResources
 from worker.loop.storage_outage import StorageOutage
 from worker.runtime.energy import AssumedPower, EnergyMeter, open_counter
+from worker.runtime.out_of_memory import DeviceFailed
 from worker.training.optimizers import available_optimizers
 
 _log = logging.getLogger(__name__)
@@ -176,6 +177,10 @@ class Consumer:
             try:
                 self._preparation_news.start()
                 self._load_and_run(models)
+            except DeviceFailed:
+                if self._jobs.device_failure is None:  # it was a model of the list that failed, and no job
+                    self._resources.counters.count("device_failures")
+                raise
             finally:
                 self._listener.close()
                 self._preparation_news.close()
