@@ -12,7 +12,7 @@ from contracts.byte_sizes import gib
 from contracts.memory.components import Component, ModelComponents, Role
 from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload
 from contracts.memory.seconds import encode_seconds, move_seconds, stream_seconds
-from contracts.memory.stage_bytes import STAGE_OF, StageBytes
+from contracts.memory.stage_bytes import STAGE_OF, Known, StageBytes
 
 #: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is a different image, which is the last resort.
@@ -34,6 +34,7 @@ class Estimate:
     """Bytes and seconds of one strategy for one workload.
 
     Attributes:
+        known: as in `StageBytes`.
         uncompiled: whether LoRAs turn compilation off, because the plan has no room for their slots.
         graphs: whether CUDA graphs of the denoiser are replayed; None: they cannot be, whatever room there is.
     """
@@ -42,6 +43,7 @@ class Estimate:
     model: ModelComponents
     workload: Workload
     parts: tuple[tuple[Component, PlacedComponent], ...]
+    known: Known
     uncompiled: bool = False
     graphs: bool | None = None
 
@@ -55,18 +57,23 @@ class Estimate:
         *,
         uncompiled: bool = False,
         graphs: bool | None = None,
+        known: Known | None = None,
     ) -> Estimate:
         """Place every component of the model and every extra of the workload.
 
         Args:
             cpu_value_bytes: as in `Policy`.
-            uncompiled, graphs: as the attributes.
+            uncompiled, graphs, known: as the attributes; `known` is None where nothing is known yet.
         """
-        components = (*model.components, *workload.extras)
-        placed = tuple(
-            (component, _place(component, strategy, model, cpu_value_bytes)) for component in components
-        )
-        return cls(strategy, model, workload, placed, uncompiled, graphs)
+        known = {} if known is None else known
+        placed = []
+        for component in (*model.components, *workload.extras):
+            placement = strategy.placement(component.role)
+            key = (id(component), placement, strategy.fp8)
+            if key not in known:
+                known[key] = _place(component, placement, strategy, model, cpu_value_bytes)
+            placed.append((component, known[key]))
+        return cls(strategy, model, workload, tuple(placed), known, uncompiled, graphs)
 
     def plan(self, budget_bytes: int) -> Plan:
         """The strategy as a plan within this budget."""
@@ -146,7 +153,9 @@ class Estimate:
     def _stages(self) -> StageBytes:
         tile_sides = (component.tile_side for component, _ in self.parts if component.tile_side)
         tile_side = next(tile_sides, None) if self.strategy.tiled else None
-        return StageBytes(self.parts, self.workload, self.model.value_bytes, tile_side, bool(self.graphs))
+        return StageBytes(
+            self.parts, self.workload, self.model.value_bytes, tile_side, self.known, bool(self.graphs)
+        )
 
     def _images_that_fit(self, budget_bytes: int) -> float:
         """Images of this size that fit, to a fraction of an image."""
@@ -172,9 +181,8 @@ class Estimate:
 
 
 def _place(
-    component: Component, strategy: Strategy, model: ModelComponents, cpu_value_bytes: int
+    component: Component, placement: Placement, strategy: Strategy, model: ModelComponents, cpu_value_bytes: int
 ) -> PlacedComponent:
-    placement = strategy.placement(component.role)
     share = 1.0
     if strategy.fp8 and component.role is Role.DENOISER:
         share = min(1.0, _FP8_BYTES / model.value_bytes + _FP8_UNCHANGED)

@@ -7,10 +7,11 @@ Knows no sizes and no budget.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -251,6 +252,17 @@ def _default(model: ModelSpec, field: str) -> int:
     return int(str(model.default(field) or 0))
 
 
+#: Placement of what no strategy moves.
+_ALWAYS: Mapping[Role, Placement] = MappingProxyType(
+    {
+        Role.ADAPTER: Placement.DEVICE,
+        Role.LORA_SLOTS: Placement.DEVICE,
+        Role.PREVIEW_VAE: Placement.DEVICE,
+        Role.IMAGE_ENCODER: Placement.CPU,
+    }
+)
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A placement for each role, and how the VAE and the denoiser work."""
@@ -266,16 +278,10 @@ class Strategy:
         """Placement of this role's components: ControlNets as the denoiser, adapters, their slots and a VAE for
         previews always on the device, image encoders never.
         """
-        placements = {
-            Role.TEXT_ENCODER: self.text_encoder,
-            Role.T5: self.t5,
-            Role.VAE: self.vae,
-            Role.ADAPTER: Placement.DEVICE,
-            Role.LORA_SLOTS: Placement.DEVICE,
-            Role.PREVIEW_VAE: Placement.DEVICE,
-            Role.IMAGE_ENCODER: Placement.CPU,
-        }
-        return placements.get(role, self.denoiser)
+        if role in _ALWAYS:
+            return _ALWAYS[role]
+        chosen = {Role.TEXT_ENCODER: self.text_encoder, Role.T5: self.t5, Role.VAE: self.vae}
+        return chosen.get(role, self.denoiser)
 
 
 def strategies(model: ModelComponents, policy: Policy) -> Iterator[Strategy]:

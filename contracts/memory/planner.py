@@ -39,6 +39,7 @@ from contracts.memory.extras import (
 )
 from contracts.memory.networks import NetworkFacts, read_network
 from contracts.memory.plan import Placement, Plan, Policy, Strategy, Workload, strategies, workload_of
+from contracts.memory.stage_bytes import Known
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters
 
@@ -89,7 +90,7 @@ def candidates(
     return [estimate.plan(budget_bytes) for estimate in _estimates(model, workload, policy)]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None) -> tuple[Estimate, ...]:
     """The estimates that no other beats in both seconds and bytes, from the fastest to the smallest.
 
@@ -101,6 +102,7 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         workload = replace(workload, extras=tuple(map(_without_workspaces, workload.extras)))
     slots = size_lora_slots(model, workload.extras, policy.slot_ranks)
     with_slots = workload if slots is None else replace(workload, extras=(*workload.extras, slots))
+    known: Mapping[int, Known] = {id(workload): {}, id(with_slots): {}}
     every: list[Estimate] = []
     for strategy in strategies(model, policy):
         is_streamed = strategy.denoiser is Placement.STREAMED
@@ -109,9 +111,10 @@ def _estimates(model: ModelComponents, workload: Workload, policy: Policy | None
         of = partial(Estimate.of, strategy, model, cpu_value_bytes=policy.cpu_value_bytes)
         is_compiled = slots is not None and not is_streamed and not strategy.fp8
         graphs = (True, False) if _can_replay(strategy, model, policy) else (None,)
-        every += [of(with_slots if is_compiled else workload, graphs=replayed) for replayed in graphs]
+        own = with_slots if is_compiled else workload
+        every += [of(own, graphs=replayed, known=known[id(own)]) for replayed in graphs]
         if is_compiled:
-            every.append(of(workload, uncompiled=True))
+            every.append(of(workload, uncompiled=True, known=known[id(workload)]))
     if policy.host_bytes is not None:
         limit = max(policy.host_bytes, min(estimate.host_bytes for estimate in every))
         every = [estimate for estimate in every if estimate.host_bytes <= limit]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 from contracts.memory.activations import ActivationCost, Retained, peak_values
 from contracts.memory.components import Component, Role
@@ -33,6 +34,11 @@ STAGE_OF: Mapping[Role, str] = MappingProxyType(
 )
 
 
+#: What a result depends on -> the result. Objects are named by their `id`; the estimates that share the results
+#: refer to the objects, too.
+Known = dict[tuple[object, ...], Any]
+
+
 @dataclass(frozen=True, eq=False)
 class StageBytes:
     """Bytes of one workload's stages.
@@ -41,6 +47,7 @@ class StageBytes:
         parts: every component of the model and of the workload, and where it is placed.
         value_bytes: of one value of the model's weights and activations.
         tile_side: of the VAE's tiles, in pixels; None: images are decoded whole, and all at once.
+        known: results that all strategies for this model and workload share.
         replays: whether CUDA graphs of the denoiser keep what it needs while it works, in all stages.
     """
 
@@ -48,6 +55,7 @@ class StageBytes:
     workload: Workload
     value_bytes: int
     tile_side: int | None
+    known: Known
     replays: bool = False
 
     def of_call(self, images: float) -> dict[str, int]:
@@ -97,8 +105,16 @@ class StageBytes:
     def _kept_bytes(self, stage: str, images: float) -> int:
         """Tensors that stay throughout a stage: input images; once prompts are encoded, embeddings and latents.
 
-        ControlNet residuals stay until the images are decoded: the pipelines keep a reference to them.
+        ControlNet residuals stay until the images are decoded: the pipelines keep a reference to them. Where
+        components are placed changes nothing of this.
         """
+        key = ("kept", stage == "encode", images)
+        if key not in self.known:
+            self.known[key] = self._count_kept(stage, images)
+        kept: int = self.known[key]
+        return kept
+
+    def _count_kept(self, stage: str, images: float) -> int:
         shape = self.workload.shape
         values = images * shape.start_values + 3 * shape.reference_pixels
         if not self._encodes_controls:
@@ -142,6 +158,13 @@ class StageBytes:
         """
         if placed.placement in (Placement.CPU, Placement.SKIPPED):
             return 0
+        key = (id(component), id(placed), self.tile_side, images, streamed)
+        if key not in self.known:
+            self.known[key] = self._count_working(component, placed, images, streamed)
+        needed: int = self.known[key]
+        return needed
+
+    def _count_working(self, component: Component, placed: PlacedComponent, images: float, streamed: bool) -> int:
         shape, value_bytes = self.workload.shape, component.value_bytes or self.value_bytes
         if component.role is Role.VAE:
             return int(self._vae_values(component, images) * value_bytes)
