@@ -83,7 +83,8 @@ def test_each_image_of_a_job_is_the_one_with_its_seed_and_previews_show_each(
     files, receipt = complete_job(job, pool, storage, watch)
 
     alone = make_job(catalogue, "dit", class_label=1, seed=8, scheduler="lcm")
-    assert np.array_equal(decode_pixels(files[1]), generate_pixels(alone, pool, storage))
+    # As for every family: two rows at once may differ from one in the last bits, and do on some processors.
+    assert np.abs(decode_pixels(files[1]) - generate_pixels(alone, pool, storage)).max() <= 1
     assert sorted(preview.index for _, preview in watch.previews) == [0, 1]
     assert watch.seen == [(1, 2), (2, 2)]
     assert receipt.parameters.class_label == 1
