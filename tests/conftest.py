@@ -97,11 +97,13 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_finish() -> None:
     """Leave the imported modules out of garbage collections, as a worker does: each would walk through them.
 
-    Then copy this process, for programs that are forked from it.
+    Then copy this process, for programs that are forked from it; these collect as often as Python does. The tests
+    need not: of those of an API it took a twentieth of the processor time.
     """
     gc.collect()
     gc.freeze()
     copy_process()
+    gc.set_threshold(10_000)
 
 
 #: Files of end-to-end tests that do not use the shared service.

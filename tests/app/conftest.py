@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from app import main
 from app.inputs.decoder import ImageDecoder
 from app.main import create_app
 from app.services import open_decoder
 from app.settings import ApiSettings
+from contracts.catalogue.catalogue import Catalogue
 from contracts.queue.client import JobQueue
-from contracts.settings import SharedSettings
+from contracts.requests.model_defaults import read_checked_catalogue
+from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from contracts.uploads.retention import Retention
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_in_catalogue_checked_once() -> Iterator[None]:
+    """Each of the thousand applications that tests start would read all rows, and files of checkpoints, again."""
+    built_in = cache(lambda: read_checked_catalogue(BUILT_IN_CATALOGUE))
+
+    def read(path: Path) -> Catalogue:
+        return built_in() if path == BUILT_IN_CATALOGUE else read_checked_catalogue(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(main, "read_checked_catalogue", read)
+        yield
 
 
 @pytest.fixture(scope="session")

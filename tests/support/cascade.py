@@ -22,7 +22,7 @@ def with_cascade_row(catalogue: Catalogue, folder: Path) -> Catalogue:
         in_channels=6,
         class_embed_type="timestep",
         sample_size=4 * SIDE,
-        block_out_channels=(8, 16),
+        block_out_channels=(8, 8, 16),
         only_cross_attention=True,
     )
     diffusers.IFSuperResolutionPipeline(

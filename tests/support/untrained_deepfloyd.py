@@ -16,13 +16,14 @@ NOISE: dict[str, Any] = {
 
 
 def pixel_unet(**more: Any) -> Any:
-    """IF's UNet with two resolutions, which predicts the noise and its variance."""
+    """IF's UNet with three resolutions, attention in the smallest; predicts the noise and its variance."""
     options: dict[str, Any] = {
         "in_channels": 3, "out_channels": 6, "sample_size": SIDE, "act_fn": "gelu", "addition_embed_type": "text",
         "addition_embed_type_num_heads": 2, "attention_head_dim": 8, "cross_attention_dim": WIDTH,
         "cross_attention_norm": "group_norm", "encoder_hid_dim": WIDTH, "encoder_hid_dim_type": "text_proj",
-        "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        "block_out_channels": (16, 16, 32),
+        "down_block_types": (*("ResnetDownsampleBlock2D",) * 2, "SimpleCrossAttnDownBlock2D"),
+        "up_block_types": ("SimpleCrossAttnUpBlock2D", *("ResnetUpsampleBlock2D",) * 2),
         "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "resnet_time_scale_shift": "scale_shift", **more,
     }  # fmt: skip
     return stirred(unet(**options))
