@@ -59,14 +59,14 @@ def _rows(folder: Path, source: Path = SOURCE, **fields: Any) -> Catalogue:
     return with_checkpoint_limits(Catalogue(root=folder, default_model="one", models=(row,), loras=tuple(loras)))
 
 
-def _quantized(kind: str) -> Any:
-    """The transformer as bare diffusers quantizes it."""
+def _quantized(kind: str, **more: Any) -> Any:
+    """The transformer as bare diffusers quantizes it; `more` are further options of the configuration."""
     options: dict[str, Any] = {QUANTIZATIONS[kind].config: True, "llm_int8_enable_fp32_cpu_offload": True}
     if kind == "bitsandbytes_nf4":
         options |= {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
     transformer = diffusers.FluxTransformer2DModel.from_pretrained(
         SOURCE, subfolder="transformer", dtype=torch.bfloat16, device_map={"": "cpu"},
-        quantization_config=diffusers.BitsAndBytesConfig(**options),
+        quantization_config=diffusers.BitsAndBytesConfig(**options, **more),
     )  # fmt: skip
     for layer in transformer.modules():
         if type(layer).__name__ == "Linear4bit":
@@ -74,9 +74,10 @@ def _quantized(kind: str) -> Any:
     return transformer
 
 
-def _published(kind: str, folder: Path) -> Path:
+def _published(kind: str, folder: Path, **more: Any) -> Path:
     """The checkpoint as somebody would publish it: its transformer quantized and saved."""
-    _quantized(kind).save_pretrained(folder / "transformer")
+    folder.mkdir()
+    _quantized(kind, **more).save_pretrained(folder / "transformer")
     for part in SOURCE.iterdir():
         if part.name != "transformer":
             (folder / part.name).symlink_to(part)
@@ -96,7 +97,6 @@ def test_an_image_equals_that_of_bare_diffusers_quantized_now_or_before(
     generator = torch.Generator("cpu").manual_seed(7)
     theirs = pipeline(prompt="a red circle", **SMALL, guidance_scale=3.0, generator=generator).images[0]
     published = tmp_path / "published"
-    published.mkdir()
     for rows in (_rows(tmp_path, quantization=kind), _rows(tmp_path, _published(kind, published))):
         job = make_job(rows, "flux", guidance_scale=3.0, **SMALL)
         rehearse_model(rows, rows.model("one"), get_family("flux"), Path(rows.model("one").source))
@@ -108,7 +108,6 @@ def test_an_image_equals_that_of_bare_diffusers_quantized_now_or_before(
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_planned_bytes_are_those_that_are_loaded(kind: str, tmp_path: Path) -> None:
     published = tmp_path / "published"
-    published.mkdir()
     for rows, exact in (
         (_rows(tmp_path, _published(kind, published)), True),
         (_rows(tmp_path, quantization=kind), False),
