@@ -99,7 +99,7 @@ def with_ip_adapters(catalogue: Catalogue, folder: Path) -> Catalogue:
     folder.mkdir(parents=True, exist_ok=True)
     write_image_encoder(folder / "encoder")
     rows = [redux_row(catalogue, folder)]
-    for family in ("sdxl", "sd15"):
+    for family in ("sdxl", "sd15", "kolors"):
         checkpoints = [catalogue.root / row.source for row in catalogue.models if row.family == family]
         kinds = [(checkpoint, kind) for checkpoint in checkpoints[:1] for kind in ("plain", "plus")]
         for seed, (checkpoint, kind) in enumerate(kinds):

@@ -6,7 +6,15 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import CONTROLS, HIRES, IMAGE, MASK, SEQUENCE_TEXT, TRUE_CFG
+from contracts.catalogue.family_rows.mode_fields import (
+    CONTROLS,
+    HIRES,
+    IMAGE,
+    IMAGE_PROMPTS,
+    MASK,
+    SEQUENCE_TEXT,
+    TRUE_CFG,
+)
 from contracts.catalogue.family_rows.sdxl import UNET_LAYERS
 from contracts.catalogue.references import References
 
@@ -109,7 +117,10 @@ KOLORS = Family(
     starts_from_latents=False,
     pipeline="KolorsPipeline",
     controlnet="",
-    modes={Mode.TXT2IMG: _KOLORS_TEXT, Mode.IMG2IMG: _KOLORS_TEXT | IMAGE},
+    modes={
+        Mode.TXT2IMG: _KOLORS_TEXT | IMAGE_PROMPTS,
+        Mode.IMG2IMG: _KOLORS_TEXT | IMAGE_PROMPTS | IMAGE,
+    },
     size_multiple=8,
     max_pixels=2048 * 2048,
     defaults={

@@ -42,7 +42,7 @@ _MASK = "inputs/half.png"
 def adapted(catalogue: Catalogue, trained: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     """The rows of `with_ip_adapters`, and `sdxl-broken`, whose file a test writes; SDXL is the shipped one."""
     folder = tmp_path_factory.mktemp("ip")
-    models = (*trained.models, catalogue.model("tiny-sd15"))
+    models = (*trained.models, catalogue.model("tiny-sd15"), catalogue.model("tiny-kolors"))
     rows = with_ip_adapters(trained.model_copy(update={"models": models}), folder)
     broken = rows.ip_adapter("sdxl-plain").model_copy(
         update={"id": "sdxl-broken", "source": str(folder / "broken.safetensors")}
@@ -135,6 +135,7 @@ def _by_diffusers(
         ([_entry("plain")], 1.0),
         ([_entry("plain", ["image", "control"], mask=_MASK)], 3.0),
         ([_entry("sd15-plus", ["image", "control"])], 3.0),
+        ([_entry("kolors-plus", ["image", "control"])], 3.0),
     ],
 )
 def test_the_image_is_that_of_diffusers_own_loader(
