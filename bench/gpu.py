@@ -29,7 +29,7 @@ from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import JobFailed
 from contracts.jobs.receipt import Receipt
-from contracts.memory.plan import Policy
+from contracts.memory.policy import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.architectures import read_architectures
 from worker.families import get_family

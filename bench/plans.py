@@ -13,8 +13,9 @@ from bench.report import to_table
 from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
 from contracts.memory.components import read_components
-from contracts.memory.plan import Plan, Policy, default_workload
+from contracts.memory.plan import Plan, default_workload
 from contracts.memory.planner import plan
+from contracts.memory.policy import Policy
 from contracts.weights.counts.architectures import read_architectures, row_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "plans.md"

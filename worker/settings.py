@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from contracts import settings_table
-from contracts.memory.plan import Policy, T5Policy
+from contracts.memory.policy import Policy, T5Policy
 from contracts.settings import Settings
 from worker.runtime.kernel_options import Attention, ChannelsLast, Compile, KernelOptions
 

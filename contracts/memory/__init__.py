@@ -5,7 +5,8 @@ activation_tables/    these functions, counted for each component class (JSON)
 components.py         a model's components with their roles, sizes and activations
 extras.py             a request's ControlNets and adapters as components
 hub_sizes.py          the same of what is still on a hub, by asking it
-plan.py               placements, plans, workloads, policies, and the strategies they permit
+policy.py             what an operator allows of plans
+plan.py               placements, plans, workloads, and the strategies that a policy permits
 estimate.py           one strategy for one workload: its plan, and what it costs
 stage_bytes.py        bytes on the device in each stage, with every component placed
 seconds.py            how long weights take to move

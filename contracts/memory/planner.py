@@ -38,7 +38,8 @@ from contracts.memory.extras import (
     size_vae,
 )
 from contracts.memory.networks import NetworkFacts, read_network
-from contracts.memory.plan import Placement, Plan, Policy, Strategy, Workload, strategies, workload_of
+from contracts.memory.plan import Placement, Plan, Strategy, Workload, strategies, workload_of
+from contracts.memory.policy import Policy
 from contracts.memory.stage_bytes import Known
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters

@@ -11,7 +11,8 @@ from bench.full_size import write_catalogue, write_checkpoint
 from bench.trials import Trial, make, parameters
 from contracts.catalogue.reader import read_catalogue
 from contracts.memory.moves import gives_same_image
-from contracts.memory.plan import Placement, Policy
+from contracts.memory.plan import Placement
+from contracts.memory.policy import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.architectures import read_architectures
 from models.judge import judge

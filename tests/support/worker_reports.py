@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.catalogue.reader import read_catalogue
-from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
+from contracts.memory.policy import Policy
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE

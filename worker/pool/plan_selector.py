@@ -26,8 +26,9 @@ from contracts.memory.extras import (
 from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
 from contracts.memory.moves import Situation, cheapest, gives_same_image
 from contracts.memory.networks import read_network
-from contracts.memory.plan import Plan, Policy, Workload, default_workload
+from contracts.memory.plan import Plan, Workload, default_workload
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
+from contracts.memory.policy import Policy
 from contracts.requests.parameters import JobParameters
 from worker.checkpoints.sources import class_needed
 

@@ -13,7 +13,8 @@ from typing import Any
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.plan import Plan, Policy
+from contracts.memory.plan import Plan
+from contracts.memory.policy import Policy
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from worker.adapters.files import LoraFiles

@@ -10,8 +10,8 @@ import pytest
 from cli.commands.plan import parse_bytes
 from cli.main import main
 from contracts.catalogue.reader import read_catalogue
-from contracts.memory.plan import Policy
 from contracts.memory.planner import take_capacity
+from contracts.memory.policy import Policy
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.settings import BUILT_IN_CATALOGUE

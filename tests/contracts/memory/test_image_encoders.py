@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.catalogue.reader import read_catalogue
-from contracts.memory.plan import Placement, Plan, Policy
+from contracts.memory.plan import Placement, Plan
 from contracts.memory.planner import take_capacity
+from contracts.memory.policy import Policy
 from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import IpAdapterParameters
 from contracts.requests.schema import Txt2ImgRequest

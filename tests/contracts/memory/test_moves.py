@@ -13,8 +13,9 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import ModelComponents, read_components
 from contracts.memory.moves import Neighbour, Situation, cheapest, gives_same_image, price_seconds
-from contracts.memory.plan import Placement, Plan, Policy, default_workload
+from contracts.memory.plan import Placement, Plan, default_workload
 from contracts.memory.planner import candidates
+from contracts.memory.policy import Policy
 from contracts.weights.counts.architectures import read_architectures
 
 GIB = 2**30

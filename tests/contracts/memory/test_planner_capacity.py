@@ -7,8 +7,8 @@ from pathlib import Path
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.memory.plan import Policy
 from contracts.memory.planner import Capacity, take_capacity
+from contracts.memory.policy import Policy
 from contracts.requests.defaults import resolve
 from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.images.stored_image import StoredImage

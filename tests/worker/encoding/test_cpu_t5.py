@@ -9,7 +9,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import Mode
-from contracts.memory.plan import Placement, Policy
+from contracts.memory.plan import Placement
+from contracts.memory.policy import Policy
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

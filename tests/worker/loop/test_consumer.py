@@ -18,7 +18,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import FailureCode
 from contracts.jobs.records import JobState
 from contracts.leases.claim import Claim
-from contracts.memory.plan import Policy
+from contracts.memory.policy import Policy
 from contracts.metrics import Counters, read_totals
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import JobQueue

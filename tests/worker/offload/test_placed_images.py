@@ -15,7 +15,8 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.jobs.receipt import Receipt
-from contracts.memory.plan import Placement, Policy
+from contracts.memory.plan import Placement
+from contracts.memory.policy import Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from models.judge import Verdict, judge

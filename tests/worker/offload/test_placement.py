@@ -14,7 +14,8 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.memory.plan import Placement, Plan, Policy
+from contracts.memory.plan import Placement, Plan
+from contracts.memory.policy import Policy
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.combinations import ALL, covering, usual_or_all

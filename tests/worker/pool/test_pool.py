@@ -14,7 +14,8 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.errors import JobFailed
-from contracts.memory.plan import Placement, Policy
+from contracts.memory.plan import Placement
+from contracts.memory.policy import Policy
 from contracts.metrics import Counters
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.storage import Storage

@@ -20,8 +20,9 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.plan import Placement, Policy, workload_of
+from contracts.memory.plan import Placement, workload_of
 from contracts.memory.planner import candidates
+from contracts.memory.policy import Policy
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
