@@ -1,4 +1,4 @@
-"""Writes the tables of `docs/plans.md`, 24 published models at seven budgets: `python -m bench.plans`.
+"""Writes the tables of `docs/plans.md`, published models at seven budgets: `python -m bench.plans`.
 
 Pure arithmetic on `contracts/weights/counts/architectures/` and `contracts/memory/activation_tables/`; nothing is
 built, loaded or measured. The text around the tables is written by hand.

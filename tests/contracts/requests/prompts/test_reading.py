@@ -122,24 +122,11 @@ def test_spans_count_against_the_limit_on_prompts() -> None:
     assert "65536 bytes" in message
 
 
-def test_each_family_has_a_default_for_long_prompts() -> None:
-    assert {name: job_of(model=name).long_prompt for name, row in FAMILIES.items() if row.text_encoders} == {
-        "sdxl": "chunk",
-        "sd3": "chunk",
-        "flux": "truncate",
-        "sd15": "chunk",
-        "pixart": "truncate",
-        "chroma": "truncate",
-        "z-image": "truncate",
-        "qwen-image": "truncate",
-        "flux2": "truncate",
-        "lumina2": "truncate",
-        "sana": "truncate",
-        "hunyuandit": "truncate",
-        "kolors": "truncate",
-        "ovis-image": "truncate",
-        "deepfloyd": "truncate",
-    }
+def test_long_prompts_are_read_in_windows_by_default_where_clip_gives_a_sequence_and_cut_off_elsewhere() -> None:
+    defaults = {name: job_of(model=name).long_prompt for name, row in FAMILIES.items() if row.text_encoders}
+    in_windows = {"sdxl", "sd3", "sd15"}
+    assert defaults == {name: "chunk" if name in in_windows else "truncate" for name in defaults}
+    assert in_windows < defaults.keys()
 
 
 def test_each_encoder_says_what_it_is_given_and_what_it_reads() -> None:
