@@ -44,6 +44,7 @@ MODELS = (
     "hunyuandit-1.2",
     "kolors",
     "ovis-image-7b",
+    "auraflow-v0.3",
     "if-i-xl",
     "dit-xl-2-256",
     "dit-xl-2-512",

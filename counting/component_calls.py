@@ -101,6 +101,7 @@ class Inputs:
             "CLIPTextModel": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
+            "UMT5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
             "Qwen3Model": self._language_model,
             "Gemma2Model": self._language_model,
             "Mistral3ForConditionalGeneration": lambda: {**self._language_model(), "use_cache": False},
@@ -121,6 +122,7 @@ class Inputs:
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,
             "PixArtTransformer2DModel": self._pixart,
+            "AuraFlowTransformer2DModel": self._aura_flow,
             "DiTTransformer2DModel": lambda: {**self._step(), "class_labels": self._empty().long()},
             "ChromaTransformer2DModel": self._chroma,
             "OvisImageTransformer2DModel": self._chroma,
@@ -212,6 +214,10 @@ class Inputs:
             "added_cond_kwargs": {"resolution": self._empty(2), "aspect_ratio": self._empty(1)},  # α reads it
             "encoder_attention_mask": self._empty(self.shape.text_tokens),
         }
+
+    def _aura_flow(self) -> dict[str, Any]:
+        width = self.config["joint_attention_dim"]
+        return {**self._step(), "encoder_hidden_states": self._empty(self.shape.text_tokens, width)}
 
     def _chroma(self) -> dict[str, Any]:
         # Without its mask, whose values grow with the square of all tokens: half a percent of a call at 1024².

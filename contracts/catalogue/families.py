@@ -46,7 +46,7 @@ from contracts.catalogue.family_rows.mode_fields import (
 )
 from contracts.catalogue.family_rows.pixels import DEEPFLOYD
 from contracts.catalogue.family_rows.sdxl import SDXL
-from contracts.catalogue.family_rows.t5 import CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
+from contracts.catalogue.family_rows.t5 import AURA_FLOW, CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
 from contracts.catalogue.references import References
 
 __all__ = [
@@ -233,7 +233,7 @@ _FLUX = replace(
 
 _ROWS = (
     SDXL, _SD3, _FLUX, _SD15, PIXART, CHROMA, Z_IMAGE, QWEN_IMAGE, FLUX2, LUMINA2, SANA, HUNYUANDIT,
-    KOLORS, OVIS_IMAGE, DEEPFLOYD, DIT,
+    KOLORS, OVIS_IMAGE, DEEPFLOYD, DIT, AURA_FLOW,
 )  # fmt: skip
 #: The families that a row of the catalogue may name.
 FAMILIES: Mapping[str, Family] = MappingProxyType({row.id: row for row in _ROWS})

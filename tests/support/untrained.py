@@ -237,6 +237,25 @@ def chroma() -> Any:
     )  # fmt: skip
 
 
+def auraflow() -> Any:
+    """AuraFlow with one block of each kind."""
+    tokenizer = t5_tokenizer(256)
+    config = transformers.UMT5Config(
+        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=2 * WIDTH, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False, dropout_rate=0.0,
+    )  # fmt: skip
+    transformer = seeded(
+        lambda: diffusers.AuraFlowTransformer2DModel(
+            sample_size=8, num_mmdit_layers=1, num_single_dit_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=WIDTH, caption_projection_dim=32, pos_embed_max_size=64,
+        )
+    )  # fmt: skip
+    return diffusers.AuraFlowPipeline(
+        tokenizer=tokenizer, text_encoder=seeded(lambda: transformers.UMT5EncoderModel(config)), vae=vae(),
+        transformer=transformer, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73),
+    )  # fmt: skip
+
+
 UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
     {
         "sd15": sd15,
@@ -252,6 +271,7 @@ UNTRAINED: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "ovis-image": ovis_image,
         "deepfloyd": deepfloyd,
         "dit": dit,
+        "auraflow": auraflow,
     }
 )
 _CONTROLNETS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -3,6 +3,7 @@
 What a family can do is in `contracts/catalogue/families.py`. No family imports another;
 what several share has a file of its own.
 
+auraflow.py        AuraFlow
 chroma.py          Chroma
 deepfloyd.py       DeepFloyd IF, stage I
 deepfloyd_ii.py    DeepFloyd IF, stage II

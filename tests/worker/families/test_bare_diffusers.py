@@ -123,6 +123,13 @@ def _ovis(guidance_scale: float) -> Case:
     return Case("ovis-image", Mode.TXT2IMG, "OvisImagePipeline", {**SIZE, **both}, both, "flow_euler", 3)
 
 
+def _auraflow(scheduler: str, guidance_scale: float, **settings: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": guidance_scale, "max_sequence_length": 64}
+    both |= {"negative_prompt": TEXTS["negative_prompt"] if guidance_scale > 1 else None}
+    call = {**SIZE, **both}
+    return Case("auraflow", Mode.TXT2IMG, "AuraFlowPipeline", call, both, scheduler, settings=settings)
+
+
 def _deepfloyd(mode: Mode, name: str, scheduler: str, call: Any = SIZE, **fields: Any) -> Case:
     both: dict[str, Any] = {"guidance_scale": fields.pop("guidance_scale", 4.0)}
     both |= {"negative_prompt": TEXTS["negative_prompt"] if both["guidance_scale"] > 1 else None}
@@ -179,6 +186,11 @@ CASES = [
     _hunyuandit(Mode.CONTROLNET, "ControlNet", "ddim", control_image=CONTROL),
     _kolors(Mode.TXT2IMG, "", **SIZE),
     _kolors(Mode.IMG2IMG, "Img2Img", **START),
+    _auraflow("flow_euler", 3.0),
+    _auraflow("flow_euler", 1.0),
+    _auraflow(
+        "flow_dpmpp_2m", 3.0, use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=1.73
+    ),
     _ovis(3.0),
     _ovis(1.0),
     _deepfloyd(Mode.TXT2IMG, "", "ddpm"),
