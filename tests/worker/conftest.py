@@ -207,13 +207,20 @@ def trained_pool(trained: Catalogue) -> Pool:
     return Pool(trained, device="cpu", max_models=ALL_MODELS)
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    """A storage with the three images that `job` names: a start image, a mask, a control image."""
-    storage = LocalStorage(tmp_path / "storage")
+@pytest.fixture(scope="session")
+def input_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a storage with the images that `make_job` names: a start image, a mask, a control image."""
+    folder = tmp_path_factory.mktemp("input_images") / "storage"
+    storage = LocalStorage(folder)
     for key, image in INPUT_IMAGES.items():
         storage.write(key, encode_image(image))
-    return storage
+    return folder
+
+
+@pytest.fixture
+def storage(input_images: Path, tmp_path: Path) -> Storage:
+    """A storage with these images. They are copied: writing them waits for the disk eight times."""
+    return LocalStorage(Path(shutil.copytree(input_images, tmp_path / "storage")))
 
 
 @pytest.fixture(scope="session")
