@@ -117,6 +117,7 @@ judge: .venv/installed-dev build/eight-bit/bitsandbytes  ## quality of the shape
 	for family in sdxl sd3 flux sd15; do \
 	  for command in judge 'trial controls' 'trial adapters'; do $(BIN)/python -m models.training $$command $$family || exit 1; done; \
 	done
+	$(BIN)/python -m models.training judge kontext
 
 manifest:  ## write down the weights that were judged; a test compares them
 	cd models && find shapes-* controlnets loras ip_adapters image_encoders textual_inversions upscalers erasers -type f ! -name '*.md' | LC_ALL=C sort | xargs sha256sum > SHA256SUMS

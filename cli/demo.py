@@ -29,8 +29,14 @@ LOG = FOLDER / "service.log"
 SIDE = 64
 _TASKS = ("txt2img", "img2img", "inpaint", "silhouette")
 _ALL = (*_TASKS, "canny", "outline", "two-loras", "crescent")
-#: Family -> its scenes, of which its trained ControlNets and LoRAs are some.
-_SCENES = {"sdxl": _ALL, "sd3": _ALL, "flux": _ALL, "sd15": (*_TASKS, "stripes")}
+#: shapes-NAME -> its scenes, of which its trained ControlNets and LoRAs are some.
+_SCENES = {
+    "sdxl": _ALL,
+    "sd3": _ALL,
+    "flux": _ALL,
+    "sd15": (*_TASKS, "stripes"),
+    "kontext": ("colour", "background", "shape", "place", "size"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ class Scene:
 
 def scenes_of(family: str) -> list[Scene]:
     """List one scene a task, most of them made from the first image or a drawing, and some with LoRAs."""
-    first, mask, silhouette, contours = (
-        str(FOLDER / f"{name}.png") for name in (f"{family}-txt2img", "mask", "silhouette", "contours")
+    first, mask, silhouette, contours, reference = (
+        str(FOLDER / f"{name}.png")
+        for name in (f"{family}-txt2img", "mask", "silhouette", "contours", "reference")
     )
     shapes = f"shapes-{family}"
     square = "a large cyan square on a black background"
@@ -62,6 +69,11 @@ def scenes_of(family: str) -> list[Scene]:
         "stripes": (square, "--lora", f"{shapes}-stripes"),
         "outline": (square, "--lora", f"{shapes}-outline"),
         "two-loras": (square, "--lora", f"{shapes}-outline", "--lora", f"{shapes}-stripes"),
+        "colour": ("make it yellow", "--reference", reference),
+        "background": ("make the background green", "--reference", reference),
+        "shape": ("turn it into a star", "--reference", reference),
+        "place": ("move it to the top left", "--reference", reference),
+        "size": ("make it smaller", "--reference", reference),
         "crescent": ("a large yellow crescent on a purple background", "--lora", f"{shapes}-crescent"),
     }
     return [
@@ -75,7 +87,7 @@ def all_scenes() -> list[list[Scene]]:
 
 
 def draw_inputs() -> None:
-    """Draw the inputs of the scenes: a mask (white with a black frame), a triangle, the contours of a cross."""
+    """Draw the inputs of the scenes: a framed white mask, a triangle, the contours of a cross, a square."""
     mask = Image.new("L", (SIDE, SIDE), 0)
     ImageDraw.Draw(mask).rectangle((4, 4, SIDE - 5, SIDE - 5), fill=255)
     mask.save(FOLDER / "mask.png")
@@ -87,6 +99,9 @@ def draw_inputs() -> None:
     cross += [(SIDE - x, SIDE - y) for x, y in cross]
     ImageDraw.Draw(contours).polygon(cross, outline="white")
     contours.save(FOLDER / "contours.png")
+    reference = Image.new("RGB", (SIDE, SIDE), (40, 70, 220))
+    ImageDraw.Draw(reference).rectangle((18, 18, 45, 45), fill=(220, 35, 35))
+    reference.save(FOLDER / "reference.png")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.training.data import effects
+from models.training.judging import edits as judged_edits
 from models.training.judging import figures, trials
 from models.training.networks import export
 from models.training.stages import (
@@ -15,6 +16,7 @@ from models.training.stages import (
     classifier,
     controlnet,
     denoiser,
+    edits,
     effect,
     eraser,
     guidance,
@@ -66,8 +68,8 @@ def _add_training(stages: "argparse._SubParsersAction[argparse.ArgumentParser]")
     stage.add_argument("which", choices=("clip", "blind-clip", "t5"))
     stage.set_defaults(run=lambda o: text.train(o.which, o.resume))
     stage = stages.add_parser("denoiser", help="UNet or transformer")
-    stage.add_argument("family", choices=export.FAMILIES)
-    stage.set_defaults(run=lambda o: denoiser.train(o.family, o.resume))
+    stage.add_argument("family", choices=export.CHECKPOINTS)
+    stage.set_defaults(run=_train_denoiser)
     stage = stages.add_parser("guidance", help="teaches a trained denoiser its guidance embedding")
     stage.add_argument("family", choices=("flux",))
     stage.set_defaults(run=lambda o: guidance.train(o.family, o.resume))
@@ -107,7 +109,7 @@ def _add_other_adapters(stages: "argparse._SubParsersAction[argparse.ArgumentPar
 
 def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     stage = stages.add_parser("export", help="writes a trained checkpoint, or one ControlNet, to models/")
-    stage.add_argument("family", choices=export.FAMILIES)
+    stage.add_argument("family", choices=export.CHECKPOINTS)
     stage.add_argument("--control", choices=export.CONTROLS, help="this ControlNet instead")
     stage.set_defaults(run=_export)
     stage = stages.add_parser(
@@ -123,13 +125,13 @@ def _add_writing(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_judging(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    stage = stages.add_parser("judge", help="draws 200 fixed test captions and counts what is right")
-    stage.add_argument("family", choices=export.FAMILIES)
+    stage = stages.add_parser("judge", help="draws 200 fixed test captions, or makes edits; counts what is right")
+    stage.add_argument("family", choices=export.CHECKPOINTS)
     stage.add_argument("--sheet", type=Path, help="save a contact sheet here")
     stage.add_argument("--json", type=Path, help="save the figures here")
     stage.add_argument("--without-t5", action="store_true", help="leave SD3's T5 out")
     stage.add_argument("--steps", type=int, default=figures.STEPS, help="draw in fewer or more steps")
-    stage.set_defaults(run=lambda o: figures.report(o.family, o.sheet, o.json, o.without_t5, o.steps))
+    stage.set_defaults(run=_judge)
     stage = stages.add_parser("judge-vae", help="counts what is still right after an autoencoder")
     stage.add_argument("channels", type=int, choices=(4, 16))
     stage.set_defaults(run=lambda o: figures.report_autoencoder(o.channels))
@@ -139,7 +141,24 @@ def _add_judging(stages: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stage.set_defaults(run=_try)
 
 
+def _train_denoiser(options: argparse.Namespace) -> None:
+    if options.family == export.EDITING:
+        edits.train(options.resume)
+    else:
+        denoiser.train(options.family, options.resume)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    if options.family == export.EDITING:
+        judged_edits.report(options.sheet, options.json, options.steps)
+    else:
+        figures.report(options.family, options.sheet, options.json, options.without_t5, options.steps)
+
+
 def _export(options: argparse.Namespace) -> None:
+    if options.family == export.EDITING:
+        export.write(edits.assemble(), export.checkpoint_folder(options.family))
+        return
     if options.control:
         trained = controlnet.load(options.family, options.control)
         export.write(trained, export.control_folder(options.family, options.control))

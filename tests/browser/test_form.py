@@ -16,7 +16,7 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("model", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15"])
+@pytest.mark.parametrize("model", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15", "shapes-kontext"])
 def test_the_form_has_exactly_the_fields_that_the_model_takes(studio: Studio, model: str) -> None:
     schemas = studio.service.http.get(f"/v1/models/{model}").json()["schemas"]
     studio.page.get_by_label("Model", exact=True).select_option(model)

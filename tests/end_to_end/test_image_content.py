@@ -111,6 +111,13 @@ def test_inpainting_follows_the_prompt_inside_the_mask_and_changes_nothing_outsi
     assert (verdict.colour, verdict.shape, verdict.background) == ("yellow", "square", "blue")
 
 
+def test_an_edit_changes_what_it_is_told_to_and_keeps_the_rest(service: RunningService) -> None:
+    reference = to_data_url(render(Scene("circle", "yellow", "blue")))
+    image = service.generate("edit", model="shapes-kontext", prompt="make it red", references=[reference], seed=0)
+    verdict = judge(image)
+    assert (verdict.colour, verdict.shape, verdict.background) == ("red", "circle", "blue")
+
+
 def test_a_negative_prompt_changes_the_image(service: RunningService) -> None:
     body: Json = {"prompt": "a circle on a white background", "seed": 5, "num_inference_steps": STEPS}
     plain = service.generate("txt2img", **body)

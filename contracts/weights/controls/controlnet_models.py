@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.catalogue.families import FAMILIES
+from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.weights.controls.control_lora_files import ENCODER, ControlLora, is_control_lora
@@ -25,7 +25,7 @@ _READS_PROMPT = (".attn2.to_k.weight", ".attn2.to_k.down")
 
 
 def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[str, list[str]]:
-    """Find the family that a file of control is for, and those of its models that it suits.
+    """Find the family that a file of control is for, and those of its models with that task that it suits.
 
     Args:
         tensors: as `read_controlnet` returns them.
@@ -36,6 +36,8 @@ def find_models(tensors: Mapping[str, Tensor], catalogue: Catalogue) -> tuple[st
     Raises:
         AdapterRefused: it suits no model here.
     """
+    able = tuple(model for model in catalogue.models if model.can_run(Task.CONTROLNET))
+    catalogue = catalogue.model_copy(update={"models": able})
     if is_t2i_adapter(tensors):
         return find_t2i_models(tensors, catalogue)
     if is_of_transformer(tensors):

@@ -25,6 +25,9 @@ from worker.training.trainees.copies import copy_transformer, copy_unet
 
 MODELS = Path(__file__).resolve().parents[2]
 FAMILIES = ("sdxl", "sd3", "flux", "sd15")
+#: Is of no family of its own: FLUX.1 that was taught to edit.
+EDITING = "kontext"
+CHECKPOINTS = (*FAMILIES, EDITING)
 CONTROLS = ("silhouette", "canny")
 
 #: Component name -> model. Names are diffusers' own.
@@ -45,7 +48,7 @@ def make_tokenizers() -> Tokenizers:
 
 
 def checkpoint_folder(family: str) -> Path:
-    """Where the family's checkpoint lies."""
+    """Where the checkpoint of a family lies, or the one that edits."""
     return MODELS / f"shapes-{family}"
 
 

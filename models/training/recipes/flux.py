@@ -20,6 +20,8 @@ _T5_TOKENS = 32
 #: The pipeline pads to 77; CLIP looks back only, so the vector at the end token is the same.
 _CLIP_TOKENS = 32
 _PLAIN_GUIDANCE = 1.0
+#: Latents in a token.
+_PATCH = 4
 
 
 class FluxRecipe:
@@ -73,19 +75,29 @@ class FluxRecipe:
     def predict(self, denoiser: Any, noisy: Tensor, share: Tensor, conditions: Conditions, **extra: Any) -> Tensor:
         """`extra`: guidance."""
         height, width = noisy.shape[-2:]
-        packed = denoiser(
-            hidden_states=FluxPipeline._pack_latents(noisy, *noisy.shape),
+        tokens, places = self.arrange(noisy, extra)
+        said = denoiser(
+            hidden_states=tokens,
             timestep=share,
             encoder_hidden_states=conditions.hidden,
             pooled_projections=conditions.pooled,
-            img_ids=FluxPipeline._prepare_latent_image_ids(
-                len(noisy), height // 2, width // 2, noisy.device, torch.float32
-            ),
+            img_ids=places,
             txt_ids=torch.zeros(conditions.hidden.shape[1], 3, device=noisy.device),
             **extra,
-        ).sample
-        unpacked: Tensor = FluxPipeline._unpack_latents(packed, height, width, vae_scale_factor=1)
+        ).sample[:, : height * width // _PATCH]
+        unpacked: Tensor = FluxPipeline._unpack_latents(said, height, width, vae_scale_factor=1)
         return unpacked
+
+    def arrange(self, noisy: Tensor, extra: dict[str, Any]) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """The tokens that the transformer reads, the noisy ones first, and their places."""
+        return pack(noisy)
+
+
+def pack(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents as tokens of 2×2, and the places of these."""
+    count, _, height, width = latents.shape
+    places = FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, latents.device, torch.float32)
+    return FluxPipeline._pack_latents(latents, *latents.shape), places
 
 
 RECIPE = FluxRecipe()

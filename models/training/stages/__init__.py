@@ -6,6 +6,7 @@ unpack.py         takes the shipped autoencoders and text encoders instead
 latents.py        scenes encoded once, for all later stages
 inheritance.py    where the UNet of Stable Diffusion 1 begins
 denoiser.py       UNet or transformer
+edits.py          FLUX taught to edit, from pairs of scenes
 guidance.py       the guidance embedding of FLUX
 controlnet.py     a ControlNet for a trained denoiser
 lora.py           a LoRA adapter

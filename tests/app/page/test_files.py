@@ -88,7 +88,7 @@ def test_a_policy_lets_in_nothing_but_this_service_and_the_bucket() -> None:
     assert with_bucket == policy.replace("blob:;", "blob: https://bucket.example;")
 
 
-@pytest.mark.parametrize("id", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15"])
+@pytest.mark.parametrize("id", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15", "shapes-kontext"])
 def test_every_field_that_a_model_takes_has_a_label_and_a_place(
     texts: dict[str, str], catalogue: Catalogue, id: str
 ) -> None:

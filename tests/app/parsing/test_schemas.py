@@ -30,7 +30,7 @@ def test_an_unknown_path_lists_the_known_fields() -> None:
     assert "prompt" in str(allowed_at(Txt2ImgRequest, ["promt"]))
 
 
-@pytest.mark.parametrize("id", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15"])
+@pytest.mark.parametrize("id", ["shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15", "shapes-kontext"])
 def test_a_schema_has_exactly_the_fields_that_the_model_supports(catalogue: Catalogue, id: str) -> None:
     model = catalogue.model(id)
 

@@ -444,7 +444,8 @@ def test_every_list_of_the_client_answers(client: TestClient, tmp_path: Path) ->
 
     assert {"Euler a", "DPM++ 2M", "DDIM"} <= set(api.util_get_sampler_names())
     assert api.util_get_scheduler_names() == ["automatic", "karras", "sgm_uniform", "uniform"]
-    assert api.util_get_model_names() == ["shapes-flux", "shapes-sd15", "shapes-sd3", "shapes-sdxl"]
+    ids = ["shapes-flux", "shapes-kontext", "shapes-sd15", "shapes-sd3", "shapes-sdxl"]
+    assert api.util_get_model_names() == ids
     assert [row["name"] for row in api.get_upscalers()][:2] == ["None", "Lanczos"]
     assert "shapes-sdxl-tint" in [row["name"] for row in api.get_loras()]
     assert "shapes-sdxl-canny" in api.controlnet_model_list()

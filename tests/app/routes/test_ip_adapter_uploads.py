@@ -42,8 +42,8 @@ def _shapes(layers: int | None = None, width: int | None = None, image_width: in
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> SharedSettings:
     """A catalogue without IP-Adapters, whose operator offers an image encoder for those of clients."""
-    for name in ("shapes-sdxl", "shapes-sd3", "shapes-flux", "shapes-sd15", "controlnets", "loras"):
-        (tmp_path / name).symlink_to(MODELS / name)
+    for folder in (*MODELS.glob("shapes-*"), MODELS / "controlnets", MODELS / "loras"):
+        (tmp_path / folder.name).symlink_to(folder)
     encoder = tmp_path / "encoders" / "clip-small"
     encoder.mkdir(parents=True)
     config = {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModelWithProjection"]}
@@ -115,7 +115,7 @@ def test_redux_is_for_the_flux_models_of_its_width_and_the_siglip_encoder(
         assert added.status_code == 201, added.text
         shown = added.json()
         assert {name: shown[name] for name in ("family", "models", "kind", "tokens", "image_encoder")} == {
-            "family": "flux", "models": ["shapes-flux"], "kind": "redux", "tokens": None,
+            "family": "flux", "models": ["shapes-flux", "shapes-kontext"], "kind": "redux", "tokens": None,
             "image_encoder": "siglip-small",
         }  # fmt: skip
         body = {"prompt": "x", "model": "shapes-flux", "ip_adapters": [{"name": "look", "images": [IMAGE]}]}

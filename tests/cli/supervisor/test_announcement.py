@@ -163,7 +163,7 @@ def test_what_workers_found_is_told_on_a_terminal_and_so_is_where_the_page_is(
 
     assert lines == [f"ready {api.url}"]
     assert told[0] == "  device     cuda:0, up to 1.0 GiB for models, 2 workers"
-    assert told[1] == "  models     shapes-sdxl  sdxl   16.4 MiB  all resident, default"
+    assert told[1] == "  models     shapes-sdxl     sdxl   16.4 MiB  all resident, default"
     assert [line.split()[0] for line in told[2:4]] == ["shapes-sd3", "shapes-flux"]
     assert f"  page       {api.url}/" in told
     monkeypatch.setenv("DARKROOM_API_PAGE", "off")

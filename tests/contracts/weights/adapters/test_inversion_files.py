@@ -88,7 +88,7 @@ def test_a_pair_is_for_sdxl_and_vectors_of_clip_l_alone_for_the_family_whose_enc
     )
     alone = _read(tmp_path, {"emb_params": _vectors()})
     assert find_family(alone, catalogue) == ("sd15", ["shapes-sd15"])
-    assert find_family(alone, catalogue, "flux") == ("flux", ["shapes-flux"])
+    assert find_family(alone, catalogue, "flux") == ("flux", ["shapes-flux", "shapes-kontext"])
     assert find_family(alone, only_trained_families(catalogue)) == ("flux", ["shapes-flux"])
     with pytest.raises(AdapterRefused, match="the catalogue has no model of family sd15"):
         find_family(alone, only_trained_families(catalogue), "sd15")

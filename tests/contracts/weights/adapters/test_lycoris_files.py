@@ -105,7 +105,8 @@ def test_layers_are_told_by_every_trainers_names(
 def test_a_layer_that_the_original_joins_is_compared_with_all_of_the_models(
     catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    assert read_facts(read_lora(_save(tmp_path, FLUX, _lokr(384, 128))), catalogue).models == ("shapes-flux",)
+    facts = read_facts(read_lora(_save(tmp_path, FLUX, _lokr(384, 128))), catalogue)
+    assert facts.models == ("shapes-flux", "shapes-kontext")
     with pytest.raises(AdapterRefused, match="maps any to 128 channels, the layer of shapes-flux maps 128 to 384"):
         read_facts(read_lora(_save(tmp_path, FLUX, _lokr(128, 128))), catalogue)
     with pytest.raises(AdapterRefused, match="its blocks of 96 rows cross their borders"):
