@@ -139,7 +139,12 @@ class Claimer:
         return False
 
     def _function_of(self, job_id: str) -> str | None:
+        job = RqJob(job_id, self._connection, JSONSerializer)
+        data = self._connection.hget(job.key, "data")  # of some twenty fields, which `RqJob.fetch` reads
+        if data is None:
+            raise NoSuchJobError(job_id)
         try:
-            return RqJob.fetch(job_id, connection=self._connection, serializer=JSONSerializer).func_name
+            job.restore({"data": data})
+            return job.func_name
         except (ValueError, TypeError, KeyError):
             return None
