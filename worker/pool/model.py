@@ -28,15 +28,14 @@ from contracts.weights.checkpoint_limits import tasks_of_channels
 from worker.adapters.cache import AdapterSet, LoraCache
 from worker.adapters.inversions import read_inversions
 from worker.adapters.lora_slots import LoraSlots
-from worker.checkpoints import loader as checkpoints
 from worker.checkpoints.sliced import loaders_sliced
-from worker.checkpoints.sources import weights_beside
 from worker.encoding.encoder import PromptEncoder
 from worker.families import DiffusersFamily, get_family
 from worker.families.inputs import GenerationInputs
 from worker.offload.placement import ComponentPlacement
 from worker.pool.context import PoolContext
 from worker.pool.graph_limits import why_no_graphs, why_not_whole
+from worker.pool.loading.checkpoint import describe_weights, load_pipeline
 from worker.pool.loading.controlnets import LoadedControlNets
 from worker.pool.loading.loaded_components import components_of
 from worker.pool.loading.vaes import LoadedVaes, upcasts
@@ -73,37 +72,20 @@ class LoadedModel:
         self.dtype = pick_dtype(spec, context.device)
         self.fp8 = plan.fp8
         self._context = context
-        stored_as = get_family(spec.checkpoint_family.id)
-        beside = weights_beside(context.catalogue, spec, stored_as, path)
-        weights = context.lora_files.places.weights(spec.id, context.hasher.hash(path, spec.variant, beside))
-        merged = spec.control_lora
-        changes = {
-            "quantization": checkpoints.read_quantization(spec, path),
-            "text_encoder_quantization": checkpoints.read_encoder_quantization(
-                context.catalogue, spec, stored_as, path
-            ),
-            "control_lora_scale": None if merged is None else merged.scale,
-        }
-        self.weights = weights.model_copy(update=changes)
-        skipped = {name for name, placement in plan.placements.items() if placement is Placement.SKIPPED}
-        with slices.holding(context.weights_lock), loaders_sliced():
-            self.base = checkpoints.load_model(context.catalogue, spec, stored_as, path, self.dtype, skipped)
-        base_class: Any = type(self.base)
-        self.base.__class__ = computing_on(self.device, base_class)
+        self.weights = describe_weights(spec, path, context)
+        self.base = load_pipeline(spec, path, context, plan)
         # Kept, since diffusers' `components` reads a signature each time it is asked.
         self.denoiser: Any = self.base.components[self.family.denoiser]
-        uncompiled = "weights are quantized" if self.weights.quantization else ""
         if plan.fp8:
             with loaders_sliced():
                 self.denoiser.enable_layerwise_casting(torch.float8_e4m3fn, compute_dtype=self.dtype)
-            uncompiled = "denoiser in fp8"
         modules = {name: part for name, part in self.base.components.items() if _is_module(part)}
         self.kernels = Kernels(context.kernels, spec.id, context.graph_pool)
         self.kernels.set_memory_format(modules)
         self.kernels.compile(
-            modules[self.family.denoiser],
+            self.denoiser,
             self.family.repeated_blocks,
-            refused=uncompiled,
+            refused=self._why_uncompiled(),
             not_whole=why_not_whole(spec),
         )
         slots, rank = context.kernels.lora_slots, context.kernels.slot_rank
@@ -129,7 +111,13 @@ class LoadedModel:
         self._schedulers: dict[str, Any] = {}
         if vae is not None:
             cache_introspection(vae)
-        cache_introspection(modules[self.family.denoiser], signatures=context.kernels.compile == "off")
+        cache_introspection(self.denoiser, signatures=context.kernels.compile == "off")
+
+    def _why_uncompiled(self) -> str:
+        """Return why the denoiser is not compiled whatever the settings say; empty: it may be."""
+        if self.fp8:
+            return "denoiser in fp8"
+        return "weights are quantized" if self.weights.quantization else ""
 
     @property
     def on_host(self) -> bool:
