@@ -9,16 +9,18 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 #: Cost of a further row, relative to a call of one row, until it is measured: low, so that joining is tried.
-UNMEASURED_SLOPE = 0.2
+UNMEASURED_SLOPE = 0.5
 #: Seconds of a call of one row where nothing has been measured at all.
 UNMEASURED_SECONDS = 0.1
 #: Each size counts with the lower quartile of this many last calls: any disturbance makes a call slower.
 _RECENT_CALLS = 7
 #: Calls after which the measured time of a size is trusted.
 _CALLS_TO_BELIEVE = 3
-#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: a machine's
-#: speed changes, and a size that was measured while it was slow would else never look worth a try.
-_CALLS_TO_FORGET = 64
+#: A size that did not occur among so many calls of its kind is forgotten, so that it is tried again: costs change.
+_CALLS_TO_FORGET = 500
+#: The same, of a size that took longer than calls of the present size would for the same rows: it was measured
+#: while the machine was slow, and would else never look worth a try.
+_CALLS_TO_DOUBT = 64
 #: Sizes that are remembered of a kind, and kinds; beyond these the least recently called is forgotten.
 _MAX_SIZES = 64
 _MAX_KINDS = 1024
@@ -51,8 +53,10 @@ class _Kind:
         size.typical_seconds = sorted(size.seconds)[(len(size.seconds) - 1) // 4]
         size.last_call = self._calls
         self._sizes.move_to_end(rows)
-        oldest = next(iter(self._sizes.values()))
-        if self._calls - oldest.last_call > _CALLS_TO_FORGET or len(self._sizes) > _MAX_SIZES:
+        oldest_rows, oldest = next(iter(self._sizes.items()))
+        is_doubtful = oldest.typical_seconds > size.typical_seconds * max(1.0, oldest_rows / rows)
+        kept_calls = _CALLS_TO_DOUBT if is_doubtful else _CALLS_TO_FORGET
+        if self._calls - oldest.last_call > kept_calls or len(self._sizes) > _MAX_SIZES:
             self._sizes.popitem(last=False)
         self._fit()
 
