@@ -7,6 +7,7 @@ attempts.py  makes the calls of a group, and splits it where one fails
 views.py     takes the place of a module that all jobs share in a pipeline
 calls.py     describes calls, joins them and cuts their results
 residency.py what the device is set up for: model, plan, adapters
+kept_memory.py what sleeping jobs keep on the device, and the room beside it
 policy.py    which suspended calls are served next; pure
 accounts.py  what each owner has been served
 turns.py     which model the device serves, and for how long

@@ -202,7 +202,7 @@ class Engine:
             kind=kind_of(job, wait),
             rows=about.parameters.num_images if call is None else call.rows,
             images=about.parameters.num_images,
-            max_images=self.residency.max_images(job),
+            max_images=self.residency.memory.max_images(job),
             turn=self.residency.turn_of(job),
             last_served=job.last_served,
             opens=None if about.exact or is_shared else self.residency.turn_of(job),

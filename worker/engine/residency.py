@@ -6,15 +6,12 @@ Around a denoiser's call it lets each job's adapters act on the job's rows. Does
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TypeVar
 
 import torch
 
-from contracts.byte_sizes import gib
-from contracts.errors import FailureCode, JobFailed
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
@@ -23,11 +20,10 @@ from worker.adapters.cache import AdapterSet
 from worker.adapters.references.attention_hooks import RowSpan
 from worker.engine.coroutine import Turn, current_coroutine
 from worker.engine.job import JobInFlight, Placed
+from worker.engine.kept_memory import KeptMemory
 from worker.pool.loading.loader import Meanwhile
 from worker.pool.model import LoadedModel
 from worker.pool.pool import Pool
-
-_Plan = TypeVar("_Plan")
 
 #: Roles of the components that each step needs.
 _DENOISING = frozenset({Role.DENOISER, Role.CONTROLNET})
@@ -36,7 +32,11 @@ LOAD = Turn("load")
 
 
 class Residency:
-    """Keeper of the device, which it sets up for one job after another. For the jobs' thread."""
+    """Keeper of the device, which it sets up for one job after another. For the jobs' thread.
+
+    Attributes:
+        memory: what jobs keep on the device between their calls.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -46,6 +46,7 @@ class Residency:
         self._model: LoadedModel | None = None
         self._hooks = ExitStack()
         self._jobs: list[JobInFlight] = []
+        self.memory = KeptMemory(pool, self._jobs, self._moving)
         #: Job id -> whether it must wait, as long as no model moves and no job ends.
         self._waits: dict[str, bool] = {}
         #: The job whose model is being loaded while others are served.
@@ -68,58 +69,13 @@ class Residency:
     def _let_go(self, job: JobInFlight) -> None:
         """A job needs its model no more, nor what it has kept on the device."""
         self._waits.clear()
-        self.keep(job, 0)
+        self.memory.keep(job, 0)
         if job.placed is not None:
             model, job.placed = job.placed.model, None
             self._pool.release(model.spec.id)
             model.adapters.evict(keep=self.adapter_sets(model))
             using = (other.stage for other in self._jobs if other.placed is not None or other is self._loading)
             model.drop_uploaded([control for stage in using for control in stage.controls])
-
-    def keep(self, job: JobInFlight, kept_bytes: int) -> None:
-        """A job keeps so many bytes on the device between its calls from now on, and its adapters."""
-        job.kept_bytes = kept_bytes
-        self._pool.reserved_bytes = sum(other.kept_bytes for other in self._jobs if other.placed is None)
-        self._pool.kept_bytes = sum(other.kept_bytes for other in self._jobs) + self._adapter_bytes
-
-    def reserve(self, job: JobInFlight, plans: Mapping[_Plan, int]) -> _Plan:
-        """Make room beside the models in use for what a job takes that holds none of the pool, until it says less.
-
-        Args:
-            plans: plan -> bytes; the best first, which takes the most.
-
-        Returns:
-            The first plan that fits.
-
-        Raises:
-            JobFailed: OUT_OF_MEMORY: none does.
-        """
-        unused = self._pool.unused_bytes
-        found = next(((plan, size) for plan, size in plans.items() if size <= unused), None)
-        if found is None:
-            needed = gib(min(plans.values()))
-            message = f"the job needs {needed} of the device's memory, of which {gib(max(0, unused))} is free"
-            raise JobFailed(FailureCode.OUT_OF_MEMORY, f"{message}; send it again when the worker is less busy")
-        with self._moving():
-            self._pool.evict_idle(found[1])
-        self.keep(job, found[1])
-        return found[0]
-
-    @property
-    def _adapter_bytes(self) -> int:
-        """Bytes of the adapters in flight that the served job's plan does not count."""
-        by_job = [job.adapters.sizes | ({} if job.placed is None else job.placed.slot_bytes) for job in self._jobs]
-        every = {sha256: size for sizes in by_job for sha256, size in sizes.items()}
-        return sum(every.values()) - min((sum(sizes.values()) for sizes in by_job), default=0)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more job can keep what it needs between its calls on the device.
-
-        Jobs in the background do not count: they leave where it gets too narrow.
-        """
-        plans = [job.placed.plan for job in self._jobs if job.placed is not None and not job.job.is_background]
-        return all(self._pool.has_room_beside(plan) for plan in plans)
 
     def turn_of(self, job: JobInFlight) -> Hashable:
         """What the device must be set up for to serve a job; without a plan yet: its model, as it is now."""
@@ -129,13 +85,6 @@ class Residency:
             return self._turn
         wanted = job.stage.model
         return self._turn if self._model is not None and self._model.spec.id == wanted else wanted
-
-    def max_images(self, job: JobInFlight) -> int:
-        """Images that a call may have by this job's plan, beside the other models on the device."""
-        images, placed = job.job.parameters.num_images, job.placed
-        if placed is None or not placed.plan.fits:
-            return images
-        return max(images, self._pool.images_with_room(job.stage.model, placed.plan))
 
     def move_seconds(self, turn: Hashable) -> float:
         """Predicted seconds to set the device up for a turn: weights on demand, and those that left the device."""

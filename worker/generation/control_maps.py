@@ -59,13 +59,13 @@ class _Preprocessor:
         image = on_white(photo, map_size(photo.size, int(options[RESOLUTION.id])))
         control, weights = load_errors_as_job_failed(self._id, lambda: self._prepare(image, options))
         job.coroutine.take_turn("load")
-        residency.reserve(job, {control.plan: control.planned_bytes})
+        residency.memory.reserve(job, {control.plan: control.planned_bytes})
         try:
             load_errors_as_job_failed(self._id, lambda: control.load(device))
             job.coroutine.take_turn("preprocess")
             return control.make(), weights
         finally:
-            residency.keep(job, 0)
+            residency.memory.keep(job, 0)
 
     def _prepare(self, image: Image.Image, options: Mapping[str, float]) -> tuple[ControlMap, Weights]:
         kind, folder, weights = self._pool.fetcher.preprocessor(self._id)

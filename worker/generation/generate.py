@@ -187,7 +187,7 @@ class JobGeneration:
         embeddings = done.prompts
         job.adapters = model.with_image_prompts(job.adapters, cropped)
         embeddings = lengthen_prompt(embeddings, job.adapters.image_prompts)
-        self._engine.residency.keep(job, kept_bytes(stage, embeddings))
+        self._engine.residency.memory.keep(job, kept_bytes(stage, embeddings))
         timer.end_stage("encode_prompt")
 
         # Noise to latents to images.

@@ -72,14 +72,14 @@ class _Upscaler:
         file, weights, facts = load_errors_as_job_failed(self._id, self._find)
         sides = tile_plans(facts, images[0].size, device)
         job.coroutine.take_turn("load")
-        side = residency.reserve(job, sides)
+        side = residency.memory.reserve(job, sides)
         try:
             network = load_errors_as_job_failed(
                 self._id, lambda: load_network(file, device, (facts.architecture,))
             )
             return [self._upscale_one(network, facts, image, side) for image in images], weights
         finally:
-            residency.keep(job, 0)
+            residency.memory.keep(job, 0)
 
     def _upscale_one(
         self, network: torch.nn.Module, facts: UpscalerFacts, image: Image.Image, side: int

@@ -248,7 +248,7 @@ class Consumer:
         """The next job; None where there is none, or none may be claimed now."""
         self._wait_seconds = self._settings.poll_seconds
         tiers = [flight.job.tier for flight in self._engine.jobs]
-        is_full = not any(self._policy.room(tiers).values()) or not self._engine.residency.has_room
+        is_full = not any(self._policy.room(tiers).values()) or not self._engine.residency.memory.has_room
         if is_full or self._engine.blocked_seconds > self._policy.minimum_seconds:
             return None
         if not self._outage.is_over():

@@ -86,7 +86,7 @@ class PlainTask:
         """
         flight, sizes = self.attempt.flight, dict(plans)
         flight.coroutine.take_turn("load")
-        name = self.attempt.engine.residency.reserve(flight, sizes)
+        name = self.attempt.engine.residency.memory.reserve(flight, sizes)
         self._plan, self._planned_bytes = name, sizes[name]
         return name
 

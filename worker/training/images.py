@@ -68,7 +68,7 @@ class TrainingImages:
         finally:
             flight.job, flight.stage, flight.adapters = job, self._training.sample, AdapterSet()
             flight.steps, flight.steps_done = steps, done
-            self._engine.residency.keep(flight, kept)
+            self._engine.residency.memory.keep(flight, kept)
         if result.error is not None:
             raise JobFailed(result.error.code, f"an image could not be made: {result.error.message}")
         return result.images[0]

@@ -148,7 +148,7 @@ class TrainingJob:
         examples = preparation.read_examples(self._storage, prior)
         self._engine.residency.end_stage()
         run = preparation.begin(examples)
-        self._engine.residency.keep(flight, run.state_bytes)
+        self._engine.residency.memory.keep(flight, run.state_bytes)
         self._timer.end_stage("encode_inputs")
         images: list[Image.Image] = []
         with self._saved_when_interrupted(run):
