@@ -37,8 +37,9 @@ def test_a_budget_that_nothing_fits_into_is_told_and_the_bench_goes_on() -> None
 
 
 def test_the_published_steps_are_taken_where_none_are_named(tmp_path: Path) -> None:
-    chosen = {one.id: one for one in read_architectures()}
+    expected = {"sdxl": 30, "sd3.5-large": 28, "flux.1-dev": 28}
+    chosen = {one.id: one for one in read_architectures() if one.id in expected}
     catalogue = read_catalogue(write_catalogue(chosen, tmp_path))
     trial = dataclasses.replace(gpu.tiny(), catalogue=catalogue, side=1024, steps=None)
     steps = {spec.id: parameters(trial, spec).num_inference_steps for spec in catalogue.models}
-    assert (steps["sdxl"], steps["sd3.5-large"], steps["flux.1-dev"]) == (30, 28, 28)
+    assert steps == expected
