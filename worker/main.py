@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _SIZES_SECONDS = 60.0
 #: Of a Redis command; a claim takes a millisecond.
 _TIMEOUT_SECONDS = 5.0
+#: After which another thread must give the interpreter back.
+_SWITCH_SECONDS = 0.001
 
 
 def main() -> int:
@@ -69,6 +71,9 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
 
     # Modules stay in memory. Otherwise each full collection walks through them and delays a job by 0.3 s.
     gc.freeze()
+    # Jobs are generated in this thread, which lets go of the interpreter at each operation of torch: another one
+    # that has taken it meanwhile must give it back soon, not after the usual 5 ms.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     silence_known_warnings()
     logs.adopt("diffusers", "transformers")
     if settings.cpu_threads:
