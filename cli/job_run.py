@@ -51,7 +51,7 @@ def run_job(arguments: argparse.Namespace, task: str, body: Json) -> None:
         arguments: with the options about output, service, time and `detach`.
     """
     output = choose_output(arguments.output, str(body.get("output_format", "png")))
-    names = _names(output, int(body.get("num_images", 1)))
+    names = _names(output, int(body.get("num_images", 1)) * int(body.get("layers", 1)))
     if arguments.output is not None and not arguments.detach:
         refuse_to_overwrite(names, force=arguments.force)  # before anything is computed
     with Client(arguments.server, key=arguments.key) as client:

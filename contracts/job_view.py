@@ -58,6 +58,11 @@ class ImageView(BaseModel):
     width: int = Field(description="Width in pixels.")
     height: int = Field(description="Height in pixels.")
     seed: int | None = Field(description="Seed of this image; null for one that is not made from noise.")
+    layer: int | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Layer that the file has of an image in `layers`, from 0, the backmost; left out for others.",
+    )
     format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
     safety: ImageSafety | None = Field(
@@ -245,6 +250,7 @@ def view_job(
                 width=image.width,
                 height=image.height,
                 seed=image.seed,
+                layer=image.layer,
                 format=image.format,
                 sha256=image.sha256,
                 safety=image.safety,

@@ -148,8 +148,8 @@ class Inputs:
         return by_class[class_name]()
 
     def image(self) -> torch.Tensor:
-        """An image for each row, as the VAE encodes it."""
-        return self._empty(3, self.shape.height, self.shape.width)
+        """An image for each row, as the VAE encodes it: some have a fourth channel, for transparency."""
+        return self._empty(self.config.get("input_channels", 3), self.shape.height, self.shape.width)
 
     def _unet(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -275,6 +275,7 @@ class Inputs:
             "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["joint_attention_dim"]),
             "timestep": self._empty(),
             "img_shapes": frames,
+            **({"additional_t_cond": self._empty().long()} if self.config.get("use_additional_t_cond") else {}),
         }
 
     def _vision_model(self) -> dict[str, Any]:

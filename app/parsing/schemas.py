@@ -160,6 +160,9 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
     if "references" in properties and references is not None:
         properties["references"]["maxItems"] = references.max_count
         properties["references"]["description"] += f" Here: {references.meaning}"
+    if model.family_spec.makes_layers:
+        dereference(schema, properties["output_format"])["enum"] = ["png", "webp"]
+        dereference(schema, properties["num_images"])["maximum"] = 1
     _restrict_guidance(schema, model)
     if "dynamic_thresholding" not in properties:
         schema["$defs"].pop("DynamicThresholding", None)

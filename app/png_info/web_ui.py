@@ -28,6 +28,7 @@ _NUMBERS = {
     "strength": "Denoising strength",
     "mask_blur": "Mask blur",
     "num_images": "Batch size",
+    "layers": "Layers",
     "true_cfg_scale": "True cfg scale",
     "guidance_rescale": "Guidance rescale",
     "max_sequence_length": "Max sequence length",

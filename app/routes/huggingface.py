@@ -20,7 +20,7 @@ from app.openapi.routes import MAKING, image_answer, problems
 from app.parsing.bodies import ReceivedBody
 from app.submission.checks import JobDraft
 from app.submission.submit import Submission, require_completed
-from contracts.errors import NotFound
+from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.jobs.records import JobRecord
 
 router = APIRouter(prefix="/hf", tags=["huggingface"])
@@ -76,6 +76,13 @@ async def _answer(
 def _accept_job(
     body: ReceivedBody, model_id: str | None, accept: str, submission: Submission, response: Response
 ) -> JobRecord:
+    catalogue = submission.services.catalogue
+    model = catalogue.model(model_id or catalogue.default_model)
+    if model.family_spec.makes_layers:
+        message = (
+            f"{model.id} makes several layers, and the answer here is one image; POST /v1/edit has all of them"
+        )
+        raise InvalidRequest([FieldProblem("model", message)])
     translation = translate(body.raw, model_id, accept)
     with named_as_sent(translation.name_of):
         return submission.accept(body.raw, lambda: JobDraft(translation.reading), response)

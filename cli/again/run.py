@@ -44,8 +44,9 @@ def make_again(claim: Claim, url: str, arguments: argparse.Namespace) -> str:
         receipt = job["receipt"]
         if step is not None:
             return compare_step(claim, step, receipt, index)
-        file = client.download(job["images"][index])
-    return compare(claim, MadeAgain(file, receipt, receipt["pixels_sha256"][index]), arguments.steps)
+        number = index * (parameters.layers or 1) + int(claim.receipt.get("layer", 0))
+        file = client.download(job["images"][number])
+    return compare(claim, MadeAgain(file, receipt, receipt["pixels_sha256"][number]), arguments.steps)
 
 
 def _read_parameters(receipt: Json) -> JobParameters:

@@ -230,6 +230,11 @@ class Family:
         return scheduler.kind in self.kinds and not (self.unit_noise and scheduler.scales_noise)
 
     @property
+    def makes_layers(self) -> bool:
+        """Whether each of its images is several files, its layers."""
+        return any("layers" in fields for fields in self.modes.values())
+
+    @property
     def subject(self) -> str:
         """The field that says what an image shows; every request must have it."""
         return "class_label" if self.prompted_by_class else "prompt"

@@ -26,6 +26,7 @@ class References:
         max_aspect: of the longer side to the shorter; None: any.
         max_with_mask: how many a request with a mask may have; None: as others.
         beside_image: whether, in a request with a mask, the image itself is a further reference.
+        fits_output: whether each is brought to the output's size, as an image to start from is.
     """
 
     max_count: int
@@ -36,6 +37,7 @@ class References:
     max_aspect: int | None = None
     max_with_mask: int | None = None
     beside_image: bool = False
+    fits_output: bool = False
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Return the size that the pipelines scale a reference to; its own where they do not."""

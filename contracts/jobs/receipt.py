@@ -274,8 +274,8 @@ class Receipt(RecordPart):
     )
     pixels_sha256: list[str] = Field(
         default_factory=list,
-        description="SHA-256 of each generated image's RGB values, 8 bits each, row by row: a file without loss "
-        "has these pixels, whatever its format and metadata; empty in receipts of older releases.",
+        description="SHA-256 of each image's RGB values (RGBA with transparency), 8 bits each, row by row: a file "
+        "without loss has these pixels, whatever its format and metadata; empty in receipts of older releases.",
     )
     latents_merkle_root: list[str] = Field(
         default_factory=list,

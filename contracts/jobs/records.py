@@ -76,6 +76,7 @@ class ImageRecord(RecordPart):
     """A finished image; `key` is its storage key.
 
     Attributes:
+        layer: of an image that was made in layers, the one that the file has, from 0, the backmost; else None.
         size_bytes: of its file; of a job's first image, of the latents that the job keeps, too.
     """
 
@@ -83,6 +84,7 @@ class ImageRecord(RecordPart):
     width: int
     height: int
     seed: int | None = None
+    layer: int | None = Field(None, exclude_if=lambda value: value is None)
     format: str
     sha256: str
     size_bytes: int

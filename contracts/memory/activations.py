@@ -29,6 +29,7 @@ class WorkloadShape:
         controls: number of ControlNet images.
         controls_once: whether these come once for each image, not once for each pass.
         reference_pixels: of all reference images together, which the denoiser is given behind each image.
+        layers: transparent ones that are decoded of each image, and denoised behind the whole of it; 0: none.
     """
 
     width: int
@@ -43,6 +44,7 @@ class WorkloadShape:
     controls: int = 0
     controls_once: bool = False
     reference_pixels: int = 0
+    layers: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,7 +64,22 @@ class WorkloadShape:
     @property
     def sequence_pixels(self) -> int:
         """Of one image and the references: those whose latents the denoiser is given in each row."""
-        return self.pixels + self.reference_pixels
+        return self.frame_pixels + self.reference_pixels
+
+    @property
+    def frame_pixels(self) -> int:
+        """Of all frames that are denoised of one image."""
+        return self.pixels * (1 + self.layers)
+
+    @property
+    def decoded(self) -> int:
+        """Images that are decoded for each one."""
+        return max(1, self.layers)
+
+    @property
+    def channels(self) -> int:
+        """Values of a pixel of an image or reference."""
+        return 4 if self.layers else 3
 
     @property
     def passes(self) -> int:
@@ -140,7 +157,7 @@ class Retained:
         if not self.prompt.token:
             # A UNet's first window is counted as fixed. Its attention also holds keys and values of the others.
             prompts += self.prompt.fixed * (shape.windows - 1) * images * 5 * shape.passes
-        area = latents * shape.pixels + references
+        area = latents * shape.frame_pixels + references
         return self.latents.values(shape, images * latents, area / latents) + prompts
 
 

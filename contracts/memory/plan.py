@@ -162,6 +162,7 @@ def workload_of(
         controls=len(job.controls) + (job.control_image is not None),
         controls_once=job.mode in row.controls_encoded_once,
         reference_pixels=job.reference_pixels + job.width * job.height * is_reference,
+        layers=job.layers or 0,
     )
     return Workload(shape, tuple(extras), job.num_inference_steps)
 
@@ -181,6 +182,7 @@ def default_workload(model: ModelSpec, *, images: int = 1, size: tuple[int, int]
         text_tokens=(_default(model, "max_sequence_length") or _fixed_tokens(model.family_spec)) + tokens,
         instruction_tokens=_instruction_tokens(model.family_spec),
         reference_pixels=math.prod(reference) if reference else 0,
+        layers=_default(model, "layers"),
     )
     return Workload(shape, steps=_default(model, "num_inference_steps"))
 

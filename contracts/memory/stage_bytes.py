@@ -15,9 +15,8 @@ from contracts.memory.activations import ActivationCost, Retained, peak_values
 from contracts.memory.components import Component, Role
 from contracts.memory.plan import PlacedComponent, Placement, Workload
 
-#: Values of a pixel while images are decoded one by one in tiles: a finished image; its tiles, which overlap by a
-#: quarter.
-_IMAGE_VALUES, _TILES_VALUES = 3, 5
+#: Values of a pixel of an image that is decoded in tiles, which overlap by a quarter.
+_TILES_VALUES = 5
 _STAGES = ("encode", "denoise", "decode")
 STAGE_OF: Mapping[Role, str] = MappingProxyType(
     {
@@ -116,7 +115,7 @@ class StageBytes:
 
     def _count_kept(self, stage: str, images: float) -> int:
         shape = self.workload.shape
-        values = images * shape.start_values + 3 * shape.reference_pixels
+        values = images * shape.start_values + shape.channels * shape.reference_pixels
         if not self._encodes_controls:
             values += images * shape.control_values
         if stage != "encode":
@@ -211,17 +210,18 @@ class StageBytes:
             return max(
                 encoding + controls,
                 peak_values(activations.encoding, shape, bool(references), references),
-                peak_values(activations.peaks, shape, images),
+                peak_values(activations.peaks, shape, images * shape.decoded),
             )
+        decoded = images * shape.decoded
         tile = min(shape.pixels, tile_side**2)
-        image = _IMAGE_VALUES * shape.pixels
+        image = shape.channels * shape.pixels
         tiles = _TILES_VALUES * shape.pixels * (shape.pixels > tile)
-        finished = (images - 1) * image
+        finished = (decoded - 1) * image
         return max(
             peak_values(activations.peaks, shape, 1, tile) + tiles + finished,
             tiles + finished + 2 * image,
             # `VaeImageProcessor.denormalize`: all images beside two intermediate results.
-            3 * images * image,
+            3 * decoded * image,
             peak_values(activations.encoding, shape, 1, tile) + controls,
             peak_values(activations.encoding, shape, bool(references), min(references, tile_side**2)),
         )

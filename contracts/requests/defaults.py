@@ -65,7 +65,7 @@ def resolve(request: JobRequest, model: ModelSpec, images: StoredImages) -> JobP
     check_mask(images, (width, height), fit_of(request))
     fields = _acting_fields(request, model, (width, height))
     prompts = read_prompts(request)
-    own_sizes = _reference_sizes(model, images)
+    own_sizes = _reference_sizes(model, images, (width, height))
     known = model.family_spec.references
     is_scaled = known is not None and known.scaled_pixels is not None
     scaled = frozenset(own_sizes) if is_scaled else frozenset()
@@ -120,17 +120,17 @@ def _acting_fields(request: JobRequest, model: ModelSpec, size: Size) -> dict[st
     return fields
 
 
-def _reference_sizes(model: ModelSpec, images: StoredImages) -> dict[str, Size]:
+def _reference_sizes(model: ModelSpec, images: StoredImages, output: Size) -> dict[str, Size]:
     """The size that each reference image is read in.
 
-    A reference does not appear in the output, so it keeps its own size where the model can read that.
+    Most references do not appear in the output, so they keep their own size where the model can read that.
 
     Raises:
         InvalidRequest: the aspect of one is beyond what the model reads.
     """
     known, rules = model.family_spec.references, SizeRules.of(model)
     sizes = {
-        path: reference_size(rules, known, image.size)
+        path: output if known.fits_output else reference_size(rules, known, image.size)
         for path, image in images.items()
         if known and path.startswith(_REFERENCE)
     }

@@ -128,6 +128,14 @@ class ImageFields(StrictModel):
         "Default: `chunk`; `truncate` for FLUX, whose encoders have no windows.",
     )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
+    layers: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        exclude_if=lambda value: value is None,
+        description="Number of transparent layers that a reference is taken apart into, for models of layers, "
+        "such as Qwen-Image-Layered. Each is a file, the backmost is the first. Default: the model's own.",
+    )
     num_inference_steps: int | None = Field(
         None,
         ge=1,

@@ -32,7 +32,7 @@ _LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
 #: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
 _SINCE_VERSION_3 = (
     "cascade", "check_step", "class_label", "control_image", "dynamic_thresholding", "guidance", "hires",
-    "ip_adapters",
+    "ip_adapters", "layers",
     "keep_latents", "references", "refiner", "textual_inversions", "vae",
 )  # fmt: skip
 
@@ -111,8 +111,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def max_result_bytes(self) -> int:
-        """The most bytes that the job's files take: three for each pixel, some for metadata, and kept latents."""
-        return self.pixels * 3 + self.num_images * 2**16 + self.kept_latents_bytes
+        """The most bytes that the job's files take: those of each pixel, some for metadata, and kept latents."""
+        return self.pixels * (4 if self.layers else 3) + len(self.seeds) * 2**16 + self.kept_latents_bytes
 
     @property
     def kept_latents_bytes(self) -> int:
@@ -177,7 +177,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def _pixel_steps(self) -> int:
         """Pixels times steps, of all stages and images."""
         if self.larger is None:
-            return self.total_steps * (self.pixels + self.num_images * self.reference_pixels)
+            denoised = self.width * self.height * self.frames + self.reference_pixels
+            return self.total_steps * self.num_images * denoised
         return (
             self.num_inference_steps * self.width * self.height * self.num_images
             + self._second_steps * self.pixels
@@ -185,9 +186,14 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def pixels(self) -> int:
-        """Pixels of all images that it makes."""
+        """Pixels of all files that it makes."""
         made = self.larger or self
-        return made.width * made.height * self.num_images
+        return made.width * made.height * len(self.seeds)
+
+    @property
+    def frames(self) -> int:
+        """Frames that are denoised of each image: its layers and the whole of which they are made; else itself."""
+        return 1 + (self.layers or 0)
 
     @property
     def reference_pixels(self) -> int:
@@ -221,7 +227,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         """As in `TaskParameters`."""
         guidance = None if self.guidance is None else self.guidance.kind
         kind = "step" if self.check_step is None else "checked step"  # most of its steps compute nothing
-        return (kind, self.model, self.mode, self.width, self.height, guidance)
+        return (kind, self.model, self.mode, self.width, self.height, self.layers, guidance)
 
     @property
     def work(self) -> dict[str, Any]:
@@ -250,15 +256,24 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def _sizes_of_step(self) -> str:
-        """What a step is given of each image: its size, and those of the references."""
-        sizes = [(self.width, self.height)]
+        """What a step is given of each image: the sizes of its frames, and those of the references."""
+        sizes = [(self.width, self.height)] * self.frames
         sizes += [(reference.width, reference.height) for reference in self.references]
         return "+".join(f"{width}x{height}" for width, height in sizes)
 
     @property
     def seeds(self) -> list[int]:
+        """Seed of each file: the layers of an image have one together."""
+        return [seed for seed in self.noise_seeds for _ in range(self.layers or 1)]
+
+    @property
+    def noise_seeds(self) -> list[int]:
         """Seed of each image."""
         return [self.seed + index for index in range(self.num_images)]
+
+    def layer_of(self, index: int) -> int | None:
+        """The layer that one of its files has, counted from 0; None where images have no layers."""
+        return None if self.layers is None else index % self.layers
 
     @property
     def scheduler_settings(self) -> dict[str, object]:

@@ -44,11 +44,11 @@ class TaskParameters(Protocol):
 
     @property
     def seeds(self) -> Sequence[int | None]:
-        """Seed of each image; None for an image that is not made from noise."""
+        """Seed of each file that the job returns; None for one that is not made from noise."""
 
     @property
     def num_images(self) -> int:
-        """Images that the job returns."""
+        """Images that are made together; each may be several files."""
 
     @property
     def pixels(self) -> int:

@@ -51,6 +51,7 @@ _OTHER: dict[str, list[Any]] = {
     "negative_prompt": ["a red circle on a blue background"],
     "width": [80],
     "height": [80],
+    "layers": [2],
     "num_inference_steps": [5],
     "guidance_scale": [0.5, 1, 6],
     "true_cfg_scale": [0.5, 3],

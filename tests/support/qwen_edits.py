@@ -25,7 +25,11 @@ from tests.support.untrained_llm import qwen_image
 
 #: Id of the row -> class of the checkpoint.
 EDITS = MappingProxyType(
-    {"tiny-qwen-edit": "QwenImageEditPipeline", "tiny-qwen-edit-plus": "QwenImageEditPlusPipeline"}
+    {
+        "tiny-qwen-edit": "QwenImageEditPipeline",
+        "tiny-qwen-edit-plus": "QwenImageEditPlusPipeline",
+        "tiny-qwen-layered": "QwenImageLayeredPipeline",
+    }
 )
 _SMALL = 64 * 64
 

@@ -243,12 +243,17 @@ def _templates(*pipelines: Any) -> list[str]:
 
 
 def qwen_image(read_by: Any = diffusers.QwenImagePipeline) -> Any:
-    """Qwen-Image with two blocks, for the prompts of a pipeline."""
+    """Qwen-Image with two blocks, for the prompts of a pipeline; with transparency for that of layers."""
+    is_layered = read_by is diffusers.QwenImageLayeredPipeline
+    of_layers = {"use_additional_t_cond": True, "use_layer3d_rope": True} if is_layered else {}
+    channels = {"input_channels": 4} if is_layered else {}
     tokenizer = qwen_tokenizer(*_templates(read_by))
     return diffusers.QwenImagePipeline(
         tokenizer=tokenizer, text_encoder=qwen_vision_model(tokenizer),
-        vae=seeded(lambda: diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1)),
-        transformer=seeded(lambda: diffusers.QwenImageTransformer2DModel(num_layers=2, **_QWEN_TRANSFORMER)),
+        vae=seeded(lambda: diffusers.AutoencoderKLQwenImage(base_dim=8, num_res_blocks=1, **channels)),
+        transformer=seeded(
+            lambda: diffusers.QwenImageTransformer2DModel(num_layers=2, **_QWEN_TRANSFORMER, **of_layers)
+        ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
     )  # fmt: skip
 

@@ -31,7 +31,8 @@ prompts.py         prompts, and how they become embeddings
 qwen_image.py      Qwen-Image
 qwen_image_edit.py Qwen-Image-Edit
 qwen_image_edit_plus.py Qwen-Image-Edit-Plus, 2509 and 2511
-qwen_parts.py      what these three share
+qwen_image_layered.py Qwen-Image-Layered
+qwen_parts.py      what these four share
 sana.py            Sana
 sana_parts.py      what these two share
 sana_sprint.py     Sana-Sprint

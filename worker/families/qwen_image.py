@@ -12,8 +12,7 @@ from typing import Any
 from contracts.catalogue.families import Mode
 from worker.families.deterministic_vae import DeterministicVae
 from worker.families.inputs import GenerationInputs
-from worker.families.prompts import PromptEncoding
-from worker.families.qwen_parts import guidance, negative_prompt, qwen_family
+from worker.families.qwen_parts import guidance, qwen_family, text_encoding
 
 
 def arguments(inputs: GenerationInputs) -> dict[str, Any]:
@@ -72,14 +71,7 @@ FAMILY = qwen_family(
         Mode.CONTROLNET_INPAINT: "QwenImageControlNetInpaintPipeline",
     },
     controlnet="QwenImageControlNetModel",
-    encoding=PromptEncoding(
-        prompt_fields=("prompt",),
-        option_fields=("max_sequence_length",),
-        negative_option_fields=("max_sequence_length",),
-        negative_prompt=negative_prompt,
-        results={"prompt_embeds": 0, "prompt_embeds_mask": 1},
-        constants={},
-    ),
+    encoding=text_encoding(),
     arguments=arguments,
     patch=_patch,
 )

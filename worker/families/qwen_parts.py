@@ -1,4 +1,4 @@
-"""What all Qwen-Image checkpoints share: classes, encoder, packed latents. Not a family: three are made of it."""
+"""What all Qwen-Image checkpoints share: classes, encoder, packed latents. Not a family: four are made of it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,25 @@ def qwen_family(
         encoding=encoding,
         arguments=arguments,
         misfit=_misfit,
-        unpack_latents=_unpack_latents,
-        **{"controlnet": "", "multi_controlnet": "", **more},
+        **{"controlnet": "", "multi_controlnet": "", "unpack_latents": _unpack_latents, **more},
     )
 
 
 def qwen_edit_family(**fields: Any) -> DiffusersFamily:
-    """Return a family of Qwen-Image's architecture whose text encoder sees the references."""
+    """Return a family of Qwen-Image's architecture whose pipelines have the processor of its text encoder."""
     return qwen_family(load_others=_load_processor, **fields)
+
+
+def text_encoding() -> PromptEncoding:
+    """Return how a prompt becomes an embedding where its encoder sees no images."""
+    return PromptEncoding(
+        prompt_fields=("prompt",),
+        option_fields=("max_sequence_length",),
+        negative_option_fields=("max_sequence_length",),
+        negative_prompt=negative_prompt,
+        results={"prompt_embeds": 0, "prompt_embeds_mask": 1},
+        constants={},
+    )
 
 
 def edit_encoding(

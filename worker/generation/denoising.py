@@ -180,7 +180,7 @@ def _unpack(model: LoadedModel, pipeline: Any, size: tuple[int, int], latents: t
 
 
 def to_pil(image: torch.Tensor) -> Image.Image:
-    """Round an image (3, height, width) of 0…1 as `VaeImageProcessor` does, but on its device.
+    """Round an image (3 or 4, height, width) of 0…1 as `VaeImageProcessor` does, but on its device.
 
     A quarter of the bytes cross to the host, and the host converts nothing.
     """

@@ -115,7 +115,7 @@ class JobGeneration:
         job.steps_done = job.steps = 0
         if self._step_hashes is not None:
             self._step_hashes.begin()
-        done = Progress([torch.Generator("cpu").manual_seed(seed) for seed in parameters.seeds])
+        done = Progress([torch.Generator("cpu").manual_seed(seed) for seed in parameters.noise_seeds])
         done.maps, done.map_uses = make_control_maps(job, self._engine, self._pool, self._storage)
         if done.maps:
             job.usage.note_flops(None)  # preprocessors are not in the table
@@ -138,7 +138,9 @@ class JobGeneration:
         result = JobResult("generated", images=done.images, receipt=receipt, measured=job.usage.measured)
         if self._step_hashes is None:
             return result
-        return replace(result, step_hashes=self._step_hashes.of_images, latents=self._step_hashes.latents)
+        # The layers of an image are made of the same latents.
+        of_files = [steps for steps in self._step_hashes.of_images for _ in range(self._parameters.layers or 1)]
+        return replace(result, step_hashes=of_files, latents=self._step_hashes.latents)
 
     def _checked(self, done: Progress) -> JobResult:
         """The result of a job that made one step of an image: what its latents are, and no image."""

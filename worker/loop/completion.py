@@ -207,7 +207,7 @@ class JobCompleter:
 
     def _count_stages(self, receipt: Receipt) -> None:
         model, task, parameters = receipt.parameters.model, receipt.parameters.task, receipt.parameters
-        self._counters.count("images", parameters.num_images, model=model)
+        self._counters.count("images", len(parameters.seeds), model=model)
         self._counters.count("pixels", parameters.pixels, model=model)
         steps = parameters.expected_steps * parameters.num_images
         self._counters.count("image_steps", steps, model=model)

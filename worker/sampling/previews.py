@@ -119,6 +119,8 @@ def encode_distribution(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, t
 def _encode_frame(vae: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same with a VAE of videos, whose channels are scaled one by one."""
     weight = next(vae.parameters())
+    if vae.config.get("input_channels") == 4:  # the fourth says how opaque a pixel is
+        pixels = torch.cat([pixels, torch.ones_like(pixels[:, :1])], dim=1)
     found = vae.encode(pixels.to(weight.device, weight.dtype).unsqueeze(2)).latent_dist
     latents, spread = found.mode()[:, :, 0], found.std[:, :, 0]
     mean, deviation = (

@@ -25,6 +25,7 @@ export const GROUPS = [
       width: "Width",
       height: "Height",
       num_images: "Images",
+      layers: "Layers",
       seed: "Seed",
       strength: "Strength",
       num_inference_steps: "Steps",

@@ -12,6 +12,7 @@ from contracts.catalogue.family_rows.mode_fields import (
     IMAGE,
     IMAGE_PROMPTS,
     MASK,
+    REFERENCES,
     SEQUENCE_TEXT,
     TRUE_CFG,
 )
@@ -274,6 +275,23 @@ _QWEN_IMAGE_EDIT_PLUS = replace(
     ),
     reads_image_as_reference=False,
 )
+#: Qwen-Image-Layered: of one picture, it makes the layers that it may have been composed of.
+_QWEN_IMAGE_LAYERED = replace(
+    QWEN_IMAGE,
+    id="qwen-image-layered",
+    pipeline="QwenImageLayeredPipeline",
+    controlnet="",
+    modes={Mode.EDIT: _QWEN_TEXT | REFERENCES | {"layers"}},
+    # It was trained at 640 and at 1024 pixels a side.
+    max_pixels=1024 * 1024,
+    defaults={**QWEN_IMAGE.defaults, "width": 640, "height": 640, "layers": 4},
+    inpaint_control_only=False,
+    references=References(
+        max_count=1,
+        meaning="The picture that is taken apart into layers; `prompt` says what it shows.",
+        fits_output=True,
+    ),
+)
 QWEN_IMAGE = replace(
     QWEN_IMAGE,
     other_checkpoints=MappingProxyType(
@@ -281,6 +299,7 @@ QWEN_IMAGE = replace(
             "QwenImageEditPipeline": _QWEN_IMAGE_EDIT,
             "QwenImageEditInpaintPipeline": _QWEN_IMAGE_EDIT,
             "QwenImageEditPlusPipeline": _QWEN_IMAGE_EDIT_PLUS,
+            "QwenImageLayeredPipeline": _QWEN_IMAGE_LAYERED,
         }
     ),
 )

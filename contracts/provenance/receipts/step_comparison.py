@@ -41,5 +41,6 @@ def is_within_error(claimed: Image.Image, made: Image.Image, dtype: str) -> bool
     if claimed.size != made.size:
         return False
     levels, share = TOLERANCES.get(dtype, TOLERANCES["float32"])
-    first, second = (np.asarray(image.convert("RGB"), np.int16) for image in (claimed, made))
+    mode = "RGBA" if claimed.has_transparency_data else "RGB"
+    first, second = (np.asarray(image.convert(mode), np.int16) for image in (claimed, made))
     return float((np.abs(first - second) > levels).mean()) <= share

@@ -36,7 +36,7 @@ def require_within(
     day = today(connection)
     rows = read_usage(connection, day, day, api_key)
     own: dict[DailyFigure, int] = {
-        "images": job.num_images,
+        "images": len(job.seeds),
         "pixels": job.pixels,
         "image_steps": job.expected_steps * job.num_images,
     }

@@ -51,6 +51,7 @@ def check(request: JobRequest, catalogue: Catalogue) -> ModelSpec:
         *_mode_problems(request, model, catalogue),
         *_reference_problems(request, model),
         *_model_limit_problems(request, model),
+        *_layer_problems(request, model),
         *_size_problems(request, model),
         *_seed_problems(request),
         *_step_problems(request, model, catalogue),
@@ -176,6 +177,18 @@ def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[Fie
     label, labels = request.class_label, model.class_labels
     if label is not None and labels is not None and (problem := label_problem(label, labels)) is not None:
         yield FieldProblem("class_label", problem, f"0–{CLASS_COUNT - 1}, or a name")
+
+
+def _layer_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
+    """Yield what a model that makes layers cannot do beside them."""
+    if not model.family_spec.makes_layers:
+        return
+    if request.output_format == "jpeg":
+        message = f"cannot be jpeg, since the layers of {model.id} are transparent; set it to png or webp"
+        yield FieldProblem("output_format", message, ["png", "webp"])
+    if request.num_images > 1:
+        message = f"must be 1 for {model.id}, which makes the layers of one image, got {request.num_images}"
+        yield FieldProblem("num_images", f"{message}; send a request for each", 1)
 
 
 def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:

@@ -15,12 +15,16 @@ from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import REQUESTS
 
-IMAGES = {path: StoredImage(f"inputs/{path}.png", 64, 64) for path in ("image", "mask_image", "controls.0.image")}
+IMAGES = {
+    path: StoredImage(f"inputs/{path}.png", 64, 64)
+    for path in ("image", "mask_image", "controls.0.image", "references.0")
+}
 REQUIRED = {
     "prompt": "x",
     "image": "AAAA",
     "mask_image": "AAAA",
     "controls": [{"controlnet": "c", "image": "AAAA"}],
+    "references": ["AAAA"],
 }
 #: Parameters that differ from the request's value: images become storage keys; adapters, guidance and
 #: second stages have their own tests.
@@ -59,9 +63,10 @@ def _value(schema: dict[str, Any]) -> Any:
 def _where_used(field: str) -> tuple[ModelSpec, Mode]:
     """Return a model and a mode that use a field."""
     return next(
-        (ModelSpec(id="any", family=family.id, source="any"), mode)
+        (ModelSpec(id="any", family=family.id, source="any", pipeline=row.pipeline), mode)
         for family in FAMILIES.values()
-        for mode, fields in family.modes.items()
+        for row in (family, *family.other_checkpoints.values())
+        for mode, fields in row.modes.items()
         if field in fields or field not in MODE_FIELDS
     )
 
@@ -75,6 +80,8 @@ def test_a_declared_field_reaches_the_stored_parameters_by_its_name_alone(field:
     needed = {name for name in REQUIRED if name in kind.model_fields}
     if kind is REQUESTS[Task.CONTROLNET] and "inpaint" not in mode:
         needed -= {"mask_image"}
+    if mode is Mode.EDIT:
+        needed -= {"image", "mask_image"}
     value = _value(kind.model_json_schema()["properties"][field])
     body = {name: REQUIRED[name] for name in needed} | {field: value}
 

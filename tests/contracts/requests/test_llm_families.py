@@ -29,6 +29,7 @@ CATALOGUE = Catalogue(
         ModelSpec(id="qwen-image", family="qwen-image", source="org/qwen-image"),
         ModelSpec(id="edit", family="qwen-image", source="org/edit", pipeline="QwenImageEditPipeline"),
         ModelSpec(id="plus", family="qwen-image", source="org/plus", pipeline="QwenImageEditPlusPipeline"),
+        ModelSpec(id="layered", family="qwen-image", source="org/layered", pipeline="QwenImageLayeredPipeline"),
     ),
     controlnets=(
         ControlNetSpec(id="union", family="z-image", source="org/union"),
@@ -131,6 +132,19 @@ def test_what_qwen_image_cannot_do_is_refused_by_name(
         (Task.EDIT, {"negative_prompt": "<|video_pad|>"}, "negative_prompt", "stands for an image"),
         (Task.EDIT, {"long_prompt": "truncate"}, "long_prompt", "refuse"),
         (Task.TXT2IMG, {}, "model", "plus (qwen-image-edit-plus) does not support txt2img"),
+        (Task.EDIT, {"layers": 2}, "layers", "is not supported by plus (qwen-image-edit-plus) in edit; remove it"),
+        (
+            Task.EDIT,
+            {"model": "layered", "output_format": "jpeg"},
+            "output_format",
+            "layers of layered are transparent; set it to png or webp",
+        ),
+        (
+            Task.EDIT,
+            {"model": "layered", "num_images": 2},
+            "num_images",
+            "the layers of one image, got 2; send a request for each",
+        ),
     ],
 )
 def test_what_edits_of_qwen_image_cannot_do_is_refused_by_name(
@@ -167,6 +181,17 @@ def test_references_that_a_pipeline_scales_are_planned_at_that_size() -> None:
     shape = workload_of("qwen-image-edit-plus", job).shape
     assert shape.reference_pixels == 2 * 1440 * 736
     assert shape.text_tokens > 2 * 544 * 256 // 28**2
+
+
+def test_a_picture_is_read_at_the_output_s_size_by_what_makes_its_layers_which_are_planned_beside_it() -> None:
+    stored = {"references.0": StoredImage("inputs/a.png", 640, 320)}
+    body: Any = {"model": "layered", "prompt": "a", "references": ["upload:x"], "width": 320, "height": 640}
+    request = REQUESTS[Task.EDIT](**body | {"layers": 3, "fit": "pad"})
+    job = resolve(request, check(request, CATALOGUE), stored)
+    assert [(one.width, one.height, one.scaled_by_pipeline) for one in job.references] == [(320, 640, False)]
+    assert workload_of("qwen-image-layered", job).shape.sequence_pixels == 5 * 320 * 640
+    assert (len(job.seeds), job.pixels, job.record_version) == (3, 3 * 320 * 640, 3)
+    assert job.work["megapixel_steps"] == pytest.approx(50 * 5 * 320 * 640 / 1e6)
 
 
 def test_a_controlnet_of_z_image_may_have_a_mask() -> None:

@@ -38,7 +38,7 @@ _LIKE_OTHERS: set[str] = set() if combinations.ALL else {"sana", "kolors", "sd15
 FAMILY_IDS = [
     *(id for id in FAMILIES if id not in _LIKE_OTHERS),
     "flux-kontext",
-    *(["qwen-image-edit-plus", "flux2-klein"] if combinations.ALL else []),
+    *(["qwen-image-edit-plus", "qwen-image-layered", "flux2-klein"] if combinations.ALL else []),
 ]
 #: Of families whose usual draw of jobs shares no call.
 _SEEDS = {"flux2": 24, "flux-kontext": 26}

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[Any, Any]] = {
     "negative_prompt": ("g", "h"),
     "width": (64, 128),
     "height": (64, 128),
+    "layers": (2, 3),
     "num_inference_steps": (2, 3),
     "guidance_scale": (2.0, 3.0),
     "true_cfg_scale": (2.0, 3.0),
@@ -69,6 +70,7 @@ SIZE_FROM_IMAGE = {
     **{(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors", "deepfloyd")},
     ("deepfloyd", Mode.INPAINT): {"width", "height"},
     ("deepfloyd-ii", Mode.IMG2IMG): {"width", "height"},
+    ("qwen-image-layered", Mode.EDIT): {"width", "height"},
 }
 
 

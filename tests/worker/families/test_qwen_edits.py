@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -13,13 +15,22 @@ import pytest
 import torch
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_inpaint as edit_inpaint
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_plus
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_layered as layered
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.jobs import INPUT_IMAGES, Pixels, complete_job, decode_pixels, generate_pixels, make_job
+from tests.support.jobs import (
+    INPUT_IMAGES,
+    Pixels,
+    RecordingWatch,
+    complete_job,
+    decode_pixels,
+    generate_pixels,
+    make_job,
+)
 from tests.support.qwen_edits import ImageProcessor
 from worker.pool.pool import Pool
 
@@ -99,9 +110,39 @@ def test_several_images_of_several_references_equal_a_direct_call(
     assert np.array_equal([decode_pixels(file) for file in files], [_pixels(image) for image in expected])
 
 
+@pytest.mark.parametrize("size", [(64, 80), (96, 64)])
+def test_the_layers_of_a_picture_equal_those_of_a_direct_call_bit_for_bit(
+    size: tuple[int, int],
+    flux_tools: Catalogue,
+    tools_pool: Pool,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields: dict[str, Any] = {"layers": 3, "previews": 1, "fit": "stretch", "width": size[0], "height": size[1]}
+    job = _job(flux_tools, "qwen-image-layered", Mode.EDIT, **fields)
+    monkeypatch.setattr(layered, "calculate_dimensions", lambda _area, _ratio: size)
+    pipeline = diffusers.QwenImageLayeredPipeline(**_load(flux_tools.model(job.model).source).components)
+    (expected,) = pipeline(
+        image=REFERENCE.resize(size, Image.Resampling.LANCZOS).convert("RGBA"), **TEXTS, layers=3,
+        num_inference_steps=2, true_cfg_scale=3.0, generator=torch.Generator().manual_seed(7),
+    ).images  # fmt: skip
+
+    watch = RecordingWatch()
+    files, receipt = complete_job(job, tools_pool, storage, watch)
+
+    images = [Image.open(io.BytesIO(file)) for file in files]
+    assert [(image.mode, image.size) for image in images] == [("RGBA", size)] * 3
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
+    assert [json.loads(image.text["darkroom"])["layer"] for image in images] == [0, 1, 2]  # type: ignore[attr-defined]
+    assert receipt.seeds == [7, 7, 7]
+    assert [(preview.index, preview.width, preview.height) for _, preview in watch.previews] == [(0, *size)]
+
+
 def test_every_mode_of_the_edits_is_compared_with_its_pipeline() -> None:
     edits = [family for id, family in ALL_FAMILIES.items() if id.startswith("qwen-image-")]
-    assert {(family.id, mode) for family in edits for mode in family.modes} == set(CALLS)
+    assert {(family.id, mode) for family in edits for mode in family.modes} == {
+        *CALLS, ("qwen-image-layered", Mode.EDIT),
+    }  # fmt: skip
 
 
 def test_what_the_encoder_sees_is_in_the_key_of_an_embedding(

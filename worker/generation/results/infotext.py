@@ -71,6 +71,7 @@ def _images(job: JobParameters) -> dict[str, object]:
     """What is used beside the prompt: names and numbers. The images themselves are not in the file."""
     fields: dict[str, object] = {
         "References": len(job.references) or None,
+        "Layers": job.layers,
         "Fit": None if job.fit == "cover" else job.fit,
     }
     for number, control in enumerate(job.controls):

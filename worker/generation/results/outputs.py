@@ -28,6 +28,7 @@ from contracts.provenance.manifest import iptc_xmp
 from contracts.provenance.pixels import hash_pixels
 from contracts.provenance.receipts.claims import SIGNATURE, make_claims
 from contracts.provenance.receipts.merkle import merkle_root
+from contracts.requests.parameters import JobParameters
 from worker.generation.inputs import flatten
 from worker.generation.results import receipts
 from worker.runtime.out_of_memory import is_out_of_memory
@@ -154,7 +155,8 @@ def _write(
     image: Image.Image, index: int, receipt: Receipt, folder: str, storage: ImageWriter, signers: _Signers
 ) -> ImageRecord:
     parameters, seed, credentials = receipt.parameters, receipt.parameters.seeds[index], signers.credentials
-    metadata = receipts.file_metadata(receipt, seed)
+    layer = parameters.layer_of(index) if isinstance(parameters, JobParameters) else None
+    metadata = receipts.file_metadata(receipt, seed, layer)
     steps = signers.step_hashes[index] if signers.step_hashes else ()
     is_lossless = parameters.output_format == "png"
     if parameters.output_format == "jpeg" and image.has_transparency_data:
@@ -183,6 +185,7 @@ def _write(
         width=image.width,
         height=image.height,
         seed=seed,
+        layer=layer,
         format=parameters.output_format,
         sha256=hashlib.sha256(data).hexdigest(),
         size_bytes=len(data),

@@ -172,8 +172,12 @@ def _deviations(plan: Plan | None, job: JobParameters) -> list[str]:
     return deviations
 
 
-def file_metadata(receipt: Receipt, seed: int | None) -> Mapping[str, str]:
-    """Return the metadata of one image's file: `darkroom` as JSON; with a seed, `parameters` as A1111's line."""
+def file_metadata(receipt: Receipt, seed: int | None, layer: int | None = None) -> Mapping[str, str]:
+    """Return the metadata of one image's file: `darkroom` as JSON; with a seed, `parameters` as A1111's line.
+
+    Args:
+        layer: that the file has; None where images have no layers.
+    """
     reproducible = receipt.model_dump(mode="json", exclude={*_PER_RUN})
     for lora in reproducible["parameters"].get("loras", ()):
         del lora["key"], lora["values"]  # the same file may be stored elsewhere later
@@ -194,8 +198,9 @@ def file_metadata(receipt: Receipt, seed: int | None) -> Mapping[str, str]:
     reproducible["parameters"].pop("images", None)  # of a training: they are not in the image, nor are captions
     if seed is None:
         return {"darkroom": json.dumps(reproducible, sort_keys=True)}
+    own = {"seed": seed} if layer is None else {"seed": seed, "layer": layer}
     return {
-        "darkroom": json.dumps({"seed": seed, **reproducible}, sort_keys=True),
+        "darkroom": json.dumps({**own, **reproducible}, sort_keys=True),
         "parameters": infotext(receipt, seed),
     }
 
