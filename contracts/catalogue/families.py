@@ -27,7 +27,6 @@ from contracts.catalogue.family_rows.language_models import (
     KOLORS,
     LUMINA2,
     OVIS_IMAGE,
-    QWEN_IMAGE,
     SANA,
     Z_IMAGE,
 )
@@ -45,6 +44,7 @@ from contracts.catalogue.family_rows.mode_fields import (
     TRUE_CFG,
 )
 from contracts.catalogue.family_rows.pixels import DEEPFLOYD
+from contracts.catalogue.family_rows.qwen import QWEN_IMAGE
 from contracts.catalogue.family_rows.sdxl import SDXL
 from contracts.catalogue.family_rows.t5 import AURA_FLOW, CHROMA, FLUX_LAYERS, HUNYUANDIT, PIXART
 from contracts.catalogue.references import References

@@ -37,6 +37,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
         ModelSpec(id="one", family="flux", source="one"),
         ModelSpec(id="kontext", family="flux", source="kontext", pipeline="FluxKontextPipeline"),
         ModelSpec(id="canny", family="flux", source="canny", pipeline="FluxControlPipeline"),
+        ModelSpec(id="layered", family="qwen-image", source="layered", pipeline="QwenImageLayeredPipeline"),
     )
     return Catalogue(
         root=tmp_path,
@@ -111,6 +112,7 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("controlnet", {"model": "three", "image": "-", "mask_image": "-", "controls": [{"controlnet": "hole"}]},
      ["image", "mask_image"]),
     ("edit", {"model": "kontext", "references": ["-"]}, ["references"]),
+    ("edit", {"model": "layered", "references": ["-"], "layers": 3}, ["references"]),
     ("edit", {**MASKED, "model": "kontext", "references": ["-"]}, ["references", "image", "mask_image"]),
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -118,8 +119,8 @@ def test_the_layers_of_a_picture_equal_those_of_a_direct_call_bit_for_bit(
     storage: Storage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fields: dict[str, Any] = {"layers": 3, "previews": 1, "fit": "stretch", "width": size[0], "height": size[1]}
-    job = _job(flux_tools, "qwen-image-layered", Mode.EDIT, **fields)
+    fields: dict[str, Any] = {"layers": 3, "fit": "stretch", "width": size[0], "height": size[1]}
+    job = _job(flux_tools, "qwen-image-layered", Mode.EDIT, **fields, previews=1, keep_latents=True)
     monkeypatch.setattr(layered, "calculate_dimensions", lambda _area, _ratio: size)
     pipeline = diffusers.QwenImageLayeredPipeline(**_load(flux_tools.model(job.model).source).components)
     (expected,) = pipeline(
@@ -135,6 +136,8 @@ def test_the_layers_of_a_picture_equal_those_of_a_direct_call_bit_for_bit(
     assert [image.tobytes() for image in images] == [image.tobytes() for image in expected]
     assert [json.loads(image.text["darkroom"])["layer"] for image in images] == [0, 1, 2]  # type: ignore[attr-defined]
     assert receipt.seeds == [7, 7, 7]
+    assert receipt.pixels_sha256 == [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+    assert len(set(receipt.pixels_sha256)) == len(receipt.latents_merkle_root) == 3
     assert [(preview.index, preview.width, preview.height) for _, preview in watch.previews] == [(0, *size)]
 
 
