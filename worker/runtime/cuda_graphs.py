@@ -15,7 +15,6 @@ from weakref import WeakSet
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from worker.runtime.out_of_memory import is_out_of_memory
 
@@ -40,8 +39,6 @@ class WholeGraphs:
 
     def refuse(self, kind: Hashable) -> str:
         """Why calls of this kind (`kind_of`) cannot be replayed; empty where they can, and may be recorded."""
-        if _get_current_dispatch_mode() is not None:
-            return "the CPU's memory is counted"  # which keeps torch from compiling
         if not self.refused and kind not in self._kinds and len(self._kinds) >= _MAX_KINDS:
             return f"{_MAX_KINDS} kinds of calls are recorded"
         return self.refused

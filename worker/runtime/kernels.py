@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from worker.runtime.cuda_graphs import GraphPool, WholeGraphs, kind_of
 from worker.runtime.kernel_options import Attention, KernelOptions
@@ -163,6 +164,8 @@ class Kernels:
             yield
             return
         reason = uncompiled or self._refused
+        if not reason and _get_current_dispatch_mode() is not None:
+            reason = "the CPU's memory is counted"  # torch (2.13) compiles nothing beside such a mode
         if reason:
             _log.info("%s runs uncompiled: %s", self._model, reason)
             self.used = {**self.used, "compile": _off(reason)}
