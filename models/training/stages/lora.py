@@ -22,29 +22,25 @@ _EXAMPLES = 2000
 _EMPTY_SHARE = 0.08
 #: LoRAs of transformers change more layers.
 _MOST_RANK = {"sdxl": 32, "sd3": 8, "flux": 8, "sd15": 32}
-#: Examples, and steps and images a step, where fewer than usual are enough.
-_FEWER_EXAMPLES = {"sd15": 500}
-_FEWER_STEPS = {"sd15": (150, 12)}
 
 
 def train(family: str, name: str, resume: bool) -> None:
     """Trains one LoRA and writes it to models/loras/."""
     effect = EFFECTS[name]
-    drawings = draw_examples(name, _FEWER_EXAMPLES.get(family, _EXAMPLES))
+    drawings = draw_examples(name, _EXAMPLES)
     write(family, effect, teach(family, f"lora-{family}-{name}", settings_for(family, effect), drawings, resume))
 
 
 def settings_for(family: str, effect: Effect) -> dict[str, Any]:
     """How the effect is learnt: small LoRAs learn fast."""
     rank = min(effect.rank, _MOST_RANK[family])
-    steps, batch = _FEWER_STEPS.get(family, (effect.steps, 24))
     return {
         "rank": rank,
         "alpha": rank * effect.alpha / effect.rank,  # the effect's own strength, whatever the rank
         "targets": "attention_and_feed_forward" if effect.feed_forward else "attention",
         "train_text_encoder": effect.text,
-        "steps": steps,
-        "batch_size": batch,
+        "steps": effect.steps,
+        "batch_size": 24,
         "learning_rate": 4e-3,
         "schedule": "cosine",
         "warmup_steps": 30,

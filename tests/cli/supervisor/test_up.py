@@ -87,7 +87,7 @@ def test_a_part_that_cannot_start_ends_the_service_with_one_line_below_what_was_
     lines = text.decode().splitlines()
     assert lines[0].startswith("Darkroom ")
     assert [line.split()[0] for line in lines[2:6]] == ["catalogue", "data", "redis", "workers"]
-    assert "models/catalogue.toml, 5 models, 15 LoRAs, 8 ControlNets" in lines[2]
+    assert "models/catalogue.toml, 5 models, 16 LoRAs, 8 ControlNets" in lines[2]
     assert lines[5].endswith("none; jobs wait until one is started")
     assert lines[6:] == [
         "darkroom dispatcher: DARKROOM_WEBHOOK_CONCURRENCY: Input should be greater than or equal to 1",
