@@ -20,6 +20,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.requests.checks.hires import hires_upscalers
 from contracts.requests.checks.second_models import KINDS, second_models
 from contracts.requests.checks.vaes import vae_ids
+from contracts.requests.fields import TRANSPARENT_FORMATS
 from contracts.requests.schema import REQUESTS, JobRequest
 
 Schema = dict[str, Any]
@@ -161,8 +162,8 @@ def _narrow(kind: type[JobRequest], task: Task, model: ModelSpec, catalogue: Cat
         properties["references"]["maxItems"] = references.max_count
         properties["references"]["description"] += f" Here: {references.meaning}"
     if model.family_spec.makes_layers:
-        dereference(schema, properties["output_format"])["enum"] = ["png", "webp"]
-        dereference(schema, properties["num_images"])["maximum"] = 1
+        dereference(schema, properties["output_format"])["enum"] = list(TRANSPARENT_FORMATS)
+        dereference(schema, properties["num_images"])["maximum"] = model.family_spec.max_images
     _restrict_guidance(schema, model)
     if "dynamic_thresholding" not in properties:
         schema["$defs"].pop("DynamicThresholding", None)

@@ -58,7 +58,6 @@ async def run_model(
     accept: _Accept = "*/*",
 ) -> Response:
     """Generate an image with this model, as Hugging Face's inference clients do."""
-    submission.services.catalogue.model(id)
     return await _answer(body, id, accept, submission, response)
 
 

@@ -175,7 +175,7 @@ def _model(
             "max_side": max_side,
             "size_multiple": family.size_multiple,
             "max_pixels": row.pixel_cap,
-            "max_images": 1 if family.makes_layers else bounds_of(Txt2ImgRequest, "num_images")[1],
+            "max_images": family.max_images or bounds_of(Txt2ImgRequest, "num_images")[1],
             "max_sequence_length": family.max_sequence_length,
         },
         "references": None if family.references is None else asdict(family.references),

@@ -235,6 +235,11 @@ class Family:
         return any("layers" in fields for fields in self.modes.values())
 
     @property
+    def max_images(self) -> int | None:
+        """Most images of one request; None: as many as any request may have."""
+        return 1 if self.makes_layers else None
+
+    @property
     def subject(self) -> str:
         """The field that says what an image shows; every request must have it."""
         return "class_label" if self.prompted_by_class else "prompt"

@@ -79,6 +79,8 @@ ClassLabel = Annotated[
 ]
 PromptSyntax = Literal["plain", "a1111"]
 OutputFormat = Literal["png", "jpeg", "webp"]
+#: Those that can say how opaque a pixel is.
+TRANSPARENT_FORMATS: tuple[OutputFormat, ...] = ("png", "webp")
 
 
 class ImageFields(StrictModel):

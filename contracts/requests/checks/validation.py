@@ -23,7 +23,13 @@ from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.step_rules import StepRules
 from contracts.requests.checks.vaes import vae_problems
 from contracts.requests.defaults import request_mode, value_of
-from contracts.requests.fields import MAX_PROMPT_BYTES, MAX_SEED, MIN_SIDE, PROMPT_FIELDS
+from contracts.requests.fields import (
+    MAX_PROMPT_BYTES,
+    MAX_SEED,
+    MIN_SIDE,
+    PROMPT_FIELDS,
+    TRANSPARENT_FORMATS,
+)
 from contracts.requests.prompts.inversions import inversion_problems
 from contracts.requests.prompts.reading import prompt_problems, read_prompts
 from contracts.requests.schema import JobRequest, ReferenceEditRequest
@@ -183,12 +189,14 @@ def _layer_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProb
     """Yield what a model that makes layers cannot do beside them."""
     if not model.family_spec.makes_layers:
         return
-    if request.output_format == "jpeg":
-        message = f"cannot be jpeg, since the layers of {model.id} are transparent; set it to png or webp"
-        yield FieldProblem("output_format", message, ["png", "webp"])
-    if request.num_images > 1:
-        message = f"must be 1 for {model.id}, which makes the layers of one image, got {request.num_images}"
-        yield FieldProblem("num_images", f"{message}; send a request for each", 1)
+    if (own := request.output_format) not in TRANSPARENT_FORMATS:
+        remedy = f"set it to {' or '.join(TRANSPARENT_FORMATS)}"
+        message = f"cannot be {own}, since the layers of {model.id} are transparent; {remedy}"
+        yield FieldProblem("output_format", message, list(TRANSPARENT_FORMATS))
+    most = model.family_spec.max_images
+    if most is not None and request.num_images > most:
+        message = f"must be {most} for {model.id}, which makes the layers of one image, got {request.num_images}"
+        yield FieldProblem("num_images", f"{message}; send a request for each", most)
 
 
 def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProblem]:
