@@ -35,6 +35,7 @@ MODELS = (
     "chroma1-hd",
     "z-image",
     "qwen-image",
+    "qwen-image-layered",
     "flux.2-dev",
     "flux.2-klein-4b",
     "flux.2-klein-9b",
