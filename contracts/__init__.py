@@ -26,6 +26,7 @@ errors.py              all errors, as a tree
 hub_revisions.py       the commits of hub repositories that all workers agree on
 json_text.py           JSON inside other things that clients send
 job_view.py            a job as clients see it
+left_out_fields.py     fields that JSON leaves out where they have nothing to say
 logs.py                log formats and context
 log_text.py            the text format: what a person at a terminal reads
 metrics.py             all metrics, counters and totals

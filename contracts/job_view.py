@@ -21,6 +21,7 @@ from contracts.jobs.records import (
     Progress,
     WebhookRecord,
 )
+from contracts.left_out_fields import OrLeftOut
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
@@ -58,22 +59,17 @@ class ImageView(BaseModel):
     width: int = Field(description="Width in pixels.")
     height: int = Field(description="Height in pixels.")
     seed: int | None = Field(description="Seed of this image; null for one that is not made from noise.")
-    layer: int | None = Field(
+    layer: OrLeftOut[int] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Layer that the file has of an image in `layers`, from 0, the backmost; left out for others.",
     )
     format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
-    safety: ImageSafety | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="What the safety check found; left out where images are not checked.",
+    safety: OrLeftOut[ImageSafety] = Field(
+        None, description="What the safety check found; left out where images are not checked."
     )
-    b64_json: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="The file in base64; left out unless the request had `response_format: b64_json`.",
+    b64_json: OrLeftOut[str] = Field(
+        None, description="The file in base64; left out unless the request had `response_format: b64_json`."
     )
 
 
@@ -121,15 +117,13 @@ class JobView(BaseModel):
     )
     progress: Progress = Field(description="Progress of the job.")
     queue: QueueView | None = Field(description="Position in the queue; null unless the job waits, and in lists.")
-    preparing: Preparation | None = Field(
+    preparing: OrLeftOut[Preparation] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="The file that the waiting job needs and that a worker prepares, perhaps after a download; "
         "left out where it waits for none.",
     )
-    checkpoint_step: int | None = Field(
+    checkpoint_step: OrLeftOut[int] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Of a training: steps at its newest checkpoint, from which it continues after an "
         "interruption, as does one that names it in `resume_from`; left out without a checkpoint.",
     )
@@ -140,15 +134,12 @@ class JobView(BaseModel):
     )
     attempts: int = Field(description="Number of attempts that have begun; above 1 where a worker was lost.")
     metadata: dict[str, str] = Field(description="What the request gave as `metadata`.")
-    trace_id: str | None = Field(
+    trace_id: OrLeftOut[str] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Trace that the job belongs to (W3C Trace Context): the one that the request's `traceparent` "
         "names, or one that the service began; left out without one.",
     )
-    webhook: WebhookView | None = Field(
-        None, exclude_if=lambda value: value is None, description="The job's webhook; left out where it has none."
-    )
+    webhook: OrLeftOut[WebhookView] = Field(None, description="The job's webhook; left out where it has none.")
     prompt_tokens: dict[str, TokenUse] | None = Field(
         None,
         description="Text encoder -> tokens of the prompt, and how many of them it reads; where the model's "
@@ -166,10 +157,8 @@ class JobView(BaseModel):
 class ListedJob(JobView):
     """A job in a list: without its receipt, which is several times as long as the rest, unless it is asked for."""
 
-    receipt: Receipt | None = Field(
-        None,
-        description="How the images were made: only with `include=receipt`, once the job has completed.",
-        exclude_if=lambda value: value is None,
+    receipt: OrLeftOut[Receipt] = Field(
+        None, description="How the images were made: only with `include=receipt`, once the job has completed."
     )
 
     @classmethod

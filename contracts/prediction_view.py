@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from contracts.job_view import Links
 from contracts.jobs.records import JobRecord, JobState
+from contracts.left_out_fields import OrLeftOut
 
 PREDICTIONS_PATH = "/replicate/v1/predictions"
 #: Replicate's models have an owner and a name; all of ours have this owner.
@@ -33,15 +34,9 @@ _NOT_INPUT = frozenset(
 class PredictionMetrics(BaseModel):
     """How long a prediction took."""
 
-    predict_time: float | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Seconds in which it ran; left out until it ended.",
-    )
-    total_time: float | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Seconds from its creation to its end; left out until it ended.",
+    predict_time: OrLeftOut[float] = Field(None, description="Seconds in which it ran; left out until it ended.")
+    total_time: OrLeftOut[float] = Field(
+        None, description="Seconds from its creation to its end; left out until it ended."
     )
 
 

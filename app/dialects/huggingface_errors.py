@@ -12,6 +12,7 @@ from app.error_handlers import Dialect, cut
 from app.errors import ROWS, Failure
 from app.middleware.request_id import HEADER
 from contracts.errors import QueueFull
+from contracts.left_out_fields import OrLeftOut
 
 
 class HuggingFaceError(BaseModel):
@@ -19,10 +20,8 @@ class HuggingFaceError(BaseModel):
 
     error: str = Field(description="What is wrong, and what is allowed.")
     error_type: str = Field(description="Stable identifier of the error, for programs.")
-    estimated_time: float | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Seconds after which the same call may succeed; only with status 503.",
+    estimated_time: OrLeftOut[float] = Field(
+        None, description="Seconds after which the same call may succeed; only with status 503."
     )
 
 

@@ -22,6 +22,7 @@ from app.middleware.request_id import HEADER
 from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord
+from contracts.left_out_fields import OrLeftOut
 
 _QUALITIES = {"standard": "medium", "hd": "high"}
 
@@ -29,15 +30,9 @@ _QUALITIES = {"standard": "medium", "hd": "high"}
 class ImageDatum(BaseModel):
     """An image, as bytes or URL, and its seed."""
 
-    b64_json: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="The file in base64; left out with `response_format: url`.",
-    )
-    url: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Signed URL of the file; left out with `response_format: b64_json`.",
+    b64_json: OrLeftOut[str] = Field(None, description="The file in base64; left out with `response_format: url`.")
+    url: OrLeftOut[str] = Field(
+        None, description="Signed URL of the file; left out with `response_format: b64_json`."
     )
     seed: int = Field(description="Seed of this image.")
 
@@ -51,10 +46,8 @@ class ImagesAnswer(BaseModel):
     background: Literal["opaque"] = Field("opaque", description="Always `opaque`.")
     data: list[ImageDatum] = Field(description="The images, in the order of their seeds.")
     output_format: str = Field(description="File format: `png`, `jpeg` or `webp`.")
-    quality: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="`quality` of the request; left out where it had none, or `auto`.",
+    quality: OrLeftOut[str] = Field(
+        None, description="`quality` of the request; left out where it had none, or `auto`."
     )
     size: str = Field(description="Size of the images in pixels: `WIDTHxHEIGHT`.")
     job: str = Field(description="Id of the job; `GET /v1/jobs/{id}` shows its receipt.")

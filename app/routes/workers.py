@@ -12,6 +12,7 @@ from app.dependencies.queries import NULL_IS_ABSENT
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
 from contracts.job_view import ListView
+from contracts.left_out_fields import LeftOutIfEmpty
 from contracts.memory.planner import Capacity
 from contracts.processes.workers import WorkerReport
 
@@ -21,15 +22,13 @@ router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED]
 class ListedWorker(WorkerReport):
     """A worker in the list: without what its memory plans are made from, unless that is asked for."""
 
-    stage_seconds: dict[str, float] = Field(
+    stage_seconds: LeftOutIfEmpty[dict[str, float]] = Field(
         default_factory=dict,
-        exclude_if=lambda value: not value,
         description="Stage (`load`, `encode_prompt`, `denoise`, `decode`, …) -> seconds that its jobs spent in "
         "it; only with `detail=plan`.",
     )
-    placement: dict[str, dict[str, str]] = Field(
+    placement: LeftOutIfEmpty[dict[str, dict[str, str]]] = Field(
         default_factory=dict,
-        exclude_if=lambda value: not value,
         description="Id of a model -> component -> where its weights are; only with `detail=plan`.",
     )
     capacity: Annotated[Capacity | None, WithJsonSchema({"type": ["object", "null"]}, mode="serialization")] = (
@@ -40,9 +39,8 @@ class ListedWorker(WorkerReport):
             "Internal: any release may change its fields.",
         )
     )
-    ready: list[str] = Field(
+    ready: LeftOutIfEmpty[list[str]] = Field(
         default_factory=list,
-        exclude_if=lambda value: not value,
         description="What it can use without a download: ids of models, `controlnet:ID` and `lora:ID`; only with "
         "`detail=plan`.",
     )

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from contracts.left_out_fields import LeftOutIfEmpty, OrLeftOut
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.any_parameters import AnyParameters
 
@@ -16,7 +17,7 @@ from contracts.requests.any_parameters import AnyParameters
 class RecordPart(BaseModel):
     """Base of a job's record, its receipt and their parts: frozen, with all fields in what clients get."""
 
-    # Fields that have a default are sent, too, unless `exclude_if` leaves them out.
+    # Fields that have a default are sent, too, unless their type says that they are left out.
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
@@ -29,30 +30,22 @@ class Weights(RecordPart):
         None, description="Model family, such as `sdxl`; null in receipts of older releases."
     )
     scale: float | None = Field(None, description="Weight that it was applied with; null for a model.")
-    repository: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="`org/name` on a hub; left out where the weights do not come from one.",
+    repository: OrLeftOut[str] = Field(
+        None, description="`org/name` on a hub; left out where the weights do not come from one."
     )
-    revision: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Commit of the repository; left out where the weights do not come from a hub.",
+    revision: OrLeftOut[str] = Field(
+        None, description="Commit of the repository; left out where the weights do not come from a hub."
     )
-    quantization: str | None = Field(
+    quantization: OrLeftOut[str] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="How a model's weights are quantized, such as `int8_weight_only` or `gguf-q8_0`; "
         "left out where they are not.",
     )
-    text_encoder_quantization: dict[str, str] = Field(
-        {},
-        exclude_if=lambda value: not value,
-        description="Text encoder -> how its weights are quantized; left out where none is.",
+    text_encoder_quantization: LeftOutIfEmpty[dict[str, str]] = Field(
+        {}, description="Text encoder -> how its weights are quantized; left out where none is."
     )
-    control_lora_scale: float | None = Field(
+    control_lora_scale: OrLeftOut[float] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Weight of the Control LoRA that is merged into a model, whose file is part of `sha256`; left "
         "out where it has none.",
     )
@@ -91,16 +84,13 @@ class Energy(RecordPart):
         "time; `estimated`: the receipt's `flops` divided by `assumed_flops_per_joule` or, where not all of the "
         "job's operations are known, device seconds times `assumed_watts`."
     )
-    assumed_flops_per_joule: float | None = Field(
+    assumed_flops_per_joule: OrLeftOut[float] = Field(
         None,
-        exclude_if=lambda rate: rate is None,
         description="Floating-point operations that the estimate assumes for a joule; left out where it is not "
         "made from them.",
     )
-    assumed_watts: float | None = Field(
-        None,
-        exclude_if=lambda watts: watts is None,
-        description="Power that the estimate assumes of the device; left out where it is not made from it.",
+    assumed_watts: OrLeftOut[float] = Field(
+        None, description="Power that the estimate assumes of the device; left out where it is not made from it."
     )
 
 
@@ -144,15 +134,11 @@ class TrainingReceipt(RecordPart):
     loras: list[TrainedAdapter] = Field(
         default_factory=list, description="The LoRAs, snapshots first; empty where something else was trained."
     )
-    textual_inversions: list[TrainedAdapter] = Field(
-        default_factory=list,
-        exclude_if=lambda inversions: not inversions,
-        description="The textual inversions, snapshots first.",
+    textual_inversions: LeftOutIfEmpty[list[TrainedAdapter]] = Field(
+        default_factory=list, description="The textual inversions, snapshots first."
     )
-    controlnets: list[TrainedAdapter] = Field(
-        default_factory=list,
-        exclude_if=lambda controlnets: not controlnets,
-        description="The ControlNets, snapshots first.",
+    controlnets: LeftOutIfEmpty[list[TrainedAdapter]] = Field(
+        default_factory=list, description="The ControlNets, snapshots first."
     )
     losses: list[float] = Field(description="Losses of the last steps, without the class images' part.")
 
@@ -167,20 +153,14 @@ class Receipt(RecordPart):
         description="Seed of each image, in the order of the job's images; null for one not made from noise."
     )
     model: Weights = Field(description="The model.")
-    refiner: Weights | None = Field(
-        None,
-        exclude_if=lambda weights: weights is None,
-        description="The model that ran the last steps; left out where the request has no `refiner`.",
+    refiner: OrLeftOut[Weights] = Field(
+        None, description="The model that ran the last steps; left out where the request has no `refiner`."
     )
-    cascade: Weights | None = Field(
-        None,
-        exclude_if=lambda weights: weights is None,
-        description="The model that made the larger images; left out where the request has no `cascade`.",
+    cascade: OrLeftOut[Weights] = Field(
+        None, description="The model that made the larger images; left out where the request has no `cascade`."
     )
-    upscaler: Weights | None = Field(
-        None,
-        exclude_if=lambda weights: weights is None,
-        description="The network that enlarged the images between two passes; left out without one.",
+    upscaler: OrLeftOut[Weights] = Field(
+        None, description="The network that enlarged the images between two passes; left out without one."
     )
     loras: list[Weights] = Field(
         default_factory=list, description="The LoRAs that were applied, in the order of the request."
@@ -188,34 +168,25 @@ class Receipt(RecordPart):
     controlnets: list[Weights] = Field(
         default_factory=list, description="The ControlNets that were applied, in the order of the request."
     )
-    control_maps: list[ControlMap] = Field(
+    control_maps: LeftOutIfEmpty[list[ControlMap]] = Field(
         default_factory=list,
-        exclude_if=lambda maps: not maps,
         description="The control images that the job made itself, with preprocessors that are models.",
     )
-    vae: Weights | None = Field(
-        None,
-        exclude_if=lambda vae: vae is None,
-        description="The VAE that took the place of the model's own; left out without one.",
+    vae: OrLeftOut[Weights] = Field(
+        None, description="The VAE that took the place of the model's own; left out without one."
     )
-    preview_vae: Weights | None = Field(
+    preview_vae: OrLeftOut[Weights] = Field(
         None,
-        exclude_if=lambda vae: vae is None,
         description="The VAE that made the previews; left out where they were approximated, and without previews.",
     )
-    ip_adapters: list[Weights] = Field(
-        default_factory=list,
-        exclude_if=lambda adapters: not adapters,
-        description="The IP-Adapters that were applied, in the order of the request.",
+    ip_adapters: LeftOutIfEmpty[list[Weights]] = Field(
+        default_factory=list, description="The IP-Adapters that were applied, in the order of the request."
     )
-    textual_inversions: list[Weights] = Field(
-        default_factory=list,
-        exclude_if=lambda inversions: not inversions,
-        description="The textual inversions in its prompts.",
+    textual_inversions: LeftOutIfEmpty[list[Weights]] = Field(
+        default_factory=list, description="The textual inversions in its prompts."
     )
-    image_encoders: list[Weights] = Field(
+    image_encoders: LeftOutIfEmpty[list[Weights]] = Field(
         default_factory=list,
-        exclude_if=lambda encoders: not encoders,
         description="The image encoder of each of these IP-Adapters; it computes on the CPU in float32.",
     )
     mean_rows: float = Field(
@@ -237,16 +208,14 @@ class Receipt(RecordPart):
     memory: MemoryUse | None = Field(
         None, description="The memory plan, and the memory that was used; null in receipts of older releases."
     )
-    flops: int | None = Field(
+    flops: OrLeftOut[int] = Field(
         None,
-        exclude_if=lambda flops: flops is None,
         description="Floating-point operations of the job's text encoders, denoiser, ControlNets and VAE, of its "
         "own rows only; left out where not all are known: of unusual components, preprocessors, upscalers and "
         "trainings. Adapters and image encoders are not included.",
     )
-    energy: Energy | None = Field(
+    energy: OrLeftOut[Energy] = Field(
         None,
-        exclude_if=lambda energy: energy is None,
         description="Energy that the device drew for the attempt that completed; left out in receipts of older "
         "releases.",
     )
@@ -277,22 +246,18 @@ class Receipt(RecordPart):
         description="SHA-256 of each image's RGB values (RGBA with transparency), 8 bits each, row by row: a file "
         "without loss has these pixels, whatever its format and metadata; empty in receipts of older releases.",
     )
-    latents_merkle_root: list[str] = Field(
+    latents_merkle_root: LeftOutIfEmpty[list[str]] = Field(
         default_factory=list,
-        exclude_if=lambda roots: not roots,
         description="Of each image, the root of the Merkle tree (RFC 6962, SHA-256) over its latents after each "
         "step; left out unless receipts are signed, or latents are kept.",
     )
-    kept_latents: KeptLatents | None = Field(
+    kept_latents: OrLeftOut[KeptLatents] = Field(
         None,
-        exclude_if=lambda kept: kept is None,
         description="The latents that were kept, at `links.latents`; left out where none were: unless the request "
         "had `keep_latents`, and where the safety check hid an image.",
     )
-    checked_step: CheckedStep | None = Field(
-        None,
-        exclude_if=lambda checked: checked is None,
-        description="What a request with `check_step` has made; left out for others.",
+    checked_step: OrLeftOut[CheckedStep] = Field(
+        None, description="What a request with `check_step` has made; left out for others."
     )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
@@ -308,8 +273,6 @@ class Receipt(RecordPart):
         "…) -> seconds.",
     )
     worker: str = Field("", description="Id of the worker that ran the job.")
-    training: TrainingReceipt | None = Field(
-        None,
-        exclude_if=lambda training: training is None,
-        description="What was trained; left out for jobs of other tasks.",
+    training: OrLeftOut[TrainingReceipt] = Field(
+        None, description="What was trained; left out for jobs of other tasks."
     )

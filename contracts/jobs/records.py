@@ -15,6 +15,7 @@ from pydantic import Field
 from contracts.errors import RETRYABLE, FailureCode
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt, RecordPart
+from contracts.left_out_fields import OrLeftOut
 from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.redis import keys
@@ -49,10 +50,8 @@ class Progress(RecordPart):
     step: int = Field(0, description="Denoising steps that are done; 0 before the first one.")
     steps: int = Field(0, description="Denoising steps in all; 0 until the job has started.")
     fraction: float = Field(0.0, description="Share of the job's work that is done, 0 to 1.")
-    loss: float | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Of a training: loss of the last step, without the class images' part.",
+    loss: OrLeftOut[float] = Field(
+        None, description="Of a training: loss of the last step, without the class images' part."
     )
     eta_seconds: float | None = Field(
         None,
@@ -65,10 +64,8 @@ class Progress(RecordPart):
         max_length=2,
         description="Likely range of `eta_seconds`: the lowest and the highest value; null when `eta_seconds` is.",
     )
-    eta_reason: str | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Why `eta_seconds` is null, while the job waits or runs; left out otherwise.",
+    eta_reason: OrLeftOut[str] = Field(
+        None, description="Why `eta_seconds` is null, while the job waits or runs; left out otherwise."
     )
 
 
@@ -84,11 +81,11 @@ class ImageRecord(RecordPart):
     width: int
     height: int
     seed: int | None = None
-    layer: int | None = Field(None, exclude_if=lambda value: value is None)
+    layer: OrLeftOut[int] = None
     format: str
     sha256: str
     size_bytes: int
-    safety: ImageSafety | None = Field(None, exclude_if=lambda value: value is None)
+    safety: OrLeftOut[ImageSafety] = None
 
 
 class JobError(RecordPart):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import LANCZOS
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.images.image_fields import (
     ImagePromptMaskRef,
     ImagePromptRef,
@@ -173,10 +174,8 @@ class Cascade(StrictModel):
         description="Noise that is added to the smaller image first, as at this one of 1000 timesteps of the "
         "training: more leaves it more to invent.",
     )
-    dynamic_thresholding: DynamicThresholding | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="As in the request, which means the first model. Default: as its checkpoint has it.",
+    dynamic_thresholding: OrLeftOut[DynamicThresholding] = Field(
+        None, description="As in the request, which means the first model. Default: as its checkpoint has it."
     )
 
 
@@ -207,11 +206,10 @@ class Control(StrictModel):
         description="Control image, given in the same ways as the image of an img2img job. Leave it out for a "
         "ControlNet of kind `inpaint`, which reads the job's own image.",
     )
-    mode: int | None = Field(
+    mode: OrLeftOut[int] = Field(
         None,
         ge=0,
         le=63,
-        exclude_if=lambda value: value is None,
         description="Kind of control, for a ControlNet that is a union of several: its position in `modes` of "
         "`/v1/controlnets`, from 0.",
     )
@@ -221,10 +219,9 @@ class Control(StrictModel):
         "`POST /v1/preprocess` shows what it makes; one that is a model (`runs: job`) makes it in the job. "
         "Default: `image` is the control image itself.",
     )
-    preprocess_options: dict[str, float] | None = Field(
+    preprocess_options: OrLeftOut[dict[str, float]] = Field(
         None,
         max_length=16,
-        exclude_if=lambda value: value is None,
         description="Options of the preprocessor by their names in `/v1/preprocessors`: numbers such as "
         '`{"low_threshold": 50}`. Default: the preprocessor\'s own.',
     )

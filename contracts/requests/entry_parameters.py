@@ -6,8 +6,9 @@ from pydantic import Field
 
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.entries import Cascade, Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
-from contracts.requests.strict_model import STORED, StrictModel, is_none
+from contracts.requests.strict_model import STORED, StrictModel
 
 #: Between the id and the hash of an uploaded ControlNet; ids have none.
 _CONTENT = "@"
@@ -22,23 +23,18 @@ class ControlParameters(Control):
 
     model_config = STORED
 
-    source: str | None = Field(
+    source: OrLeftOut[str] = Field(
         None,
         description="Storage key of the image that the preprocessor made the control image from; absent where the "
         "job itself makes it.",
-        exclude_if=is_none,
     )
-    key: str | None = Field(
-        None,
-        description="Storage key of an uploaded file; absent for a ControlNet of the catalogue.",
-        exclude_if=is_none,
+    key: OrLeftOut[str] = Field(
+        None, description="Storage key of an uploaded file; absent for a ControlNet of the catalogue."
     )
-    sha256: str | None = Field(
-        None,
-        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
-        exclude_if=is_none,
+    sha256: OrLeftOut[str] = Field(
+        None, description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again."
     )
-    values: int | None = Field(None, description="Number of values in the uploaded file.", exclude_if=is_none)
+    values: OrLeftOut[int] = Field(None, description="Number of values in the uploaded file.")
     is_t2i_adapter: bool = Field(
         False,
         description="Whether the uploaded file is a T2I-Adapter; left out for a ControlNet.",
@@ -86,25 +82,17 @@ class IpAdapterParameters(IpAdapter):
 
     model_config = STORED
 
-    key: str | None = Field(
-        None,
-        description="Storage key of an uploaded file; absent for an IP-Adapter of the catalogue.",
-        exclude_if=is_none,
+    key: OrLeftOut[str] = Field(
+        None, description="Storage key of an uploaded file; absent for an IP-Adapter of the catalogue."
     )
-    sha256: str | None = Field(
-        None,
-        description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again.",
-        exclude_if=is_none,
+    sha256: OrLeftOut[str] = Field(
+        None, description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again."
     )
-    values: int | None = Field(
-        None,
-        description="Numbers that one image of an uploaded one takes on the device.",
-        exclude_if=is_none,
+    values: OrLeftOut[int] = Field(
+        None, description="Numbers that one image of an uploaded one takes on the device."
     )
-    image_encoder: str | None = Field(
-        None,
-        description="Name of the operator's image encoder that an uploaded one is used with.",
-        exclude_if=is_none,
+    image_encoder: OrLeftOut[str] = Field(
+        None, description="Name of the operator's image encoder that an uploaded one is used with."
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from contracts.catalogue.class_labels import CLASS_COUNT, MAX_LABEL
 from contracts.catalogue.families import LongPrompt
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.entries import (
     MAX_STEPS,
     Cascade,
@@ -91,9 +92,8 @@ class ImageFields(StrictModel):
         None,
         description="What the image shows. Required, but models that are prompted by a class refuse it.",
     )
-    class_label: ClassLabel | None = Field(
+    class_label: OrLeftOut[ClassLabel] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="What the image shows, for models that are prompted by a class, not a text, such as DiT: "
         "the number of the class or one of its names, as in `classes` of `/v1/models/{id}`. They require it.",
     )
@@ -130,11 +130,10 @@ class ImageFields(StrictModel):
         "Default: `chunk`; `truncate` for FLUX, whose encoders have no windows.",
     )
     num_images: int = Field(1, ge=1, le=8, description="Number of images; image i is made with `seed` + i.")
-    layers: int | None = Field(
+    layers: OrLeftOut[int] = Field(
         None,
         ge=1,
         le=8,
-        exclude_if=lambda value: value is None,
         description="Number of transparent layers that a reference is taken apart into, for models of layers, "
         "such as Qwen-Image-Layered. Each is a file, the backmost is the first. Default: the model's own.",
     )
@@ -165,15 +164,13 @@ class ImageFields(StrictModel):
         description="How far guidance is rescaled, to avoid overexposed images (arXiv 2305.08891). Default: "
         "the model's own.",
     )
-    guidance: Guidance | None = Field(
+    guidance: OrLeftOut[Guidance] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Another way to guide than plain classifier-free guidance, with `guidance_scale` as its "
         "weight (`true_cfg_scale` for FLUX). `/v1/models/{id}` says which kinds a model takes. Default: plain.",
     )
-    dynamic_thresholding: DynamicThresholding | None = Field(
+    dynamic_thresholding: OrLeftOut[DynamicThresholding] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Dynamic thresholding of models of pixels, such as DeepFloyd IF's, against colours that "
         "guidance drives out of range. Default: as the checkpoint's scheduler has it.",
     )
@@ -231,9 +228,8 @@ class ImageFields(StrictModel):
     ip_adapters: tuple[IpAdapter, ...] = Field(
         (), max_length=4, description="IP-Adapters to apply together: reference images beside the prompt."
     )
-    vae: str | None = Field(
+    vae: OrLeftOut[str] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="Id from `/v1/vaes` of the VAE that makes the image of its latents, and latents of input "
         "images. Default: the model's own.",
     )
@@ -243,27 +239,22 @@ class ImageFields(StrictModel):
         description="Textual inversions whose trigger words appear in the prompts. With `prompt_syntax` `a1111` "
         "listing them is optional: an id or a trigger word in a prompt is enough.",
     )
-    refiner: Refiner | None = Field(
+    refiner: OrLeftOut[Refiner] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="A model that runs the last steps, as SDXL's refiner; adapters act before. Default: none.",
     )
-    cascade: Cascade | None = Field(
+    cascade: OrLeftOut[Cascade] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="A second model that makes images four times as wide and high, as DeepFloyd IF's stage II, in "
         "the same job and of the same reading of the prompt. Default: none.",
     )
-    hires: Hires | None = Field(
+    hires: OrLeftOut[Hires] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="A second pass in the same job: the images are enlarged and generated from once more, with "
         "prompts and adapters as before. Default: none.",
     )
-    check_step: StepCheck | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="Instead of images, make one step again, from latents that were kept. Default: none.",
+    check_step: OrLeftOut[StepCheck] = Field(
+        None, description="Instead of images, make one step again, from latents that were kept. Default: none."
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(
@@ -287,7 +278,7 @@ class ImageFields(StrictModel):
 class ControlImage(StrictModel):
     """The control image of a task that may have one."""
 
-    control_image: ControlRef | None = Field(None, exclude_if=lambda value: value is None)
+    control_image: OrLeftOut[ControlRef] = None
 
 
 class OptionalImages(StrictModel):
@@ -298,4 +289,4 @@ class OptionalImages(StrictModel):
     mask_image: MaskRef | None = None
     mask_blur: MaskBlur | None = None
     padding_mask_crop: MaskCrop | None = None
-    fit: FitField | None = Field(None, exclude_if=lambda value: value is None)
+    fit: OrLeftOut[FitField] = None

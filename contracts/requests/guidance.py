@@ -12,7 +12,8 @@ from pydantic import Field
 from contracts.catalogue.guidance import GUIDANCE_KINDS, SKIPPED_LAYERS, GuidanceKind
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem
-from contracts.requests.strict_model import StrictModel, is_none
+from contracts.left_out_fields import OrLeftOut
+from contracts.requests.strict_model import StrictModel
 
 _MAX_LAYERS = 64
 
@@ -26,64 +27,53 @@ class Guidance(StrictModel):
         "guidance, and `slg`: skip-layer guidance, which also guide away from the image that the model makes with "
         "some of its layers disturbed, or left out; both make a third pass and take half as long again."
     )
-    scale: float | None = Field(
-        None,
-        exclude_if=is_none,
-        gt=0,
-        le=10,
-        description="`pag`, `slg`: weight of the third pass. Default: 3, 2.8.",
+    scale: OrLeftOut[float] = Field(
+        None, gt=0, le=10, description="`pag`, `slg`: weight of the third pass. Default: 3, 2.8."
     )
-    layers: tuple[int, ...] | None = Field(
+    layers: OrLeftOut[tuple[int, ...]] = Field(
         None,
-        exclude_if=is_none,
         min_length=1,
         max_length=_MAX_LAYERS,
         description="`pag`, `slg`: numbers of the layers that are disturbed, or left out, from 0: of the "
         "transformer's blocks, or of those in the middle of a UNet. Default: 7, 8, 9 of a transformer that has so "
         "many, else its middle one; all in the middle of a UNet.",
     )
-    start: float | None = Field(
+    start: OrLeftOut[float] = Field(
         None,
-        exclude_if=is_none,
         ge=0,
         le=1,
         description="Share of the steps at which it starts: for `pag` and `slg` the third pass, which is never "
         "made in the first step; for the others all guidance. Default: 0; for `slg` 0.01.",
     )
-    stop: float | None = Field(
+    stop: OrLeftOut[float] = Field(
         None,
-        exclude_if=is_none,
         ge=0,
         le=1,
         description="Share of the steps at which it stops; more than `start`. Default: 1; for `slg` 0.2.",
     )
-    momentum: float | None = Field(
+    momentum: OrLeftOut[float] = Field(
         None,
-        exclude_if=is_none,
         ge=-1,
         le=1,
         description="`apg`: how much of earlier steps' guidance is added; a negative one pushes away from it, 0 "
         "adds none. Default: -0.5.",
     )
-    eta: float | None = Field(
+    eta: OrLeftOut[float] = Field(
         None,
-        exclude_if=is_none,
         ge=0,
         le=1,
         description="`apg`: how much is left of the part of guidance that saturates colors; 1 leaves all of it. "
         "Default: 0.",
     )
-    norm_threshold: float | None = Field(
+    norm_threshold: OrLeftOut[float] = Field(
         None,
-        exclude_if=is_none,
         ge=0,
         le=1000,
         description="`apg`: the longest that guidance may be, as the norm of a difference of two predictions; 0: "
         "as long as it is. Default: 15.",
     )
-    zero_steps: int | None = Field(
+    zero_steps: OrLeftOut[int] = Field(
         None,
-        exclude_if=is_none,
         ge=0,
         le=20,
         description="`cfg_zero`: number of first steps in which nothing is predicted, and the noise stays. "

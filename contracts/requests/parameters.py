@@ -11,6 +11,7 @@ from pydantic import Field
 
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.schedulers import SCHEDULERS
+from contracts.left_out_fields import LeftOutIfEmpty, OrLeftOut
 from contracts.prompts.syntax import Chunks, joined
 from contracts.prompts.tokens import max_windows, plain_chunks
 from contracts.requests.entry_parameters import (
@@ -25,7 +26,7 @@ from contracts.requests.entry_parameters import (
 )
 from contracts.requests.fields import PROMPT_FIELDS, ControlImage, ImageFields, OptionalImages
 from contracts.requests.images.input_use import InputUse
-from contracts.requests.strict_model import STORED, is_none
+from contracts.requests.strict_model import STORED
 
 #: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes; models of pixels 3.
 _LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
@@ -60,33 +61,24 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     scheduler: str = Field(description="Name of the scheduler.")
     loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
     controls: tuple[ControlParameters, ...] = Field((), description="The ControlNets to apply.")
-    references: tuple[ReferenceParameters, ...] = Field(
-        (), description="The reference images.", exclude_if=lambda references: not references
+    references: LeftOutIfEmpty[tuple[ReferenceParameters, ...]] = Field((), description="The reference images.")
+    ip_adapters: LeftOutIfEmpty[tuple[IpAdapterParameters, ...]] = Field(
+        (), description="The IP-Adapters to apply."
     )
-    ip_adapters: tuple[IpAdapterParameters, ...] = Field(
-        (), description="The IP-Adapters to apply.", exclude_if=lambda adapters: not adapters
+    textual_inversions: LeftOutIfEmpty[tuple[TextualInversionParameters, ...]] = Field(
+        (), description="The textual inversions in the prompts."
     )
-    textual_inversions: tuple[TextualInversionParameters, ...] = Field(
-        (), description="The textual inversions in the prompts.", exclude_if=lambda inversions: not inversions
+    hires: OrLeftOut[HiresParameters] = Field(None, description="The second pass.")
+    cascade: OrLeftOut[CascadeParameters] = Field(None, description="The second model.")
+    check_step: OrLeftOut[StepCheckParameters] = Field(None, description="The step that is made again.")
+    preview_vae: OrLeftOut[str] = Field(
+        None, description="Id of the VAE that makes the previews; left out without one."
     )
-    hires: HiresParameters | None = Field(
-        None, description="The second pass.", exclude_if=lambda hires: hires is None
+    input_images: LeftOutIfEmpty[tuple[InputUse, ...]] = Field(
+        (), description="What was done to each input image."
     )
-    cascade: CascadeParameters | None = Field(
-        None, description="The second model.", exclude_if=lambda cascade: cascade is None
-    )
-    check_step: StepCheckParameters | None = Field(
-        None, description="The step that is made again.", exclude_if=lambda step: step is None
-    )
-    preview_vae: str | None = Field(
-        None, description="Id of the VAE that makes the previews; left out without one.", exclude_if=is_none
-    )
-    input_images: tuple[InputUse, ...] = Field(
-        (), description="What was done to each input image.", exclude_if=lambda uses: not uses
-    )
-    prompt_chunks: dict[str, Chunks] = Field(
+    prompt_chunks: LeftOutIfEmpty[dict[str, Chunks]] = Field(
         default_factory=dict,
-        exclude_if=lambda chunks: not chunks,
         description="Prompt field -> what the encoders read where `prompt_syntax` gives it a meaning: for each "
         "part between BREAKs, its texts with their weights.",
     )

@@ -9,11 +9,6 @@ from pydantic.config import JsonDict
 STORED = ConfigDict(extra="ignore")
 
 
-def is_none(value: object) -> bool:
-    """Whether a field is left out where it is null: it is absent from records of jobs that lack it."""
-    return value is None
-
-
 def _lift_descriptions(schema: JsonDict) -> None:
     """Move the description of `T | None` from the branch of T, where pydantic leaves it, to the field."""
     properties = schema.get("properties")

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from contracts.left_out_fields import OrLeftOut
 from contracts.queue.client import JobQueue
 from contracts.redis import keys
 from contracts.redis.connection import redis_errors_are_unavailable
@@ -31,15 +32,11 @@ class Upload(BaseModel):
     expires_at: AwareDatetime = Field(
         description="When the upload is deleted; uploading the same image again moves it."
     )
-    size_bytes: int | None = Field(
-        None,
-        description="Bytes of the image as it is stored; absent for one that an older version stored.",
-        exclude_if=lambda value: value is None,
+    size_bytes: OrLeftOut[int] = Field(
+        None, description="Bytes of the image as it is stored; absent for one that an older version stored."
     )
-    color_profile: str | None = Field(
-        None,
-        description="What was done about the file's color profile; absent where nothing had to be done.",
-        exclude_if=lambda value: value is None,
+    color_profile: OrLeftOut[str] = Field(
+        None, description="What was done about the file's color profile; absent where nothing had to be done."
     )
 
 

@@ -25,6 +25,7 @@ from contracts.errors import MAX_PROBLEMS, FieldProblem
 from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord, Position
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.any_parameters import require_diffusion
 
 #: Progress of a job before its first step: clients take 0 for a service that has nothing to do.
@@ -81,9 +82,8 @@ class A1111ErrorDetail(BaseModel):
     loc: list[str | int] = Field(description="Where it is: `body`, and the path of the field.")
     msg: str = Field(description="What is wrong with it, and what is allowed.")
     type: str = Field("value_error", description="Always `value_error`.")
-    ctx: dict[str, Any] | None = Field(
+    ctx: OrLeftOut[dict[str, Any]] = Field(
         None,
-        exclude_if=lambda value: value is None,
         description="`allowed`: the values that would have been accepted, or their range; left out without them.",
     )
 

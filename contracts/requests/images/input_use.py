@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field
 
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.images.fit import Area, Fit, Size
 from contracts.requests.strict_model import StrictModel
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 class InputUse(StrictModel):
@@ -23,28 +20,19 @@ class InputUse(StrictModel):
     )
     width: int = Field(description="Width in pixels, upright, as received.")
     height: int = Field(description="Height in pixels, upright, as received.")
-    fit: Fit | None = Field(
-        None, description="How it was brought to the output's size, or to `read_size`.", exclude_if=_is_none
+    fit: OrLeftOut[Fit] = Field(None, description="How it was brought to the output's size, or to `read_size`.")
+    read_size: OrLeftOut[Size] = Field(
+        None, description="Width and height in pixels at which the model reads it; absent: the output's."
     )
-    read_size: Size | None = Field(
-        None,
-        description="Width and height in pixels at which the model reads it; absent: the output's.",
-        exclude_if=_is_none,
+    crop: OrLeftOut[tuple[float, float, float, float]] = Field(
+        None, description="Left, upper, right and lower edge of the part that is used, in its own pixels."
     )
-    crop: tuple[float, float, float, float] | None = Field(
-        None,
-        description="Left, upper, right and lower edge of the part that is used, in its own pixels.",
-        exclude_if=_is_none,
-    )
-    area: Area | None = Field(
+    area: OrLeftOut[Area] = Field(
         None,
         description="What that part covers of that size: left, upper, right, lower, in pixels; the rest "
         "continues the edges.",
-        exclude_if=_is_none,
     )
-    color_profile: str | None = Field(
-        None, description="What was done about its color profile.", exclude_if=_is_none
-    )
-    mask_source: str | None = Field(
-        None, description="What was read as the mask, where that is not the brightness.", exclude_if=_is_none
+    color_profile: OrLeftOut[str] = Field(None, description="What was done about its color profile.")
+    mask_source: OrLeftOut[str] = Field(
+        None, description="What was read as the mask, where that is not the brightness."
     )

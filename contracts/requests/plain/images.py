@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from contracts.left_out_fields import LeftOutIfEmpty
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.images.input_use import InputUse
 from contracts.requests.strict_model import StrictModel
@@ -32,8 +33,8 @@ class PlainImageParameters(ImageFileFields):
     image: str = Field(description="Storage key of the image.")
     width: int = Field(description="Width of the image that is made, in pixels.")
     height: int = Field(description="Height of the image that is made, in pixels.")
-    input_images: tuple[InputUse, ...] = Field(
-        (), description="What was done to each input image.", exclude_if=lambda uses: not uses
+    input_images: LeftOutIfEmpty[tuple[InputUse, ...]] = Field(
+        (), description="What was done to each input image."
     )
 
     @property

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from contracts.catalogue.families import Mode, Task
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.entry_parameters import ControlParameters, LoraParameters, TextualInversionParameters
 from contracts.requests.fields import DEFAULT_OUTPUT_QUALITY, OutputFormat
 from contracts.requests.parameters import JobParameters
-from contracts.requests.strict_model import StrictModel, is_none
+from contracts.requests.strict_model import StrictModel
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.settings import EIGHT_BIT, TrainingSettings
 
@@ -33,8 +34,8 @@ class TrainingImage(StrictModel):
     model_config = _STORED
 
     image: str = Field(description="Storage key of the image.")
-    conditioning_image: str | None = Field(
-        None, description="Storage key of its control image; absent without one.", exclude_if=is_none
+    conditioning_image: OrLeftOut[str] = Field(
+        None, description="Storage key of its control image; absent without one."
     )
     caption: str = Field(description="What the model is told that the image shows.")
 
@@ -76,8 +77,8 @@ class TrainingParameters(StrictModel):
     snapshot_every_steps: int = Field(description="Steps between two snapshots with samples.")
     checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
     sample: JobParameters = Field(description="How images of the class and samples are made.")
-    resumed: ResumedTraining | None = Field(
-        None, description="The training that this one continues; absent without one.", exclude_if=is_none
+    resumed: OrLeftOut[ResumedTraining] = Field(
+        None, description="The training that this one continues; absent without one."
     )
 
     def caption_parameters(self, caption: str) -> JobParameters:

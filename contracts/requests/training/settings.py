@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from contracts.left_out_fields import OrLeftOut
 from contracts.requests.strict_model import StrictModel
 
 #: What a training makes.
@@ -26,15 +27,9 @@ class TrainingSettings(StrictModel):
     model_config = ConfigDict(extra="ignore")  # fields that another release has added
 
     kind: Kind = Field("lora", description="What is trained.", exclude_if=lambda kind: kind == "lora")
-    vectors: int | None = Field(
-        None,
-        description="Tokens that the word of a textual inversion takes.",
-        exclude_if=lambda count: count is None,
-    )
-    initial_text: str | None = Field(
-        None,
-        description="Text whose tokens a textual inversion begins with; null: the mean of all tokens.",
-        exclude_if=lambda text: text is None,
+    vectors: OrLeftOut[int] = Field(None, description="Tokens that the word of a textual inversion takes.")
+    initial_text: OrLeftOut[str] = Field(
+        None, description="Text whose tokens a textual inversion begins with; null: the mean of all tokens."
     )
     rank: int = Field(description="Rank of each changed layer of a LoRA.")
     alpha: float = Field(description="A LoRA's strength is `alpha` / `rank`.")
