@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from contracts.errors import NotFound, Unavailable
-from contracts.job_view import JobView, Links, view_estimate, view_job
 from contracts.jobs.records import ImageRecord, JobRecord, JobState, Position
 from contracts.queue.client import JobQueue
 from contracts.storage import Storage
+from contracts.views.job import JobView, view_estimate, view_job
+from contracts.views.links import Links
 
 #: How old a forecast may be that an event shows: many streams may follow many jobs of many steps a second.
 _EVENT_SECONDS = 1.0

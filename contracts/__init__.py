@@ -7,6 +7,7 @@ weights/               safetensors headers, LoRA files, architectures
 memory/                from bytes and a budget to a plan
 redis/                 connections, keys, Lua scripts
 jobs/                  a job as it is stored: record, receipt, events
+views/                 what clients get to see of jobs
 queue/                 the clients' side of the queue: submit, find, wait, cancel
 leases/                the workers' side: claim, report, finish, reap
 forecast/              when jobs will end, and in which order workers serve them
@@ -25,12 +26,10 @@ controlnet_classes.py  classes of ControlNets, and kinds of control of unions
 errors.py              all errors, as a tree
 hub_revisions.py       the commits of hub repositories that all workers agree on
 json_text.py           JSON inside other things that clients send
-job_view.py            a job as clients see it
 left_out_fields.py     fields that JSON leaves out where they have nothing to say
 logs.py                log formats and context
 log_text.py            the text format: what a person at a terminal reads
 metrics.py             all metrics, counters and totals
-prediction_view.py     a job as clients of Replicate's API see it
 redis_url.py           the forms of Redis' URL: one server, TLS, Sentinels
 settings.py            settings that several processes share
 settings_table.py      all settings as a table: values, where they come from, meanings

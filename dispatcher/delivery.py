@@ -15,12 +15,13 @@ import httpx
 
 from contracts.auth.signed_links import LinkSigner
 from contracts.errors import DestinationRefused, DestinationUnknown
-from contracts.job_view import Links, view_job
 from contracts.jobs.records import JobRecord, WebhookRecord
 from contracts.outbound.outbox import Message, Outcome
 from contracts.outbound.signing import Secret, sign
-from contracts.prediction_view import view_prediction
 from contracts.tracing.trace_context import TraceContext
+from contracts.views.job import view_job
+from contracts.views.links import Links
+from contracts.views.prediction import view_prediction
 from dispatcher.http_client import Answer, Poster
 from dispatcher.settings import WebhookSettings
 

@@ -12,9 +12,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.services import Services
-from contracts.job_view import Links
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.views.links import Links
 
 
 def services_of(request: Request) -> Services:

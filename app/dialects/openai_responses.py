@@ -19,10 +19,10 @@ from app.dialects.openai_schema import ImageRequest
 from app.error_handlers import Dialect, cut
 from app.errors import Failure
 from app.middleware.request_id import HEADER
-from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord
 from contracts.left_out_fields import OrLeftOut
+from contracts.views.job import JobView
 
 _QUALITIES = {"standard": "medium", "hd": "high"}
 

@@ -10,10 +10,10 @@ from fastapi.concurrency import run_in_threadpool
 from app.events.sse import HEARTBEAT, follow_events, write_message
 from app.services import Services
 from contracts.errors import NotFound
-from contracts.job_view import Links
 from contracts.jobs.events import Event
 from contracts.jobs.records import JobRecord, JobState
-from contracts.prediction_view import output_of, progress_line
+from contracts.views.links import Links
+from contracts.views.prediction import output_of, progress_line
 
 
 async def stream_prediction(services: Services, record: JobRecord, links: Links) -> AsyncIterator[str]:

@@ -12,7 +12,7 @@ from app.parsing.schemas import schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import NotFound
-from contracts.prediction_view import MODEL_OWNER
+from contracts.views.prediction import MODEL_OWNER
 
 _NO_DATE = datetime.fromtimestamp(0, UTC)
 #: From this version of Cog on, an output that is a list is not taken for one that arrives in pieces.

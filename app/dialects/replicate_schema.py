@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.error_handlers import Dialect, Problem, render_problem
-from contracts.prediction_view import PredictionView
 from contracts.requests.strict_model import StrictModel
+from contracts.views.prediction import PredictionView
 
 WebhookFilter = Literal["start", "output", "completed"]
 

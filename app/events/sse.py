@@ -17,10 +17,10 @@ from fastapi.responses import StreamingResponse
 
 from app.events.notifier import JobNotifier, Subscription
 from contracts.errors import FieldProblem, InvalidRequest, NotFound, Unavailable
-from contracts.job_view import JobView
 from contracts.jobs.events import Event
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
+from contracts.views.job import JobView
 
 #: Events that one stream holds in memory.
 _PAGE = 32

@@ -15,11 +15,13 @@ from app.job_response import job_response
 from app.openapi.routes import image_answer, problems
 from app.routes.images import flagged_image
 from contracts.errors import NotFound
-from contracts.job_view import JobView, Links, ListedJob, ListView, view_job
 from contracts.jobs.records import JobRecord
 from contracts.queue import listing
 from contracts.requests.schema import ChosenPriority, Priority
 from contracts.safety.checks import flagged_key
+from contracts.views.job import JobView, ListedJob, view_job
+from contracts.views.links import Links
+from contracts.views.lists import ListView
 
 router = APIRouter(
     prefix="/v1/admin", tags=["admin"], dependencies=[ADMINS_ONLY], responses=problems(403, 404, 429, 503)

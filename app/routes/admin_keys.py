@@ -13,8 +13,8 @@ from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.auth.api_keys import Key, Scope
-from contracts.job_view import ListView
 from contracts.requests.schema import Priority
+from contracts.views.lists import ListView
 
 router = APIRouter(
     prefix="/v1/admin",

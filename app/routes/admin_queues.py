@@ -15,11 +15,11 @@ from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from app.services import Services
 from contracts.errors import CatalogueError, FieldProblem, InvalidRequest
-from contracts.job_view import ListView
 from contracts.queue.operations import ALL_MODELS, Hold
 from contracts.queue.waiting_queues import QueueFilter, QueueName, find_queues, read_queues
 from contracts.redis.connection import redis_errors_are_unavailable
 from contracts.requests.schema import Priority
+from contracts.views.lists import ListView
 
 router = APIRouter(
     prefix="/v1/admin", tags=["admin"], dependencies=[ADMINS_ONLY], responses=problems(403, 422, 429, 503)

@@ -14,13 +14,13 @@ from app.parsing.narrow_schemas import network_schema
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
-from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import is_ready, preparation_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.plain.erasing import EraseRequest
 from contracts.requests.plain.upscaling import UpscaleRequest
 from contracts.requests.task_parameters import JobTask
+from contracts.views.lists import ListView
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 

@@ -18,9 +18,9 @@ from app.openapi.routes import MAKING, problems
 from app.routes.adapter_files import AdapterFiles, AdapterView, NameQuery, files_of, state_of
 from app.services import Services
 from contracts.catalogue.catalogue import ControlNetSpec
-from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import CONTROLNETS, UploadedControlNet
+from contracts.views.lists import ListView
 from contracts.weights.controls.controlnet_files import ControlNetFacts, read_controlnet
 from contracts.weights.controls.controlnet_models import count_values, find_models
 from contracts.weights.controls.t2i_adapter_files import is_t2i_adapter

@@ -16,7 +16,7 @@ from app.dependencies.services import LinksDep, ServicesDep
 from app.events.sse import EVENT_ID, has_more, read_position, stream_events
 from app.job_response import estimate_end
 from app.openapi.routes import event_stream, problems
-from contracts.job_view import view_job
+from contracts.views.job import view_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

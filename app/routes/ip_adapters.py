@@ -18,9 +18,9 @@ from app.openapi.routes import MAKING, problems
 from app.routes.adapter_files import AdapterFiles, AdapterView, NameQuery, chosen, files_of, state_of
 from app.services import Services
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
-from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import IP_ADAPTERS, UploadedIpAdapter
+from contracts.views.lists import ListView
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import find_image_encoder, find_models
 from contracts.weights.adapters.ip_adapter_rows import find_ip_adapter_facts

@@ -15,11 +15,11 @@ from app.job_response import job_response
 from app.openapi.routes import file_answer, image_answer, problems
 from app.routes.images import flagged_image
 from contracts.errors import NotFound, Unavailable
-from contracts.job_view import JobList, JobView, ListedJob, view_job
 from contracts.jobs.records import JobRecord, JobState
 from contracts.provenance.kept_latents import latents_key
 from contracts.queue import listing
 from contracts.uploads.retention import remove_images
+from contracts.views.job import JobList, JobView, ListedJob, view_job
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

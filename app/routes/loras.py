@@ -20,9 +20,9 @@ from app.routes.adapter_files import AdapterFiles, AdapterView, NameQuery, files
 from app.services import Services
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.hub_revisions import AgreedRows
-from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import LORAS, UploadedLora
+from contracts.views.lists import ListView
 from contracts.weights.adapters.lora_files import AdapterFacts, facts_in, read_lora
 from contracts.weights.adapters.lora_models import read_facts
 from contracts.weights.formats.finite import check_finite

@@ -19,7 +19,6 @@ from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.family import Family
 from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.job_view import ListView
 from contracts.processes.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
 from contracts.requests.checks.second_models import second_models
@@ -28,6 +27,7 @@ from contracts.requests.guidance import Guidance, with_defaults
 from contracts.requests.schema import Txt2ImgRequest
 from contracts.requests.training.settings import Kind
 from contracts.requests.training.trainable import kinds_of
+from contracts.views.lists import ListView
 from contracts.weights.adapters.hypernetwork_files import KIND as HYPERNETWORK
 from contracts.weights.adapters.hypernetwork_files import has_hypernetworks
 from contracts.weights.adapters.lycoris_layouts import KINDS

@@ -32,9 +32,9 @@ from app.openapi.routes import MAKING, problems, streamed
 from app.parsing.requests import Reading
 from app.submission.submit import Submission, require_completed
 from contracts.errors import DarkroomError
-from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord
+from contracts.views.job import JobView
 
 router = APIRouter(prefix="/v1/images", tags=["openai"])
 _DOCUMENTED: dict[str, Any] = {

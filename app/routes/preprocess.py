@@ -20,10 +20,10 @@ from app.submission.checks import RequestChecks
 from app.submission.plain.preprocessing import ControlImageDraft
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS
-from contracts.job_view import JobView
 from contracts.requests.images.preprocess_request import PreprocessRequest
 from contracts.requests.images.preprocessing import own_resolution, preprocess_problems, resolve_options
 from contracts.requests.plain.preprocessing import ControlImageRequest
+from contracts.views.job import JobView
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 

@@ -33,11 +33,11 @@ from app.submission.checks import JobDraft
 from app.submission.submit import Submission
 from contracts.auth.api_keys import Scope
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.job_view import Links
 from contracts.jobs.records import JobRecord
-from contracts.prediction_view import PREDICTIONS_PATH, PredictionView, view_prediction
 from contracts.queue import listing
 from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.views.links import Links
+from contracts.views.prediction import PREDICTIONS_PATH, PredictionView, view_prediction
 
 router = APIRouter(prefix="/replicate/v1", tags=["replicate"])
 #: The event stream of a prediction, which a signed link opens without an API key.

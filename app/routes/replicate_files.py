@@ -18,9 +18,9 @@ from app.openapi.routes import MAKING, problems
 from app.services import Services
 from app.submission.uploads import store_upload
 from contracts.errors import Gone, NotFound
-from contracts.job_view import Links
 from contracts.queue.listing import Cursor
 from contracts.uploads.images import Upload, forget, list_uploads, recall
+from contracts.views.links import Links
 
 router = APIRouter(prefix="/replicate/v1/files", tags=["replicate"])
 

@@ -16,9 +16,9 @@ from app.parsing.requests import read, read_any, task_of
 from app.submission.checks import Draft, JobDraft
 from app.submission.plain.tasks import PLAIN_TASKS, PlainTask
 from app.submission.rerun import rerun_draft
-from contracts.job_view import JobView
 from contracts.requests.plain.requests import PLAIN_REQUESTS
 from contracts.requests.schema import REQUESTS, DeliveryFields, JobRequest
+from contracts.views.job import JobView
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -20,9 +20,9 @@ from app.services import Services
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
 from contracts.catalogue.families import FAMILIES
 from contracts.errors import AdapterRefused, FieldProblem, InvalidRequest
-from contracts.job_view import ListView
 from contracts.processes.workers import WorkerReport
 from contracts.uploads.adapters import INVERSIONS, UploadedInversion
+from contracts.views.lists import ListView
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
 from contracts.weights.adapters.inversion_models import find_family
 from contracts.weights.formats.finite import check_finite

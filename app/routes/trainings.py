@@ -11,8 +11,8 @@ from app.dependencies.submissions import SubmissionDep
 from app.openapi.bodies import training_body
 from app.openapi.routes import MAKING, accepted, problems
 from app.submission.training import TrainingDraft
-from contracts.job_view import JobView
 from contracts.requests.training.request import TrainingRequest
+from contracts.views.job import JobView
 
 router = APIRouter(prefix="/v1", tags=["trainings"])
 

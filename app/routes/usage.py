@@ -15,8 +15,8 @@ from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import ServicesDep
 from app.openapi.routes import problems
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.job_view import ListView
 from contracts.queue.usage.counts import KEPT_DAYS, read_usage, today
+from contracts.views.lists import ListView
 
 router = APIRouter(prefix="/v1", dependencies=[LIST_LIMITED], responses=problems(403, 422, 429, 503))
 #: Days that are shown where the first one is not named, the last one included.

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Header
 
 from app.openapi.bodies import request_body
 from app.openapi.routes import operation_id
-from contracts.job_view import JobView
 from contracts.requests.schema import WebhookEvent
+from contracts.views.job import JobView
 
 router = APIRouter(tags=["webhooks"], generate_unique_id_function=operation_id)
 

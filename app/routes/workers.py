@@ -11,10 +11,10 @@ from app.dependencies.access import ADMINS_ONLY, LIST_LIMITED
 from app.dependencies.queries import NULL_IS_ABSENT
 from app.dependencies.services import ServicesDep, live_workers
 from app.openapi.routes import problems
-from contracts.job_view import ListView
 from contracts.left_out_fields import LeftOutIfEmpty
 from contracts.memory.planner import Capacity
 from contracts.processes.workers import WorkerReport
+from contracts.views.lists import ListView
 
 router = APIRouter(prefix="/v1", tags=["catalogue"], dependencies=[LIST_LIMITED], responses=problems(429, 503))
 

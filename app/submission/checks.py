@@ -19,7 +19,6 @@ from contracts import logs
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DestinationRefused, DestinationUnknown, FieldProblem, InvalidRequest
-from contracts.job_view import Links
 from contracts.jobs.records import WebhookRecord
 from contracts.outbound.outbox import resolve_webhook
 from contracts.provenance.kept_latents import require_room
@@ -37,6 +36,7 @@ from contracts.requests.prompts.reading import read_prompts
 from contracts.requests.schema import DeliveryFields, JobRequest, Priority
 from contracts.requests.task_parameters import JobTask, TaskParameters
 from contracts.uploads.adapters import CONTROLNETS, INVERSIONS, IP_ADAPTERS, LORAS, UploadKind, resolve_uploads
+from contracts.views.links import Links
 
 AnyRequest = TypeVar("AnyRequest", bound=DeliveryFields)
 

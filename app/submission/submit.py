@@ -20,7 +20,6 @@ from app.submission.checks import Checked, Draft, RequestChecks, prompts_of
 from app.submission.idempotency import REPLAYED, IdempotentCall
 from app.submission.retries import ClientRetry
 from contracts.errors import Gone, InvalidRequest, NotFound
-from contracts.job_view import JobView, Links
 from contracts.jobs.records import JobRecord, JobState
 from contracts.jobs.spans import submitting
 from contracts.queue.idempotency import IdempotencyHold
@@ -30,6 +29,8 @@ from contracts.queue.usage.daily_limits import require_within
 from contracts.requests.schema import DeliveryFields
 from contracts.requests.task_parameters import JobTask
 from contracts.tracing.trace_context import TraceContext
+from contracts.views.job import JobView
+from contracts.views.links import Links
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ from app.errors import Failure
 from app.inputs.texts.png import read_texts
 from app.middleware.request_id import HEADER
 from contracts.errors import MAX_PROBLEMS, FieldProblem
-from contracts.job_view import JobView
 from contracts.jobs.events import Preview
 from contracts.jobs.records import JobRecord, Position
 from contracts.left_out_fields import OrLeftOut
 from contracts.requests.any_parameters import require_diffusion
+from contracts.views.job import JobView
 
 #: Progress of a job before its first step: clients take 0 for a service that has nothing to do.
 _STARTED = 0.01

@@ -19,9 +19,9 @@ from app.submission.retries import ClientRetry
 from app.submission.submit import Submission, require_completed
 from contracts.batches.records import Batch, StartedLine
 from contracts.errors import FieldProblem, Gone
-from contracts.job_view import Links
 from contracts.jobs.records import JobRecord
 from contracts.requests.schema import Priority
+from contracts.views.links import Links
 
 _KINDS: Mapping[str, type[ImageRequest]] = {
     "/v1/images/generations": GenerationRequest,

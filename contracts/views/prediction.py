@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 from tqdm import tqdm
 
-from contracts.job_view import Links
 from contracts.jobs.records import JobRecord, JobState
 from contracts.left_out_fields import OrLeftOut
+from contracts.views.links import Links
 
 PREDICTIONS_PATH = "/replicate/v1/predictions"
 #: Replicate's models have an owner and a name; all of ours have this owner.

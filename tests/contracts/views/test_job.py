@@ -10,10 +10,12 @@ from pydantic import SecretStr
 from redis import Redis
 
 from contracts.auth.signed_links import LinkSigner
-from contracts.job_view import Links, ListView, view_job
 from contracts.jobs.records import ImageRecord, JobRecord, JobState, Position
 from contracts.requests.schema import Priority
 from contracts.settings import SharedSettings
+from contracts.views.job import view_job
+from contracts.views.links import Links
+from contracts.views.lists import ListView
 from tests.support.parameters import parameters
 
 SIGNER = LinkSigner(Redis(), SharedSettings(link_secret=SecretStr("s" * 32)), None)

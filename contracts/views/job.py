@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
-from contracts.auth.signed_links import LinkSigner
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import (
@@ -26,21 +24,8 @@ from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
 from contracts.requests.task_parameters import JobTask
-
-Entry = TypeVar("Entry")
-
-
-class ListView(BaseModel, Generic[Entry]):
-    """A list of objects, possibly one page of several."""
-
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
-
-    object: Literal["list"] = Field("list", description="Always `list`.")
-    data: list[Entry] = Field(description="The entries of this page.")
-    has_more: bool = Field(False, description="Whether there is a next page.")
-    next_cursor: str | None = Field(
-        None, description="Value of the query parameter `cursor` for the next page; null on the last one."
-    )
+from contracts.views.links import Links
+from contracts.views.lists import ListView
 
 
 class QueueView(BaseModel):
@@ -169,38 +154,6 @@ class ListedJob(JobView):
 
 class JobList(ListView[ListedJob]):
     """A page of the caller's jobs, newest first."""
-
-
-@dataclass(frozen=True)
-class Links:
-    """Maker of absolute URLs under the service's base URL (without a trailing slash), some of them signed."""
-
-    base: str
-    signer: LinkSigner
-
-    def job(self, id: str) -> str:
-        """The URL of a job."""
-        return f"{self.base}/v1/jobs/{id}"
-
-    def image(self, id: str, number: int) -> str:
-        """The signed URL of an image, which needs no API key until it expires."""
-        return f"{self.job(id)}/images/{number}?{self.signer.sign_image(id, number)}"
-
-    def events(self, id: str) -> str:
-        """The signed URL of a job's event stream, for which `EventSource` needs no header until it expires."""
-        return f"{self.job(id)}/events?{self.signer.sign_events(id)}"
-
-    def of(self, record: JobRecord) -> dict[str, str]:
-        """The links of a job in its present state."""
-        links = {"self": self.job(record.id), "events": self.events(record.id)}
-        if record.parameters.task != JobTask.TRAINING:
-            links["rerun"] = f"{links['self']}/rerun"
-        if record.receipt is not None and record.receipt.kept_latents is not None:
-            links["latents"] = f"{links['self']}/latents"
-        links |= {f"released/{number}": f"{links['self']}/released/{number}" for number in record.released}
-        if not record.state.is_final:
-            links["cancel"] = f"{links['self']}/cancel"
-        return links
 
 
 def view_job(
