@@ -9,8 +9,9 @@ class_labels.py   the classes of models that are prompted by them
 cached.py         rows whose files are in the cache of a hub
 families.py       what each model family supports: modes, fields, sizes, defaults
 family.py         what such a row says; tasks and modes
+family_parts.py   what rows of several families have in common
 references.py     what the reference images of an edit are to a family
 schedulers.py     schedulers by public name
-family_rows/      the rows of families, by what reads their prompts
+family_rows/      the rows of families, one file each
 rows/             the kinds of row that a catalogue file has
 """

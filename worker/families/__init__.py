@@ -1,47 +1,10 @@
 """How each family maps to diffusers: classes and arguments as data and small functions, one file per family.
 
-What a family can do is in `contracts/catalogue/families.py`. No family imports another;
-what several share has a file of its own.
-
-auraflow.py        AuraFlow
-chroma.py          Chroma
-deepfloyd.py       DeepFloyd IF, stage I
-deepfloyd_ii.py    DeepFloyd IF, stage II
-deepfloyd_parts.py what these two share
-deterministic_vae.py a VAE for pipelines that draw from the global generator
-dit.py             DiT, prompted by a class
-flux2.py           FLUX.2 dev
-flux2_klein.py     FLUX.2 klein
-flux2_parts.py     what these two share
-flux.py            FLUX.1 dev and schnell
-flux_control.py    FLUX.1 Canny and Depth
-flux_fill.py       FLUX.1 Fill
-flux_kontext.py    FLUX.1 Kontext
-flux_parts.py      what these four share
-hunyuandit.py      HunyuanDiT
-inputs.py          inputs of one pipeline call
-kolors.py          Kolors
-lumina2.py         Lumina-Image 2.0
-ovis_image.py      Ovis-Image
-packed_latents.py  latents that are packed as FLUX.1's
-pixart.py          PixArt-Σ
-pixart_alpha.py    PixArt-α
-pixart_parts.py    what these two share
-prompts.py         prompts, and how they become embeddings
-qwen_image.py      Qwen-Image
-qwen_image_edit.py Qwen-Image-Edit
-qwen_image_edit_plus.py Qwen-Image-Edit-Plus, 2509 and 2511
-qwen_image_layered.py Qwen-Image-Layered
-qwen_parts.py      what these four share
-sana.py            Sana
-sana_parts.py      what these two share
-sana_sprint.py     Sana-Sprint
-sd15.py            Stable Diffusion 1 and 2
-sd3.py             Stable Diffusion 3 and 3.5
-sdxl.py            Stable Diffusion XL
-sdxl_parts.py      what it shares with its refiner and Kolors
-sdxl_refiner.py    the refiner of Stable Diffusion XL
-z_image.py         Z-Image and Z-Image-Turbo
+What a family can do is in `contracts/catalogue/families.py`. A file is named as its family's id, with `_` for `-`,
+and has it as `FAMILY`; checkpoints of a family that were trained for other tasks are families of their own here.
+No family imports another: what several share is in `inputs.py` (inputs of one pipeline call), `prompts.py` (how
+prompts become embeddings), `packed_latents.py` (latents that are packed as FLUX.1's), `deterministic_vae.py` (a
+VAE for pipelines that draw from the global generator), and in the files that end in `_parts.py`.
 """
 
 from __future__ import annotations

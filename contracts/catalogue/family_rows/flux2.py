@@ -1,4 +1,4 @@
-"""Rows of `families.py` for FLUX.2: dev, whose guidance is an input, and klein, guided by second passes."""
+"""FLUX.2: dev, whose guidance is an input, and klein, guided by second passes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import MASK, REFERENCES, SEQUENCE_TEXT
+from contracts.catalogue.family_parts import MASK, REFERENCES, SEQUENCE_TEXT
 from contracts.catalogue.references import References
 
 _LENGTH = frozenset({"max_sequence_length"})
 #: The pipelines scale references beyond it, and refuse narrower ones.
 _REFERENCE_PIXELS, _REFERENCE_ASPECT = 1024 * 1024, 8
 
-FLUX2 = Family(
+FAMILY = Family(
     id="flux2",
     kind="flow",
     pipeline="Flux2Pipeline",
@@ -48,7 +48,7 @@ FLUX2 = Family(
 
 #: FLUX.2 klein: Qwen3 reads the prompt. Distilled or not, as its `model_index.json` says.
 _FLUX2_KLEIN = replace(
-    FLUX2,
+    FAMILY,
     id="flux2-klein",
     pipeline="Flux2KleinPipeline",
     modes={
@@ -72,8 +72,8 @@ _FLUX2_KLEIN = replace(
     reads_image_as_reference=True,
     reserved_words=(),
 )
-FLUX2 = replace(
-    FLUX2,
+FAMILY = replace(
+    FAMILY,
     other_checkpoints=MappingProxyType(
         {"Flux2KleinPipeline": _FLUX2_KLEIN, "Flux2KleinInpaintPipeline": _FLUX2_KLEIN}
     ),

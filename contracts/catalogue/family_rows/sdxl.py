@@ -1,4 +1,4 @@
-"""Rows of `families.py` for Stable Diffusion XL and its refiner. The entries are explained in `family.py`."""
+"""Stable Diffusion XL and its refiner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import (
+from contracts.catalogue.family_parts import (
     CONTROLS,
     GUIDANCE,
     HIRES,
@@ -16,14 +16,12 @@ from contracts.catalogue.family_rows.mode_fields import (
     MASK,
     REFINER,
     RESCALE,
+    UNET_LAYERS,
 )
 
 _TEXT = INVERSIONS | GUIDANCE | {
     "prompt_2", "negative_prompt", "clip_skip", "original_size", "crops_coords_top_left", "target_size",
 }  # fmt: skip
-
-#: Beginnings of the names of its UNet's layers.
-UNET_LAYERS = r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_"
 
 _BASE = Family(
     id="sdxl",
@@ -60,7 +58,7 @@ _BASE = Family(
 
 _REFINER_TEXT = frozenset({"negative_prompt", "original_size", "crops_coords_top_left"})
 
-#: The SDXL refiner: another UNet behind the second encoder alone, trained on the last steps only.
+#: The FAMILY refiner: another UNet behind the second encoder alone, trained on the last steps only.
 _REFINER = replace(
     _BASE,
     id="sdxl-refiner",
@@ -83,7 +81,7 @@ _REFINER = replace(
     text_encoders=(TextEncoder("text_encoder_2", "tokenizer_2", "prompt", "clip"),),
     index_entries=MappingProxyType({"requires_aesthetics_score": True}),
 )
-SDXL = replace(
+FAMILY = replace(
     _BASE,
     later_models="sdxl-refiner",
     other_checkpoints=MappingProxyType(

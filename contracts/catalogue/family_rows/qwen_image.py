@@ -1,4 +1,4 @@
-"""Rows of `families.py` for Qwen-Image, its edits and its layers."""
+"""Qwen-Image, its edits and its layers."""
 
 from __future__ import annotations
 
@@ -6,34 +6,26 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import (
-    CONTROLS,
-    HIRES,
-    IMAGE,
-    MASK,
-    REFERENCES,
-    SEQUENCE_TEXT,
-    TRUE_CFG,
-)
+from contracts.catalogue.family_parts import CONTROLS, HIRES, IMAGE, MASK, REFERENCES, SEQUENCE_TEXT, TRUE_CFG
 from contracts.catalogue.references import References
 
-_QWEN_TEXT = SEQUENCE_TEXT | TRUE_CFG
+_TEXT = SEQUENCE_TEXT | TRUE_CFG
 
 #: Tokens of their template that the pipelines cut off, of a prompt and of one with pictures.
 _QWEN_TEMPLATE, _QWEN_EDIT_TEMPLATE = 34, 64
 #: Qwen-Image. It is not distilled, so `true_cfg_scale` is its only guidance.
-QWEN_IMAGE = Family(
+FAMILY = Family(
     id="qwen-image",
     kind="flow",
     pipeline="QwenImagePipeline",
     controlnet="QwenImageControlNetModel",
     modes={
-        Mode.TXT2IMG: _QWEN_TEXT | HIRES,
-        Mode.IMG2IMG: _QWEN_TEXT | IMAGE,
-        Mode.INPAINT: _QWEN_TEXT | MASK,
-        Mode.CONTROLNET: _QWEN_TEXT | CONTROLS,
+        Mode.TXT2IMG: _TEXT | HIRES,
+        Mode.IMG2IMG: _TEXT | IMAGE,
+        Mode.INPAINT: _TEXT | MASK,
+        Mode.CONTROLNET: _TEXT | CONTROLS,
         # The pipeline starts from pure noise, guided by its ControlNet, so it has neither strength nor crop.
-        Mode.CONTROLNET_INPAINT: _QWEN_TEXT | CONTROLS | {"image", "mask_image", "mask_blur"},
+        Mode.CONTROLNET_INPAINT: _TEXT | CONTROLS | {"image", "mask_image", "mask_blur"},
     },
     size_multiple=16,
     max_pixels=2048 * 2048,
@@ -61,7 +53,7 @@ QWEN_IMAGE = Family(
 _MAX_EDIT_TOKENS = 1024
 #: Qwen-Image-Edit: its text encoder sees the reference, and its transformer is given it behind the noise.
 _QWEN_IMAGE_EDIT = replace(
-    QWEN_IMAGE,
+    FAMILY,
     id="qwen-image-edit",
     pipeline="QwenImageEditPipeline",
     controlnet="",
@@ -71,7 +63,7 @@ _QWEN_IMAGE_EDIT = replace(
         Mode.INPAINT: TRUE_CFG | MASK,
     },
     defaults={
-        **{name: value for name, value in QWEN_IMAGE.defaults.items() if name != "max_sequence_length"},
+        **{name: value for name, value in FAMILY.defaults.items() if name != "max_sequence_length"},
         "width": 1024, "height": 1024, "long_prompt": "refuse",
     },
     inpaint_control_only=False,
@@ -109,14 +101,14 @@ _QWEN_IMAGE_EDIT_PLUS = replace(
 )
 #: Qwen-Image-Layered: of one picture, it makes the layers that it may have been composed of.
 _QWEN_IMAGE_LAYERED = replace(
-    QWEN_IMAGE,
+    FAMILY,
     id="qwen-image-layered",
     pipeline="QwenImageLayeredPipeline",
     controlnet="",
-    modes={Mode.EDIT: _QWEN_TEXT | REFERENCES | {"layers"}},
+    modes={Mode.EDIT: _TEXT | REFERENCES | {"layers"}},
     # It was trained at 640 and at 1024 pixels a side.
     max_pixels=1024 * 1024,
-    defaults={**QWEN_IMAGE.defaults, "width": 640, "height": 640, "layers": 4},
+    defaults={**FAMILY.defaults, "width": 640, "height": 640, "layers": 4},
     inpaint_control_only=False,
     references=References(
         max_count=1,
@@ -124,8 +116,8 @@ _QWEN_IMAGE_LAYERED = replace(
         fits_output=True,
     ),
 )
-QWEN_IMAGE = replace(
-    QWEN_IMAGE,
+FAMILY = replace(
+    FAMILY,
     other_checkpoints=MappingProxyType(
         {
             "QwenImageEditPipeline": _QWEN_IMAGE_EDIT,

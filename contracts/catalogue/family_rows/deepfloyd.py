@@ -1,4 +1,4 @@
-"""Rows of `families.py` for models that work on pixels, without a VAE. Pure."""
+"""DeepFloyd IF, stages I and II, which work on pixels, without a VAE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from contracts.catalogue.family import Family, Mode, TextEncoder
-from contracts.catalogue.family_rows.mode_fields import CASCADE, IMAGE, MASK, THRESHOLDING
+from contracts.catalogue.family_parts import CASCADE, IMAGE, MASK, THRESHOLDING
 
 #: Tokens that T5 reads for DeepFloyd IF, as it was trained.
 _TOKENS = 77
@@ -56,7 +56,7 @@ _STAGE_II = replace(
     unused=frozenset({"text_encoder", "tokenizer"}),
 )  # fmt: skip
 #: DeepFloyd IF, whose stage I makes images of 64 × 64 pixels.
-DEEPFLOYD = replace(
+FAMILY = replace(
     _STAGE_I,
     later_models="deepfloyd-ii",
     other_checkpoints=MappingProxyType(

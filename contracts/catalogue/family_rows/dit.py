@@ -1,11 +1,11 @@
-"""Rows of `families.py` whose models are prompted by a class. Pure."""
+"""DiT, whose models are prompted by a class."""
 
 from __future__ import annotations
 
 from contracts.catalogue.family import Family, Mode
 
 #: DiT, trained on the classes of ImageNet. Its pipeline takes no size: a checkpoint makes images of one.
-DIT = Family(
+FAMILY = Family(
     id="dit",
     kind="diffusion",
     pipeline="DiTPipeline",

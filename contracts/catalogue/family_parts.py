@@ -1,4 +1,4 @@
-"""Sets of request fields that modes of several families use, for the rows of `families.py`. Pure."""
+"""What the rows of several families have in common: sets of request fields, and names of layers. Pure."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ REFINER = frozenset({"refiner"})
 HIRES = frozenset({"hires"})
 CASCADE = frozenset({"cascade"})
 THRESHOLDING = frozenset({"dynamic_thresholding"})
+
+#: Beginnings of the names of the layers of FLUX.1's transformer, and of those that were made from it.
+FLUX_LAYERS = (
+    r"(single_)?transformer_blocks_|(double|single)_blocks_|(x|context)_embedder|time_text_embed|norm_out|proj_out"
+)
+#: Beginnings of the names of the layers of SDXL's UNet.
+UNET_LAYERS = r"(down|up|input|output)_blocks_|mid(dle)?_block_|conv_(in|out)|time_emb|add_emb|label_emb|out_"
