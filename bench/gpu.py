@@ -28,7 +28,7 @@ from contracts.byte_sizes import gib
 from contracts.catalogue.families import Task
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.jobs.receipt import Receipt
 from contracts.memory.policy import Policy
 from contracts.settings import BUILT_IN_CATALOGUE

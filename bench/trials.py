@@ -12,7 +12,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.jobs.receipt import Receipt
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

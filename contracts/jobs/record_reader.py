@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts.catalogue.families import Mode, Task
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JSON_FIELDS, RECORD_VERSION, JobError, JobRecord, JobState
 from contracts.requests.parameters import JobParameters
 from contracts.requests.schema import Priority

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.failures import RETRYABLE, FailureCode
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import Receipt, RecordPart
 from contracts.left_out_fields import OrLeftOut

@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from redis import Redis
 
-from contracts.errors import FailureCode
 from contracts.jobs.events import Preview
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Energy, Receipt
 from contracts.jobs.record_reader import UnreadableJob, read_record
 from contracts.jobs.records import CheckpointRecord, ImageRecord, JobError, JobRecord, JobState, Measured, to_json

@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import ROWS
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.failures import RETRYABLE, FailureCode
 from docs.site.markdown import attributes, summary, table
 
 Schema = dict[str, Any]

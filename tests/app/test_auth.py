@@ -14,7 +14,7 @@ from app.auth import read_token
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore, Scope
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Energy
 from contracts.jobs.records import JobError
 from contracts.queue.client import JobQueue

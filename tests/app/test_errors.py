@@ -141,7 +141,6 @@ def test_every_error_that_a_request_can_raise_has_a_row() -> None:
         domain.CatalogueError,
         domain.DestinationRefused,
         domain.DestinationUnknown,
-        domain.JobFailed,
         domain.SettingsError,
     }
     kinds = {

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from contracts.auth.api_keys import ApiKeyStore
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError
 from contracts.outbound.signing import Secret
 from contracts.queue.client import JobQueue

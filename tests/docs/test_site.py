@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.requests.schema import REQUESTS
 from docs.site import collect
 from docs.site.drawing import draw

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.combinations import ALL
 from worker.check import main

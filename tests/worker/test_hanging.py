@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters

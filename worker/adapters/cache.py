@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from contracts.errors import AdapterDamaged, DarkroomError, FailureCode, JobFailed, first_line
+from contracts.errors import AdapterDamaged, DarkroomError, first_line
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import LoraParameters
 from worker.adapters import reader

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound
+from contracts.errors import CatalogueError, NotFound
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.metrics import Counters
 from contracts.storage import Storage

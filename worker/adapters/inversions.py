@@ -15,7 +15,8 @@ import torch
 from safetensors import safe_open
 
 from contracts.catalogue.families import Family
-from contracts.errors import AdapterRefused, FailureCode, JobFailed
+from contracts.errors import AdapterRefused
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import TextualInversionParameters
 from contracts.requests.parameters import JobParameters

@@ -12,12 +12,13 @@ from pathlib import Path
 from contracts.catalogue.cached import AnySpec, file_beside, find_file_beside, optional_t5, select_files
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import CatalogueError, FailureCode, JobFailed
+from contracts.errors import CatalogueError
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles, weights_below
 from contracts.hub.selection import Select, descriptions, model_files
 from contracts.hub.snapshot import Snapshot, fetch, find_snapshot
 from contracts.hub.source import CHECKPOINT_SUFFIXES, HubSource
+from contracts.jobs.failures import FailureCode, JobFailed
 from worker.checkpoints.one_file.single_file import SingleFile
 from worker.families import DiffusersFamily, get_family
 

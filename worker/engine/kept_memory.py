@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from contracts.byte_sizes import gib
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from worker.engine.job import JobInFlight
 from worker.pool.pool import Pool
 

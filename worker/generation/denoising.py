@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.engine.coroutine import Compute, Intercept

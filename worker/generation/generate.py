@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import Unavailable
 from contracts.jobs import receipt as job_receipt
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import CacheUse, Receipt
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

@@ -20,7 +20,7 @@ from diffusers.guiders import (
 )
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.guidance import Guidance, default_layers
 from contracts.requests.parameters import JobParameters
 from worker.adapters.perturbations import Perturbation

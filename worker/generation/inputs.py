@@ -10,7 +10,8 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageOps
 
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import NotFound
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.images.fit import Area, Box, Fit, Size, position_in
 from contracts.requests.images.stored_image import IMAGE_PROMPT_MASK_FIT
 from contracts.requests.parameters import JobParameters

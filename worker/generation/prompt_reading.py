@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.catalogue.families import Family
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.parameters import JobParameters
 from contracts.requests.prompts.counts import count_tokens

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.schedulers import Kind
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import CacheUse, ControlMap, Weights
 from contracts.requests.parameters import JobParameters
 from worker.families.inputs import GenerationInputs

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.entry_parameters import ControlParameters
 from worker.engine.coroutine import Compute, Intercept, MoreArguments
 from worker.engine.views import view

@@ -11,7 +11,7 @@ from PIL import Image
 
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

@@ -13,7 +13,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError
 from contracts.leases.claim import Claim
 from contracts.leases.criteria import ClaimCriteria, MustRunAlone, NextJobs, NotReady, Suspended

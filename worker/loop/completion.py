@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.errors import Unavailable
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.log_context import job_context
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import JobState

@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import Unavailable
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.log_context import job_context
 from contracts.jobs.records import JobRecord
 from contracts.logs import FOR_MACHINES

@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from functools import partial
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.leases.claim import Claim
 from contracts.requests.schema import Priority
 from worker.engine.coroutine import Stopped, Turn

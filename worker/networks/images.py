@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 
 #: (height, width, 3) of 0…255.
 Pixels = npt.NDArray[np.uint8]

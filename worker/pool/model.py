@@ -19,7 +19,7 @@ import torch
 
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.memory.components import ModelComponents
 from contracts.memory.plan import Placement, Plan
 from contracts.requests.entry_parameters import ControlParameters

@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageFilter
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.image_safety import ImageSafety
 from contracts.safety.checks import ImageCheck, flagged_key
 from worker.generation.results.outputs import ImageWriter, JobResult

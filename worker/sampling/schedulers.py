@@ -10,7 +10,8 @@ from typing import Any
 import diffusers
 
 from contracts.catalogue.schedulers import SCHEDULERS, mismatch
-from contracts.errors import FailureCode, JobFailed, first_line
+from contracts.errors import first_line
+from contracts.jobs.failures import FailureCode, JobFailed
 from worker.sampling.host_timesteps import without_waits
 
 #: Settings of a flow model that pipelines read from the scheduler, whether its class knows them or not.

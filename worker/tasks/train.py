@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.uploads.retention import Retention
 from worker.generation.results.outputs import JobResult

@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import NotFound, Unavailable
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.processes.background import BackgroundThread
 from contracts.requests.training.parameters import ResumedTraining
 from contracts.storage import Storage

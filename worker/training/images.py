@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from PIL import Image
 
-from contracts.errors import JobFailed, NotFound
+from contracts.errors import NotFound
+from contracts.jobs.failures import JobFailed
 from contracts.requests.parameters import JobParameters
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.storage import Storage

@@ -14,8 +14,9 @@ from typing import Protocol
 
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, Unavailable
+from contracts.errors import Unavailable
 from contracts.jobs.events import Preview
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Receipt, TrainedAdapter, TrainingReceipt
 from contracts.jobs.records import JobError, Measured
 from contracts.memory.training import activation_bytes

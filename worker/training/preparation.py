@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from PIL import Image
 
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import NotFound
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.memory.plan import Plan
 from contracts.memory.training import missing_role

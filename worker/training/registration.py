@@ -11,7 +11,8 @@ from typing import Any
 from redis import Redis
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import Conflict, FailureCode, JobFailed
+from contracts.errors import Conflict
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.entry_parameters import ControlParameters, LoraParameters, TextualInversionParameters
 from contracts.requests.training.parameters import TrainedParameters, TrainingParameters
 from contracts.requests.training.settings import Kind

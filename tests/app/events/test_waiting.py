@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from app.events.waiting import read_preference
 from cli.supervisor.redis_server import RedisServer
-from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.failures import RETRYABLE, FailureCode
 from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings

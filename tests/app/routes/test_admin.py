@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contracts.auth.api_keys import ApiKeyStore, Scope
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Energy
 from contracts.jobs.records import JobError
 from contracts.leases.claim import Report

@@ -17,8 +17,8 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.errors import FailureCode
 from contracts.jobs.events import stream_key
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError, Progress
 from contracts.queue.client import JobQueue
 from contracts.redis import keys

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.settings import ApiSettings
-from contracts.errors import RETRYABLE, FailureCode
+from contracts.jobs.failures import RETRYABLE, FailureCode
 from contracts.jobs.records import JobError, JobState, Progress
 from contracts.queue.client import JobQueue
 from contracts.redis import keys

@@ -18,8 +18,8 @@ from app.dialects.openai_forms import read_edit_form
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore
-from contracts.errors import RETRYABLE, FailureCode
 from contracts.jobs.events import Preview
+from contracts.jobs.failures import RETRYABLE, FailureCode
 from contracts.jobs.records import JobError, JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings

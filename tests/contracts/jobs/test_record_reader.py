@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from redis import Redis
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.record_reader import UnreadableJob, read_record
 from contracts.jobs.records import RECORD_VERSION, JobState, Progress, WebhookRecord

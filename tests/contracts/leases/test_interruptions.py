@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from contracts.errors import FailureCode
 from contracts.jobs.events import Preview, read_events
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError, JobState, WebhookRecord
 from contracts.leases.claim import Claim
 from contracts.leases.claims import Claims

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from contracts.errors import FailureCode
 from contracts.jobs.events import read_events
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobError, JobState, Measured, Position, Progress
 from contracts.leases.claim import Report

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError, JobState
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.preparations import FETCHING, Preparation

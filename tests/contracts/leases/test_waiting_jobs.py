@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.errors import FailureCode
 from contracts.jobs.events import read_events
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError, JobState
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobError, JobState
 from contracts.leases.claim import Claim

@@ -16,8 +16,9 @@ from rq.worker import WorkerStatus
 
 from cli.supervisor.redis_server import RedisServer
 from contracts.auth.api_keys import ApiKeyStore
-from contracts.errors import FailureCode, Unavailable
+from contracts.errors import Unavailable
 from contracts.jobs.events import Preview
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobState, Progress, WebhookRecord
 from contracts.leases.claims import Claims
 from contracts.leases.criteria import ClaimCriteria

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.catalogue.families import Task
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.record_reader import UnreadableJob
 from contracts.jobs.records import RECORD_VERSION
 from contracts.queue.client import JobQueue

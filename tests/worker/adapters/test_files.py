@@ -10,7 +10,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.requests.entry_parameters import LoraParameters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

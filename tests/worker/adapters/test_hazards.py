@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, generate_with_lora, make_short_job, own_adapters

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.requests.entry_parameters import LoraParameters
 from tests.support.adapters import active_loras
 from tests.support.combinations import covering

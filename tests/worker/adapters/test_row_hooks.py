@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.adapters import checkpoint_of, choose_sets, make_short_job, own_adapters

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import CatalogueError, FailureCode, InvalidRequest
+from contracts.errors import CatalogueError, InvalidRequest
+from contracts.jobs.failures import FailureCode
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import fail_job, generate_pixels, make_job

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

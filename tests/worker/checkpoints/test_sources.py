@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.errors import JobFailed
 from contracts.hub.errors import HubRefused
 from contracts.hub.source import HubSource
+from contracts.jobs.failures import JobFailed
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_repositories import (
     MODELS,

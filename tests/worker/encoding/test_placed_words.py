@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.storage import Storage
 from tests.support.inversions import with_inversions_of
 from tests.support.jobs import complete_job, fail_job, generate_pixels, make_job, run_jobs

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Receipt
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.parameters import JobParameters

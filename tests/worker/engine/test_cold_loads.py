@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.memory.plan import Placement
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

@@ -15,7 +15,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.class_labels import numbers_of, read_labels
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.schedulers import SCHEDULERS
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.storage import Storage
 from tests.support.bare_diffusers import make_pipeline
 from tests.support.jobs import (

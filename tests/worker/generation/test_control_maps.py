@@ -13,7 +13,7 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import PreprocessorSpec
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.provenance.pixels import hash_pixels
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

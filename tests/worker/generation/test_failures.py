@@ -11,7 +11,7 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.metrics import Counters
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

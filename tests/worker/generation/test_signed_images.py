@@ -12,7 +12,7 @@ from redis import Redis
 from cli.main import main
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.provenance.opening import open_credentials
 from contracts.settings import SharedSettings

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cli.supervisor.redis_server import RedisServer
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import Energy, Receipt, Weights
 from contracts.jobs.records import JobState
 from contracts.leases.claim import Claim

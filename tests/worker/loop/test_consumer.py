@@ -15,7 +15,7 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobState
 from contracts.leases.claim import Claim
 from contracts.memory.policy import Policy

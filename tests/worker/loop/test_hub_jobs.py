@@ -13,8 +13,8 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
 from contracts.jobs.events import read_events
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobRecord, JobState
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobRecord, JobState
 from contracts.processes.workers import WorkerReport, read_workers
 from contracts.queue.client import JobQueue

@@ -13,7 +13,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import JobFailed
+from contracts.jobs.failures import JobFailed
 from contracts.memory.plan import Placement
 from contracts.memory.policy import Policy
 from contracts.metrics import Counters

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
-from contracts.errors import FailureCode
 from contracts.jobs.events import Preview
+from contracts.jobs.failures import FailureCode
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.storage import Storage

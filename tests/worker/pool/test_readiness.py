@@ -12,7 +12,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobState
 from contracts.queue.client import JobQueue
 from contracts.settings import SharedSettings

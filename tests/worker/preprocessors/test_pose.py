@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from contracts.errors import CatalogueError, JobFailed
+from contracts.errors import CatalogueError
+from contracts.jobs.failures import JobFailed
 from contracts.weights.preprocessor_models import read_preprocessor
 from tests.support.preprocessor_models import photo, write_segformer, write_vitpose
 from worker.preprocessors.loading import Prepared, load_model, load_processor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from worker.runtime.out_of_memory import DeviceFailed, is_device_error, is_out_of_memory, raise_if_device_failed
 
 OUT_OF_MEMORY = [

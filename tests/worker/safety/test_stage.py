@@ -14,8 +14,8 @@ from PIL import Image
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed
 from contracts.jobs.events import read_events
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobState
 from contracts.provenance.kept_latents import latents_key

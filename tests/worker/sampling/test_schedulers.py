@@ -17,7 +17,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
 from contracts.catalogue.schedulers import MODEL_SETTINGS, SCHEDULERS
-from contracts.errors import FailureCode, InvalidRequest, JobFailed
+from contracts.errors import InvalidRequest
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.combinations import ALL, covering

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import CatalogueError, DarkroomError, FailureCode, JobFailed, NotFound, first_line
+from contracts.errors import CatalogueError, DarkroomError, NotFound, first_line
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.requests.entry_parameters import IpAdapterParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter

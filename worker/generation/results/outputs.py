@@ -18,7 +18,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
-from contracts.errors import FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import NotFound, Unavailable
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.image_safety import ImageSafety
 from contracts.jobs.receipt import KeptLatents, Receipt
 from contracts.jobs.records import ImageRecord, JobError, Measured

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load
 
 from contracts.catalogue.schedulers import SCHEDULERS
-from contracts.errors import FailureCode, JobFailed, NotFound
+from contracts.errors import NotFound
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.provenance.kept_latents import first_step, step_name
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage

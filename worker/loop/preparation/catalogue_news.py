@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.jobs.records import JobError
 from contracts.leases.waiting_jobs import WaitingJobs
 from contracts.requests.catalogue_reload import CatalogueReload

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from redis.exceptions import RedisError
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.records import JobError
 from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from contracts.errors import FailureCode, JobFailed
 from contracts.hub.errors import Cancelled
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.metrics import Counters
 from contracts.processes.background import BackgroundThread
 from contracts.processes.preparations import FAILED, RETRYING, Preparation

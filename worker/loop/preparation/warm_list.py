@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 
-from contracts.errors import JobFailed, Unavailable
+from contracts.errors import Unavailable
+from contracts.jobs.failures import JobFailed
 from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
 from worker.checkpoints.places import NotPrepared
 from worker.generation.trial import warm_up

@@ -19,16 +19,9 @@ from contracts.catalogue.cached import AnySpec
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSpec, NetworkSpec, VaeSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.networks import FileNetworkSpec, MapKind, PreprocessorSpec
-from contracts.errors import (
-    AdapterRefused,
-    CatalogueError,
-    DarkroomError,
-    FailureCode,
-    JobFailed,
-    NotFound,
-    Unavailable,
-)
+from contracts.errors import AdapterRefused, CatalogueError, DarkroomError, NotFound, Unavailable
 from contracts.hub.errors import Cancelled, HubRefused, HubUnavailable
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.receipt import Weights
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.networks import check_network_row

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from contracts.errors import FailureCode, JobFailed
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.memory.plan import Plan
 from contracts.metrics import Counters
 from contracts.requests.checks.controls import changed_controls

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.storage import Storage
 from tests.support.images import encode_image
 from tests.support.ip_adapters import ip_adapter_tensors, with_ip_adapters

@@ -17,7 +17,7 @@ from transformers import SiglipImageProcessorPil, SiglipVisionModel
 from bench.peaks import TOLERANCE, candidates_of
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode
+from contracts.jobs.failures import FailureCode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.ip_adapters import SIDE, redux_row, redux_tensors

@@ -11,7 +11,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Mode
 from contracts.catalogue.schedulers import SCHEDULERS, names_for
-from contracts.errors import FailureCode, InvalidRequest
+from contracts.errors import InvalidRequest
+from contracts.jobs.failures import FailureCode
 from contracts.provenance.kept_latents import needed_steps, read_latents, refusal, step_name, write_latents
 from contracts.provenance.receipts.merkle import hash_leaf
 from contracts.requests.entry_parameters import StepCheckParameters

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from contracts.errors import FailureCode, JobFailed
 from contracts.hub.errors import Cancelled
 from contracts.jobs.events import read_events
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.records import JobState
 from contracts.leases.claims import Claims
 from contracts.processes.workers import WorkerReport, publish

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.errors import FailureCode, JobFailed
 from contracts.hub.errors import Cancelled
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.metrics import Counters
 from tests.support.waiting import wait_until
 from worker.checkpoints import sources

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from contracts.errors import CatalogueError, FailureCode, JobFailed, NotFound, Unavailable
+from contracts.errors import CatalogueError, NotFound, Unavailable
+from contracts.jobs.failures import FailureCode, JobFailed
 from worker.checkpoints.places import NotPrepared
 from worker.pool.loading.fetcher import load_errors_as_job_failed
 

@@ -12,7 +12,8 @@ import torch
 
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import Mode
-from contracts.errors import FailureCode, InvalidRequest
+from contracts.errors import InvalidRequest
+from contracts.jobs.failures import FailureCode
 from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.storage import Storage
