@@ -29,7 +29,7 @@ _SHAPING = (
     "cross_attention_dim", "resnet_time_scale_shift", "conditioning_embedding_out_channels", "latent_channels",
     "num_attention_heads", "attention_head_dim", "num_layers", "num_single_layers", "patch_size", "in_channels",
     "caption_channels", "approximator_num_channels", "approximator_hidden_dim", "approximator_layers",
-    "joint_attention_dim", "pos_embed_max_size", "dual_attention_layers",
+    "joint_attention_dim", "text_embed_dim", "pos_embed_max_size", "dual_attention_layers",
     "hidden_size", "intermediate_size", "d_model", "d_ff", "num_heads", "vocab_size",
     "base_dim", "dim_mult", "num_res_blocks", "extra_condition_channels", "transformer_num_layers",
     "encoder_hid_dim", "channels", "adapter_type", "downscale_factor",

@@ -1,10 +1,12 @@
 """Components on torch's meta device, from their configurations, and how a pipeline calls them.
 
-A new component class gets a row in `Inputs.of`. Knows nothing of what is counted.
+A component class whose arguments do not have the usual names, or not the usual shapes, gets a row in `Inputs.of`.
+Knows nothing of what is counted.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +40,8 @@ ONE_BY_ONE = frozenset(
         "ChatGLMModel",
     }
 )
+#: Entries of a denoiser's configuration that say how wide its prompts are, the more exact first.
+_PROMPT_WIDTHS = ("joint_attention_dim", "caption_channels", "text_embed_dim", "cross_attention_dim")
 #: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
 _STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
 _USUAL_STRIDE = 8
@@ -100,10 +104,6 @@ class Inputs:
         by_class: Mapping[str, Callable[[], dict[str, Any]]] = {
             "CLIPTextModel": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
-            "T5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
-            "UMT5EncoderModel": lambda: {"input_ids": self._ids(self.shape.text_tokens)},
-            "Qwen3Model": self._language_model,
-            "Gemma2Model": self._language_model,
             "Mistral3ForConditionalGeneration": lambda: {**self._language_model(), "use_cache": False},
             "Flux2Transformer2DModel": self._flux2,
             "AutoencoderKLFlux2": lambda: {"z": self._latents(self.config["latent_channels"])},
@@ -121,18 +121,16 @@ class Inputs:
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
             "FluxTransformer2DModel": self._flux,
-            "PixArtTransformer2DModel": self._pixart,
-            "AuraFlowTransformer2DModel": self._aura_flow,
-            "DiTTransformer2DModel": lambda: {**self._step(), "class_labels": self._empty().long()},
             "ChromaTransformer2DModel": self._chroma,
             "OvisImageTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
             "ChatGLMModel": self._chatglm,
             "BertModel": lambda: self._encoder(_CLIP_TOKENS),
             "HunyuanDiT2DModel": self._hunyuandit,
-            "HunyuanDiT2DControlNetModel": lambda: self._hunyuandit() | self._controlled(),
-            "SanaTransformer2DModel": self._sana,
-            "SanaControlNetModel": lambda: self._sana() | self._controlled(),
+            "HunyuanDiT2DControlNetModel": lambda: {
+                **self._hunyuandit(),
+                "controlnet_cond": self._latents(self.config["in_channels"]),
+            },
             "AutoencoderDC": lambda: {"z": self._latents(self.config["latent_channels"])},
             "ZImageTransformer2DModel": self._z_image,
             "ZImageControlNetModel": self._z_image_controlnet,
@@ -145,7 +143,30 @@ class Inputs:
             },
             "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
         }
-        return by_class[class_name]()
+        return by_class[class_name]() if class_name in by_class else self._by_name(class_name)
+
+    def _by_name(self, class_name: str) -> dict[str, Any]:
+        """What a text encoder, or a denoiser or ControlNet of latents, is given for arguments of these names."""
+        component_class: Any = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
+        taken = inspect.signature(component_class.forward).parameters
+        if "input_ids" in taken:
+            is_decoder = "position_ids" in taken
+            return self._language_model() if is_decoder else {"input_ids": self._ids(self.shape.text_tokens)}
+        latents = self._latents(self.config["in_channels"])
+        width = next((self.config[name] for name in _PROMPT_WIDTHS if name in self.config), 0)
+        size = self._empty(2)
+        given = {
+            "hidden_states": latents,
+            "timestep": self._empty(),
+            "encoder_hidden_states": self._empty(self.shape.text_tokens, width),
+            "encoder_attention_mask": self._empty(self.shape.text_tokens),
+            "added_cond_kwargs": {"resolution": size, "aspect_ratio": self._empty(1)},  # PixArt-α reads it
+            "guidance": self._empty() if self.config.get("guidance_embeds") else None,
+            "class_labels": self._empty().long(),
+            "controlnet_cond": latents,
+            **dict.fromkeys(("original_size", "target_size", "crop_coords"), size),
+        }
+        return {name: value for name, value in given.items() if name in taken and value is not None}
 
     def image(self) -> torch.Tensor:
         """An image for each row, as the VAE encodes it: some have a fourth channel, for transparency."""
@@ -207,18 +228,6 @@ class Inputs:
     def _step(self) -> dict[str, Any]:
         return {"hidden_states": self._latents(self.config["in_channels"]), "timestep": self._empty()}
 
-    def _pixart(self) -> dict[str, Any]:
-        return {
-            **self._step(),
-            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["caption_channels"]),
-            "added_cond_kwargs": {"resolution": self._empty(2), "aspect_ratio": self._empty(1)},  # α reads it
-            "encoder_attention_mask": self._empty(self.shape.text_tokens),
-        }
-
-    def _aura_flow(self) -> dict[str, Any]:
-        width = self.config["joint_attention_dim"]
-        return {**self._step(), "encoder_hidden_states": self._empty(self.shape.text_tokens, width)}
-
     def _chroma(self) -> dict[str, Any]:
         # Without its mask, whose values grow with the square of all tokens: half a percent of a call at 1024².
         flux = {"pooled_projection_dim": 0, "guidance_embeds": False, **self.config}
@@ -247,13 +256,6 @@ class Inputs:
             "style": self._empty().long(),
             "image_rotary_emb": (positions, positions),
         }
-
-    def _controlled(self) -> dict[str, Any]:
-        return {"controlnet_cond": self._latents(self.config["in_channels"])}
-
-    def _sana(self) -> dict[str, Any]:
-        arguments = {name: value for name, value in self._pixart().items() if name != "added_cond_kwargs"}
-        return arguments | ({"guidance": self._empty()} if self.config.get("guidance_embeds") else {})
 
     def _z_image(self) -> dict[str, Any]:
         width = self.config.get("cap_feat_dim") or round(self.config["dim"] * _Z_IMAGE_CAPTION)
