@@ -1,8 +1,8 @@
 """Published architectures: configuration and number of values of each component, one JSON file an architecture.
 
 Used for checkpoints that have not been downloaded yet. The configurations are those of the hub's `config.json`
-files, without entries that do not shape the model. A test builds every component on torch's
-meta device and compares the numbers. Knows nothing of dtypes, devices or budgets.
+files, or of what `configured_from` names, without entries that do not shape the model. A test builds every
+component on torch's meta device and compares the numbers. Knows nothing of dtypes, devices or budgets.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Architecture:
         configs: component -> its configuration.
         controlnet, t2i_adapter, union: a widely used one for it; None where there is none.
         pipeline: class that their `model_index.json` names, where they are not the family's usual checkpoints.
+        configured_from: where the configurations are from, if not from the hub's files; Markdown.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Architecture:
     t2i_adapter: ControlNet | None = None
     union: ControlNet | None = None
     pipeline: str | None = None
+    configured_from: str = ""
 
     @property
     def values(self) -> int:
@@ -128,6 +130,7 @@ def _read(text: str) -> Architecture:
         _read_net(entries.get("t2i_adapter")),
         _read_net(entries.get("union")),
         entries.get("pipeline"),
+        entries.get("configured_from", ""),
     )
 
 
