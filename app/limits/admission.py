@@ -13,8 +13,8 @@ from redis import Redis
 from contracts.byte_sizes import gib
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest, ModelUnavailable
-from contracts.memory.networks import least_bytes
 from contracts.memory.plan import Plan
+from contracts.memory.sizes.networks import least_bytes
 from contracts.memory.training import refusal
 from contracts.processes.workers import WorkerReport, read_workers, refusal_of
 from contracts.redis.connection import redis_errors_are_unavailable

@@ -9,9 +9,10 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubError
-from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.extras import size_adapter, size_controlnet
-from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
+from contracts.memory.sizes.component import Component, ModelComponents
+from contracts.memory.sizes.extras import size_adapter, size_controlnet
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.on_hub import read_hub_components, size_hub_extra
 
 _Found = TypeVar("_Found", ModelComponents, Component)
 

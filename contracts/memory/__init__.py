@@ -2,9 +2,7 @@
 
 activations.py        values held beside the weights, as a function of pixels, tokens and images
 activation_tables/    these functions, counted for each component class (JSON)
-components.py         a model's components with their roles, sizes and activations
-extras.py             a request's ControlNets and adapters as components
-hub_sizes.py          the same of what is still on a hub, by asking it
+sizes/                how large models, ControlNets, adapters and other networks are
 policy.py             what an operator allows of plans
 plan.py               placements, plans, workloads, and the strategies that a policy permits
 estimate.py           one strategy for one workload: its plan, and what it costs
@@ -14,6 +12,5 @@ card.py               what a card of some size gives plans
 stages.py             one plan over all stages of a job
 moves.py              what a plan costs in moves over a sequence of calls
 training.py           what a training takes beside its model
-networks.py           what upscalers and erasers take
 planner.py            the best plan for a workload within a budget, and a worker's capacity
 """

@@ -20,8 +20,8 @@ from contracts.catalogue.families import ALL_FAMILIES, Family, Mode
 from contracts.catalogue.references import References
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape
-from contracts.memory.components import Component, ModelComponents, Origin, Role
 from contracts.memory.policy import Policy
+from contracts.memory.sizes.component import Component, ModelComponents, Origin, Role
 from contracts.requests.fields import PROMPT_FIELDS
 from contracts.requests.parameters import JobParameters
 

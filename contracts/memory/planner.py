@@ -24,9 +24,11 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.row import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
-from contracts.memory.components import Component, ModelComponents, Role, read_components
 from contracts.memory.estimate import Estimate
-from contracts.memory.extras import (
+from contracts.memory.plan import Placement, Plan, Strategy, Workload, strategies, workload_of
+from contracts.memory.policy import Policy
+from contracts.memory.sizes.component import Component, ModelComponents, Role
+from contracts.memory.sizes.extras import (
     as_preview_vae,
     size_adapter,
     size_controlnet,
@@ -37,9 +39,8 @@ from contracts.memory.extras import (
     size_uploaded_controlnet,
     size_vae,
 )
-from contracts.memory.networks import NetworkFacts, read_network
-from contracts.memory.plan import Placement, Plan, Strategy, Workload, strategies, workload_of
-from contracts.memory.policy import Policy
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.networks import NetworkFacts, read_network
 from contracts.memory.stage_bytes import Known
 from contracts.memory.stages import join_stages
 from contracts.requests.parameters import JobParameters

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from contracts.byte_sizes import gib
-from contracts.memory.components import Role
 from contracts.memory.plan import Placement, Plan
+from contracts.memory.sizes.component import Role
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.requests.training.settings import OptimizerName
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.memory.components import Role
 from contracts.memory.plan import PlacedComponent, Placement, Plan
+from contracts.memory.sizes.component import Role
 from contracts.requests.task_parameters import JobTask
 from contracts.requests.training.parameters import TrainingParameters
 from contracts.requests.training.settings import Kind, TrainingSettings

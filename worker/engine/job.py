@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from contracts.jobs.records import Measured
-from contracts.memory.components import Role
 from contracts.memory.plan import Plan
+from contracts.memory.sizes.component import Role
 from contracts.requests.parameters import JobParameters
 from contracts.requests.task_parameters import TaskParameters
 from worker.adapters.cache import AdapterSet

@@ -12,9 +12,9 @@ from functools import partial
 
 import torch
 
-from contracts.memory.components import Role
 from contracts.memory.plan import Placement
 from contracts.memory.seconds import move_seconds
+from contracts.memory.sizes.component import Role
 from contracts.requests.parameters import JobParameters
 from worker.adapters.cache import AdapterSet
 from worker.adapters.references.attention_hooks import RowSpan

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from contracts.memory.networks import TILE_SIDES, overlap_of, upscaler_bytes
+from contracts.memory.sizes.networks import TILE_SIDES, overlap_of, upscaler_bytes
 from contracts.weights.networks import UpscalerFacts
 from worker.networks.images import Pixels, require_finite, to_input, to_pixels
 from worker.networks.tiles import Tile, tiles_of

@@ -20,8 +20,8 @@ import torch
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.jobs.failures import FailureCode, JobFailed
-from contracts.memory.components import ModelComponents
 from contracts.memory.plan import Placement, Plan
+from contracts.memory.sizes.component import ModelComponents
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.requests.parameters import JobParameters
 from contracts.weights.checkpoint_limits import tasks_of_channels

@@ -15,20 +15,21 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, LoraSpec, N
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
-from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.extras import (
+from contracts.memory.moves import Situation, cheapest, gives_same_image
+from contracts.memory.plan import Plan, Workload, default_workload
+from contracts.memory.planner import candidates, plan, step_down, take_capacity
+from contracts.memory.policy import Policy
+from contracts.memory.sizes.component import Component, ModelComponents
+from contracts.memory.sizes.extras import (
     size_adapter,
     size_controlnet,
     size_image_encoders,
     size_ip_adapter,
     size_vae,
 )
-from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
-from contracts.memory.moves import Situation, cheapest, gives_same_image
-from contracts.memory.networks import read_network
-from contracts.memory.plan import Plan, Workload, default_workload
-from contracts.memory.planner import candidates, plan, step_down, take_capacity
-from contracts.memory.policy import Policy
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.networks import read_network
+from contracts.memory.sizes.on_hub import read_hub_components, size_hub_extra
 from contracts.requests.parameters import JobParameters
 from worker.checkpoints.sources import class_needed
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from contracts.catalogue.rows.networks import MapKind
-from contracts.memory.networks import SCRATCH_BYTES, VALUE_BYTES
+from contracts.memory.sizes.networks import SCRATCH_BYTES, VALUE_BYTES
 from contracts.weights.preprocessor_models import PreprocessorFacts, read_preprocessor
 from worker.networks.images import Pixels
 from worker.preprocessors import depth, pose, segmentation

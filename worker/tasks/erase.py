@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from contracts.jobs.receipt import Weights
-from contracts.memory.networks import ERASER_MULTIPLE, eraser_bytes
+from contracts.memory.sizes.networks import ERASER_MULTIPLE, eraser_bytes
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.weights.networks import EraserFacts, read_eraser
 from worker.checkpoints.networks import LaMa, load_network

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from contracts.memory.activations import ActivationCost, Activations, Retained, WorkloadShape
-from contracts.memory.components import Component, ModelComponents, Role
 from contracts.memory.estimate import Estimate
 from contracts.memory.plan import Placement, Strategy, Workload
+from contracts.memory.sizes.component import Component, ModelComponents, Role
 
 MIB = 2**20
 

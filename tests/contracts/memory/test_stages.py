@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contracts.memory.components import Role
 from contracts.memory.plan import PlacedComponent, Placement, Plan
+from contracts.memory.sizes.component import Role
 from contracts.memory.stages import join_stages
 
 

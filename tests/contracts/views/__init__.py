@@ -1,1 +1,1 @@
-"""Tests of `contracts.memory`."""
+"""Tests of `contracts.views`."""

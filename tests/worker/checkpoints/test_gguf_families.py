@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.memory.components import read_components
+from contracts.memory.sizes.models import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.combinations import usual_or_all

@@ -10,8 +10,8 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.hub.repository_files import RepositoryFiles, weights_below
-from contracts.memory.components import read_components
-from contracts.memory.extras import size_adapter
+from contracts.memory.sizes.extras import size_adapter
+from contracts.memory.sizes.models import read_components
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.schema import Txt2ImgRequest

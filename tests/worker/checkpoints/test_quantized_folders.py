@@ -15,7 +15,8 @@ from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, q
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import ModelComponents, read_components
+from contracts.memory.sizes.component import ModelComponents
+from contracts.memory.sizes.models import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.jobs import complete_job, decode_pixels, make_job

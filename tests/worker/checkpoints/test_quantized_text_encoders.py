@@ -16,8 +16,9 @@ from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import ModelComponents, read_components
 from contracts.memory.plan import Placement
+from contracts.memory.sizes.component import ModelComponents
+from contracts.memory.sizes.models import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.combinations import usual_or_all

@@ -14,7 +14,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import InvalidRequest
-from contracts.memory.components import read_components
+from contracts.memory.sizes.models import read_components
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.bare_diffusers import paint

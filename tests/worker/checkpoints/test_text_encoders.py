@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import ModelComponents, read_components
-from contracts.memory.hub_sizes import read_hub_components
+from contracts.memory.sizes.component import ModelComponents
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.on_hub import read_hub_components
 from contracts.weights.row_files import check_row_files
 from tests.support.hub import serving, use_hub
 from tests.support.original_layout import write_sd3_file

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Role
-from contracts.memory.extras import size_vae
+from contracts.memory.sizes.component import Role
+from contracts.memory.sizes.extras import size_vae
 from contracts.weights.vae_files import with_vaes
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.original_layout import vae_tensors

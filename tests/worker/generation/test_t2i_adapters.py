@@ -14,7 +14,7 @@ from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_adapter import _p
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
-from contracts.memory.components import Role
+from contracts.memory.sizes.component import Role
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from contracts.weights.vae_files import WEIGHTS

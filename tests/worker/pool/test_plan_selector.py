@@ -10,8 +10,8 @@ import torch
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.catalogue.reader import read_catalogue
-from contracts.memory.components import read_components
 from contracts.memory.plan import Placement
+from contracts.memory.sizes.models import read_components
 from contracts.settings import BUILT_IN_CATALOGUE
 from tests.support.hub import serving, use_hub
 from tests.support.hub_repositories import checkpoint

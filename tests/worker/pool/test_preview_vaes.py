@@ -15,8 +15,8 @@ from PIL import Image
 from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.jobs.events import Preview
 from contracts.jobs.failures import FailureCode
-from contracts.memory.components import Role
 from contracts.memory.plan import Placement
+from contracts.memory.sizes.component import Role
 from contracts.storage import Storage
 from contracts.weights.vae_files import WEIGHTS, with_vaes
 from tests.support.adapters import checkpoint_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contracts.catalogue.rows.networks import MapKind
-from contracts.memory.networks import SCRATCH_BYTES
+from contracts.memory.sizes.networks import SCRATCH_BYTES
 from tests.support.combinations import ALL
 from tests.support.preprocessor_models import PreprocessorFolders, photo
 from worker.preprocessors.maps import ControlMap, on_white

@@ -13,8 +13,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from contracts.catalogue.catalogue import Catalogue
-from contracts.memory.components import Role
 from contracts.memory.plan import Placement
+from contracts.memory.sizes.component import Role
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from tests.support.combinations import usual_or_all

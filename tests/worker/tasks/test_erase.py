@@ -16,7 +16,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.errors import CatalogueError
 from contracts.jobs.records import JobState
-from contracts.memory.networks import SCRATCH_BYTES, eraser_bytes
+from contracts.memory.sizes.networks import SCRATCH_BYTES, eraser_bytes
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.erasing import EraseParameters
 from contracts.requests.task_parameters import JobTask

@@ -13,7 +13,7 @@ from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue, UpscalerSpec
 from contracts.jobs.records import JobState
-from contracts.memory.networks import SCRATCH_BYTES, upscaler_bytes
+from contracts.memory.sizes.networks import SCRATCH_BYTES, upscaler_bytes
 from contracts.queue.client import JobQueue
 from contracts.requests.plain.upscaling import UpscaleParameters
 from contracts.requests.task_parameters import JobTask

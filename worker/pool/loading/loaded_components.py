@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.memory.components import ModelComponents, role_of, size_component
+from contracts.memory.sizes.component import ModelComponents, role_of, size_component
 from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount
 from worker.checkpoints.quantized.packed_weights import describe, is_packed
 

@@ -12,10 +12,10 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
-from contracts.memory.components import Role
-from contracts.memory.extras import size_ip_adapter
 from contracts.memory.planner import take_capacity
 from contracts.memory.policy import Policy
+from contracts.memory.sizes.component import Role
+from contracts.memory.sizes.extras import size_ip_adapter
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row, patches_of_encoder
 from tests.support.ip_adapter_headers import FULL, LAYERS, PLAIN, PLUS, REDUX, Shapes, write_file

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import CatalogueError
-from contracts.memory.extras import size_controlnet
+from contracts.memory.sizes.extras import size_controlnet
 from contracts.storage import Storage
 from contracts.weights.controls.controlnet_files import read_controlnet
 from contracts.weights.controls.controlnet_models import count_values, find_models

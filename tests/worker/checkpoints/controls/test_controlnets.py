@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.errors import CatalogueError
-from contracts.memory.extras import size_controlnet
+from contracts.memory.sizes.extras import size_controlnet
 from contracts.weights.row_files import check_row_files
 from tests.support.original_layout import write_controlnet_file
 from worker.checkpoints.controls.controlnets import load_controlnet

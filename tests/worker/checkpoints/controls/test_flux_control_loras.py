@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import read_components
-from contracts.memory.hub_sizes import read_hub_components
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.on_hub import read_hub_components
 from contracts.requests.training.trainable import kinds_of
 from contracts.storage import Storage
 from contracts.weights.adapters.lora_files import read_lora

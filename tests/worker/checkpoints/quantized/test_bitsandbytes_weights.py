@@ -15,7 +15,8 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.components import Component, read_components
+from contracts.memory.sizes.component import Component
+from contracts.memory.sizes.models import read_components
 from worker.checkpoints import components
 from worker.checkpoints.loader import load_model
 from worker.checkpoints.quantized import bitsandbytes_weights

@@ -16,9 +16,9 @@ import pytest
 from contracts.catalogue import references
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import ALL_FAMILIES, Family, Mode
-from contracts.memory import components
 from contracts.memory.activation_tables import class_of, entry_of
 from contracts.memory.activations import Activations
+from contracts.memory.sizes import component
 from contracts.storage import Storage
 from counting.activations import count_activations
 from tests.support.cascade import CASCADE
@@ -48,7 +48,7 @@ def _own_activations(config: Mapping[str, Any]) -> Activations:
 def plans_of_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of their own, and references as small as these tests have diffusers scale them."""
     published = references._sides
-    monkeypatch.setattr(components, "find_activations", _own_activations)
+    monkeypatch.setattr(component, "find_activations", _own_activations)
     monkeypatch.setattr(references, "_sides", lambda _area, ratio: published(64 * 64, ratio))
 
 

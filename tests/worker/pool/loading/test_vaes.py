@@ -14,8 +14,8 @@ from contracts.catalogue.catalogue import Catalogue, VaeSpec
 from contracts.catalogue.families import Mode
 from contracts.errors import InvalidRequest
 from contracts.jobs.failures import FailureCode
-from contracts.memory.components import Role
 from contracts.memory.plan import Placement
+from contracts.memory.sizes.component import Role
 from contracts.storage import Storage
 from contracts.weights.vae_files import WEIGHTS, with_vaes
 from tests.support.adapters import checkpoint_of

@@ -6,8 +6,8 @@ import diffusers
 import pytest
 import torch
 
-from contracts.memory.components import Role
 from contracts.memory.plan import PlacedComponent, Placement
+from contracts.memory.sizes.component import Role
 from contracts.memory.training import state_bytes
 from contracts.requests.training.request import TRAINABLE_FAMILIES
 from contracts.weights.counts.architectures import architectures_of

@@ -6,8 +6,8 @@ import pytest
 
 from contracts.catalogue.catalogue import ControlNetSpec
 from contracts.catalogue.reader import read_catalogue
-from contracts.memory.components import Role
-from contracts.memory.extras import size_adapter, size_controlnet, size_uploaded_controlnet
+from contracts.memory.sizes.component import Role
+from contracts.memory.sizes.extras import size_adapter, size_controlnet, size_uploaded_controlnet
 from contracts.requests.entry_parameters import ControlParameters
 from contracts.settings import BUILT_IN_CATALOGUE
 

@@ -15,9 +15,10 @@ from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource
-from contracts.memory.components import Component, ModelComponents, read_components
-from contracts.memory.extras import size_adapter, size_controlnet
-from contracts.memory.hub_sizes import read_hub_components, size_hub_extra
+from contracts.memory.sizes.component import Component, ModelComponents
+from contracts.memory.sizes.extras import size_adapter, size_controlnet
+from contracts.memory.sizes.models import read_components
+from contracts.memory.sizes.on_hub import read_hub_components, size_hub_extra
 from tests.support.hub import Hub, serving, use_hub
 from tests.support.hub_repositories import (
     MODELS,

@@ -24,16 +24,9 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.remote import RemoteRepository, reading
 from contracts.hub.source import CHECKPOINT_SUFFIXES, GGUF, HubSource
-from contracts.memory.components import (
-    Component,
-    ModelComponents,
-    Role,
-    assemble,
-    components_of_file,
-    count_text_encoders,
-    size_component,
-)
-from contracts.memory.extras import published_vae
+from contracts.memory.sizes.component import Component, ModelComponents, Role, size_component
+from contracts.memory.sizes.extras import published_vae
+from contracts.memory.sizes.models import assemble, components_of_file, count_text_encoders
 from contracts.weights.checkpoint_files import AnyTensor
 from contracts.weights.counts.parameter_counts import ParameterCount, count_tensors
 from contracts.weights.formats.gguf import read_gguf_of

@@ -19,7 +19,7 @@ from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.repository_files import weights_below
 from contracts.hub.source import HubSource
-from contracts.memory.components import Component, ModelComponents, Role, size_component
+from contracts.memory.sizes.component import Component, ModelComponents, Role, size_component
 from contracts.requests.entry_parameters import ControlParameters, IpAdapterParameters, LoraParameters
 from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
