@@ -17,8 +17,9 @@ from bench.report import options
 from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.configs import read_config
 from contracts.weights.counts.architectures import Architecture, read_architectures
-from contracts.weights.counts.parameter_counts import ParameterCount, read_config
+from contracts.weights.counts.parameter_counts import ParameterCount
 from counting.activations import count_activations, render, shaping
 from counting.flops import TABLE, count_flops, render_flops
 

@@ -1,5 +1,6 @@
 """Weight files by their headers, without torch.
 
+configs.py              configurations of components
 checkpoint_files.py     a checkpoint in one file of either kind
 quantized.py            how a component is quantized, and what that makes of its size
 quantized_files.py      weights that were quantized before they were saved

@@ -19,7 +19,7 @@ from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, quantization_of, read_tensors
 from contracts.weights.class_checkpoints import class_limits
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_encoder_quantizations, read_folder_quantization
 

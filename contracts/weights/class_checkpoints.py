@@ -12,7 +12,7 @@ from typing import Any
 from contracts.catalogue.class_labels import read_labels
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 
 
 def class_limits(row: ModelSpec, folder: Path) -> dict[str, object]:

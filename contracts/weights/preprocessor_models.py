@@ -19,7 +19,8 @@ from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import IMAGE_MODEL_CONFIGS, component_weights
-from contracts.weights.counts.parameter_counts import count_files, read_config
+from contracts.weights.configs import read_config
+from contracts.weights.counts.parameter_counts import count_files
 
 #: Classes of ADE20K, and joints of COCO's people: a control image has a color for each.
 ADE20K_CLASSES, COCO_JOINTS = 150, 17

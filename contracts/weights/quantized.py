@@ -12,7 +12,8 @@ from typing import Any
 
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.errors import CatalogueError
-from contracts.weights.counts.parameter_counts import PackedBytes, ParameterCount, Sums, read_config
+from contracts.weights.configs import read_config
+from contracts.weights.counts.parameter_counts import PackedBytes, ParameterCount, Sums
 
 #: Components that can be quantized, beside text encoders.
 DENOISERS = ("transformer", "unet")

@@ -32,6 +32,7 @@ from contracts.weights.adapters.inversion_models import check_inversion_row
 from contracts.weights.adapters.ip_adapter_rows import check_ip_adapter_row
 from contracts.weights.adapters.lora_layouts import refuse_control_lora
 from contracts.weights.class_checkpoints import class_limits
+from contracts.weights.configs import read_configs
 from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import (
     T2I_REMEDY,
@@ -41,7 +42,6 @@ from contracts.weights.controls.controlnet_files import (
 )
 from contracts.weights.controls.controlnet_models import find_models
 from contracts.weights.controls.flux_control_lora_files import check_row_control_lora
-from contracts.weights.counts.parameter_counts import read_configs
 from contracts.weights.formats.gguf import read_gguf
 from contracts.weights.formats.header_text import NotSafetensors, UnreadableWeights
 from contracts.weights.formats.safetensors import read_header

@@ -15,7 +15,8 @@ from typing import Any
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.weights.counts.parameter_counts import ParameterCount, count_tensors, read_config
+from contracts.weights.configs import read_config
+from contracts.weights.counts.parameter_counts import ParameterCount, count_tensors
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import Tensor, read_header
 

@@ -16,7 +16,7 @@ from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.vaes import LatentSpace, VaeSpec
 from contracts.errors import CatalogueError, NotFound
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
 

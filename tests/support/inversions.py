@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from contracts.catalogue.catalogue import Catalogue, TextualInversionSpec
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 
 Tensors = dict[str, torch.Tensor]
 

@@ -26,7 +26,7 @@ from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import UNUSED_COMPONENTS, component_weights
 from contracts.memory.activation_tables import OLD_TRANSFORMER, class_of
 from contracts.weights.checkpoint_files import read_tensors
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized import read_quantization
 from contracts.weights.quantized_files import QuantizedTensor

@@ -26,9 +26,9 @@ from contracts.errors import CatalogueError
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.hub.selection import component_weights
 from contracts.hub.source import CHECKPOINT_SUFFIXES
+from contracts.weights.configs import read_config
 from contracts.weights.controls.controlnet_files import check_modes, refuse_other_kinds
 from contracts.weights.controls.flux_control_lora_files import read_control_lora
-from contracts.weights.counts.parameter_counts import read_config
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import read_header
 from contracts.weights.quantized import read_folder_quantization, read_quantization

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from contracts.weights.text_encoder_files import check_text_encoder, own_names
 from worker.checkpoints.components import check_loaded, find_class
 from worker.checkpoints.one_file.single_file import SingleFile

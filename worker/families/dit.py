@@ -17,7 +17,7 @@ from contracts.catalogue.class_labels import CLASS_COUNT, label_problem, read_la
 from contracts.catalogue.families import Mode
 from contracts.requests.parameters import JobParameters
 from contracts.weights.class_checkpoints import side_of
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from worker.families import DiffusersFamily, first_difference
 from worker.families.inputs import GenerationInputs
 

@@ -25,6 +25,7 @@ from contracts.weights.adapters.ip_adapter_files import read_ip_adapter
 from contracts.weights.adapters.ip_adapter_models import encoders_of
 from contracts.weights.adapters.ip_adapter_rows import patches_of_encoder
 from contracts.weights.adapters.lora_files import facts_in
+from contracts.weights.configs import read_config
 from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_models import count_control_lora
 from contracts.weights.counts.architectures import find_controlnet, read_architectures
@@ -33,7 +34,6 @@ from contracts.weights.counts.parameter_counts import (
     controlnet_parts,
     count_component,
     count_files,
-    read_config,
 )
 from contracts.weights.formats.safetensors import read_header
 from contracts.weights.vae_files import configuration_of, find_vae, weights_of

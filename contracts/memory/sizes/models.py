@@ -15,13 +15,9 @@ from contracts.catalogue.quantizations import QUANTIZATIONS
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.hub.source import HubSource
 from contracts.memory.sizes.component import ModelComponents, Role, role_of, size_component
+from contracts.weights.configs import read_configs
 from contracts.weights.counts.architectures import Architecture, architectures_of, find_architecture
-from contracts.weights.counts.parameter_counts import (
-    ParameterCount,
-    count_files,
-    count_values,
-    read_configs,
-)
+from contracts.weights.counts.parameter_counts import ParameterCount, count_files, count_values
 from contracts.weights.quantized import DENOISERS, quantized
 from contracts.weights.text_encoder_files import count_text_encoder
 

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from pathlib import Path
 
-from contracts.weights.counts.parameter_counts import file_state
+from contracts.weights.configs import file_state
 from contracts.weights.networks import EraserFacts, UpscalerFacts, read_eraser, read_upscaler
 
 #: Facts of a network whose smallest plan is known.

@@ -12,7 +12,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.inversion_files import InversionFacts, read_inversion
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 
 
 def find_family(facts: InversionFacts, catalogue: Catalogue, family: str | None = None) -> tuple[str, list[str]]:

@@ -14,7 +14,7 @@ from contracts.catalogue.catalogue import Catalogue, IpAdapterSpec
 from contracts.errors import AdapterRefused, CatalogueError
 from contracts.hub.source import HubSource
 from contracts.weights.adapters.ip_adapter_files import IpAdapterFacts, Reads, read_ip_adapter
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 
 _CLIP = ("clip_vision_model", "CLIPVisionModelWithProjection")
 #: What is read of an image encoder -> its `model_type`, its class, and the entry of its width with transformers'

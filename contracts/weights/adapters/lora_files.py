@@ -23,7 +23,7 @@ from contracts.weights.adapters.hypernetwork_files import (
 )
 from contracts.weights.adapters.lora_layouts import DENOISER, LoraLayer, read_layers
 from contracts.weights.adapters.lora_settings import ScaleSettings, read_settings
-from contracts.weights.counts.parameter_counts import file_state
+from contracts.weights.configs import file_state
 from contracts.weights.formats.header_text import NotSafetensors
 from contracts.weights.formats.safetensors import Tensor, read_header
 

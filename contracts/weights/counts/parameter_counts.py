@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused
 from contracts.hub.folders import folder_files
 from contracts.hub.repository_files import RepositoryFiles
 from contracts.weights.checkpoint_files import CHECKPOINT_PREFIX, AnyTensor, read_tensors
+from contracts.weights.configs import file_state
 from contracts.weights.formats.gguf import PackedTensor
 from contracts.weights.formats.header_text import UnreadableWeights
 from contracts.weights.quantized_files import QuantizedTensor
@@ -270,12 +271,6 @@ def count_tensors(tensors: Iterable[tuple[str, AnyTensor]]) -> ParameterCount:
     return ParameterCount.of(plain, packed, LinearWeights.of(shapes))
 
 
-def file_state(file: Path) -> tuple[int, ...]:
-    """What changes when a file is replaced or written to."""
-    status = file.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 def controlnet_parts(path: Path) -> list[Path]:
     """The files of a ControlNet that is given by its weights, or by the index of their shards."""
     parts = [path.with_name("config.json"), path]
@@ -283,36 +278,3 @@ def controlnet_parts(path: Path) -> list[Path]:
         shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
         parts += [path.with_name(shard) for shard in sorted(shards)]
     return parts
-
-
-def read_configs(checkpoint: Path) -> dict[str, Mapping[str, Any]]:
-    """Read the configuration of each component of a folder in diffusers layout.
-
-    Raises:
-        CatalogueError: a configuration is not a JSON object.
-    """
-    return {file.parent.name: read_config(file.parent) for file in sorted(checkpoint.glob("*/config.json"))}
-
-
-def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
-    """Read the configuration of one component, or another description in a folder; empty where it has none.
-
-    A file that has not changed is not read again: a start of a process asks for each several times.
-
-    Raises:
-        CatalogueError: it is not a JSON object.
-    """
-    file = folder / name
-    return dict(_parse_config(file, file_state(file))) if file.is_file() else {}
-
-
-@lru_cache(maxsize=1024)
-def _parse_config(file: Path, state: tuple[int, ...]) -> Mapping[str, Any]:
-    del state  # a part of what the answer is remembered by
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CatalogueError(f"{file.parent.name}/{file.name}: {error}") from error
-    if not isinstance(config, dict):
-        raise CatalogueError(f"{file.parent.name}/{file.name} is not a JSON object")
-    return config

@@ -14,8 +14,8 @@ from bench.architectures import TABLES, components, parts
 from contracts.memory.activation_tables import class_of, find_activations
 from contracts.memory.activations import UNKNOWN, WorkloadShape, peak_values, without_workspaces
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.configs import read_config
 from contracts.weights.counts.architectures import find_architecture, read_architectures
-from contracts.weights.counts.parameter_counts import read_config
 from counting.activations import count_activations, render
 from counting.component_calls import Inputs, build, run_of
 from counting.live_tensors import Follower

@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.controlnet_classes import class_of_controlnet
 from contracts.errors import CatalogueError
+from contracts.weights.configs import read_config
 from contracts.weights.controls.control_lora_files import is_control_lora
 from contracts.weights.controls.controlnet_files import RGB, T2I_REMEDY, check_modes, refuse_other_kinds
-from contracts.weights.counts.parameter_counts import controlnet_parts, read_config
+from contracts.weights.counts.parameter_counts import controlnet_parts
 from worker.checkpoints.components import load_complete
 from worker.checkpoints.controls.control_loras import whole_control_lora
 from worker.checkpoints.one_file.component import assemble, renamed

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from contracts.catalogue.rows.controlnets import T2I_ADAPTER
 from contracts.errors import CatalogueError
+from contracts.weights.configs import read_config
 from contracts.weights.controls.t2i_adapter_files import features_of, places_of, t2i_config, t2i_misfit
-from contracts.weights.counts.parameter_counts import read_config
 from worker.checkpoints.controls.controlnets import load_configured
 from worker.checkpoints.one_file.component import assemble
 from worker.checkpoints.rehearsal import rehearse_controlnet

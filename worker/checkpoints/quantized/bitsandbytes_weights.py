@@ -20,7 +20,7 @@ import torch
 
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.errors import CatalogueError
-from contracts.weights.counts.parameter_counts import read_config
+from contracts.weights.configs import read_config
 from contracts.weights.quantized_files import QuantizedTensor
 
 _PACKAGE, _EXTRA = "bitsandbytes", "quantization-bitsandbytes"

@@ -14,8 +14,8 @@ from bench.architectures import components
 from contracts.memory.activation_tables import class_of
 from contracts.memory.activations import WorkloadShape
 from contracts.settings import BUILT_IN_CATALOGUE
+from contracts.weights.configs import read_config
 from contracts.weights.counts.flops import find_flops, flops_of
-from contracts.weights.counts.parameter_counts import read_config
 from counting.component_calls import Inputs, build, run_of
 from counting.flops import TABLE, count_flops, render_flops
 from tests.support.combinations import ALL
