@@ -25,7 +25,7 @@ def catalogue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / item.name).symlink_to(item)
     rows = [BUILT_IN_CATALOGUE.read_text(encoding="utf-8")]
     for family in UNTRAINED if ALL else ("pixart", "z-image"):
-        UNTRAINED[family]().save_pretrained(folder / f"tiny-{family}")
+        UNTRAINED[family].pipeline().save_pretrained(folder / f"tiny-{family}")
         rows.append(f'[[models]]\nid = "tiny-{family}"\nfamily = "{family}"\nsource = "tiny-{family}"\n')
     catalogue = folder / "catalogue.toml"
     catalogue.write_text("\n".join(rows), encoding="utf-8")

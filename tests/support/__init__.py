@@ -2,6 +2,7 @@
 
 adapters.py            jobs with a LoRA, and sets of adapters that must load
 api_process.py         the API as a process on a socket of its own
+bare_cases.py          what such a call is, and the request that it stands for; `bare_diffusers.py` makes it
 built_in.py            the rows of the built-in catalogue, for catalogues of tests
 color_profiles.py      ICC profiles made by hand
 combinations.py        few combinations of families and modes in `make test`, all in `make judge`
@@ -32,8 +33,8 @@ running_service.py     `darkroom up` as a process, and a client of it
 scripted_worker.py     a worker that completes jobs without generating an image
 smaller_models.py      the built-in models with fewer and narrower layers, for images that nobody looks at
 structure.py           how the tree is built: rows, floors, cycles, lines
-untrained.py           small untrained checkpoints of families without a trained one; `untrained_llm.py` those
-                       with language models, `untrained_pixart.py` PixArt-α, `untrained_parts.py` what they
+untrained/             small untrained checkpoints of families without a trained one, one file each, and the calls
+                       of diffusers that their images equal; `untrained_parts.py` and `untrained_llm.py` what they
                        have in common
 waiting.py             wait until a condition holds
 weights.py             LoRA and ControlNet files with random weights

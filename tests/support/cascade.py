@@ -9,7 +9,7 @@ import diffusers
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
-from tests.support.untrained_deepfloyd import NOISE, pixel_unet
+from tests.support.untrained.deepfloyd import NOISE, pixel_unet
 from tests.support.untrained_parts import SIDE, t5_text, t5_tokenizer
 
 CASCADE = "tiny-deepfloyd-ii"

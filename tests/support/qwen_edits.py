@@ -21,7 +21,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as edit_p
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
-from tests.support.untrained_llm import qwen_image
+from tests.support.untrained import qwen_image
 
 #: Id of the row -> class of the checkpoint.
 EDITS = MappingProxyType(
@@ -42,7 +42,7 @@ def with_qwen_edits(catalogue: Catalogue, folder: Path) -> Catalogue:
 
 def write_checkpoint(folder: Path, pipeline: str) -> Path:
     """Write a checkpoint in diffusers layout."""
-    made = qwen_image(getattr(diffusers, pipeline))
+    made = qwen_image.pipeline(getattr(diffusers, pipeline))
     made.save_pretrained(folder)
     made.tokenizer.save_pretrained(folder / "processor")
     sizes = {"min_pixels": 28 * 28, "max_pixels": 56 * 56}

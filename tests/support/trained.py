@@ -1,4 +1,4 @@
-"""Families whose trained checkpoints most tests use; `untrained.py` makes small ones of others."""
+"""Families whose trained checkpoints most tests use; `untrained/` has small ones of others."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ from tests.support.refiner import with_refiner_row
 from tests.support.smaller_models import write_smaller_models
 from tests.support.trained import only_trained_families
 from tests.support.untrained import with_untrained
-from tests.support.untrained_flux2 import with_flux2_klein
-from tests.support.untrained_llm import with_sana_sprint
+from tests.support.untrained.flux2 import with_flux2_klein
+from tests.support.untrained.sana import with_sana_sprint
 from tests.support.weights import write_adapter, write_controlnet, write_mask_controlnet
 from tests.support.workers import close_connections
 from worker.pool.pool import Pool

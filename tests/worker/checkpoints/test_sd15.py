@@ -32,7 +32,7 @@ def _catalogue(source: Path, **fields: object) -> Catalogue:
 
 
 def test_one_file_in_the_original_layout_gives_the_weights_of_the_folder(tmp_path: Path) -> None:
-    folder, file, made = tmp_path / "folder", tmp_path / "one.safetensors", sd15()
+    folder, file, made = tmp_path / "folder", tmp_path / "one.safetensors", sd15.pipeline()
     made.save_pretrained(folder)
     write_sd15_file(folder, file)
     catalogue = _catalogue(file, config=str(folder))
@@ -48,7 +48,7 @@ def test_one_file_in_the_original_layout_gives_the_weights_of_the_folder(tmp_pat
 def test_a_checkpoint_whose_unet_takes_a_mask_inpaints_and_does_nothing_else(
     tmp_path: Path, storage: Storage
 ) -> None:
-    sd15(in_channels=9).save_pretrained(tmp_path / "folder")
+    sd15.pipeline(in_channels=9).save_pretrained(tmp_path / "folder")
     catalogue = _catalogue(tmp_path / "folder")
     assert catalogue.model("one").tasks == [Task.INPAINT]
     with pytest.raises(InvalidRequest, match="one runs only inpaint"):
@@ -65,7 +65,7 @@ def test_a_checkpoint_whose_unet_takes_a_mask_inpaints_and_does_nothing_else(
 def test_a_checkpoint_that_is_distilled_for_few_steps_has_defaults_of_its_own(
     tmp_path: Path, storage: Storage
 ) -> None:
-    distilled = sd15(time_cond_proj_dim=16)
+    distilled = sd15.pipeline(time_cond_proj_dim=16)
     distilled.scheduler = diffusers.LCMScheduler.from_config(distilled.scheduler.config)
     distilled.save_pretrained(tmp_path / "folder")
     index = json.loads((tmp_path / "folder" / "model_index.json").read_text())
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_is_distilled_for_few_steps_has_defaults_of_its_own(
 
 def test_a_safety_checker_is_neither_loaded_nor_counted(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    sd15().save_pretrained(folder)
+    sd15.pipeline().save_pretrained(folder)
     plain = read_components(_catalogue(folder), _catalogue(folder).model("one"), 4)
     index = json.loads((folder / "model_index.json").read_text())
     index |= {

@@ -28,7 +28,7 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
-from tests.support.untrained_dit import ID2LABEL
+from tests.support.untrained.dit import ID2LABEL
 from worker.generation.trial import try_model, warm_up
 from worker.pool.pool import Pool
 from worker.sampling.schedulers import make_scheduler

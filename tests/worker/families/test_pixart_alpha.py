@@ -16,7 +16,7 @@ from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from tests.support.bare_diffusers import paint
 from tests.support.jobs import decode_pixels, generate_pixels, make_job, run_jobs
-from tests.support.untrained_pixart import ALPHA, with_pixart_alpha
+from tests.support.untrained.pixart import ALPHA, with_pixart_alpha
 from worker.checkpoints.rehearsal import rehearse_model
 from worker.families import get_family
 from worker.pool.pool import Pool

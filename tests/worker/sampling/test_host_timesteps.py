@@ -21,7 +21,7 @@ from tests.support.combinations import ALL, covering, usual_or_all
 from tests.support.counting_device import CountingDevice, on_device
 from tests.support.jobs import JoinAll, RecordingWatch, make_job, start_jobs
 from tests.support.trained import TRAINED_FAMILIES
-from tests.support.untrained_deepfloyd import NOISE
+from tests.support.untrained.deepfloyd import NOISE
 from worker.engine.engine import Engine
 from worker.generation.results.outputs import JobResult
 from worker.pool.pool import Pool

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support import untrained
+from tests.support.untrained import sd15
 from worker.sampling.previews import encode_distribution
 from worker.training.examples import Example, Examples, make_examples, read_pixels
 
@@ -16,7 +16,7 @@ from worker.training.examples import Example, Examples, make_examples, read_pixe
 @pytest.fixture(scope="package")
 def checkpoint() -> Any:
     """Stable Diffusion 1.5 with random weights."""
-    return untrained.sd15()
+    return sd15.pipeline()
 
 
 @pytest.fixture(scope="package")

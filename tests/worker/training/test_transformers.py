@@ -21,7 +21,7 @@ from PIL import Image
 from contracts.catalogue.families import Mode
 from contracts.requests.training.settings import TrainingSettings
 from contracts.weights.adapters.lora_files import describe, read_lora
-from tests.support.untrained_llm import qwen_image, z_image
+from tests.support.untrained import qwen_image, z_image
 from tests.support.untrained_parts import SIDE, vae
 from worker.checkpoints.controls.controlnets import check_controlnet_fits, load_controlnet
 from worker.families import get_family
@@ -47,7 +47,10 @@ UNGUIDED = {
     "qwen-image": {"true_cfg_scale": 1.0},
     "z-image": {"guidance_scale": 0.0},
 }
-UNTRAINED: Mapping[str, Callable[[], Any]] = {"qwen-image": cache(qwen_image), "z-image": cache(z_image)}
+UNTRAINED: Mapping[str, Callable[[], Any]] = {
+    "qwen-image": cache(qwen_image.pipeline),
+    "z-image": cache(z_image.pipeline),
+}
 
 
 class MeanVae(DeterministicVae):

@@ -10,7 +10,7 @@ from contracts.catalogue.catalogue import Catalogue
 from tests.support.cascade import with_cascade_row
 from tests.support.ip_adapters import with_ip_adapters
 from tests.support.refiner import with_refiner_row
-from tests.support.untrained_pixart import with_pixart_alpha
+from tests.support.untrained.pixart import with_pixart_alpha
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A small untrained DeepFloyd IF: UNets of pixels, with the schedulers that they were published with."""
+"""DeepFloyd IF, small and untrained, and the calls of diffusers that its images equal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import diffusers
 
+from contracts.catalogue.families import Mode
+from tests.support.bare_cases import MASK, SIZE, START, TEXTS, Case
 from tests.support.untrained_parts import SIDE, WIDTH, stirred, t5_text, t5_tokenizer, unet
 
 #: Of all stages, but for what the scheduler cuts off.
@@ -29,7 +31,7 @@ def pixel_unet(**more: Any) -> Any:
     return stirred(unet(**options))
 
 
-def deepfloyd() -> Any:
+def pipeline() -> Any:
     """DeepFloyd IF, stage I."""
     tokenizer = t5_tokenizer(77)
     return diffusers.IFPipeline(
@@ -37,3 +39,26 @@ def deepfloyd() -> Any:
         scheduler=diffusers.DDPMScheduler(**NOISE, sample_max_value=1.5), safety_checker=None,
         feature_extractor=None, watermarker=None, requires_safety_checker=False,
     )  # fmt: skip
+
+
+def _case(mode: Mode, name: str, scheduler: str, call: Any = SIZE, **fields: Any) -> Case:
+    both: dict[str, Any] = {"guidance_scale": fields.pop("guidance_scale", 4.0)}
+    both |= {"negative_prompt": TEXTS["negative_prompt"] if both["guidance_scale"] > 1 else None}
+    given = fields.get("dynamic_thresholding", {})
+    settings = {"dynamic_thresholding_ratio": given.get("ratio"), "sample_max_value": given.get("max_value")}
+    return Case(
+        "deepfloyd", mode, f"IF{name}Pipeline", {**call, **both, "clean_caption": False}, {**fields, **both},
+        scheduler, settings={name: value for name, value in settings.items() if value is not None},
+    )  # fmt: skip
+
+
+CASES = [
+    _case(Mode.TXT2IMG, "", "ddpm"),
+    _case(Mode.TXT2IMG, "", "ddpm", guidance_scale=1.0),
+    _case(Mode.TXT2IMG, "", "ddpm_dpmpp_2m", dynamic_thresholding={"ratio": 0.8, "max_value": 3.0}),
+    _case(Mode.IMG2IMG, "Img2Img", "ddpm", START, strength=0.8),
+    _case(
+        Mode.INPAINT, "Inpainting", "ddpm", START | {"mask_image": MASK}, strength=0.8, mask_blur=0,
+        dynamic_thresholding={"max_value": 1.0},
+    ),
+]  # fmt: skip

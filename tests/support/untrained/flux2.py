@@ -1,4 +1,4 @@
-"""Small untrained checkpoints of FLUX.2, with as many layers in the text encoders as the pipelines look into."""
+"""FLUX.2 dev and klein, small and untrained, and the calls of diffusers that images of dev equal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 import transformers
 
 from contracts.catalogue.catalogue import Catalogue
+from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
+from tests.support.bare_cases import SIZE, Case
+from tests.support.jobs import INPUT_IMAGES
 from tests.support.untrained_llm import decoder_options, qwen_tokenizer
 from tests.support.untrained_parts import WIDTH, seeded
 
@@ -31,7 +34,7 @@ def with_flux2_klein(catalogue: Catalogue, folder: Path) -> Catalogue:
     return with_checkpoint_limits(catalogue)
 
 
-def flux2() -> Any:
+def pipeline() -> Any:
     """FLUX.2 dev with one block of each kind."""
     tokenizer = qwen_tokenizer()
     tokenizer.chat_template = _PARTS
@@ -83,3 +86,15 @@ def _vae() -> Any:
     vae.bn.running_mean.normal_(std=0.1, generator=generator)
     vae.bn.running_var.uniform_(0.5, 1.5, generator=generator)
     return vae
+
+
+def _case(mode: Mode, **call: Any) -> Case:
+    both = {"guidance_scale": 3.0, "max_sequence_length": 96}
+    fields = {**both, **SIZE}
+    return Case("flux2", mode, "Flux2Pipeline", {**SIZE, **call, **both}, fields, "flow_euler", 2)
+
+
+CASES = [
+    _case(Mode.TXT2IMG),
+    _case(Mode.EDIT, image=[INPUT_IMAGES["inputs/reference.png"]]),
+]  # fmt: skip
