@@ -5,7 +5,6 @@ settings.py      its settings
 check.py         `python -m worker.check`: whether a worker could start, and each model makes an image
 convert.py       `python -m worker.convert`: a hypernetwork, a pickle, as safetensors
 healthcheck.py   `python -m worker.healthcheck`, for containers
-pulse.py         the healthcheck's former name, kept for one release
 loop/            claim, lease, heartbeat, completion
 generation/      a job on a diffusion model, from inputs to images
 tasks/           what runs each kind of job

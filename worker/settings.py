@@ -199,7 +199,7 @@ class WorkerSettings(Settings):
     @field_validator("t5", mode="before")
     @classmethod
     def _accept_old_name(cls, value: object) -> object:
-        """Until 0.2 `visit` is accepted for `on_demand`."""
+        """Accept `visit`, the name of `on_demand` before 0.2."""
         return "on_demand" if value == "visit" else value
 
     @property
