@@ -14,10 +14,11 @@ from pathlib import Path
 from bench.report import to_table
 from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
-from contracts.memory.plan import Plan, default_workload
+from contracts.memory.plan import Plan
 from contracts.memory.planner import plan
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import default_workload
 from contracts.weights.counts.architectures import Architecture, read_architectures, row_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "plans.md"

@@ -22,10 +22,11 @@ from contracts.catalogue.families import Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import DarkroomError, InvalidRequest, NotFound
 from contracts.memory.card import Card, describe_card
-from contracts.memory.plan import PlacedComponent, Plan, Workload, workload_of
+from contracts.memory.plan import PlacedComponent, Plan
 from contracts.memory.planner import candidates, plan
 from contracts.memory.policy import Policy, T5Policy
 from contracts.memory.sizes.component import ModelComponents
+from contracts.memory.workload import Workload, workload_of
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
 from contracts.requests.images.stored_image import StoredImage

@@ -22,8 +22,8 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
 from contracts.logs import is_for_people
-from contracts.memory.plan import default_workload
 from contracts.memory.planner import plan
+from contracts.memory.workload import default_workload
 from contracts.processes.workers import WorkerReport
 from contracts.settings import LogSettings
 

@@ -4,7 +4,8 @@ activations.py        values held beside the weights, as a function of pixels, t
 activation_tables/    these functions, counted for each component class (JSON)
 sizes/                how large models, ControlNets, adapters and other networks are
 policy.py             what an operator allows of plans
-plan.py               placements, plans, workloads, and the strategies that a policy permits
+workload.py           what is planned for: size and kind of one pipeline call
+plan.py               placements, plans, and the strategies that a policy permits
 estimate.py           one strategy for one workload: its plan, and what it costs
 stage_bytes.py        bytes on the device in each stage, with every component placed
 seconds.py            how long weights take to move

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from contracts.byte_sizes import gib
-from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy, Workload
+from contracts.memory.plan import PlacedComponent, Placement, Plan, Strategy
 from contracts.memory.seconds import encode_seconds, move_seconds, stream_seconds
 from contracts.memory.sizes.component import Component, ModelComponents, Role
 from contracts.memory.stage_bytes import STAGE_OF, Known, StageBytes
+from contracts.memory.workload import Workload
 
 #: Seconds that a plan must save to be worth a changed image: tiles change it slightly, 8 bits visibly, and
 #: without T5 it is a different image, which is the last resort.

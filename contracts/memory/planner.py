@@ -25,7 +25,7 @@ from contracts.catalogue.rows.row import Row
 from contracts.errors import CatalogueError
 from contracts.memory.activations import without_workspaces
 from contracts.memory.estimate import Estimate
-from contracts.memory.plan import Placement, Plan, Strategy, Workload, strategies, workload_of
+from contracts.memory.plan import Placement, Plan, Strategy, strategies
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import Component, ModelComponents, Role
 from contracts.memory.sizes.extras import (
@@ -43,6 +43,7 @@ from contracts.memory.sizes.models import read_components
 from contracts.memory.sizes.networks import NetworkFacts, read_network
 from contracts.memory.stage_bytes import Known
 from contracts.memory.stages import join_stages
+from contracts.memory.workload import Workload, workload_of
 from contracts.requests.parameters import JobParameters
 
 #: A step down must bring the peak to this share of the failed plan's: a smaller step would hardly help.

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from contracts.memory.activations import ActivationCost, Retained, peak_values
-from contracts.memory.plan import PlacedComponent, Placement, Workload
+from contracts.memory.plan import PlacedComponent, Placement
 from contracts.memory.sizes.component import Component, Role
+from contracts.memory.workload import Workload
 
 #: Values of a pixel of an image that is decoded in tiles, which overlap by a quarter.
 _TILES_VALUES = 5

@@ -13,7 +13,7 @@ from contracts.catalogue.families import Mode, Task
 from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.left_out_fields import LeftOutIfEmpty, OrLeftOut
 from contracts.prompts.syntax import Chunks, joined
-from contracts.prompts.tokens import max_windows, plain_chunks
+from contracts.prompts.tokens import plain_chunks
 from contracts.requests.entry_parameters import (
     CascadeParameters,
     ControlParameters,
@@ -94,14 +94,6 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return None if chunks is None else joined(chunks)
 
     @property
-    def max_windows(self) -> int:
-        """An upper bound of the windows of CLIP that the longest of the prompts takes; 1 unless it is chunked."""
-        if self.long_prompt != "chunk":
-            return 1
-        every = [self.chunks_of(field) or () for field in PROMPT_FIELDS]
-        return max(max_windows([len(joined((chunk,)).encode()) for chunk in chunks]) for chunks in every)
-
-    @property
     def max_result_bytes(self) -> int:
         """The most bytes that the job's files take: those of each pixel, some for metadata, and kept latents."""
         return self.pixels * (4 if self.layers else 3) + len(self.seeds) * 2**16 + self.kept_latents_bytes
@@ -109,7 +101,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     @property
     def kept_latents_bytes(self) -> int:
         """The most bytes that the latents take that the job keeps; those of most models take a fraction."""
-        return self.total_steps * self.pixels * self.latent_bytes if self.keep_latents else 0
+        return self.expected_steps * self.pixels * self.latent_bytes if self.keep_latents else 0
 
     @property
     def latent_bytes(self) -> int:
@@ -147,7 +139,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return self.hires or self.cascade
 
     @property
-    def total_steps(self) -> int:
+    def expected_steps(self) -> int:
         """Denoising steps of all stages, from pure noise to the image; of a check of one, those that it makes."""
         if self.check_step is not None:
             before = SCHEDULERS[self.scheduler].steps_before or 0
@@ -170,7 +162,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         """Pixels times steps, of all stages and images."""
         if self.larger is None:
             denoised = self.width * self.height * self.frames + self.reference_pixels
-            return self.total_steps * self.num_images * denoised
+            return self.expected_steps * self.num_images * denoised
         return (
             self.num_inference_steps * self.width * self.height * self.num_images
             + self._second_steps * self.pixels
@@ -199,11 +191,6 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return [text for text in texts if text is not None]
 
     @property
-    def expected_steps(self) -> int:
-        """Those that the request asks for, of all stages."""
-        return self.total_steps
-
-    @property
     def record_version(self) -> int:
         """Releases before version 2 take prompts in a syntax as plain text; those before 3 ignore newer fields,
         take a photo for the control image that a model has yet to make of it, and know no ControlNets but the
@@ -228,7 +215,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         return {
             "pace": self.pace_key,
             "model": self.model,
-            "image_steps": self.total_steps * self.num_images,
+            "image_steps": self.expected_steps * self.num_images,
             "megapixel_steps": self._pixel_steps / 1e6,
             "images": self.num_images,
             "joins": "" if self.batchable is False else f"{self.model} {sizes}",
@@ -266,11 +253,6 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     def layer_of(self, index: int) -> int | None:
         """The layer that one of its files has, counted from 0; None where images have no layers."""
         return None if self.layers is None else index % self.layers
-
-    @property
-    def scheduler_settings(self) -> dict[str, object]:
-        """Entries of the scheduler's configuration that the request changes."""
-        return {} if self.dynamic_thresholding is None else self.dynamic_thresholding.settings()
 
     @property
     def vaes(self) -> list[str]:

@@ -154,9 +154,8 @@ class Denoising:
 def _pipeline(model: LoadedModel, stage: JobParameters, inputs: GenerationInputs) -> Any:
     """The pipeline of a stage; raises JobFailed where it cannot do what the job asks for."""
     controlnets = [control.component for control in inputs.job.controls]
-    pipeline = model.pipeline(
-        inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, stage.scheduler_settings
-    )
+    settings = {} if stage.dynamic_thresholding is None else stage.dynamic_thresholding.settings()
+    pipeline = model.pipeline(inputs.job.mode, stage.scheduler, controlnets, view, stage.vae, settings)
     refuse_editing(type(pipeline))
     reason = model.family.refusal(pipeline, stage)
     if reason is not None:

@@ -16,7 +16,7 @@ from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
 from contracts.hub.errors import HubRefused, HubUnavailable
 from contracts.memory.moves import Situation, cheapest, gives_same_image
-from contracts.memory.plan import Plan, Workload, default_workload
+from contracts.memory.plan import Plan
 from contracts.memory.planner import candidates, plan, step_down, take_capacity
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import Component, ModelComponents
@@ -30,6 +30,7 @@ from contracts.memory.sizes.extras import (
 from contracts.memory.sizes.models import read_components
 from contracts.memory.sizes.networks import read_network
 from contracts.memory.sizes.on_hub import read_hub_components, size_hub_extra
+from contracts.memory.workload import Workload, default_workload
 from contracts.requests.parameters import JobParameters
 from worker.checkpoints.sources import class_needed
 

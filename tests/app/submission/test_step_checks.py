@@ -31,7 +31,7 @@ def test_its_latents_are_an_input_of_the_job(
     assert parameters.check_step.latents == key
     assert parameters.inputs == [key]
     assert key.startswith(f"inputs/{hashlib.sha256(base64.b64decode(latents)).hexdigest()}.")
-    assert parameters.total_steps == 2  # what it costs
+    assert parameters.expected_steps == 2  # what it costs
     worker.complete(worker.claim())
     again = client.post(f"/v1/jobs/{job['id']}/rerun")
     assert (again.status_code, "made one step" in again.json()["detail"]) == (409, True)

@@ -9,8 +9,9 @@ import pytest
 
 from contracts.memory.activations import ActivationCost, Activations, Retained, WorkloadShape
 from contracts.memory.estimate import Estimate
-from contracts.memory.plan import Placement, Strategy, Workload
+from contracts.memory.plan import Placement, Strategy
 from contracts.memory.sizes.component import Component, ModelComponents, Role
+from contracts.memory.workload import Workload
 
 MIB = 2**20
 

@@ -12,11 +12,12 @@ import pytest
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.moves import Neighbour, Situation, cheapest, gives_same_image, price_seconds
-from contracts.memory.plan import Placement, Plan, default_workload
+from contracts.memory.plan import Placement, Plan
 from contracts.memory.planner import candidates
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import ModelComponents
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import default_workload
 from contracts.weights.counts.architectures import read_architectures
 
 GIB = 2**30

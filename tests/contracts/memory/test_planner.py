@@ -13,11 +13,12 @@ from contracts.byte_sizes import gib
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.memory.activations import WorkloadShape, peak_values, without_workspaces
-from contracts.memory.plan import Placement, Plan, Workload
+from contracts.memory.plan import Placement, Plan
 from contracts.memory.planner import candidates, plan, step_down
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import Component, ModelComponents, Role
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import Workload
 from contracts.weights.counts.architectures import read_architectures
 from tests.support.combinations import ALL
 

@@ -8,7 +8,7 @@ import pytest
 
 from contracts.catalogue.families import Task
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.memory.plan import default_workload, workload_of
+from contracts.memory.workload import default_workload, workload_of
 from contracts.requests.defaults import resolve
 from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.parameters import JobParameters
@@ -132,3 +132,18 @@ def test_a_models_default_workload_is_that_of_a_request_without_parameters() -> 
     for family in ("sdxl", "sd3", "flux"):
         size: dict[str, Any] = {"width": None, "height": None}
         assert default_workload(model(family)) == workload_of(family, job(family, **size))
+
+
+@pytest.mark.parametrize(
+    ("fields", "windows"),
+    [
+        ({}, 1),
+        ({"prompt": "word " * 100}, 7),  # as many as there could be: a token has at least one byte
+        ({"prompt": "a BREAK b BREAK c", "prompt_syntax": "a1111"}, 3),
+        ({"prompt": "word " * 100, "long_prompt": "truncate"}, 1),
+    ],
+)
+def test_at_least_the_windows_that_the_longest_prompt_takes_are_counted(
+    fields: dict[str, Any], windows: int
+) -> None:
+    assert workload_of("sdxl", job("sdxl", **fields)).shape.windows == windows

@@ -12,7 +12,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
 from contracts.catalogue.families import ALL_FAMILIES, FAMILIES, Task
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import FieldProblem, InvalidRequest
-from contracts.memory.plan import workload_of
+from contracts.memory.workload import workload_of
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve

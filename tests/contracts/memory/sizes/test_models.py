@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.plan import default_workload
 from contracts.memory.planner import candidates
 from contracts.memory.sizes.component import Role
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import default_workload
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.counts.parameter_counts import count_values
 

@@ -99,7 +99,7 @@ def test_a_job_has_a_stage_for_each_model_and_is_predicted_as_both() -> None:
 
     assert first is job
     assert (second.model, second.width, second.num_inference_steps, second.guidance_scale) == ("two", 256, 20, 4.0)
-    assert (job.needs, job.pixels, job.total_steps) == (["one", "two"], 256 * 256, 50)
+    assert (job.needs, job.pixels, job.expected_steps) == (["one", "two"], 256 * 256, 50)
     assert job.pace_key.startswith("one+two txt2img 64x64 cascade 256x256 20")
     assert job.record_version == 3, "older workers would ignore the second stage"
     models = {row.id: [one.id for one in second_models("cascade", row, CATALOGUE)] for row in CATALOGUE.models}

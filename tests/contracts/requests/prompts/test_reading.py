@@ -172,13 +172,6 @@ def test_a_prompt_of_too_many_windows_is_refused() -> None:
     assert count(prompt="w " * (75 * MAX_WINDOWS)).problems == ()
 
 
-def test_the_memory_plan_counts_at_least_the_windows_that_a_prompt_takes() -> None:
-    assert job_of().max_windows == 1
-    assert job_of(prompt="word " * 100).max_windows >= 2
-    assert job_of(prompt="a BREAK b BREAK c", prompt_syntax="a1111").max_windows == 3
-    assert job_of(prompt="word " * 100, long_prompt="truncate").max_windows == 1
-
-
 def test_an_older_release_does_not_take_weights_for_text() -> None:
     def version_of(**body: Any) -> str:
         fields = {"id": "x", "state": "queued", "owner": "a", "priority": "normal", "created_at": 0}

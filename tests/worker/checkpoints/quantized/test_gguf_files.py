@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.errors import CatalogueError
-from contracts.memory.plan import Placement, workload_of
+from contracts.memory.plan import Placement
 from contracts.memory.planner import candidates
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import ModelComponents
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import workload_of
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
 from tests.support.gguf_files import write_gguf

@@ -19,11 +19,12 @@ from diffusers.quantizers.bitsandbytes.bnb_quantizer import BnB4BitDiffusersQuan
 from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.memory.plan import Placement, workload_of
+from contracts.memory.plan import Placement
 from contracts.memory.planner import candidates
 from contracts.memory.policy import Policy
 from contracts.memory.sizes.component import Component, ModelComponents
 from contracts.memory.sizes.models import read_components
+from contracts.memory.workload import workload_of
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.storage import Storage
 from contracts.weights.checkpoint_limits import with_checkpoint_limits
