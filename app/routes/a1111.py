@@ -25,9 +25,10 @@ from app.dialects.a1111.options import (
     show_options,
 )
 from app.dialects.a1111.png_info import A1111PngInfo, A1111PngInfoRequest, read_png_info
-from app.dialects.a1111.requests import WORDS, Translator, read_request, sent_name, without_images
+from app.dialects.a1111.requests import Translator, read_request, without_images
 from app.dialects.a1111.responses import A1111Done, A1111Images, A1111Progress, answer_images, answer_progress
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request, A1111Txt2ImgRequest
+from app.dialects.a1111.sent_names import WORDS, sent_name
 from app.dialects.field_names import named_as_sent
 from app.openapi.bodies import request_body
 from app.openapi.routes import MAKING, problems

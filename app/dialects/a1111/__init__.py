@@ -8,6 +8,7 @@ hires.py       its second pass in high resolution, as ours
 samplers.py    its samplers and schedule types, and our schedulers
 options.py     its options: which may be set, and which only have one value here
 requests.py    its requests, translated into ours
+sent_names.py  the names by which its clients sent our fields
 responses.py   images, progress and errors as its clients read them
 lists.py       what its lists say of this service
 png_info.py    the parameters inside an image

@@ -1,25 +1,24 @@
-"""Translates the web UI's requests into ours, and the names of our fields back. Queues and answers nothing."""
+"""Translates the web UI's requests into ours. Queues and answers nothing."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from app.dialects.a1111.controlnet import CONTROLNET, A1111ControlNetUnit
-from app.dialects.a1111.hires import HIRES_NAMES, hires_fields, hires_problems
-from app.dialects.a1111.options import CLIP_SKIP, MODEL, A1111Options, given_options, model_named, show_options
-from app.dialects.a1111.preprocessors import NOTHING, sent_option
+from app.dialects.a1111.controlnet import A1111ControlNetUnit
+from app.dialects.a1111.hires import hires_fields, hires_problems
+from app.dialects.a1111.options import A1111Options, given_options, model_named, show_options
+from app.dialects.a1111.preprocessors import NOTHING
 from app.dialects.a1111.samplers import UnknownSampler, find_sampler, scheduler_for
 from app.dialects.a1111.schema import A1111Img2ImgRequest, A1111Request
+from app.dialects.a1111.sent_names import NAMES, OVERRIDE, UNIT_NAMES, UNITS
 from app.dialects.a1111.union_types import kind_problems, mode_of
 from app.inputs.image import GivenImage
 from app.inputs.reader import InputReader
 from app.parsing.requests import Reading, read, read_values
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.catalogue.schedulers import SCHEDULERS
 from contracts.errors import FieldProblem, InvalidRequest, NotFound
 from contracts.requests.images.fit import Fit
 from contracts.requests.schema import (
@@ -32,44 +31,11 @@ from contracts.requests.schema import (
 
 _AnyRequest = TypeVar("_AnyRequest", bound=A1111Request)
 
-_OVERRIDE = "override_settings"
-_UNITS = f"alwayson_scripts.{CONTROLNET}.args"
 _MAX_IMAGES = 8
 #: Previews of each image that a job shows while it runs.
 _PREVIEWS = 4
 _STRENGTH = 0.75
 _FITS: Mapping[int, Fit] = {0: "stretch", 1: "cover", 2: "pad"}
-#: Our fields that the web UI has other names for.
-_NAMES = {
-    "num_inference_steps": "steps",
-    "guidance_scale": "cfg_scale",
-    "model": f"{_OVERRIDE}.{MODEL}",
-    "clip_skip": f"{_OVERRIDE}.{CLIP_SKIP}",
-    "image": "init_images.0",
-    "mask_image": "mask",
-    "strength": "denoising_strength",
-    "padding_mask_crop": "inpaint_full_res",
-    "fit": "resize_mode",
-    "controls": _UNITS,
-    "refiner": "refiner_checkpoint",
-    "refiner.model": "refiner_checkpoint",
-    "refiner.switch_at": "refiner_switch_at",
-    **HIRES_NAMES,
-    "metadata": "force_task_id",
-}
-#: The same, as messages about other fields mention them.
-WORDS = {name: path.rpartition(".")[2] for name, path in _NAMES.items()} | {
-    "num_images": "batch_size",
-    "conditioning_scale": "weight",
-    "mask_image": "mask",
-}
-_UNIT_NAMES = {
-    "controlnet": "model",
-    "preprocess": "module",
-    "conditioning_scale": "weight",
-    "mode": "union_control_type",
-}
-_CONTROL = re.compile(r"controls\.([0-9]+)\.(\w+)(?:\.(\w+))?")
 
 
 @dataclass(frozen=True)
@@ -160,7 +126,7 @@ class Translator:
 
     def _kind_problems(self, units: Iterable[tuple[int, A1111ControlNetUnit]]) -> Iterator[FieldProblem]:
         for number, unit in units:
-            path = f"{_UNITS}.{number}.{_UNIT_NAMES['mode']}"
+            path = f"{UNITS}.{number}.{UNIT_NAMES['mode']}"
             modes = self._modes(unit.controlnet)
             yield from kind_problems(path, unit.union_control_type, unit.controlnet, modes)
 
@@ -171,17 +137,17 @@ class Translator:
         """Read the images that are not read as our own requests' are: for masks, and to compare their aspects."""
         given: dict[str, GivenImage] = {}
         if isinstance(request, A1111Img2ImgRequest) and request.mask is not None:
-            image = self.inputs.read_image(_NAMES["image"], request.init_images[0])
+            image = self.inputs.read_image(NAMES["image"], request.init_images[0])
             mask = self.inputs.read_mask(
-                _NAMES["mask_image"], request.mask, inverted=bool(request.inpainting_mask_invert)
+                NAMES["mask_image"], request.mask, inverted=bool(request.inpainting_mask_invert)
             )
             if request.inpainting_fill == 0:
-                image = self.inputs.fill(_NAMES["image"], image, mask)
+                image = self.inputs.fill(NAMES["image"], image, mask)
             given |= {"image": image, "mask_image": mask}
         problems = []
         for index, (number, unit) in enumerate(request.alwayson_scripts.units):
             if unit.fit != getattr(ours, "fit", None) and unit.source:
-                path = f"{_UNITS}.{number}"
+                path = f"{UNITS}.{number}"
                 control = self.inputs.read_image(f"{path}.image", unit.source)
                 given[f"controls.{index}.image"] = control
                 if not _fills((control.width, control.height), (request.width, request.height)):
@@ -220,12 +186,12 @@ def _contradictions(request: A1111Request) -> Iterator[FieldProblem]:
         message = f"times batch_size may be at most {_MAX_IMAGES} images, got {images}; send several requests"
         yield FieldProblem("n_iter", message, f"n_iter × batch_size ≤ {_MAX_IMAGES}")
     if request.override_settings.model_fields_set and not request.override_settings_restore_afterwards:
-        message = f"must be true: {_OVERRIDE} act on this call only; POST /sdapi/v1/options sets your defaults"
-        yield FieldProblem(f"{_OVERRIDE}_restore_afterwards", message, [True])
+        message = f"must be true: {OVERRIDE} act on this call only; POST /sdapi/v1/options sets your defaults"
+        yield FieldProblem(f"{OVERRIDE}_restore_afterwards", message, [True])
     yield from hires_problems(request)
     for number, unit in request.alwayson_scripts.units:
         if unit.image and unit.input_image:
-            yield FieldProblem(f"{_UNITS}.{number}.input_image", "is another name for image; send one of them")
+            yield FieldProblem(f"{UNITS}.{number}.input_image", "is another name for image; send one of them")
 
 
 def _common_fields(request: A1111Request) -> dict[str, Any]:
@@ -279,23 +245,6 @@ def _fills(image: tuple[int, int], output: tuple[int | None, int | None]) -> boo
     """Whether an image has the aspect of the output, as far as that is known."""
     width, height = output
     return width is not None and height is not None and image[0] * height == image[1] * width
-
-
-def sent_name(request: A1111Request, name: str) -> str:
-    """The path by which the client sent one of our fields."""
-    if name == "num_images":
-        return "batch_size" if request.batch_size > 1 else "n_iter"
-    if name == "scheduler" and request.sampler in SCHEDULERS:
-        return "sampler_name"
-    control = _CONTROL.fullmatch(name)
-    if control is None:
-        return _NAMES.get(name, name)
-    units = request.alwayson_scripts.units
-    index = int(control[1])
-    number = units[index][0] if index < len(units) else control[1]
-    if control[3] is not None and index < len(units):
-        return f"{_UNITS}.{number}.{sent_option(units[index][1].module, control[3])}"
-    return f"{_UNITS}.{number}.{_UNIT_NAMES.get(control[2], control[2])}"
 
 
 def without_images(request: _AnyRequest) -> _AnyRequest:

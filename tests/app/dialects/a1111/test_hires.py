@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from app.dialects.a1111.lists import list_upscalers
-from app.dialects.a1111.requests import Translator, read_request, sent_name
+from app.dialects.a1111.requests import Translator, read_request
 from app.dialects.a1111.schema import A1111Request, A1111Txt2ImgRequest
+from app.dialects.a1111.sent_names import sent_name
 from contracts.catalogue.catalogue import Catalogue, ModelSpec, UpscalerSpec
 from contracts.requests.entries import Hires
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.dialects.a1111.requests import Translator, sent_name
+from app.dialects.a1111.requests import Translator
 from app.dialects.a1111.schema import A1111Request
+from app.dialects.a1111.sent_names import sent_name
 from app.parsing.requests import read
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec
