@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cli.client import Client, Json, ServiceError
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 
 _DEFAULT_OUTPUT = Path("out.png")
 #: Suffix of a file → the format that it promises.

@@ -25,7 +25,6 @@ byte_sizes.py          sizes as people write and read them: 20GiB
 controlnet_classes.py  classes of ControlNets, and kinds of control of unions
 errors.py              all errors, as a tree
 hub_revisions.py       the commits of hub repositories that all workers agree on
-json_text.py           JSON inside other things that clients send
 left_out_fields.py     fields that JSON leaves out where they have nothing to say
 logs.py                log formats and context
 log_text.py            the text format: what a person at a terminal reads

@@ -26,7 +26,7 @@ from contracts.catalogue.catalogue import Catalogue, LoraSpec
 from contracts.catalogue.rows.row import WeightRow
 from contracts.errors import CatalogueError, Conflict, FieldProblem, Gone, InvalidRequest, NotFound
 from contracts.hub_revisions import AgreedRows
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of
 from contracts.uploads.adapters import Upload, UploadKind
 from contracts.uploads.owner_bytes import ByteLimit

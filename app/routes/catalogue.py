@@ -14,7 +14,7 @@ from app.parsing.narrow_schemas import network_schema
 from contracts.catalogue.families import FAMILIES
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS, PreprocessorOption
 from contracts.catalogue.schedulers import SCHEDULERS
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 from contracts.processes.workers import is_ready, preparation_of
 from contracts.requests.checks.vaes import vae_ids
 from contracts.requests.plain.erasing import EraseRequest

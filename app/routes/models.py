@@ -19,7 +19,7 @@ from contracts.catalogue.families import FAMILIES, Task
 from contracts.catalogue.family import Family
 from contracts.catalogue.guidance import GUIDANCE_KINDS
 from contracts.catalogue.rows.models import ModelSpec
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 from contracts.processes.workers import WorkerReport, is_ready, preparation_of, refusal_of
 from contracts.requests.checks.second_models import second_models
 from contracts.requests.checks.vaes import vae_ids

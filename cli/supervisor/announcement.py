@@ -16,7 +16,7 @@ from cli.supervisor.start_report import StartReport, describe_devices, describe_
 from contracts.catalogue.catalogue import Catalogue
 from contracts.errors import CatalogueError
 from contracts.hub.source import HubSource
-from contracts.processes.preparations import FAILED, Preparation
+from contracts.jobs.preparations import FAILED, Preparation
 from contracts.processes.workers import WorkerReport, obstacle, read_workers
 from contracts.redis.connection import connect
 

@@ -3,6 +3,7 @@
 records.py           a job's record: state, progress, images, error
 receipt.py           its receipt: how its images were generated
 failures.py          why jobs fail, with codes for clients
+preparations.py      how the preparation of files goes on that jobs wait for
 image_safety.py      what the safety check found of an image
 record_reader.py     reads records, whichever release wrote them
 events.py            a job's event stream

@@ -14,9 +14,9 @@ from pydantic import Field
 
 from contracts.jobs.failures import RETRYABLE, FailureCode
 from contracts.jobs.image_safety import ImageSafety
+from contracts.jobs.preparations import Preparation
 from contracts.jobs.receipt import Receipt, RecordPart
 from contracts.left_out_fields import OrLeftOut
-from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.redis import keys
 from contracts.requests.any_parameters import AnyParameters

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 
+from contracts.jobs.preparations import Preparation
 from contracts.jobs.records import JobError
-from contracts.processes.preparations import Preparation
 from contracts.redis.connection import Scripts
 
 #: How many jobs are told of each step of a download; the others read only that it began, and how it ended.

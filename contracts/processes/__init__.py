@@ -9,5 +9,4 @@ shutdown.py         a signal asks to stop: how long what runs may take
 watchdog.py         ends a process that hangs
 rq_registration.py  registers a process where RQ's tools look
 workers.py          what workers report of themselves
-preparations.py     how the preparation of files goes on, in these reports and for the jobs that wait for it
 """

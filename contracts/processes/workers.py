@@ -21,8 +21,8 @@ from pydantic import (
 )
 from redis import Redis
 
+from contracts.jobs.preparations import FAILED, FETCHING, READING, RETRYING, WAITING, Preparation
 from contracts.memory.planner import Capacity
-from contracts.processes.preparations import FAILED, FETCHING, READING, RETRYING, WAITING, Preparation
 from contracts.redis import keys
 from contracts.redis.connection import Scripts
 

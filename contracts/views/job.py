@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from contracts.jobs.image_safety import ImageSafety
+from contracts.jobs.preparations import Preparation
 from contracts.jobs.receipt import Receipt
 from contracts.jobs.records import (
     DeliveryRecord,
@@ -20,7 +21,6 @@ from contracts.jobs.records import (
     WebhookRecord,
 )
 from contracts.left_out_fields import OrLeftOut
-from contracts.processes.preparations import Preparation
 from contracts.prompts.tokens import TokenUse
 from contracts.requests.schema import WebhookEvent
 from contracts.requests.task_parameters import JobTask

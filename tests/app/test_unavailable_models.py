@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi.testclient import TestClient
 
-from contracts.processes.preparations import FAILED, Preparation
+from contracts.jobs.preparations import FAILED, Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from tests.support.requests import CONTROL

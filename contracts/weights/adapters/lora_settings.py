@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from contracts.errors import AdapterRefused
-from contracts.json_text import UnreadableJson, read_json
+from contracts.weights.formats.json_text import UnreadableJson, read_json
 
 _KEY = "lora_adapter_metadata"
 #: Characters of the JSON. The settings of the largest models, with a pattern for each layer, have about 100,000.

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from contracts.errors import DarkroomError
-from contracts.json_text import unique_members
+from contracts.weights.formats.json_text import unique_members
 
 #: Maximum number of tensors in one file. Checkpoints of image models have a few thousand.
 _MAX_TENSORS = 16_384

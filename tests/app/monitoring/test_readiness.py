@@ -11,7 +11,7 @@ import pytest
 
 from app.limits.disk_space import DiskSpace
 from app.monitoring.readiness import Readiness
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.storage.local import LocalStorage

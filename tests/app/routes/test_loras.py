@@ -20,7 +20,7 @@ from contracts.auth.api_keys import ApiKeyStore, Scope
 from contracts.hub.selection import lora_file
 from contracts.hub.snapshot import fetch
 from contracts.hub.source import HubSource
-from contracts.processes.preparations import Preparation
+from contracts.jobs.preparations import Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings

@@ -12,9 +12,9 @@ from cli.supervisor.announcement import Announcement
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.reader import read_catalogue
 from contracts.catalogue.rows.models import ModelSpec
+from contracts.jobs.preparations import FAILED, FETCHING, RETRYING, Preparation
 from contracts.memory.planner import take_capacity
 from contracts.memory.policy import Policy
-from contracts.processes.preparations import FAILED, FETCHING, RETRYING, Preparation
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
 from contracts.settings import BUILT_IN_CATALOGUE

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from contracts.jobs.failures import FailureCode
+from contracts.jobs.preparations import FETCHING, Preparation
 from contracts.jobs.records import JobError, JobState
 from contracts.leases.criteria import ClaimCriteria
-from contracts.processes.preparations import FETCHING, Preparation
 from contracts.queue.client import JobQueue
 from contracts.queue.listing import Filter, list_jobs
 from contracts.redis import keys

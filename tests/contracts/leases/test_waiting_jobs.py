@@ -6,9 +6,9 @@ import pytest
 
 from contracts.jobs.events import read_events
 from contracts.jobs.failures import FailureCode
+from contracts.jobs.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.jobs.records import JobError, JobState
 from contracts.leases.criteria import ClaimCriteria
-from contracts.processes.preparations import FETCHING, READY, RETRYING, Preparation
 from contracts.queue.client import JobQueue
 from contracts.requests.entry_parameters import ControlParameters, LoraParameters
 from contracts.requests.schema import Priority

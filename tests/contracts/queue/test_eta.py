@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from contracts.jobs.preparations import Preparation
 from contracts.jobs.records import JobRecord, Position, Progress
 from contracts.leases.criteria import ClaimCriteria
-from contracts.processes.preparations import Preparation
 from contracts.queue.client import JobQueue
 from contracts.queue.eta import NO_WORKER, UNMEASURED
 from contracts.redis import keys

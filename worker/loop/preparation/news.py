@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Mapping
 from redis.exceptions import RedisError
 
 from contracts.jobs.failures import FailureCode, JobFailed
+from contracts.jobs.preparations import FETCHING, READING, READY, RETRYING, Preparation
 from contracts.jobs.records import JobError
 from contracts.leases.claims import Claims
 from contracts.processes.background import BackgroundThread
-from contracts.processes.preparations import FETCHING, READING, READY, RETRYING, Preparation
 from contracts.processes.workers import read_workers
 from worker.loop.preparation.prefetch import Prefetcher
 

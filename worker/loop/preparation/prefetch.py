@@ -15,9 +15,9 @@ from functools import partial
 
 from contracts.hub.errors import Cancelled
 from contracts.jobs.failures import FailureCode, JobFailed
+from contracts.jobs.preparations import FAILED, RETRYING, Preparation
 from contracts.metrics import Counters
 from contracts.processes.background import BackgroundThread
-from contracts.processes.preparations import FAILED, RETRYING, Preparation
 from worker.checkpoints.places import PreparationWatch
 from worker.loop.preparation.running import RunningPreparation
 from worker.pool.loading.fetcher import PreparationDelayed

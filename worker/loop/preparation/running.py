@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from contracts.processes.preparations import FETCHING, READING, WAITING, Preparation
+from contracts.jobs.preparations import FETCHING, READING, WAITING, Preparation
 
 #: The time over which the speed of a download is taken, and the least time between two samples.
 _SPEED_SECONDS, _SAMPLE_SECONDS = 10.0, 0.5

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from contracts.errors import Unavailable
 from contracts.jobs.failures import JobFailed
-from contracts.processes.preparations import FAILED, READING, WAITING, Preparation
+from contracts.jobs.preparations import FAILED, READING, WAITING, Preparation
 from worker.checkpoints.places import NotPrepared
 from worker.generation.trial import warm_up
 from worker.loop.preparation.prefetch import Prefetcher

@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from contracts.catalogue.catalogue import Catalogue, ControlNetSpec
-from contracts.processes.preparations import FAILED
+from contracts.jobs.preparations import FAILED
 from worker.loop.preparation.prefetch import Prefetcher
 from worker.loop.preparation.warm_list import WarmList
 from worker.pool.pool import Pool

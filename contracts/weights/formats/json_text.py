@@ -1,4 +1,4 @@
-"""Parses JSON that clients put inside other things: metadata of files, fields of forms.
+"""Parses JSON that clients put inside files, as their metadata.
 
 Size and number of containers are bounded before anything is parsed, so that no input takes long or much memory.
 Request bodies are parsed by `app/parsing/requests.py`.
