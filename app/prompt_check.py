@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 
 from app.settings import ApiSettings
 from contracts.errors import FieldProblem, SettingsError, Unavailable
 from contracts.prompts.syntax import joined
 from contracts.requests.fields import ImageFields
 from contracts.requests.prompts.reading import read_prompts
-from contracts.safety.checks import PROMPT_CHECKS, PromptCheck, open_entry_point
-from contracts.safety.words import WordList
+from contracts.safety import PROMPT_CHECKS, PromptCheck, open_entry_point
 
 _log = logging.getLogger(__name__)
 #: What a model is kept away from may be anything.
 _UNCHECKED = "negative_prompt"
+_SEPARATORS = re.compile(r"[\W_]+")
+
+
+class WordList:
+    """Check by a list of words and phrases, which finds what is written plainly, and understands nothing.
+
+    Finds whole ones, in any case, with any punctuation between and invisible characters within them.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._phrases = [f" {phrase} " for phrase in map(_plain, words) if phrase]
+
+    def score(self, prompt: str) -> float:
+        """Return 1 if any of them is in the prompt, else 0."""
+        text = f" {_plain(prompt)} "
+        return float(any(phrase in text for phrase in self._phrases))
+
+
+def _plain(text: str) -> str:
+    """Words in lower case with one space between them, without accents, and full-width letters as plain ones."""
+    letters = (
+        letter
+        for letter in unicodedata.normalize("NFKD", text)
+        if unicodedata.category(letter) not in ("Cf", "Mn")
+    )
+    return _SEPARATORS.sub(" ", "".join(letters).casefold()).strip()
 
 
 class PromptGuard:

@@ -15,7 +15,6 @@ storage/               files, in a folder or a bucket
 uploads/               uploaded images and LoRAs, retention
 batches/               files of requests that are run in the course of a day
 auth/                  API keys and signed links
-safety/                checks of prompts and images
 provenance/            Content Credentials: images that say where they come from
 tracing/               traces: contexts that cross processes, and spans
 processes/             threads, signals, watchdog, and what processes report of themselves
@@ -30,6 +29,7 @@ logs.py                log formats and context
 log_text.py            the text format: what a person at a terminal reads
 metrics.py             all metrics, counters and totals
 redis_url.py           the forms of Redis' URL: one server, TLS, Sentinels
+safety.py              checks of prompts and images, of other packages too
 settings.py            settings that several processes share
 settings_table.py      all settings as a table: values, where they come from, meanings
 variables.py           settings' values in files and under old names; what an unknown variable was meant as

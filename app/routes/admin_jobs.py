@@ -18,7 +18,7 @@ from contracts.errors import NotFound
 from contracts.jobs.records import JobRecord
 from contracts.queue import listing
 from contracts.requests.schema import ChosenPriority, Priority
-from contracts.safety.checks import flagged_key
+from contracts.safety import flagged_key
 from contracts.views.job import JobView, ListedJob, view_job
 from contracts.views.links import Links
 from contracts.views.lists import ListView

@@ -13,7 +13,7 @@ from app.openapi.routes import image_answer, problems
 from app.services import Services
 from contracts.errors import NotFound
 from contracts.jobs.records import ImageRecord, JobRecord, JobState
-from contracts.safety.checks import flagged_key
+from contracts.safety import flagged_key
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 

@@ -26,7 +26,7 @@ from app.dialects.openai_batches.schema import (
     Purpose,
     view_file,
 )
-from app.openapi.json_lines import json_lines_body
+from app.openapi.bodies import json_lines_body
 from app.openapi.routes import MAKING, problems
 from contracts.batches.files import StoredFile
 from contracts.errors import FieldProblem, Gone, InvalidRequest, NotFound

@@ -10,11 +10,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.main import create_app
+from app.prompt_check import WordList
 from app.settings import ApiSettings
 from contracts.errors import SettingsError
 from contracts.queue.client import JobQueue
 
 Checked = Callable[..., Iterator[TestClient]]
+WORDS = WordList(["star", "Red  Cross", "naïve", "", "…"])
 TOLD = "was refused by the safety check of prompts; describe something else"
 
 
@@ -88,3 +90,28 @@ def test_a_check_that_does_not_exist_is_told_at_the_start(
 ) -> None:
     with pytest.raises(SettingsError, match=told), checked(api_settings, **chosen):
         pass
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red star",
+        "STAR",
+        "star-shaped",
+        "a_star_",
+        "(star:1.3)",
+        "s\u200bt\u00adar",  # invisible characters
+        "ｓｔａｒ",  # full-width
+        "stár",
+        "a red, cross",
+        "red\ncross",
+        "naive",
+    ],
+)
+def test_words_and_phrases_are_found_however_they_are_written(prompt: str) -> None:
+    assert WORDS.score(prompt) == 1
+
+
+@pytest.mark.parametrize("prompt", ["", "a starling", "restart", "red crossing", "cross red", "..."])
+def test_parts_of_words_are_not(prompt: str) -> None:
+    assert WORDS.score(prompt) == 0

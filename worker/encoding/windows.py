@@ -16,14 +16,18 @@ from typing import Any
 import torch
 
 from contracts.catalogue.families import Family, TextEncoder
+from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.prompts.tokens import (
     WINDOW_TOKENS,
     Tokenize,
+    TokenUse,
     WeightedToken,
     plain_chunks,
     sequence_of,
     windows_of,
 )
+from contracts.requests.parameters import JobParameters
+from contracts.requests.prompts.counts import count_tokens
 from worker.encoding.cache import Embedding
 from worker.families.prompts import Prompt
 
@@ -178,3 +182,25 @@ def _weighted(sequence: torch.Tensor, empty: torch.Tensor, weights: Sequence[flo
     rest = [1.0] * (sequence.shape[1] - len(weights))
     factors = torch.tensor([*weights, *rest], dtype=sequence.dtype, device=sequence.device)[None, :, None]
     return torch.where(factors == 1, sequence, empty + factors * (sequence - empty))
+
+
+def token_counts(pipeline: Any, family: Family, job: JobParameters) -> dict[str, dict[str, TokenUse]]:
+    """Return the receipt's fields about what each text encoder reads of a job's prompts.
+
+    Raises:
+        JobFailed: PROMPT_TOO_LONG: a prompt is longer than the job allows.
+    """
+    counts = count_tokens(family, job, tokenizers_of(pipeline, family))
+    if counts.problems:
+        problem = counts.problems[0]
+        raise JobFailed(FailureCode.PROMPT_TOO_LONG, f"{problem.field} {problem.message}")
+    found = {"prompt_tokens": counts.prompt, "negative_prompt_tokens": counts.negative or {}}
+    return {
+        name: {encoder: _read_by(pipeline, encoder, use) for encoder, use in uses.items()}
+        for name, uses in found.items()
+    }
+
+
+def _read_by(pipeline: Any, encoder: str, use: TokenUse) -> TokenUse:
+    """What an encoder reads; nothing where the memory plan skips it."""
+    return use if getattr(pipeline, encoder) is not None else TokenUse(given=use.given, used=0)

@@ -10,7 +10,6 @@ control_maps.py    control images that models make of the job's photos
 inputs.py          reads and decodes the job's input images
 steps/             what follows the steps from inside the pipeline
 inpainting.py      crops around a mask, pastes the result back, blends it in
-prompt_reading.py  tokens of the job's prompts
 stages.py          what passes from one stage of a job to the next
 trial.py           images that are discarded: one tells whether a model works, one compiles it
 results/           what a job leaves: images, their metadata, its receipt

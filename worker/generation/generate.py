@@ -23,6 +23,7 @@ from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
 from worker.adapters.references.redux import lengthen_prompt
 from worker.checkpoints.places import NotPrepared
+from worker.encoding.windows import token_counts
 from worker.engine.engine import Engine
 from worker.engine.job import JobInFlight
 from worker.families.inputs import GenerationInputs
@@ -31,7 +32,6 @@ from worker.generation.control_maps import make_control_maps
 from worker.generation.denoising import Denoising, to_pil
 from worker.generation.hires import begin_second_pass, wants_latents
 from worker.generation.inputs import read_inputs
-from worker.generation.prompt_reading import token_counts
 from worker.generation.results import receipts
 from worker.generation.results.outputs import JobResult, failure_of
 from worker.generation.results.receipts import StageUse

@@ -26,7 +26,7 @@ from contracts.leases.claim import Claim, Verdict
 from contracts.leases.claims import Claims
 from contracts.metrics import Counters
 from contracts.provenance.kept_latents import latents_key
-from contracts.safety.checks import flagged_key
+from contracts.safety import flagged_key
 from contracts.storage import Storage
 from contracts.tracing.tracing import NO_TRACING, Tracing
 from worker.generation.results.outputs import JobResult, store

@@ -3,8 +3,7 @@
 maps.py         one control image: prepared, planned, its model loaded, made
 loading.py      a model and what prepares images for it
 depth.py        depths
-segmentation.py classes of ADE20K
-ade20k.py       their colors
+segmentation.py classes of ADE20K, and their colors
 pose.py         joints of a person
 openpose.py     a person's limbs and joints, drawn
 """

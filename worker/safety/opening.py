@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contracts.errors import SettingsError
-from contracts.safety.checks import IMAGE_CHECKS, ImageCheck, open_entry_point
+from contracts.safety import IMAGE_CHECKS, ImageCheck, open_entry_point
 from worker.safety.stage import SafetyStage
 from worker.settings import WorkerSettings
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from contracts.jobs.failures import FailureCode, JobFailed
 from contracts.jobs.image_safety import ImageSafety
-from contracts.safety.checks import ImageCheck, flagged_key
+from contracts.safety import ImageCheck, flagged_key
 from worker.generation.results.outputs import ImageWriter, JobResult
 
 _log = logging.getLogger(__name__)

@@ -5,9 +5,8 @@ decoded_image.py    a decoded image as it crosses the pipe; also used at the API
 limits.py           limits on an image, checked from its header
 containers.py       removes metadata from PNG, JPEG and WebP files
 color_profiles.py   converts colors to sRGB
-gray_levels.py      brings grays of more than 8 bits to 8
 masks.py            reads what was drawn as a mask
 fill.py             fills what a mask selects with its surroundings
 preprocessors.py    makes control images
-stored_form.py      upright, in sRGB, as PNG, JPEG or WebP
+stored_form.py      upright, in sRGB, 8 bits a channel, as PNG, JPEG or WebP
 """

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from typing import cast
 
 from PIL import Image, ImageOps
 
 from app.inputs.codec.color_profiles import Conversion
-from app.inputs.codec.gray_levels import to_eight_bits
 from app.inputs.codec.limits import TooLarge
 
 STORED_FORMATS = ("PNG", "JPEG", "WEBP")
@@ -24,6 +24,8 @@ _SIDEWAYS = range(5, 9)
 #: Formats of cameras. A photo whose colors were converted and that is too large as PNG is stored as JPEG.
 _PHOTO_FORMATS, _JPEG_QUALITY = ("jpeg", "webp", "avif", "heif"), 95
 _NO_CONVERSION = Conversion()
+#: Pixels of a gray image of more than 8 bits that are converted at a time.
+_STRIP_PIXELS = 2**20
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -99,7 +101,7 @@ def normalize(
     with suppress(Exception):  # broken EXIF does not make the image unusable
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith(("I", "F")):
-        image = to_eight_bits(image, is_mask=is_mask)
+        image = _to_eight_bits(image, is_mask=is_mask)
     image = conversion.apply(image)
     if image.has_transparency_data and image.mode != "LA":
         image = image.convert("RGBA")
@@ -107,3 +109,28 @@ def normalize(
         image = image.convert("RGB")
     image.info = {}
     return image
+
+
+def _to_eight_bits(image: Image.Image, *, is_mask: bool) -> Image.Image:
+    """Scale 16-bit, 32-bit and floating-point gray to 0–255 without clipping.
+
+    Modes I and F do not define white: it is the smallest usual full scale that covers the image. Neither do masks
+    of 16 bits, into which programs write 0 and 1, or 0 and 255.
+    """
+    is_short = image.mode.startswith("I;16")
+    if is_short:
+        is_byte = is_mask and cast("float", image.getextrema()[1]) <= 255
+        white = 255.0 if is_byte else 65_535.0
+    else:
+        high = cast("float", image.getextrema()[1])
+        usual = (1.0, 255.0, 65_535.0) if image.mode == "F" else (255.0, 65_535.0)
+        white = next((scale for scale in usual if high <= scale), high)
+    factor = 255.0 / white
+    result, (width, height) = Image.new("L", image.size), image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    # The wider copies exist one strip at a time: of the whole image they would take eleven bytes a pixel.
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        strip = strip.convert("I") if is_short else strip
+        result.paste(strip.point(lambda value: value * factor + 0.5).convert("L"), (0, top))
+    return result

@@ -16,7 +16,7 @@ from contracts.leases.claim import Report
 from contracts.leases.criteria import ClaimCriteria
 from contracts.processes.workers import WorkerReport, publish
 from contracts.queue.client import JobQueue
-from contracts.safety.checks import flagged_key
+from contracts.safety import flagged_key
 from contracts.storage import Storage
 from tests.support.requests import submit
 from tests.support.scripted_worker import ScriptedWorker

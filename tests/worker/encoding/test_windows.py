@@ -18,8 +18,8 @@ from tests.support.jobs import complete_job, decode_pixels, fail_job, generate_p
 from worker.adapters.cache import AdapterSet
 from worker.encoding.cache import EmbeddingCache
 from worker.encoding.encoder import PromptEncoder
+from worker.encoding.windows import token_counts
 from worker.families.inputs import GenerationInputs
-from worker.generation.prompt_reading import token_counts
 from worker.pool.pipelines import derive
 from worker.pool.pool import Pool
 

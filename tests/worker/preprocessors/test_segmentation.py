@@ -9,11 +9,10 @@ import torch
 from contracts.weights.preprocessor_models import read_preprocessor
 from tests.support.combinations import ALL
 from tests.support.preprocessor_models import PreprocessorFolders, photo
-from worker.preprocessors.ade20k import COLORS
 from worker.preprocessors.depth import prepare
 from worker.preprocessors.loading import Prepared, load_model, load_processor
 from worker.preprocessors.maps import ControlMap
-from worker.preprocessors.segmentation import class_map
+from worker.preprocessors.segmentation import COLORS, class_map
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,7 @@ from contracts.jobs.receipt import Receipt, Weights
 from contracts.jobs.records import JobState
 from contracts.provenance.kept_latents import latents_key
 from contracts.queue.client import JobQueue
-from contracts.safety.checks import flagged_key
+from contracts.safety import flagged_key
 from contracts.settings import BUILT_IN_CATALOGUE, SharedSettings
 from contracts.storage import Storage
 from tests.support.jobs import decode_pixels, make_job

@@ -1,6 +1,6 @@
 """What checks of prompts and images are, and how those of other packages are found: by entry point.
 
-Knows no check. Those that are shipped are `contracts.safety.words` and, for images, `worker.safety`.
+Knows no check. Those that are shipped are in `app/prompt_check.py` and, for images, `worker/safety/`.
 """
 
 from __future__ import annotations
