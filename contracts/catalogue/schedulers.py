@@ -25,6 +25,7 @@ MODEL_SETTINGS: Mapping[Kind, Mapping[str, object]] = MappingProxyType(
         "flow": {
             "shift_terminal": None, "invert_sigmas": False, "stochastic_sampling": False, "scale_factors": None,
             "use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False,
+            "time_shift_type": "exponential",
         },
         "edm": {},
         "trigflow": {},
@@ -77,7 +78,7 @@ _DISCRETE = ("timestep_type", "thresholding")
 _FLOW_SOLVER: Mapping[str, object] = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 #: The solvers know the other ways to spread sigmas too, but only for a beta schedule.
 _FLOW_SPREAD = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-_FLOW_ONLY = ("invert_sigmas", "stochastic_sampling", "scale_factors")
+_FLOW_ONLY = ("invert_sigmas", "stochastic_sampling", "scale_factors", "time_shift_type")
 
 #: Predictions of earlier steps that a DPM solver uses: of order 3 at most, as a checkpoint may set it.
 _SOLVER_STEPS = 2

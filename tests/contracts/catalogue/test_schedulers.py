@@ -41,6 +41,7 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5}
             set(names_for("diffusion")) - {"euler_a", "heun", "pndm"},
         ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 0.02}, {"flow_euler", "flow_unipc"}),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "time_shift_type": "linear"}, {"flow_euler"}),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_beta_sigmas": True}, {"flow_euler"}),
         ({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True}, set(names_for("flow"))),
         ({**LEARNED, "thresholding": True}, {"ddpm", "ddpm_dpmpp_2m"}),
