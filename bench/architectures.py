@@ -1,8 +1,9 @@
 """Writes what is known of component classes: `python -m bench.architectures --write`.
 
-Of every component of `contracts/weights/counts/architectures/` and of the shipped models, activations for the
-planner, in `contracts/memory/activation_tables/`, and floating-point operations for estimates of energy, in
-`contracts/weights/counts/flops.json`. `counting/` counts them; tests compare the tables.
+Of every component of `contracts/weights/counts/architectures/`, the numbers of its values, into these files. Of
+these and of the shipped models, activations for the planner, in `contracts/memory/activation_tables/`, and
+floating-point operations for estimates of energy, in `contracts/weights/counts/flops.json`. `counting/` counts
+them; tests compare.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from contracts.memory import activation_tables
 from contracts.memory.activation_tables import class_of
 from contracts.settings import BUILT_IN_CATALOGUE
 from contracts.weights.configs import read_config
+from contracts.weights.counts import architectures
 from contracts.weights.counts.architectures import Architecture, read_architectures
 from contracts.weights.counts.parameter_counts import ParameterCount
 from counting.activations import count_activations, render, shaping
 from counting.flops import TABLE, count_flops, render_flops
+from counting.parameters import render_architecture, with_counts
 
 TABLES = Path(activation_tables.__file__).parent
 #: TAESD for Stable Diffusion 1 and SDXL, and the same of SD3 and FLUX.1, which rows of VAEs name.
@@ -60,6 +63,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", required=True, help="write the tables of activations")
     parser.add_argument("--only", nargs="+", default=[], metavar="CLASS", help="classes to count (all)")
     only = parser.parse_args().only
+    _write_counts(only)
     by_class: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {}
     for name, config in components():
         if not only or class_of(config) in only:
@@ -69,6 +73,13 @@ def main() -> None:
         entries = [count_activations(config) for _, config in configs.values()]
         (TABLES / f"{class_name}.json").write_text(render(entries), encoding="utf-8")
     _write_flops([config for _, config in components()], only)
+
+
+def _write_counts(only: Sequence[str]) -> None:
+    for file in sorted(Path(architectures.__file__).parent.glob("*.json")):
+        architecture = json.loads(file.read_text(encoding="utf-8"))
+        if not only or any(class_of(part["config"]) in only for part in architecture["components"].values()):
+            file.write_text(render_architecture(with_counts(architecture)), encoding="utf-8")
 
 
 def _write_flops(configs: Sequence[Mapping[str, Any]], only: Sequence[str]) -> None:

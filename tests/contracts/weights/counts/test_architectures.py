@@ -15,11 +15,11 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from bench.architectures import parts
 from contracts.weights.counts.architectures import Architecture, find_architecture, read_architectures
-from contracts.weights.counts.parameter_counts import LinearWeights, ParameterCount
+from contracts.weights.counts.parameter_counts import ParameterCount
 from counting.component_calls import build
+from counting.parameters import count_parameters
 from tests.support.combinations import ALL
 
-DENOISERS = ("transformer", "unet")
 #: Bytes in bfloat16, without buffers, where they were known before the files here. Those of ControlNets, the last
 #: ones, are not published to the byte: they were built from the published configurations, and stand here so that a
 #: change shows.
@@ -55,29 +55,6 @@ PUBLISHED_BYTES = {
 }
 
 
-def _stored(module: Any) -> Iterator[tuple[str, Any]]:
-    """Key and tensor of what a file of this component holds; shared tensors once."""
-    seen = set()
-    for key, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield key, tensor
-
-
-def _count(name: str, module: Any) -> ParameterCount:
-    """Of a denoiser or text encoder with what can be quantized of it, by the rule of its library."""
-    stored = dict(_stored(module))
-    counts = [(key, tensor.numel()) for key, tensor in stored.items()]
-    if name not in DENOISERS and not name.startswith("text_encoder"):
-        return ParameterCount.of(counts)
-    linear = LinearWeights.of({key: tensor.shape for key, tensor in stored.items()})
-    layers = list(_quantizable(module))
-    assert linear.values.total == sum(layer.weight.numel() for layer in layers)
-    assert linear.rows.total == sum(layer.out_features for layer in layers)
-    assert linear.columns.total == sum(layer.in_features for layer in layers)
-    return ParameterCount.of(counts, linear=linear)
-
-
 def _quantizable(module: Any) -> Iterator[torch.nn.Linear]:
     left: list[str] = []
     if isinstance(module, transformers.PreTrainedModel):
@@ -91,7 +68,13 @@ def _quantizable(module: Any) -> Iterator[torch.nn.Linear]:
 def _built(name: str, config: str) -> tuple[int, ParameterCount]:
     """Bytes in bfloat16, and the count, of a component with this configuration: many models have the same T5."""
     module = build(json.loads(config))
-    return 2 * sum(parameter.numel() for parameter in module.parameters()), _count(name, module)
+    count = count_parameters(name, module)
+    if count.linear.values.total:  # which the rule of its library finds, too
+        layers = list(_quantizable(module))
+        assert count.linear.values.total == sum(layer.weight.numel() for layer in layers)
+        assert count.linear.rows.total == sum(layer.out_features for layer in layers)
+        assert count.linear.columns.total == sum(layer.in_features for layer in layers)
+    return 2 * sum(parameter.numel() for parameter in module.parameters()), count
 
 
 #: Of the same classes as another one, with other numbers; in `make judge`.
