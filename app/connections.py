@@ -65,7 +65,8 @@ class _Parser(h11.Connection):
             self._bytes += len(event.data)
             if self._bytes < (self._chunks - _FREE_CHUNKS) * _MIN_CHUNK_BYTES:
                 raise h11.RemoteProtocolError(
-                    "the body is sent in chunks that are too small; send larger ones, or a Content-Length"
+                    "the body is sent in chunks of less than 64 bytes on average; send larger chunks, or a "
+                    "Content-Length"
                 )
         return event
 

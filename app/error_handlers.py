@@ -135,7 +135,7 @@ async def handle(request: Request, error: Exception) -> Response:
         if methods and request.method == "OPTIONS":
             return Response(status_code=204, headers={**failure.headers, HEADER: request_id})
     if failure.row.status == HTTPStatus.NOT_FOUND and isinstance(error, HTTPException):
-        failure = replace(failure, detail=f"there is nothing at {path}; /docs lists what there is")
+        failure = replace(failure, detail=f"no route matches {path}; /docs lists all routes")
     if failure.row.status == HTTPStatus.INTERNAL_SERVER_ERROR and not getattr(request.state, "is_logged", False):
         request.state.is_logged = True
         # The server logs the traceback itself; this line connects it to the request.

@@ -38,21 +38,21 @@ class ApiSettings(Settings):
         None, ge=0, description="file descriptor of an open listening socket, instead of host and port"
     )
     allow_anonymous: bool = Field(
-        False, description="serve everybody on an address that others can reach, as long as there are no API keys"
+        False, description="serve everybody on an address that others can reach while there are no API keys"
     )
     require_keys: bool = Field(
         False, description="refuse calls without an API key, on loopback too, even if there are no keys (401)"
     )
     published: str = Field(
         "",
-        description="where a container's port is published, such as 127.0.0.1:8000; instead of host, this decides "
-        "whether the service can be used without keys",
+        description="address at which a container's port is published, such as 127.0.0.1:8000; it "
+        "decides instead of host whether the service can be used without keys",
     )
     open_metrics: bool = Field(False, description="answer /metrics without an API key of scope admin")
     public_url: AnyHttpUrl | None = Field(
         None,
         description="base URL of links in responses; its path is the prefix below which a proxy serves the API; "
-        "default: as the request addresses the API, without a prefix",
+        "default: the address that the request used, without a prefix",
     )
     page: bool = Field(
         True, description="on: browsers get Darkroom's own page at /; off: / is 404, as for clients of the API"
@@ -156,7 +156,9 @@ class ApiSettings(Settings):
     )
 
     prompt_check: str = Field(
-        "off", description="what refuses prompts with 422: off; words; or an entry point darkroom.prompt_checks"
+        "off",
+        description="check that refuses prompts with 422: off; words; or the name of an entry point "
+        "darkroom.prompt_checks",
     )
     prompt_check_words: list[str] = Field([], description='words that are refused, as JSON: ["star", "a phrase"]')
     prompt_check_threshold: float = Field(0.5, gt=0, le=1, description="minimum score of a refused prompt, 0 to 1")
@@ -190,7 +192,9 @@ class ApiSettings(Settings):
         "images is never limited",
     )
     idempotency_lease_seconds: float = Field(
-        15.0, gt=0, description="time after which a call that died with its Idempotency-Key may be repeated"
+        15.0,
+        gt=0,
+        description="time after which a call whose process died may be repeated with its Idempotency-Key",
     )
     hold_seconds: float = Field(
         600.0, gt=0, description="timeout of a call that waits for its job (/v1/images/…, /hf/…); then 504"

@@ -40,7 +40,7 @@ def add_timeout_argument(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_TIMEOUT_SECONDS,
         metavar="SECONDS",
-        help="maximum time to wait for the job, which goes on afterwards (%(default)g)",
+        help="maximum seconds to wait; the job goes on afterwards (%(default)g)",
     )
 
 
@@ -137,7 +137,7 @@ def save(client: Client, job: Json, output: Path, *, force: bool) -> list[Path]:
     """
     images = job["images"]
     if not images:
-        raise ServiceError(f"job {job['id']} has made one step again, and no image")
+        raise ServiceError(f"job {job['id']} repeated one step, and made no image")
     paths = _names(output, len(images))
     downloads = [partial(client.download, image) for image in images]
     if "latents" in job["links"]:
@@ -151,7 +151,7 @@ def save(client: Client, job: Json, output: Path, *, force: bool) -> list[Path]:
             path.write_bytes(content)
         except OSError as error:
             raise ServiceError(
-                f"{path}: {error.strerror}; the job's images can be had again: {_again(job['id'])}"
+                f"{path}: {error.strerror}; fetch the job's images again: {_again(job['id'])}"
             ) from None
     return paths
 

@@ -40,11 +40,11 @@ from contracts.settings import explain
 #: Name, module, and what the command does, in the order of `darkroom --help`.
 _COMMANDS = (
     ("up", up, "run the whole service on this machine"),
-    ("check", check, "say what `up` would refuse, without starting anything"),
+    ("check", check, "report what `up` would refuse, without starting anything"),
     ("generate", generate, "generate an image through the API"),
     ("train", train, "train a LoRA on images through the API"),
-    ("preprocess", preprocess, "make a control image of a photo"),
-    ("upscale", upscale, "make an image larger"),
+    ("preprocess", preprocess, "make a control image from a photo"),
+    ("upscale", upscale, "enlarge an image"),
     ("erase", erase, "erase something from an image"),
     ("jobs", jobs, "list, show, cancel, fetch and watch jobs"),
     ("keys", keys, "create, list and revoke API keys"),
@@ -53,10 +53,10 @@ _COMMANDS = (
     ("webhooks", webhooks, "show or replace the secret that signs webhooks"),
     ("verify", verify, "check how an image was made, by its signature"),
     ("loras", loras, "add, list and remove LoRAs"),
-    ("convert", convert, "make safetensors of a hypernetwork (.pt)"),
+    ("convert", convert, "convert a hypernetwork (.pt) to safetensors"),
     ("hub", hub, "list and update the commits of hub repositories"),
     ("models", models, "list, add, remove and fetch models and adapters"),
-    ("settings", settings, "list all settings (environment variables): values, where they come from, meanings"),
+    ("settings", settings, "list all settings (environment variables) with values, sources and meanings"),
 )
 #: Name, package, and what is run.
 _PARTS = (

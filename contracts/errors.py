@@ -167,9 +167,7 @@ class TooManyJobs(TryLater):
     """The maximum number of jobs of one API key, or of all callers without one, is waiting or running."""
 
     def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
-        super().__init__(
-            f"limit reached: at most {max_jobs} jobs may wait or run at one time", retry_after_seconds
-        )
+        super().__init__(f"limit reached: at most {max_jobs} jobs may wait or run at a time", retry_after_seconds)
 
 
 class DailyLimitReached(TryLater):

@@ -131,8 +131,9 @@ class SharedSettings(Settings):
     )
     credentials_signer: str = Field(
         "",
-        description="instead of a key, what signs: a command that reads bytes and writes their signature (DER or "
-        "raw), or entry:NAME, an entry point darkroom.credentials_signers of an installed package",
+        description="signer to use instead of a key: a command that reads bytes and writes their "
+        "signature (DER or raw), or entry:NAME, an entry point darkroom.credentials_signers "
+        "of an installed package",
     )
     credentials_api_keys: list[str] = Field(
         default_factory=list,
@@ -202,7 +203,7 @@ class QueueSettings(Settings):
         0.1,
         gt=0,
         le=0.3,
-        description="share of the seconds that a lower priority gets while a higher one always has jobs",
+        description="fraction of the time that a lower priority gets while a higher one always has jobs",
     )
     scan_limit: int = Field(
         64,

@@ -87,7 +87,7 @@ def _judge(message: Message, settings: WebhookSettings, answer: Answer) -> Outco
         return Outcome("delivered", answer.status_code)
     if answer.status_code == HTTPStatus.GONE:
         return Outcome(
-            "given_up", answer.status_code, "the receiver answered 410 (Gone): it wants no more messages"
+            "given_up", answer.status_code, "the receiver answered 410 (Gone), so no more messages are sent"
         )
     return _failed(message, settings, f"the receiver answered {answer.status_code}", answer)
 

@@ -115,7 +115,7 @@ class Dispatcher:
                 due_seconds = self._outbox.seconds_until_due()
                 self._wait_seconds = min(self._wait_seconds, due_seconds)
         except ForeignJob as foreign:
-            _log.error("RQ job %s in a webhook queue is not a message of Darkroom's: refused", foreign)
+            _log.error("RQ job %s in a webhook queue is not a Darkroom message: refused", foreign)
             self._wait_seconds = 0.0
         except RedisError as error:
             _log.warning("no message taken, Redis does not answer: %s", error)

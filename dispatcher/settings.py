@@ -27,18 +27,18 @@ class WebhookSettings(Settings):
     )
     pauses_seconds: list[float] = Field(
         [5, 30, 120, 480, 1200, 1800],
-        description="seconds before each further attempt; after the last one a message is given up",
+        description="seconds before each further attempt; after the last attempt a message is abandoned",
     )
     longest_pause_seconds: float = Field(
         3600.0, ge=0, description="maximum pause that a receiver may ask for with Retry-After"
     )
     timeout_seconds: float = Field(15.0, gt=0, description="timeout of one attempt; then it counts as failed")
-    concurrency: int = Field(200, ge=1, description="maximum attempts at the same time; further messages wait")
+    concurrency: int = Field(200, ge=1, description="maximum concurrent attempts; further messages wait")
     site_concurrency: int = Field(
-        4, ge=1, description="maximum attempts at the same time to one host and port; further messages wait"
+        4, ge=1, description="maximum concurrent attempts to one host and port; further messages wait"
     )
     poll_seconds: float = Field(
-        1.0, gt=0, description="interval between two looks at empty queues; Redis announces new messages at once"
+        1.0, gt=0, description="polling interval of empty queues; new messages are announced at once through Redis"
     )
     drain_seconds: float = Field(
         5.0,

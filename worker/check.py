@@ -20,8 +20,8 @@ from worker.settings import WorkerSettings
 def main(words: list[str] | None = None) -> None:
     """Check; raises SystemExit where something is wrong."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--deep", action="store_true", help="try all models whose files are here")
-    parser.add_argument("--model", help="try this one")
+    parser.add_argument("--deep", action="store_true", help="try all models whose files are on this machine")
+    parser.add_argument("--model", help="try this model")
     arguments = parser.parse_args(words)
     with start_errors_in_one_line("darkroom"):
         settings = WorkerSettings()

@@ -43,7 +43,8 @@ class WorkerSettings(Settings):
         0, ge=0, description="maximum host memory for models evicted from the device; 0: they are dropped"
     )
     t5: T5Policy = Field(
-        "auto", description="where the T5 encoder works: auto (by the plan), gpu, cpu, on_demand or off (SD3 only)"
+        "auto",
+        description="where the T5 encoder runs: auto (as the plan says), gpu, cpu, on_demand or off (SD3 only)",
     )
     encode_ahead: Literal["auto", "on", "off"] = Field(
         "auto",
@@ -51,9 +52,9 @@ class WorkerSettings(Settings):
         "auto: unless the device is the CPU, too",
     )
     allow_fp8: bool = Field(
-        False, description="store denoiser weights in 8 bits where no other plan fits; changes images"
+        False, description="store denoiser weights in 8 bits if no other plan fits; changes images"
     )
-    allow_drop_t5: bool = Field(False, description="leave T5 out where no other plan fits (SD3); changes images")
+    allow_drop_t5: bool = Field(False, description="leave T5 out if no other plan fits (SD3); changes images")
     loaded_loras: int = Field(
         16,
         ge=0,
@@ -86,8 +87,9 @@ class WorkerSettings(Settings):
     )
     training: Literal["also", "never", "only"] = Field(
         "also",
-        description="whether this worker trains LoRAs. also: one at a time, while no images are asked for, and a "
-        "small share of the time otherwise; never: others do; only: it makes no images but those of trainings",
+        description="whether this worker runs trainings. also: one at a time, when no images are "
+        "requested, and with a small share of the time otherwise; never: no trainings; only: "
+        "trainings and nothing else",
     )
     scheduling: Literal["steps", "fifo"] = Field(
         "steps",
@@ -96,15 +98,16 @@ class WorkerSettings(Settings):
     )
     seeds: Literal["exact", "joined"] = Field(
         "exact",
-        description="what a seed in a request means where `batchable` is not given. exact: the job's calls are "
-        "made apart from others, so its image is the same, bit for bit, whatever else runs; joined: they may be "
-        "joined with those of other jobs, which changes values by one level of 255, or a few in half precision",
+        description="what a seed guarantees if a request has no `batchable`. exact: the job's calls are "
+        "not joined with others, so its image is the same, bit for bit, whatever else runs; "
+        "joined: they may be joined with those of other jobs, which changes values by one "
+        "level of 255, or a few in half precision",
     )
     residency_seconds: float = Field(
         10.0, ge=0, description="minimum time that a model runs before jobs of another may replace it"
     )
     poll_seconds: float = Field(
-        1.0, gt=0, description="interval between two looks at an empty queue; Redis announces new jobs at once"
+        1.0, gt=0, description="polling interval of an empty queue; new jobs are announced at once through Redis"
     )
     report_seconds: float = Field(
         0.1, ge=0, description="minimum interval between progress reports, which also read cancels; 0: every step"
@@ -117,14 +120,15 @@ class WorkerSettings(Settings):
     download_retry_seconds: float = Field(
         3600.0,
         ge=0,
-        description="maximum time that jobs wait for files that cannot be downloaded for now (the hub is away or "
-        "overloaded, the disk is full); then they fail with files_unavailable. 0: they fail at once",
+        description="maximum time that jobs wait for files that cannot be downloaded for now (the hub is "
+        "unreachable or overloaded, or the disk is full); then they fail with "
+        "files_unavailable. 0: they fail at once",
     )
     storage_retry_seconds: float = Field(
         300.0,
         ge=0,
-        description="maximum time that generated images wait in memory for a storage that is full or away; then "
-        "their jobs go back to the queue",
+        description="maximum time that generated images wait in memory while the storage is full or "
+        "unreachable; then their jobs go back to the queue",
     )
     drain_seconds: float = Field(
         120.0,
@@ -132,7 +136,7 @@ class WorkerSettings(Settings):
         description="maximum time after SIGTERM for running jobs to finish; then they go back to the queue",
     )
     attention: Attention = Field(
-        "auto", description="attention kernel to try first: auto (torch's order), cudnn, flash, efficient, math"
+        "auto", description="attention kernel to try first: auto (torch's order), cudnn, flash, efficient or math"
     )
     channels_last: ChannelsLast = Field(
         "auto", description="channels-last memory format of convolution weights: auto (off), on, off"
@@ -149,20 +153,20 @@ class WorkerSettings(Settings):
         4,
         ge=0,
         le=64,
-        description="sets of LoRAs that a compiled denoiser has room for at once: one for each job with other "
-        "LoRAs or scales in a call; 0: calls with LoRAs run uncompiled",
+        description="maximum number of different sets of LoRAs in a call of a compiled denoiser, one for "
+        "each job with other LoRAs or scales; 0: calls with LoRAs run uncompiled",
     )
     compiled_lora_rank: int = Field(
         32,
         ge=1,
         le=512,
-        description="the most that the ranks of one job's LoRAs may add up to there; others run uncompiled. "
-        "Memory grows with both",
+        description="maximum sum of the ranks of one job's LoRAs there; others run uncompiled. Memory "
+        "grows with both settings",
     )
     image_check: str = Field(
         "off",
         min_length=1,
-        description="what checks images and previews before they are stored or shown: off; checkpoint (the safety "
+        description="check of images and previews before they are stored or shown: off; checkpoint (the safety "
         "checker that a checkpoint carries); classifier (of a local folder); or the name of an entry point "
         "darkroom.image_checks of an installed package",
     )
@@ -175,24 +179,24 @@ class WorkerSettings(Settings):
         default_factory=list, description='labels of the classifier that are flagged, as JSON: ["nsfw"]'
     )
     image_check_threshold: float = Field(
-        0.5, gt=0, le=1, description="score from which on an image is flagged, above 0 and at most 1"
+        0.5, gt=0, le=1, description="minimum score of a flagged image, above 0 and at most 1"
     )
     image_check_action: Literal["refuse", "blur", "mark"] = Field(
         "refuse",
         description="what happens with flagged images. refuse: the job fails with flagged; blur: clients get a "
-        "blurred one; mark: the job says so. Operators see refused and blurred ones",
+        "blurred one; mark: the job says so. Operators can see refused and blurred images",
     )
     flops_per_joule: float | None = Field(
         None,
         gt=0,
-        description="floating-point operations that the device computes for a joule, for estimates of energy "
-        "where no counter of the card can be read; none: 8e9 for a CPU, 4e11 for a GPU",
+        description="floating-point operations per joule of the device, for estimates of energy when the "
+        "card has no counter that can be read; none: 8e9 for a CPU, 4e11 for a GPU",
     )
     watts: float | None = Field(
         None,
         gt=0,
-        description="power of the device while it computes, for estimates of energy of jobs whose operations are "
-        "not all counted; none: 65 for a CPU, 300 for a GPU",
+        description="power of the device in watts while it computes, for energy estimates of jobs whose "
+        "operations are not all counted; none: 65 for a CPU, 300 for a GPU",
     )
     cpu_threads: int = Field(0, ge=0, description="CPU threads that torch uses; 0: torch's default")
 

@@ -24,8 +24,8 @@ _IdempotencyKey = Annotated[
     Header(
         min_length=1,
         max_length=255,
-        description="A text of your own. A call that is repeated with the same key within 24 hours returns what "
-        "the first one created, instead of creating it again. Default: none.",
+        description="Any text. A call that is repeated with the same key within 24 hours returns what "
+        "the first one created instead of creating it again. Default: none.",
     ),
 ]
 _Prefer = Annotated[

@@ -163,6 +163,6 @@ def _format_of(accept: str, problems: list[FieldProblem]) -> str:
         if found is not None and options.replace(" ", "") not in ("q=0", "q=0.0"):
             return found
     if ranges:
-        message = f"names no format that images are made in, got {accept[:80]!r}; name one, or leave it out"
+        message = f"must name image/png, image/jpeg or image/webp, got {accept[:80]!r}; name one, or leave it out"
         problems.append(FieldProblem("Accept", message, ["image/png", "image/jpeg", "image/webp"]))
     return "png"

@@ -15,7 +15,7 @@ from contracts.requests.schema import REQUESTS, JobRequest
 #: Fields that may be many megabytes: they are not copied to be read again.
 _IMAGES = ("image", "mask_image")
 #: What is wrong with `check_step` in the request of another API.
-NO_IMAGE = "makes no image, which is the answer here; send it to POST /v1/txt2img or another task"
+NO_IMAGE = "makes no image, and this call answers with one; send it to POST /v1/txt2img or another task"
 #: Placeholder of such an image until the rest is read.
 _GIVEN = "given"
 

@@ -103,7 +103,7 @@ def _url_of(path: str, image: object, problems: list[FieldProblem]) -> str:
     if given.keys() == {"image_url"} and isinstance(url, str):
         return url
     if "file_id" in given:
-        problems.append(FieldProblem(f"{path}.file_id", f"names no image here; send {_IMAGE_OBJECT}"))
+        problems.append(FieldProblem(f"{path}.file_id", f"must name an image; send {_IMAGE_OBJECT}"))
     else:
         problems.append(FieldProblem(path, f"must be an object, {_IMAGE_OBJECT}"))
     return ""

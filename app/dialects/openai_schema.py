@@ -33,7 +33,7 @@ def _check_size(text: str) -> str:
         return text
     alike = _LIKE_A_SIZE.fullmatch(text)
     example = "such as 64x64" if alike is None else f"here {alike[1]}x{alike[2]}"
-    raise ValueError(f"must be auto, or width and height in pixels with a small x between, {example}")
+    raise ValueError(f"must be auto, or width and height in pixels separated by a lowercase x, {example}")
 
 
 Size = Annotated[str, AfterValidator(_check_size), Field(json_schema_extra={"pattern": f"^({_SIZE.pattern})$"})]
@@ -65,9 +65,7 @@ class ImageRequest(JobRequest):
     background: Literal["auto", "opaque"] | None = Field(
         None, description="Only for compatibility: images are always opaque."
     )
-    moderation: Literal["auto", "low"] | None = Field(
-        None, description="Only for compatibility: nothing is moderated."
-    )
+    moderation: Literal["auto", "low"] | None = Field(None, description="Only for compatibility, without effect.")
     output_compression: int | None = Field(
         None,
         ge=0,
@@ -119,8 +117,8 @@ class EditRequest(ImageRequest):
     )
     strength: Strength | None = Field(
         None,
-        description="How much `image` is changed: the share of the steps that is run. Default: the "
-        "model's own, else 0.6; 1 with a mask, or where `image` has a transparent part.",
+        description="How much `image` is changed: the fraction of the steps that is run. Default: the "
+        "model's own, else 0.6; 1 with a mask, or if `image` has a transparent part.",
     )
     mask_blur: MaskBlur | None = None
     padding_mask_crop: MaskCrop | None = None
@@ -137,7 +135,7 @@ class EditRequest(ImageRequest):
 class VariationRequest(EditRequest):
     """Other images like a given one, without a prompt."""
 
-    prompt: Prompt = Field(" ", description="What the variations show. Default: nothing but what `image` does.")
+    prompt: Prompt = Field(" ", description="What the variations should show. Default: only `image` decides.")
 
 
 def without_images(request: ImageRequest) -> ImageRequest:

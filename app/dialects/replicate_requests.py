@@ -96,7 +96,7 @@ def _webhook_of(body: ModelPredictionRequest, problems: list[FieldProblem]) -> d
     url = body.webhook or body.webhook_completed
     if body.webhook_events_filter is not None and body.webhook is None:
         problems.append(
-            FieldProblem("webhook_events_filter", "is given without webhook; send webhook, the address to post to")
+            FieldProblem("webhook_events_filter", "needs webhook, the address to post to; send it too")
         )
     if body.webhook is not None and body.webhook_completed is not None:
         problems.append(FieldProblem("webhook_completed", "is given beside webhook; send one of them"))

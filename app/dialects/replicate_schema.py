@@ -84,7 +84,7 @@ class ReplicateModel(BaseModel):
     github_url: None = Field(None, description="Always null: not known here.")
     paper_url: None = Field(None, description="Always null: not known here.")
     license_url: None = Field(None, description="Always null: not known here.")
-    run_count: int = Field(0, description="Always 0: runs of a model are not counted here.")
+    run_count: int = Field(0, description="Always 0: runs of a model are not counted.")
     cover_image_url: None = Field(None, description="Always null: not known here.")
     default_example: None = Field(None, description="Always null: models have no example prediction here.")
     latest_version: ModelVersion = Field(description="The only version.")

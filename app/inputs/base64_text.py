@@ -56,7 +56,7 @@ def decode_base64(field: str, text: str, decoder: ImageDecoder) -> bytes:
         if len(data) > decoder.max_bytes:
             raise decoder.too_many_bytes(field)
     if len(rest) % 4 == 1:
-        raise refused(field, "is not valid base64: its length is impossible, so it may be cut off")
+        raise refused(field, "is not valid base64: its length is not possible, so it may be cut off")
     if rest:  # RFC 4648 lets a sender leave the padding out
         data += _decode(field, rest + b"=" * (-len(rest) % 4))
     if not data:

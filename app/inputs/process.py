@@ -71,7 +71,9 @@ class DecoderProcess:
             return _exchange(self._process, request, data)
         except (OSError, EOFError, ValueError, KeyError):
             self.stop()
-            log.error("a decoder process %s on an image", "took too long" if timed_out.is_set() else "died")
+            log.error(
+                "a decoder process %s while it decoded an image", "took too long" if timed_out.is_set() else "died"
+            )
             raise DecoderProcessFailed(timed_out=timed_out.is_set()) from None
         finally:
             timer.cancel()

@@ -231,7 +231,7 @@ def _check_entry(entry: zipfile.ZipInfo, path: PurePosixPath) -> None:
     if entry.flag_bits & 1:
         raise _refused(f"has the entry {name}, which is encrypted; pack it without a password")
     if entry.compress_type not in _METHODS:
-        raise _refused(f"has the entry {name} in a compression that is not read; use deflate")
+        raise _refused(f"has the entry {name} with an unsupported compression; use deflate")
 
 
 def _refused(message: str, allowed: str | None = None) -> InvalidRequest:

@@ -118,7 +118,10 @@ class Admission:
         workers = self.assess(model, training.sample)
         trainers = [one for one in workers if one.worker.trains]
         if workers and not trainers:
-            message = "no worker here trains (DARKROOM_WORKER_TRAINING is never); ask the operator for one"
+            message = (
+                "no worker runs trainings (DARKROOM_WORKER_TRAINING is never on all of them); ask the operator "
+                "to allow them"
+            )
             raise InvalidRequest([FieldProblem("model", message)])
         has_8bit = any(EIGHT_BIT in one.worker.ready for one in trainers)
         if trainers and EIGHT_BIT in training.needs and not has_8bit:

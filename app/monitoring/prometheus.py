@@ -87,7 +87,7 @@ def _of_jobs(stats: QueueStats) -> Iterator[Metric]:
     yield _gauge("queue_oldest_seconds", "Age of the oldest waiting job", oldest, ["model", "priority"])
     seconds = [((model,), seconds) for model, seconds in stats.seconds.items()]
     yield _gauge("queue_seconds", "Predicted worker time of the waiting jobs, in seconds", seconds, ["model"])
-    yield _gauge("webhooks_pending", "Webhook messages that wait to be delivered", [([], stats.messages)])
+    yield _gauge("webhooks_pending", "Webhook messages waiting for delivery", [([], stats.messages)])
 
 
 def _of_workers(workers: list[WorkerReport]) -> Iterator[Metric]:

@@ -52,8 +52,8 @@ def training_body(kind: type[BaseModel]) -> Document:
     }
     zip_file = {
         **BINARY,
-        "description": "A zip file of images; beside one, `NAME.txt` is its caption, and `NAME.control.png` its "
-        "control image. Or `metadata.jsonl` says both.",
+        "description": "A zip file of images; `NAME.txt` is the caption of `NAME.png`, and `NAME.control.png` "
+        "its control image. Alternatively, `metadata.jsonl` names both.",
     }
     form = {
         "type": "object",

@@ -43,7 +43,7 @@ _BEARER = "HTTPBearer"
 _BEARER_SCHEME = {
     "type": "http",
     "scheme": "bearer",
-    "description": "An API key: `darkroom keys create` makes one",
+    "description": "An API key; `darkroom keys create` makes one",
 }
 _KINDS: tuple[type[JobRequest], ...] = (*REQUESTS.values(), GenerationRequest, EditRequest, VariationRequest)
 #: Bodies that name no model of the catalogue.

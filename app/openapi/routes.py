@@ -17,7 +17,7 @@ from app.openapi.bodies import BINARY, Document
 #: Placeholder in a route's responses for an error in the route's dialect.
 PROBLEM = "application/problem+json"
 
-_EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Last-Event-ID` goes on after it."}
+_EVENT_FIELDS = {"id": "Id of the event; a stream that is opened with it as `Last-Event-ID` continues after it."}
 
 
 #: The groups of operations, in the order in which they are shown.
@@ -46,7 +46,7 @@ TAGS: list[Document] = [
         "name": "admin",
         "description": "What operators do with the jobs of all owners, with an API key of scope `admin`.",
     },
-    {"name": "provenance", "description": "How others check where an image comes from."},
+    {"name": "provenance", "description": "How others verify where an image comes from."},
     {
         "name": "a1111",
         "description": "The API of AUTOMATIC1111's web UI, for its clients. The API key may be the password.",

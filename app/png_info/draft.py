@@ -18,7 +18,7 @@ from contracts.requests.schema import REQUESTS, JobRequest
 
 #: Stands for an image while the rest is checked.
 PLACEHOLDER = "image"
-NO_COUNTERPART = "requests of this service have no such field"
+NO_COUNTERPART = "requests of this service have no field for it"
 _MAX_NAME, _MAX_REASON = 100, 500
 _LORA_TAG = re.compile(r"\s?<lora:([^:>]{1,128})[^>]{0,64}>")
 

@@ -26,7 +26,7 @@ _CONTROL_NUMBERS = {
     "guidance_end": "Guidance End",
 }
 _NO_PREPROCESSOR = (
-    "no control image is made here from an ordinary one; add one that the ControlNet can use as it is"
+    "control images are not made from ordinary images here; add one that the ControlNet can use as it is"
 )
 _BALANCED = "Balanced"
 _MAX_IMAGES = 4
@@ -68,7 +68,7 @@ def _control(draft: Draft, name: str, unit: Mapping[str, str], catalogue: Catalo
     if unit.get("Module", "none").strip().lower() != "none":
         draft.leave([f"{name}.Module"], _NO_PREPROCESSOR)
     if unit.get("Control Mode", _BALANCED) != _BALANCED:
-        draft.leave([f"{name}.Control Mode"], f"only {_BALANCED!r} has a counterpart here")
+        draft.leave([f"{name}.Control Mode"], f"only {_BALANCED!r} is supported here")
     control: dict[str, Any] = {"controlnet": controlnet, "image": PLACEHOLDER}
     try:
         if catalogue.controlnet(controlnet).kind == "inpaint":

@@ -65,11 +65,11 @@ class AdapterView(BaseModel):
     created_at: AwareDatetime | None = Field(None, description="When it was uploaded; null unless it was.")
     ready: bool = Field(
         True,
-        description="Whether any worker has its file, so that a job waits for no download; always true of an "
-        "uploaded one.",
+        description="Whether any worker has its file, so that jobs need not wait for a download; always "
+        "true for an uploaded one.",
     )
     preparing: Preparation | None = Field(
-        None, description="How a worker's download of it goes on; null where none is needed or under way."
+        None, description="Progress of a worker's download of it; null if none is needed or running."
     )
 
 

@@ -34,8 +34,8 @@ class KeyView(BaseModel):
     calls_per_minute: int | None = Field(description="Maximum calls a minute; null: no limit.")
     max_jobs: int | None = Field(description="Maximum jobs waiting and running at once; null: no limit.")
     per_day: dict[str, int] = Field(
-        description="What its jobs may use on one day (UTC): `images`, `image_steps`, `pixels`, `device_seconds`, "
-        "`joules`; what is left out has no limit."
+        description="Maximum use by its jobs on one day (UTC): `images`, `image_steps`, `pixels`, "
+        "`device_seconds`, `joules`; those left out have no limit."
     )
     highest_priority: Priority = Field(description="Highest priority that its jobs may have.")
     created_at: AwareDatetime = Field(description="When it was created.")

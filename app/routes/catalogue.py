@@ -71,9 +71,9 @@ class PreprocessorOptionView(BaseModel):
 
     id: str = Field(description="Name in `preprocess_options`.")
     type: Literal["integer", "number"] = Field(description="`integer`: whole numbers only.")
-    minimum: float = Field(description="The least value.")
-    maximum: float = Field(description="The largest value.")
-    default: float | None = Field(description="Its default; null where that follows from the image or the job.")
+    minimum: float = Field(description="The minimum.")
+    maximum: float = Field(description="The maximum.")
+    default: float | None = Field(description="Its default; null if that depends on the image or the job.")
     description: str = Field(description="What it does.")
 
 
@@ -87,8 +87,9 @@ class PreprocessorView(BaseModel):
         description="Ids of the ControlNets that are known to read its control images; others may as well."
     )
     runs: Literal["request", "job"] = Field(
-        description="`request`: `POST /v1/preprocess` and controls make its images at once. `job`: it is a model: "
-        "`POST /v1/preprocess` creates a job, and a control's image is made in the control's own job."
+        description="`request`: `POST /v1/preprocess` and controls make its images at once. `job`: it is a model; "
+        "`POST /v1/preprocess` creates a job, and the image of a control is made in the job that has the "
+        "control."
     )
     ready: bool = Field(description="Whether its images can be made without a download.")
     preparing: Preparation | None = Field(
@@ -102,7 +103,7 @@ class VaeView(BaseModel):
     id: str = Field(description="Value of the field `vae` in requests.")
     family: str = Field(description="Architecture of the models that it works with.")
     title: str = Field(description="Name for people.")
-    models: list[str] = Field(description="Ids of the models whose place of the VAE it can take.")
+    models: list[str] = Field(description="Ids of the models whose VAE it can replace.")
 
 
 class VaeList(ListView[VaeView]):

@@ -32,7 +32,7 @@ IpAdaptersDep = Annotated[AdapterFiles, Depends(files_of(IP_ADAPTERS))]
 
 _ENCODER = (
     "Name of the operator's image encoder that it was trained with, the last part of its folder. Default: the "
-    "first that gives what the file reads."
+    "first one whose output fits the file."
 )
 
 
@@ -47,8 +47,10 @@ class IpAdapterView(AdapterView):
         description="`plain`: reads one vector of an image; `plus` and `full` read more of it; `redux`: reads "
         "all of it, and makes it part of the prompt."
     )
-    tokens: int | None = Field(description="Tokens that one reference image becomes; null also for `redux`.")
-    image_encoder: str = Field(description="Name of the image encoder that looks at its images.")
+    tokens: int | None = Field(
+        description="Number of tokens that one reference image becomes; null for some, such as `redux`."
+    )
+    image_encoder: str = Field(description="Name of the image encoder that reads its images.")
 
 
 class IpAdapterList(ListView[IpAdapterView]):

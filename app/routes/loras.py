@@ -37,7 +37,7 @@ class LoraView(AdapterView):
     id: str = Field(description="Value of `name` in a request's `loras`.")
     family: str = Field(description="Architecture of the models that it works with.")
     title: str = Field(description="Name for people; empty for uploaded LoRAs.")
-    trigger: str = Field(description="Words that call up its effect in a prompt; empty where none are known.")
+    trigger: str = Field(description="Words that trigger its effect in a prompt; empty if none are known.")
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     layout: str | None = Field(
         None,
@@ -46,8 +46,8 @@ class LoraView(AdapterView):
     )
     kinds: list[str] | None = Field(
         None,
-        description="What it has for layers: `lora`, `dora`, `loha`, `lokr`, `full` (whole differences of "
-        "weights), `oft`, `ia3`, or `hypernetwork`; null if the API cannot read the file.",
+        description="Kinds of its layers: `lora`, `dora`, `loha`, `lokr`, `full` (full-weight "
+        "differences), `oft`, `ia3`, or `hypernetwork`; null if the API cannot read the file.",
     )
     ranks: list[int] | None = Field(
         None,

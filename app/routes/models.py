@@ -39,7 +39,7 @@ class ReferencesView(BaseModel):
     """The reference images of a model's edits."""
 
     max_count: int = Field(description="Number of references that one request may have.")
-    meaning: str = Field(description="What the references are for.")
+    meaning: str = Field(description="How the model uses the references.")
 
 
 class ModelView(BaseModel):
@@ -62,13 +62,13 @@ class ModelView(BaseModel):
     )
     aliases: list[str] = Field(description="Other names that requests may use for it.")
     tasks: list[Task] = Field(description="Tasks that it can run.")
-    defaults: dict[str, Any] = Field(description="Field -> its value where a request leaves it out.")
+    defaults: dict[str, Any] = Field(description="Field -> its value if a request leaves it out.")
     limits: dict[str, int | None] = Field(
         description="`min_side`, `max_side`, `size_multiple` in pixels; `max_pixels` of width × height; "
         "`max_images` of a request; `max_sequence_length` in tokens, null where requests cannot set it."
     )
     references: ReferencesView | None = Field(
-        description="What `references` of an edit are to it; null where it has no task `edit`."
+        description="How it uses the `references` of an edit; null if it does not have the task `edit`."
     )
     guidance: dict[str, dict[str, Any]] = Field(
         description="Kind of `guidance` that it can follow -> the defaults of its options, null where that "
@@ -82,10 +82,10 @@ class ModelView(BaseModel):
     )
     controlnets: list[str] = Field(description="Ids of the ControlNets that work with it.")
     trainings: list[Kind] = Field(
-        description="Kinds of trainings (`POST /v1/trainings`) that it can be the model of; empty where none can."
+        description="Kinds of trainings (`POST /v1/trainings`) that are possible with it; empty if none are."
     )
     ip_adapters: list[str] = Field(description="Ids of the IP-Adapters that work with it.")
-    vaes: list[str] = Field(description="Ids of the VAEs that can take the place of its own.")
+    vaes: list[str] = Field(description="Ids of the VAEs that can replace its own.")
     preview_vae: str | None = Field(
         description="Id of the VAE that makes its previews; null where they are approximated from the latents."
     )
@@ -94,7 +94,7 @@ class ModelView(BaseModel):
     )
     refiners: list[str] = Field(description="Ids of the models that can be its `refiner`.")
     cascades: list[str] = Field(description="Ids of the models that can be its `cascade`.")
-    prompt_hint: str = Field(description="A prompt that it is good at; empty where the operator gave none.")
+    prompt_hint: str = Field(description="An example prompt that suits it; empty if the operator gave none.")
     warm: bool = Field(description="Whether any worker has the model loaded.")
     warm_on: list[str] = Field(
         description="Ids of the workers that have the model loaded; empty unless you are an admin."
@@ -104,7 +104,7 @@ class ModelView(BaseModel):
     )
     unavailable_reason: str | None = Field(description="Why it is not available; null while it is.")
     ready: bool = Field(
-        description="Whether any worker has the model's files, so that a job waits for no download."
+        description="Whether any worker has the model's files, so that jobs need not wait for a download."
     )
     preparing: Preparation | None = Field(
         description="How a worker's download of the model goes on; null where none is needed or under way."

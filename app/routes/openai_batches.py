@@ -46,7 +46,7 @@ def create_batch(
     def create(_: object) -> Batch:
         file = services.files.fetch(request.input_file_id, principal.owner)
         if file.purpose != "batch":
-            message = f"must be a file uploaded with purpose batch, got one of purpose {file.purpose}"
+            message = f"must be a file uploaded with purpose batch, got one with purpose {file.purpose}"
             raise InvalidRequest([FieldProblem("input_file_id", message)])
         kept = request.output_expires_after
         batch = Batch(

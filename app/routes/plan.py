@@ -32,7 +32,7 @@ class FeasibilityView(BaseModel):
     warm: bool = Field(description="Whether it has the model loaded.")
     plan: str | None = Field(description="Name of the memory plan; null while the worker's memory is unknown.")
     peak_bytes: int | None = Field(
-        description="Maximum of device memory that the request would take, in bytes; null while unknown."
+        description="Maximum device memory that the request would take, in bytes; null while unknown."
     )
     budget_bytes: int | None = Field(
         description="Device memory that the worker may use, in bytes; null if it is not limited."
@@ -77,11 +77,11 @@ class PlanView(BaseModel):
         description="Component -> where that worker would place it; null while its memory is unknown."
     )
     peak_bytes: int | None = Field(
-        description="Maximum of device memory that the request would take there, in bytes; null while unknown."
+        description="Maximum device memory that the request would take there, in bytes; null while unknown."
     )
     plan: Plan | None = Field(
-        description="The worker's memory plan for the request; null unless you are an admin, since it tells of "
-        "the worker's memory."
+        description="The worker's memory plan for the request; null unless you are an admin, since it reveals the "
+        "worker's memory."
     )
     run_seconds: float | None = Field(
         description="Seconds of denoising, predicted from earlier jobs; null before the first job of its model."

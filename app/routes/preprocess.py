@@ -34,7 +34,7 @@ class ControlImageView(BaseModel):
     object: Literal["control_image"] = Field(description="Always `control_image`.")
     preprocess: str = Field(description="The preprocessor.")
     preprocess_options: dict[str, float] = Field(
-        description="All options that were used; a control that names the same ones uses exactly this image."
+        description="All options that were used; a control with the same options uses exactly this image."
     )
     width: int = Field(description="Width in pixels.")
     height: int = Field(description="Height in pixels.")
@@ -54,7 +54,7 @@ class ControlImageAnswer(RootModel[ControlImageView | JobView]):
     response_model=ControlImageAnswer,
     openapi_extra=preprocess_body(),
     responses={
-        200: {"description": "The control image; or its job, which has ended (with `Prefer: wait`)"},
+        200: {"description": "The control image, or its finished job (with `Prefer: wait`)"},
         202: {"model": JobView, "description": "The job of a preprocessor that is a model"},
         **problems(*MAKING),
     },

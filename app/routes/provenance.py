@@ -30,7 +30,7 @@ class PublicKey(BaseModel):
 class PublicKeys(BaseModel):
     """A JWK Set (RFC 7517)."""
 
-    keys: list[PublicKey] = Field(description="The keys, those that no longer sign included.")
+    keys: list[PublicKey] = Field(description="The keys, including those that no longer sign.")
 
 
 @router.get(

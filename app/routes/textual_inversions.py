@@ -46,7 +46,7 @@ class TextualInversionView(AdapterView):
     id: str = Field(description="Value of `name` in a request's `textual_inversions`, and its word in prompts.")
     family: str = Field(description="Architecture of the models that it works with.")
     title: str = Field(description="Name for people; empty for uploaded ones.")
-    trigger: str = Field(description="Another word that stands for it in a prompt; empty where there is none.")
+    trigger: str = Field(description="Another word for it in prompts; empty if there is none.")
     models: list[str] = Field(description="Ids of the models that it fits; empty: all models of its family.")
     vectors: int | None = Field(None, description="Tokens of a prompt that its word takes.")
     widths: dict[str, int] | None = Field(

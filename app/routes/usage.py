@@ -41,17 +41,19 @@ class UsageView(BaseModel):
         description="Id of the API key; `anonymous`: calls without a key; empty: jobs of an earlier release."
     )
     model: str = Field(description="Id of the model; empty: jobs that an earlier release counted.")
-    jobs: int = Field(description="Jobs that ended on this day, in whichever state.")
+    jobs: int = Field(description="Jobs that ended on this day, in any state.")
     images: int = Field(description="Images of those that completed.")
     image_steps: int = Field(description="Denoising steps of these images, all together.")
     pixels: int = Field(description="Pixels of these images, all together.")
     device_seconds: float = Field(
-        description="Seconds of workers' time, those of attempts that failed or were cancelled included."
+        description="Worker time in seconds, including attempts that failed or were cancelled."
     )
     joules: float = Field(
         description="Energy that devices drew in these seconds, in joules: 3.6 million are a kilowatt hour."
     )
-    estimated_joules: float = Field(description="Those of them that are estimates: no counter could be read.")
+    estimated_joules: float = Field(
+        description="The part of them that is estimated, because no counter could be read."
+    )
 
 
 class UsageList(ListView[UsageView]):

@@ -41,8 +41,8 @@ class ListedWorker(WorkerReport):
     )
     ready: LeftOutIfEmpty[list[str]] = Field(
         default_factory=list,
-        description="What it can use without a download: ids of models, `controlnet:ID` and `lora:ID`; only with "
-        "`detail=plan`.",
+        description="Files that it has, so that no download is needed: ids of models, `controlnet:ID` "
+        "and `lora:ID`; only with `detail=plan`.",
     )
 
     @classmethod

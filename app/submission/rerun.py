@@ -46,7 +46,7 @@ def rerun_draft(record: JobRecord, raw: bytes, storage: Storage) -> Draft:
             "with the same seed"
         )
     if isinstance(record.parameters, JobParameters) and record.parameters.check_step is not None:
-        raise Conflict(f"job {record.id} has made one step to check it, and no image; send its request again")
+        raise Conflict(f"job {record.id} only checked one step and made no image; send its request again")
     changes = _read_object(raw)
     fields = {**_fields_of(record), **changes}
     fields = {name: value for name, value in fields.items() if value is not None}

@@ -74,12 +74,14 @@ def _find(id: str, queue: JobQueue, storage: Storage, owner: str) -> tuple[Train
     """The training with this id, and its checkpoint."""
     record = _record_of(id, queue, owner)
     if record is None or not isinstance(record.parameters, TrainingParameters):
-        raise _refused(f"you have no training {id!r:.80}; it may have expired, or have been deleted")
+        raise _refused(f"you have no training {id!r:.80}; it may have expired or been deleted")
     if not record.state.is_final:
         raise _refused(f"training {id} is {record.state} and continues by itself; wait for it, or cancel it")
     checkpoint = record.checkpoint
     if checkpoint is None or not storage.exists(checkpoint.key):
-        raise _refused(f"training {id} has no checkpoint: it ended before its first; send its request again")
+        raise _refused(
+            f"training {id} has no checkpoint, since it ended before its first one; send its request again"
+        )
     return record.parameters, ResumedTraining(id=id, checkpoint=checkpoint.key, step=checkpoint.progress.step)
 
 
@@ -140,7 +142,7 @@ def _step_problems(
     elif complete.steps <= resumed.step:
         message = f"must be more than the {resumed.step} that training {resumed.id} has completed"
         if settings.schedule != "constant":
-            message = f"are all completed: training {resumed.id} cannot be continued; start another one"
+            message = f"are all completed, so training {resumed.id} cannot be continued; start another one"
         yield FieldProblem("steps", message)
 
 

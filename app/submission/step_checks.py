@@ -29,7 +29,7 @@ def with_step_check(
     if reason is not None:
         raise InvalidRequest([FieldProblem(_FIELD, f"cannot be used here: {reason}")])
     if parameters.keep_latents:
-        raise InvalidRequest([FieldProblem("keep_latents", f"keeps nothing of {_FIELD}; remove one of them")])
+        raise InvalidRequest([FieldProblem("keep_latents", f"has no effect with {_FIELD}; remove one of them")])
     if check.step > most:
         raise InvalidRequest([FieldProblem(f"{_FIELD}.step", f"the job has fewer steps than {check.step}", most)])
     needed = needed_steps(check.step, SCHEDULERS[parameters.scheduler].steps_before or 0)
@@ -47,8 +47,8 @@ def with_step_check(
 def _without_latents(check: StepCheck, parameters: JobParameters, needed: range) -> JobParameters:
     if needed:
         names = ", ".join(map(step_name, needed))
-        raise InvalidRequest([FieldProblem(_LATENTS, f"step {check.step} is made from the tensors {names}")])
+        raise InvalidRequest([FieldProblem(_LATENTS, f"step {check.step} is computed from the tensors {names}")])
     if check.latents is not None:
-        message = f"step {check.step} is made from noise and uses no latents; remove them"
+        message = f"step {check.step} is computed from noise and uses no latents; remove them"
         raise InvalidRequest([FieldProblem(_LATENTS, message)])
     return parameters.model_copy(update={_FIELD: StepCheckParameters(step=check.step)})

@@ -96,7 +96,7 @@ class TrainingRules:
     def _model_problems(self, request: TrainingRequest, model: ModelSpec) -> list[FieldProblem]:
         problems, unused = [], unused_fields(request.kind, model)
         if request.snr_gamma is not None and "snr_gamma" in unused:
-            message = "has no meaning for this model, which predicts a flow; leave it out"
+            message = "does not apply to this model, which predicts a flow; leave it out"
             problems.append(FieldProblem("snr_gamma", message))
         if request.train_text_encoder and "train_text_encoder" in unused and request.kind == "lora":
             message = "is not possible for this model: LoRAs cannot change its text encoder; leave it out"
@@ -154,7 +154,7 @@ def _control_problems(request: TrainingRequest) -> Iterator[FieldProblem]:
         )
         yield FieldProblem(f"images.{index}", message)
     else:
-        message = "has a meaning for kind controlnet alone (ControlNets); leave it out"
+        message = "applies to kind controlnet only (ControlNets); leave it out"
         yield FieldProblem(f"images.{index}.conditioning_image", message)
 
 
@@ -164,12 +164,12 @@ def _kind_problems(request: TrainingRequest) -> Iterator[FieldProblem]:
         for field in sorted(fields & request.model_fields_set) if kind != request.kind else ():
             if getattr(request, field) is not None:
                 noun = _REGISTERED[kind].noun
-                yield FieldProblem(field, f"has a meaning for kind {kind} alone ({noun}s); leave it out")
+                yield FieldProblem(field, f"applies to kind {kind} only ({noun}s); leave it out")
     if request.kind != "textual_inversion":
         return
     for field, text in texts_of(request):
         if field not in ("class_prompt", "initial_text") and not words_in(text, [request.name]):
-            message = f"must have the word {request.name!r}, which stands for what is trained"
+            message = f"must contain the word {request.name!r}, which stands for what is trained"
             yield FieldProblem(field, message)
 
 

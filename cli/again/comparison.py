@@ -73,7 +73,7 @@ def compare(claim: Claim, made: MadeAgain, steps: str | None) -> str:
         return _explain(claim, made, step)
     weights = differing_weights(claim.receipt, made.receipt)
     if weights:
-        told = "the pixels are the same, but the receipt names other weights than made them here"
+        told = "the pixels are the same, but the receipt names other weights than those used here"
         raise ServiceError(f"{told}: {', '.join(weights)}")
     return "the same pixels" if steps is None else _same_steps(steps, len(claim.signed.steps))
 
@@ -98,7 +98,7 @@ def _explain(claim: Claim, made: MadeAgain, step: int | None) -> str:
     reason = f"; what differs here: {', '.join(told)}" if told else ", with the same weights and versions"
     if step is not None:
         raise ServiceError(f"not the same: step {step}{reason}")
-    raise ServiceError(f"made again, the image has other pixels{reason}")
+    raise ServiceError(f"repeated, the image has other pixels{reason}")
 
 
 def reasons_to_differ(claim: Claim, made: Json) -> list[str]:
@@ -130,8 +130,8 @@ def _differing_step(which: str, claimed: Sequence[str], file: bytes) -> int | No
     made = verify_receipt_of(file, []).steps
     if not made:
         raise ServiceError(
-            "the service that made it again signs no receipts, and its steps are not known: "
-            "it needs DARKROOM_RECEIPTS=signed"
+            "the service that repeated it does not sign receipts, so its steps are not known: set "
+            "DARKROOM_RECEIPTS=signed there"
         )
     count = max(len(claimed), len(made))
     steps = range(1, count + 1) if which == "all" else [random.SystemRandom().randint(1, count)]

@@ -68,7 +68,7 @@ def remove_row(path: Path, kind: str, id: str) -> None:
     before = read_catalogue(path)
     row = find_row(before, kind, id)
     if kind == "model" and before.default_model == id:
-        raise CatalogueError(f"{id} is the default_model of {path}; name another one there first")
+        raise CatalogueError(f"{id} is the default_model of {path}; set another one there first")
     index = getattr(before, TABLES[kind]).index(row)
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     header = re.compile(rf"\s*\[\[\s*[\"']?{TABLES[kind]}[\"']?\s*\]\]")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from contracts.errors import CatalogueError
 
-_REMEDY = "--no-rehearsal adds it all the same"
+_REMEDY = "add it anyway with --no-rehearsal"
 
 
 def rehearse(id: str, catalogue: Path) -> None:
@@ -47,5 +47,5 @@ def _reason(done: subprocess.CompletedProcess[str]) -> str:
     if said:
         return said[-1]
     if done.returncode < 0:
-        return f"the process that tried it was ended by signal {-done.returncode}, perhaps for lack of memory"
-    return lines[-1] if lines else f"the process that tried it ended with status {done.returncode}"
+        return f"the process that tried it was killed by signal {-done.returncode}, perhaps for lack of memory"
+    return lines[-1] if lines else f"the process that tried it exited with status {done.returncode}"

@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_filters(purge)
     purge.add_argument("--all", action="store_true", help="all waiting jobs, if no filter is given")
     for name, help_text in (
-        ("pause", "stop workers from beginning jobs of a model, or of any"),
-        ("resume", "end a pause of the same model, or of all"),
+        ("pause", "stop workers from starting jobs of a model, or of any model"),
+        ("resume", "end the pause of a model, or of all models"),
     ):
         command = add_command(name, _hold(name), help_text)
         command.add_argument("model", nargs="?", help="id of the model; without it, all models")
     add_command("workers", _workers, "list the live workers")
     for name, help_text in (
-        ("drain", "stop a worker from beginning jobs; running ones go on"),
+        ("drain", "stop a worker from starting jobs; running ones go on"),
         ("undrain", "let a drained worker take jobs again"),
     ):
         add_command(name, _worker(name), help_text).add_argument("worker", help="its id, from `admin workers`")

@@ -21,7 +21,9 @@ from contracts.settings import LogSettings, SharedSettings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument(
-        "--deep", action="store_true", help="load each model whose files are here, and make an image with it"
+        "--deep",
+        action="store_true",
+        help="load each model whose files are on this machine, and make an image with it",
     )
     parser.set_defaults(run=run)
 

@@ -33,7 +33,7 @@ def convert(arguments: argparse.Namespace) -> None:
     source: Path = arguments.file
     target: Path = arguments.output or source.with_suffix(".safetensors")
     if target.suffix != ".safetensors":
-        raise ServiceError(f"{target}: the name of what is written must end with .safetensors")
+        raise ServiceError(f"{target}: the name of the output must end with .safetensors")
     refuse_to_overwrite([target], force=arguments.force)
     command = [sys.executable, "-m", "worker.convert", str(source), str(target)]
     try:
@@ -41,6 +41,6 @@ def convert(arguments: argparse.Namespace) -> None:
     except subprocess.TimeoutExpired:
         raise ServiceError(f"{source} was not read within {_MAX_SECONDS} s") from None
     if ended.returncode:
-        reason = ended.stderr.strip().rpartition("\n")[2] or f"its reader ended with status {ended.returncode}"
+        reason = ended.stderr.strip().rpartition("\n")[2] or f"its reader exited with status {ended.returncode}"
         raise ServiceError(reason)
     print(target)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="makes the control images of --control from photos, such as canny (GET /v1/preprocessors)",
     )
     parser.add_argument(
-        "--control-image", type=Path, help="control image of a model that is made for one, such as FLUX.1 Canny"
+        "--control-image", type=Path, help="control image, for models that require one, such as FLUX.1 Canny"
     )
     parser.add_argument(
         "--reference",
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_waiting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that say whether to wait, and how long."""
     parser.add_argument(
-        "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
+        "--detach", action="store_true", help="print the job's id and do not wait; follow it with `darkroom jobs`"
     )
     add_timeout_argument(parser)
 

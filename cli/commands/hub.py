@@ -20,11 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="list repositories, revisions and the commits that all workers use")
     listing.set_defaults(run=_list)
     update = actions.add_parser(
-        "update", help="ask the hub what a branch or tag is now; workers use it once they have been restarted"
+        "update", help="look up the current commit of a branch or tag; workers use it after a restart"
     )
-    update.add_argument(
-        "repository", metavar="ORG/NAME[@REVISION]", help="the revision is `main` if none is named"
-    )
+    update.add_argument("repository", metavar="ORG/NAME[@REVISION]", help="without a revision: `main`")
     update.set_defaults(run=_update)
     for action in actions.choices.values():
         add_data_argument(action)

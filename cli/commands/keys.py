@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_per_day,
         metavar="FIGURE=N",
-        help=f"what its jobs may use in a day (UTC), of {', '.join(get_args(DailyFigure))}; more get 429; may be "
-        "repeated",
+        help=f"maximum use by its jobs in a day (UTC), of {', '.join(get_args(DailyFigure))}; more "
+        "get 429; may be repeated",
     )
     create.add_argument(
         "--highest-priority",
@@ -70,7 +70,9 @@ def _per_day(text: str) -> tuple[str, int]:
     figure, _, limit = text.partition("=")
     if figure not in get_args(DailyFigure) or not limit.isdecimal() or not 0 < int(limit) < 2**53:
         allowed = ", ".join(get_args(DailyFigure))
-        raise argparse.ArgumentTypeError(f"must be FIGURE=N with N above 0 and one of {allowed}; got {text}")
+        raise argparse.ArgumentTypeError(
+            f"must be QUANTITY=N with N above 0 and a quantity of {allowed}; got {text}"
+        )
     return figure, int(limit)
 
 

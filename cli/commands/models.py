@@ -128,7 +128,7 @@ def _read_setting(text: str) -> tuple[str, object]:
 def _remove(arguments: argparse.Namespace) -> None:
     path = _own_file()
     remove_row(path, arguments.kind, arguments.id)
-    print(f"{arguments.kind} {arguments.id} removed from {path}; its waiting jobs fail, those that run go on")
+    print(f"{arguments.kind} {arguments.id} removed from {path}; its waiting jobs fail, running ones go on")
 
 
 def _pull(arguments: argparse.Namespace) -> None:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help=f"id in the catalogue, or a published architecture: {known}")
     memory = parser.add_mutually_exclusive_group()
     memory.add_argument(
-        "--card", type=parse_card, metavar="SIZE", help="memory that a CUDA card is sold with, for example 24GiB"
+        "--card", type=parse_card, metavar="SIZE", help="nominal memory of a CUDA card, for example 24GiB"
     )
     memory.add_argument(
         "--budget", type=parse_bytes, metavar="SIZE", help="device memory that plans may use, for example 12GiB"
@@ -126,7 +126,7 @@ def _of_card(card: Card | None) -> Iterator[str]:
     """Where the memory of a card goes that plans cannot use."""
     if card is not None:
         yield (
-            f"a card of {gib(card.card_bytes)} gives plans {gib(card.budget_bytes)}: "
+            f"a card of {gib(card.card_bytes)} has {gib(card.budget_bytes)} for plans: "
             f"less {gib(card.driver_bytes)} for its driver, {gib(card.context_bytes)} for CUDA's context, "
             f"{gib(card.margin_bytes)} left free"
         )

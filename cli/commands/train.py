@@ -31,8 +31,8 @@ _TYPES: dict[str, Any] = {"integer": int, "number": float}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command: those of the request, by the names of its fields."""
     content = (
-        "folder or zip file of images, with captions in NAME.txt files, and for a ControlNet control images in "
-        "NAME.control.png; or metadata.jsonl says both"
+        "folder or zip file of images, with captions in NAME.txt, and for a ControlNet control images in "
+        "NAME.control.png; or with metadata.jsonl, which names both"
     )
     parser.add_argument("images", type=Path, nargs="?", help=f"{content}; leave it out with --resume-from")
     named = "name of the result in later requests, and the word of a textual inversion in prompts"
@@ -52,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sample-prompt", action="append", default=[], metavar="PROMPT", help="a sample image; may be repeated"
     )
     parser.add_argument(
-        "--detach", action="store_true", help="print the job's id and do not wait; `darkroom jobs` goes on with it"
+        "--detach", action="store_true", help="print the job's id and do not wait; follow it with `darkroom jobs`"
     )
     parser.add_argument(
         "--timeout",
         type=float,
         default=_TIMEOUT_SECONDS,
         metavar="SECONDS",
-        help="maximum time to wait for the training, which goes on afterwards (%(default)g)",
+        help="maximum seconds to wait; the training goes on afterwards (%(default)g)",
     )
     add_service_arguments(parser)
     parser.set_defaults(run=train)
@@ -74,7 +74,7 @@ def train(arguments: argparse.Namespace) -> None:
         KeyboardInterrupt: Ctrl-C; the service was asked to cancel the training.
     """
     if (arguments.images is None) != (arguments.resume_from is not None):
-        raise ServiceError("name either the images to learn from, or with --resume-from a training to continue")
+        raise ServiceError("name either the images to train on, or a training to continue with --resume-from")
     with ExitStack() as stack:
         archive = arguments.images
         if archive is not None and archive.is_dir():

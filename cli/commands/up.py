@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     workers.add_argument(
         "--gpus",
         metavar="all|0,2",
-        help="a worker for each of these GPUs, with a plan of its own; MIG slices count",
+        help="run a worker for each of these GPUs; MIG slices count as GPUs",
     )
     parser.add_argument(
         "--fsync",

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from contracts.provenance.verification import Verification
 
 _SENTENCES = {
-    "trusted": "the file is as it was signed, by a signer that is trusted",
-    "intact": "the file is as it was signed; nothing vouches for its signer",
+    "trusted": "the file is unchanged since it was signed, and its signer is trusted",
+    "intact": "the file is unchanged since it was signed; its signer is unknown",
     "changed": "the file was changed after it was signed",
     "unsigned": "the file has no Content Credentials: never signed, or removed by a program that saved it",
 }
 _RECEIPT_SENTENCES = {
-    "trusted": "it is this image's, signed by a key of the service",
-    "intact": "it is this image's, as it was signed; nothing vouches for the key",
+    "trusted": "it belongs to this image, and was signed with a key of the service",
+    "intact": "it belongs to this image and is unchanged since it was signed; the key is unknown",
     "changed": "this is not what was signed",
     "unsigned": "not signed by itself",
 }
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--again",
         metavar="URL",
-        help="make the image again, as its receipt says, at this service, which has the same models, and compare "
-        "the pixels",
+        help="repeat the image from its receipt at this service, which must have the same models, "
+        "and compare the pixels",
     )
     parser.add_argument(
         "--input",
@@ -55,21 +55,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="an image that it was made from: image, mask, control image or reference; repeat it for each. Their "
-        "hashes are compared with the receipt's first",
+        help="an input of the image: image, mask, control image or reference; give this option "
+        "once for each. Hashes are first compared with the receipt's",
     )
     parser.add_argument(
         "--steps",
         choices=("1", "all"),
-        help="make it again, at --again or else DARKROOM_SERVER or http://127.0.0.1:8000, and compare the latents "
-        "after one random step, or after each; both services must sign receipts",
+        help="repeat the image, at --again or else DARKROOM_SERVER or http://127.0.0.1:8000, and "
+        "compare the latents after one random step, or after each; both services must sign "
+        "receipts",
     )
     parser.add_argument(
         "--latents",
         type=Path,
         metavar="FILE",
-        help="with --steps 1: the latents that the job has kept (darkroom jobs fetch); they are compared with the "
-        "receipt's, and one random step is made again from them instead of from the start",
+        help="with --steps 1: the job's kept latents (darkroom jobs fetch); they are compared "
+        "with the receipt's, and one random step is computed from them instead of from the "
+        "start",
     )
     parser.add_argument(
         "--key", default=os.environ.get("DARKROOM_API_KEY"), help="API key for --again, or DARKROOM_API_KEY"
@@ -82,9 +84,9 @@ def _verify(arguments: argparse.Namespace) -> None:
     if again is None and arguments.steps is not None:
         again = os.environ.get("DARKROOM_SERVER", "http://127.0.0.1:8000")
     if again is None and arguments.input:
-        raise ServiceError("--input is for an image that is made again: add --again URL or --steps")
+        raise ServiceError("--input needs --again URL or --steps, which make the image again")
     if arguments.latents is not None and arguments.steps != "1":
-        raise ServiceError("--latents is for one random step: add --steps 1")
+        raise ServiceError("--latents needs --steps 1")
     try:
         from contracts.provenance.receipts.verification import verify_receipt
         from contracts.provenance.verification import verify
@@ -110,7 +112,7 @@ def _verify(arguments: argparse.Namespace) -> None:
         raise ServiceError(f"{arguments.file}: {_SENTENCES[found.verdict]}")
     if again is not None:
         if receipt is None:
-            raise ServiceError(f"{arguments.file}: it holds no receipt of Darkroom")
+            raise ServiceError(f"{arguments.file}: it has no receipt of Darkroom")
         try:
             told = make_again(Claim(arguments.file, dict(receipt), signed), again, arguments)
         except (KeyError, TypeError, IndexError, ValueError):

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         run=_show
     )
     replace = actions.add_parser(
-        "replace-secret", help="create a new secret; for a day, webhooks are signed with the old one, too"
+        "replace-secret", help="create a new secret; for a day, webhooks are also signed with the old one"
     )
     replace.set_defaults(run=_replace)
     for action in actions.choices.values():

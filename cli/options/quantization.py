@@ -12,12 +12,14 @@ from contracts.catalogue.rows.models import ModelSpec
 def add_quantization_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--quantization` and `--text-encoder-quantization`."""
     parser.add_argument(
-        "--quantization", choices=QUANTIZATIONS, help="of the denoiser, as a row can name it; changes images"
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="quantization of the denoiser, as in a catalogue row; changes images",
     )
     parser.add_argument(
         "--text-encoder-quantization",
         choices=kinds_of("torchao"),
-        help="of all text encoders, as a row can name it of each; changes images",
+        help="quantization of all text encoders, as in a catalogue row; changes images",
     )
 
 

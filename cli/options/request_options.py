@@ -51,19 +51,19 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         dest="guidance",
         type=_read_guidance,
         metavar="KIND[:OPTION=NUMBER,...]",
-        help="another way to guide than plain guidance, such as apg:eta=0.5 or slg:layers=7+8 (GET /v1/models/ID)",
+        help="another kind of guidance, such as apg:eta=0.5 or slg:layers=7+8 (GET /v1/models/ID)",
     )
     group.add_argument(
         "--dynamic-thresholding",
         type=_read_thresholding,
         metavar="RATIO[:MAX_VALUE]",
-        help="keep what a model of pixels predicts in range by this share of its values, up to this one",
+        help="dynamic thresholding for models that work on pixels: its ratio, and its maximum value",
     )
     group.add_argument(
         "--refiner",
         type=_read_refiner,
         metavar="MODEL[:SWITCH_AT]",
-        help="a second model that runs the last steps, from this share of the noise schedule on (0.8)",
+        help="a second model that runs the last steps, from this fraction of the noise schedule on (0.8)",
     )
     group.add_argument(
         "--cascade",
@@ -75,16 +75,16 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
         "--hires",
         type=_read_hires,
         metavar="SCALE[:UPSCALER]",
-        help="a second pass that makes the images so many times larger, by lanczos, latent or an upscaler",
+        help="a second pass that enlarges the images by this factor, with lanczos, latent or an upscaler",
     )
-    group.add_argument("--webhook", metavar="URL", help="https: address that the job's end is posted to")
+    group.add_argument("--webhook", metavar="URL", help="https: address to which the end of the job is posted")
     group.add_argument(
         "--metadata",
         action="append",
         default=[],
         type=_read_pair,
         metavar="NAME=VALUE",
-        help="a name and value of your own, returned with the job; may be repeated",
+        help="a name and value of your choice, returned with the job; may be repeated",
     )
 
 

@@ -27,7 +27,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 #: What helps where the default model is on this machine and cannot be loaded.
-_REMEDY = "fix that, or name another default_model in the catalogue; it is tried again every minute"
+_REMEDY = "fix that, or set another default_model in the catalogue; it is tried again every minute"
 
 
 class Announcement:

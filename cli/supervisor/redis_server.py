@@ -227,7 +227,7 @@ class RedisServer:
                 os.fsync(file.fileno())
         except OSError as error:
             raise DiskFull(
-                f"{self.folder} takes no more bytes ({error.strerror}); free some space on its disk"
+                f"{self.folder} cannot take more data ({error.strerror}); free some space on its disk"
             ) from None
         finally:
             probe.unlink(missing_ok=True)

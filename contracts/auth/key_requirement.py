@@ -53,7 +53,11 @@ class KeyRequirement:
                 self._storage.write(MARK, _TEXT)
             self._is_marked = True
         except Unavailable as error:
-            _log.warning("that there are API keys could not be written to the storage; trying again: %s", error)
+            _log.warning(
+                "the marker that this service requires API keys could not be written to the storage; trying "
+                "again: %s",
+                error,
+            )
 
     def _read_mark(self) -> None:
         try:

@@ -174,7 +174,9 @@ class HubClient:
             page = None if following is None else str(response.url.join(following))
         # The token goes with every request, so it must not be led elsewhere.
         if page is not None and not page.startswith(f"{self._environment.endpoint}/"):
-            raise HubUnavailable(f"the hub's listing of {repository} goes on at another address")
+            raise HubUnavailable(
+                f"the hub's listing of {repository} continues at another address, which is not followed"
+            )
         try:
             return json.loads(body), page
         except (ValueError, RecursionError):

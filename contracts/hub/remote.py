@@ -53,7 +53,7 @@ class RemoteRepository:
         """
         if name not in self._read:
             if self.size(name) > _MAX_FILE_BYTES:
-                raise HubRefused(f"{name} of {self._repository} is too long to be a description")
+                raise HubRefused(f"{name} of {self._repository} is too long for a description")
             self._read[name] = self.open(name).read(self.size(name))
         return self._read[name]
 

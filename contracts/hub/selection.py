@@ -192,7 +192,7 @@ def _components(files: RepositoryFiles, pipeline: str | None) -> dict[str, bool]
             continue
         library, class_name = entry
         if not isinstance(class_name, str) or library not in _LIBRARIES:
-            raise HubRefused(f"{name} of {files.repository} needs code of its own, which is never run")
+            raise HubRefused(f"{name} of {files.repository} needs custom code, which is never run")
         components[name] = _WITHOUT_WEIGHTS.search(class_name) is None
     return components
 
@@ -205,7 +205,7 @@ def _is_form_of(pipeline: str, named: object) -> bool:
 
 def _class_text(named: object) -> str:
     if isinstance(named, list):  # a module in the repository, and its class
-        return "pipeline with code of its own, which is never run"
+        return "pipeline with custom code, which is never run"
     return named[:80] if isinstance(named, str) and named else "checkpoint without a class name"
 
 

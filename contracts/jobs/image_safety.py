@@ -11,7 +11,7 @@ class ImageSafety(RecordPart):
     """What the safety check found of an image."""
 
     check: str = Field(description="Name of the check.")
-    score: float = Field(description="How surely the image must not be shown, 0 to 1.")
-    threshold: float = Field(description="Score from which on an image is flagged.")
+    score: float = Field(description="Confidence that the image must not be shown, 0 to 1.")
+    threshold: float = Field(description="Minimum score of a flagged image.")
     flagged: bool = Field(description="Whether it is flagged.")
     blurred: bool = Field(description="Whether the file is a blurred one, because the image was flagged.")

@@ -32,14 +32,14 @@ class Preparation(BaseModel):
         description="`waiting` for other preparations, `fetching`, `reading`, `retrying` after "
         "`retry_seconds`, `failed`, or `ready`."
     )
-    message: str = Field("", description="Why it is tried again, or has failed; empty otherwise.")
+    message: str = Field("", description="Why it is retried or has failed; empty otherwise.")
     bytes_done: int | None = Field(None, description="Bytes that are on the worker's machine; null while unknown.")
     bytes_total: int | None = Field(None, description="Bytes of all files; null while unknown.")
     bytes_per_second: float | None = Field(
         None, description="Speed over the last seconds; null while nothing is fetched."
     )
     remaining_seconds: float | None = Field(
-        None, description="Seconds that the rest takes at this speed; null while unknown."
+        None, description="Estimated seconds for the rest at this speed; null while unknown."
     )
     retry_seconds: float | None = Field(
         None, description="Seconds until the next attempt; null unless the state is `retrying`."

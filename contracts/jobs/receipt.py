@@ -29,7 +29,7 @@ class Weights(RecordPart):
     family: str | None = Field(
         None, description="Model family, such as `sdxl`; null in receipts of older releases."
     )
-    scale: float | None = Field(None, description="Weight that it was applied with; null for a model.")
+    scale: float | None = Field(None, description="Weight with which it was applied; null for a model.")
     repository: OrLeftOut[str] = Field(
         None, description="`org/name` on a hub; left out where the weights do not come from one."
     )
@@ -86,11 +86,12 @@ class Energy(RecordPart):
     )
     assumed_flops_per_joule: OrLeftOut[float] = Field(
         None,
-        description="Floating-point operations that the estimate assumes for a joule; left out where it is not "
-        "made from them.",
+        description="Floating-point operations per joule that the estimate assumes; left out if the "
+        "estimate is not based on them.",
     )
     assumed_watts: OrLeftOut[float] = Field(
-        None, description="Power that the estimate assumes of the device; left out where it is not made from it."
+        None,
+        description="Power of the device that the estimate assumes; left out if the estimate is not based on it.",
     )
 
 
@@ -114,9 +115,10 @@ class CheckedStep(RecordPart):
     """One step that was made again."""
 
     step: int = Field(description="The step, counted from 1.")
-    steps: int = Field(description="Steps that the job would make.")
+    steps: int = Field(description="Number of steps of the whole job.")
     sha256: list[str] = Field(
-        description="Of each image, the hash of its latents after it, as in the signature of an image file."
+        description="For each image, the hash of its latents after this step, as in the signature of an "
+        "image file."
     )
 
 
@@ -132,7 +134,7 @@ class TrainingReceipt(RecordPart):
     """What a training has made."""
 
     loras: list[TrainedAdapter] = Field(
-        default_factory=list, description="The LoRAs, snapshots first; empty where something else was trained."
+        default_factory=list, description="The LoRAs, snapshots first; empty if something else was trained."
     )
     textual_inversions: LeftOutIfEmpty[list[TrainedAdapter]] = Field(
         default_factory=list, description="The textual inversions, snapshots first."
@@ -173,7 +175,7 @@ class Receipt(RecordPart):
         description="The control images that the job made itself, with preprocessors that are models.",
     )
     vae: OrLeftOut[Weights] = Field(
-        None, description="The VAE that took the place of the model's own; left out without one."
+        None, description="The VAE that replaced the model's own; left out without one."
     )
     preview_vae: OrLeftOut[Weights] = Field(
         None,
@@ -225,8 +227,8 @@ class Receipt(RecordPart):
     deviations: list[str] = Field(
         default_factory=list,
         validation_alias=AliasChoices("deviations", "departures"),
-        description="What the memory plan changed about the image, for lack of memory or by the operator's "
-        "choice, one sentence each; empty if nothing.",
+        description="How the memory plan changed the image, for lack of memory or by the operator's choice, one "
+        "sentence each; empty if it did not.",
     )
     embeddings: CacheUse = Field(
         default_factory=CacheUse,
@@ -257,7 +259,7 @@ class Receipt(RecordPart):
         "had `keep_latents`, and where the safety check hid an image.",
     )
     checked_step: OrLeftOut[CheckedStep] = Field(
-        None, description="What a request with `check_step` has made; left out for others."
+        None, description="Result of a request with `check_step`; left out for others."
     )
     device: str = Field("", description="Device that the denoiser ran on, such as `cuda:0` or `cpu`.")
     dtype: str = Field("", description="Data type that the denoiser computed in, such as `bfloat16`.")
@@ -274,5 +276,5 @@ class Receipt(RecordPart):
     )
     worker: str = Field("", description="Id of the worker that ran the job.")
     training: OrLeftOut[TrainingReceipt] = Field(
-        None, description="What was trained; left out for jobs of other tasks."
+        None, description="The trained files; left out for jobs of other tasks."
     )

@@ -87,7 +87,7 @@ def _unreadable(values: dict[str, Any], fields: Mapping[str, str], problem: str)
     if fields.get("state") not in set(JobState):
         values["state"] = JobState.FAILED
     if values["state"] != JobState.COMPLETED and values["state"] != JobState.CANCELLED:
-        message = f"the job's record cannot be read by this release, send the request again ({problem})"
+        message = f"the job's record cannot be read by this release; send the request again ({problem})"
         values.setdefault("error", JobError.of(FailureCode.UNREADABLE, message))
     while True:
         try:

@@ -49,14 +49,14 @@ class Progress(RecordPart):
 
     step: int = Field(0, description="Denoising steps that are done; 0 before the first one.")
     steps: int = Field(0, description="Denoising steps in all; 0 until the job has started.")
-    fraction: float = Field(0.0, description="Share of the job's work that is done, 0 to 1.")
+    fraction: float = Field(0.0, description="Fraction of the job's work that is done, 0 to 1.")
     loss: OrLeftOut[float] = Field(
-        None, description="Of a training: loss of the last step, without the class images' part."
+        None, description="For a training: loss of the last step, without the class images' part."
     )
     eta_seconds: float | None = Field(
         None,
         description="Estimated seconds until the job ends, including its time in the queue; null while "
-        "there is nothing to estimate it from.",
+        "it cannot be estimated.",
     )
     eta_range_seconds: list[float] | None = Field(
         None,

@@ -57,7 +57,7 @@ class Reaper:
             self.spare_leases()
             raise
         if requeued:
-            _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom's", requeued)
+            _log.warning("%d jobs requeued: their workers were lost, or were not Darkroom workers", requeued)
         for job_id in ended:
             _log.error("job ended: its worker was lost", extra={"job_id": job_id})
             self._delete_images(job_id)

@@ -40,17 +40,17 @@ class PlacedComponent(BaseModel):
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     name: str = Field(description="Name of the component, as diffusers names it.")
-    role: Role = Field(description="What the component is for.")
+    role: Role = Field(description="Role of the component.")
     placement: Placement = Field(description="Where its weights are.")
     bytes: int = Field(description="All of its weights, as they are stored.")
     device_bytes: int = Field(description="Maximum of its weights on the device at one time, in bytes.")
     groups: Literal["block", "leaf"] | None = Field(
-        None, description="What it is streamed by; null where it is not streamed."
+        None, description="Unit in which it is streamed; null if it is not streamed."
     )
     origin: Origin = Field(
         "files",
-        description="What its size was read from: its files, their headers on the hub, the published "
-        "architecture, or assumed.",
+        description="Source of its size: its files, their headers on the hub, the published architecture, or an "
+        "assumption.",
     )
 
 

@@ -87,7 +87,9 @@ def _connect(address: str) -> socket.socket | None:
     try:
         connection.connect("\0" + address[1:] if address.startswith("@") else address)
     except OSError as error:
-        _log.warning("%s %s: %s; no supervisor is told that this process runs", NOTIFY_SOCKET, address, error)
+        _log.warning(
+            "%s %s: %s; the supervisor does not get this process's heartbeats", NOTIFY_SOCKET, address, error
+        )
         connection.close()
         return None
     return connection

@@ -89,8 +89,8 @@ class WorkerReport(BaseModel):
     )
     joins_seeds: bool = Field(
         False,
-        description="Whether it joins calls of jobs with a seed that a request named and no `batchable`, as set "
-        "by `DARKROOM_WORKER_SEEDS`.",
+        description="Whether it joins calls of jobs whose request has a `seed` and no `batchable`, as set by "
+        "`DARKROOM_WORKER_SEEDS`.",
     )
     trains: bool = Field(True, description="Whether it runs trainings, as set by `DARKROOM_WORKER_TRAINING`.")
     budget_bytes: int | None = Field(
@@ -142,8 +142,8 @@ class WorkerReport(BaseModel):
     )
     ready: list[str] = Field(
         default_factory=list,
-        description="What it can use without a download: ids of models, `controlnet:ID`, `lora:ID`, and "
-        "`optimizer:adamw8bit` where it has the package bitsandbytes.",
+        description="What it has, so that no download is needed: ids of models, `controlnet:ID`, `lora:ID`, and "
+        "`optimizer:adamw8bit` if it has the package bitsandbytes.",
     )
 
     @field_validator("capacity", mode="wrap")

@@ -54,11 +54,11 @@ def open_external_signer(text: str, key: PublicKeyTypes) -> Sign:
     try:
         signature = _raw(inner(_PROBE), key)
     except Exception as error:
-        raise SettingsError(f"it does not sign: {error}") from error
+        raise SettingsError(f"it could not sign: {error}") from error
     try:
         _verify(signature, key)
     except InvalidSignature:
-        raise SettingsError("it signs with another key than that of the first certificate") from None
+        raise SettingsError("it signs with another key than the first certificate's") from None
     return sign
 
 

@@ -117,8 +117,8 @@ class JobQueue:
         """
         if not self.replicas.confirm(keys.JOB + id):
             raise Unavailable(
-                "too few replicas of the queue (Redis) have confirmed the job in time, and it may run all the "
-                "same; sent again with the same Idempotency-Key, the request is accepted once"
+                "too few replicas of the queue (Redis) have confirmed the job in time, and it may still run; "
+                "send the request again with the same Idempotency-Key, under which it is accepted only once"
             )
 
     def _refusal(self, verdict: str, found: list[Any], record: JobRecord, limits: SubmitLimits) -> DarkroomError:

@@ -105,7 +105,7 @@ class Operations:
         """
         record = self._queue.fetch(id)
         if record.priority is Priority.TRAINING:
-            raise Conflict(f"job {id} is a training, which always comes after images")
+            raise Conflict(f"job {id} is a training; trainings have no priority, and always come after images")
         queue = queue_name(priority, record.parameters.model, record.owner)
         with redis_errors_are_unavailable():
             state = self._scripts.run("change_priority", id=id, priority=priority.value, queue=queue)

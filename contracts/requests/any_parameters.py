@@ -44,5 +44,5 @@ def require_diffusion(parameters: AnyParameters) -> JobParameters:
         TypeError: it does not.
     """
     if not isinstance(parameters, JobParameters):
-        raise TypeError(f"{parameters.task} runs on no diffusion model")
+        raise TypeError(f"{parameters.task} does not run on a diffusion model")
     return parameters

@@ -102,7 +102,7 @@ class CatalogueReload:
         try:
             changes = self.refresh()
         except CatalogueError as error:
-            _log.error("the catalogue stays as it was: %s", error)
+            _log.error("the catalogue was not reloaded: %s", error)
             return Changes()
         for text, names in (("added", changes.added), ("removed", changes.removed)):
             if names:

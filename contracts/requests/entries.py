@@ -36,14 +36,15 @@ class IpAdapter(StrictModel):
 
     name: str = Field(description="Id from `/v1/ip-adapters`; it must have been made for the model's family.")
     images: tuple[ImagePromptRef, ...] = Field(
-        min_length=1, max_length=4, description="Reference images; what they have in common is followed."
+        min_length=1, max_length=4, description="Reference images; the result follows what they have in common."
     )
     scale: float = Field(
         1.0,
         ge=0,
         le=2,
-        description="Weight of the reference images beside the prompt; 0 turns them off. Redux weighs the prompt "
-        "with them: the scales of all its images should add up to about 1.",
+        description="Weight of the reference images relative to the prompt; 0 turns them off. Redux "
+        "weighs the prompt with them, so the scales of all its images should add up to about "
+        "1.",
     )
     mask: ImagePromptMaskRef | None = Field(
         None, description="Where in the output the references act; not with Redux. Default: everywhere."
@@ -55,7 +56,7 @@ class TextualInversion(StrictModel):
 
     name: str = Field(
         description="Id from `/v1/textual-inversions`; it must have been made for the model's family. The id, or "
-        "the `trigger` of that list, must stand in a prompt."
+        "the `trigger` of that list, must appear in a prompt."
     )
 
 
@@ -67,20 +68,21 @@ class Refiner(StrictModel):
         0.8,
         ge=0.01,
         le=0.99,
-        description="Share of the noise schedule after which the refiner takes over: with 0.8 the request's model "
-        "removes the first 80 % of it.",
+        description="Fraction of the noise schedule after which the refiner takes over: with 0.8, the "
+        "request's model runs the first 80 % of it.",
     )
     steps: int | None = Field(
         None,
         ge=1,
         le=MAX_STEPS,
-        description="Steps of the schedule of which it runs the end. Default: `num_inference_steps`.",
+        description="Steps of the refiner's own schedule, of which it runs the end. Default: "
+        "`num_inference_steps`.",
     )
     aesthetic_score: float = Field(
-        6.0, ge=0, le=10, description="Rating of the images by people, 0 to 10, that the refiner aims at."
+        6.0, ge=0, le=10, description="Rating by people, 0 to 10, that the refiner aims at."
     )
     negative_aesthetic_score: float = Field(
-        2.5, ge=0, le=10, description="Rating that the refiner keeps away from, by `guidance_scale` above 1."
+        2.5, ge=0, le=10, description="Rating that the refiner moves away from, with `guidance_scale` above 1."
     )
 
     def changes(self, mode: Mode, num_inference_steps: int) -> dict[str, object]:
@@ -111,15 +113,15 @@ class Hires(StrictModel):
     upscaler: str = Field(
         LANCZOS,
         max_length=200,
-        description="What enlarges: `lanczos` the image; `latent` its latents, which needs a `strength` of about "
-        "0.5 or more; or an id from `/v1/upscalers`, whose image is then scaled to the size.",
+        description="How images are enlarged: `lanczos` scales the image; `latent` scales its latents, "
+        "which needs a `strength` of about 0.5 or more; an id from `/v1/upscalers` runs that "
+        "upscaler, whose result is then scaled to the size.",
     )
     strength: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="How far the second pass may depart from the enlarged image: the share of its steps that is "
-        "run.",
+        description="How much the second pass changes the enlarged image: the fraction of its steps that is run.",
     )
     steps: int | None = Field(
         None,
@@ -156,7 +158,7 @@ class DynamicThresholding(StrictModel):
 class Cascade(StrictModel):
     """A model that makes larger images of another one's, as DeepFloyd IF's stage II of those of stage I."""
 
-    model: str = Field(description="Id from `/v1/models` of a model that goes on with the request's model.")
+    model: str = Field(description="Id from `/v1/models` of a second stage for the request's model.")
     steps: int = Field(50, ge=1, le=MAX_STEPS, description="Its denoising steps.")
     guidance_scale: float = Field(
         4.0, ge=0, le=30, description="How closely it follows the prompt. 0 and 1 turn it off."
@@ -165,17 +167,19 @@ class Cascade(StrictModel):
         None,
         gt=0,
         le=1,
-        description="With an `image`, the share of its steps that is run. Default: the request's `strength`.",
+        description="With an `image`, the fraction of its steps that is run. Default: the request's `strength`.",
     )
     noise_level: int = Field(
         250,
         ge=0,
         le=999,
-        description="Noise that is added to the smaller image first, as at this one of 1000 timesteps of the "
-        "training: more leaves it more to invent.",
+        description="Noise that is first added to the smaller image, as a timestep of 0 to 1000: more "
+        "noise leaves the second stage more freedom.",
     )
     dynamic_thresholding: OrLeftOut[DynamicThresholding] = Field(
-        None, description="As in the request, which means the first model. Default: as its checkpoint has it."
+        None,
+        description="Dynamic thresholding of the second stage; the request's own field applies to the "
+        "first. Default: the checkpoint's own.",
     )
 
 
@@ -215,9 +219,10 @@ class Control(StrictModel):
     )
     preprocess: str | None = Field(
         None,
-        description="Name from `/v1/preprocessors` of what makes the control image from `image`, such as a photo. "
-        "`POST /v1/preprocess` shows what it makes; one that is a model (`runs: job`) makes it in the job. "
-        "Default: `image` is the control image itself.",
+        description="Name from `/v1/preprocessors` of the preprocessor that makes the control image from "
+        "`image`, such as a photo. `POST /v1/preprocess` returns the control image; "
+        "preprocessors that are models (`runs: job`) make it in the job. Default: `image` is "
+        "the control image itself.",
     )
     preprocess_options: OrLeftOut[dict[str, float]] = Field(
         None,
@@ -230,8 +235,8 @@ class Control(StrictModel):
         0.0,
         ge=0,
         le=1,
-        description="Share of the steps after which the ControlNet starts to act; less than `guidance_end`.",
+        description="Fraction of the steps after which the ControlNet starts to act; less than `guidance_end`.",
     )
     guidance_end: float = Field(
-        1.0, ge=0, le=1, description="Share of the steps after which the ControlNet stops acting."
+        1.0, ge=0, le=1, description="Fraction of the steps after which the ControlNet stops acting."
     )

@@ -72,7 +72,7 @@ class ReferenceParameters(StrictModel):
     height: int = Field(description="Height in pixels at which the model reads it.")
     scaled_by_pipeline: bool = Field(
         False,
-        description="Whether the pipeline itself brings it to this size; else it is given at it.",
+        description="Whether the pipeline itself scales it to this size; otherwise it is scaled before.",
         exclude_if=lambda scaled: not scaled,
     )
 
@@ -89,7 +89,7 @@ class IpAdapterParameters(IpAdapter):
         None, description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again."
     )
     values: OrLeftOut[int] = Field(
-        None, description="Numbers that one image of an uploaded one takes on the device."
+        None, description="Values that one image of an uploaded one takes on the device."
     )
     image_encoder: OrLeftOut[str] = Field(
         None, description="Name of the operator's image encoder that an uploaded one is used with."

@@ -90,12 +90,14 @@ class ImageFields(StrictModel):
     model: str | None = Field(None, description="Id from `/v1/models`. Default: the service's default model.")
     prompt: Prompt | None = Field(
         None,
-        description="What the image shows. Required, but models that are prompted by a class refuse it.",
+        description="What the image should show. Required, except for models that are prompted by a class, which "
+        "refuse it.",
     )
     class_label: OrLeftOut[ClassLabel] = Field(
         None,
-        description="What the image shows, for models that are prompted by a class, not a text, such as DiT: "
-        "the number of the class or one of its names, as in `classes` of `/v1/models/{id}`. They require it.",
+        description="What the image should show, for models that are prompted by a class instead of a "
+        "text, such as DiT, which require it: the number of the class or one of its names in "
+        "`classes` of `/v1/models/{id}`.",
     )
     prompt_2: Prompt | None = Field(None, description="Prompt of the second text encoder. Default: `prompt`.")
     prompt_3: Prompt | None = Field(None, description="Prompt of the third text encoder. Default: `prompt`.")
@@ -134,8 +136,8 @@ class ImageFields(StrictModel):
         None,
         ge=1,
         le=8,
-        description="Number of transparent layers that a reference is taken apart into, for models of layers, "
-        "such as Qwen-Image-Layered. Each is a file, the backmost is the first. Default: the model's own.",
+        description="Number of transparent layers into which the reference is decomposed, for models such as "
+        "Qwen-Image-Layered. Each layer is an image; the first is at the back. Default: the model's own.",
     )
     num_inference_steps: int | None = Field(
         None,
@@ -154,8 +156,9 @@ class ImageFields(StrictModel):
         None,
         ge=0,
         le=30,
-        description="Classifier-free guidance of models that are distilled for guidance; above 1 it uses "
-        "`negative_prompt` and takes twice as long. 1 turns it off; less is refused. Default: the model's own.",
+        description="Classifier-free guidance for guidance-distilled models; above 1 it uses "
+        "`negative_prompt` and takes twice as long. 1 turns it off; less is refused. "
+        "Default: the model's own.",
     )
     guidance_rescale: float | None = Field(
         None,
@@ -166,13 +169,14 @@ class ImageFields(StrictModel):
     )
     guidance: OrLeftOut[Guidance] = Field(
         None,
-        description="Another way to guide than plain classifier-free guidance, with `guidance_scale` as its "
-        "weight (`true_cfg_scale` for FLUX). `/v1/models/{id}` says which kinds a model takes. Default: plain.",
+        description="Another kind of guidance than plain classifier-free guidance, with `guidance_scale` "
+        "as its weight (`true_cfg_scale` for FLUX). `/v1/models/{id}` lists the kinds that a "
+        "model supports. Default: plain.",
     )
     dynamic_thresholding: OrLeftOut[DynamicThresholding] = Field(
         None,
-        description="Dynamic thresholding of models of pixels, such as DeepFloyd IF's, against colours that "
-        "guidance drives out of range. Default: as the checkpoint's scheduler has it.",
+        description="Dynamic thresholding for models that work on pixels, such as DeepFloyd IF, against "
+        "colors that guidance drives out of range. Default: the checkpoint's own.",
     )
     clip_skip: int | None = Field(
         None,
@@ -191,8 +195,9 @@ class ImageFields(StrictModel):
     )
     original_size: tuple[Coordinate, Coordinate] | None = Field(
         None,
-        description="SDXL micro-conditioning: width and height in pixels that the image should look as if it "
-        "had before it was scaled; small ones make it look blurred. Default: the size of the image that is made.",
+        description="SDXL micro-conditioning: the width and height in pixels that the image should seem "
+        "to have had before it was scaled; small values make it look blurred. Default: the "
+        "size of the output.",
     )
     crops_coords_top_left: tuple[Coordinate, Coordinate] | None = Field(
         None,
@@ -201,13 +206,13 @@ class ImageFields(StrictModel):
     )
     target_size: tuple[Coordinate, Coordinate] | None = Field(
         None,
-        description="SDXL micro-conditioning: width and height in pixels for which the image should be "
-        "composed. Default: the size of the image that is made.",
+        description="SDXL micro-conditioning: the width and height in pixels for which the image should "
+        "be composed. Default: the size of the output.",
     )
     seed: Seed | None = Field(
         None,
         description="Seed of the first image. The image is reproducible bit for bit, unless `batchable` or the "
-        "operator lets calls be joined. Default, and for -1: a random seed, which the answer tells.",
+        "operator lets calls be joined. Default, and for -1: a random seed, which the answer states.",
     )
     batchable: bool | None = Field(
         None,
@@ -230,7 +235,7 @@ class ImageFields(StrictModel):
     )
     vae: OrLeftOut[str] = Field(
         None,
-        description="Id from `/v1/vaes` of the VAE that makes the image of its latents, and latents of input "
+        description="Id from `/v1/vaes` of the VAE that decodes latents to images and encodes input "
         "images. Default: the model's own.",
     )
     textual_inversions: tuple[TextualInversion, ...] = Field(
@@ -241,20 +246,22 @@ class ImageFields(StrictModel):
     )
     refiner: OrLeftOut[Refiner] = Field(
         None,
-        description="A model that runs the last steps, as SDXL's refiner; adapters act before. Default: none.",
+        description="A model that runs the last steps, such as SDXL's refiner; adapters act only before "
+        "it. Default: none.",
     )
     cascade: OrLeftOut[Cascade] = Field(
         None,
-        description="A second model that makes images four times as wide and high, as DeepFloyd IF's stage II, in "
-        "the same job and of the same reading of the prompt. Default: none.",
+        description="A second stage that makes images four times as wide and high, such as DeepFloyd "
+        "IF's stage II, in the same job and from the same encoding of the prompt. Default: "
+        "none.",
     )
     hires: OrLeftOut[Hires] = Field(
         None,
-        description="A second pass in the same job: the images are enlarged and generated from once more, with "
-        "prompts and adapters as before. Default: none.",
+        description="A second pass in the same job: the images are enlarged and denoised again, with the "
+        "same prompts and adapters. Default: none.",
     )
     check_step: OrLeftOut[StepCheck] = Field(
-        None, description="Instead of images, make one step again, from latents that were kept. Default: none."
+        None, description="Repeat one step, from kept latents, instead of making images. Default: none."
     )
     output_format: OutputFormat = Field("png", description="File format of the images.")
     output_quality: int = Field(

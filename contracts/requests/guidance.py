@@ -22,10 +22,11 @@ class Guidance(StrictModel):
     """A way to guide. Options that are not of its kind are refused."""
 
     kind: GuidanceKind = Field(
-        description="`cfg_zero`: CFG-Zero*, which scales the pass without the prompt to fit the other. `apg`: "
-        "adaptive projected guidance, which allows high scales without glaring colors. `pag`: perturbed-attention "
-        "guidance, and `slg`: skip-layer guidance, which also guide away from the image that the model makes with "
-        "some of its layers disturbed, or left out; both make a third pass and take half as long again."
+        description="`cfg_zero`: CFG-Zero*, which scales the pass without the prompt to fit the other. "
+        "`apg`: adaptive projected guidance, which allows high scales without glaring "
+        "colors. `pag`: perturbed-attention guidance, and `slg`: skip-layer guidance, which "
+        "also guide away from the prediction that the model makes with some of its layers "
+        "disturbed or left out; both make a third pass and take 1.5 times as long."
     )
     scale: OrLeftOut[float] = Field(
         None, gt=0, le=10, description="`pag`, `slg`: weight of the third pass. Default: 3, 2.8."
@@ -42,42 +43,43 @@ class Guidance(StrictModel):
         None,
         ge=0,
         le=1,
-        description="Share of the steps at which it starts: for `pag` and `slg` the third pass, which is never "
-        "made in the first step; for the others all guidance. Default: 0; for `slg` 0.01.",
+        description="Fraction of the steps at which it starts: for `pag` and `slg` the third pass, which "
+        "is never made in the first step; for the others all guidance. Default: 0; for `slg` "
+        "0.01.",
     )
     stop: OrLeftOut[float] = Field(
         None,
         ge=0,
         le=1,
-        description="Share of the steps at which it stops; more than `start`. Default: 1; for `slg` 0.2.",
+        description="Fraction of the steps at which it stops; more than `start`. Default: 1; for `slg` 0.2.",
     )
     momentum: OrLeftOut[float] = Field(
         None,
         ge=-1,
         le=1,
-        description="`apg`: how much of earlier steps' guidance is added; a negative one pushes away from it, 0 "
-        "adds none. Default: -0.5.",
+        description="`apg`: how much of earlier steps' guidance is added; negative values push away from "
+        "it, 0 adds none. Default: -0.5.",
     )
     eta: OrLeftOut[float] = Field(
         None,
         ge=0,
         le=1,
-        description="`apg`: how much is left of the part of guidance that saturates colors; 1 leaves all of it. "
+        description="`apg`: how much of the guidance that saturates colors is kept; 1 keeps all of it. "
         "Default: 0.",
     )
     norm_threshold: OrLeftOut[float] = Field(
         None,
         ge=0,
         le=1000,
-        description="`apg`: the longest that guidance may be, as the norm of a difference of two predictions; 0: "
-        "as long as it is. Default: 15.",
+        description="`apg`: maximum norm of the guidance, the difference of two predictions; 0: no "
+        "maximum. Default: 15.",
     )
     zero_steps: OrLeftOut[int] = Field(
         None,
         ge=0,
         le=20,
-        description="`cfg_zero`: number of first steps in which nothing is predicted, and the noise stays. "
-        "Default: 1.",
+        description="`cfg_zero`: number of first steps whose prediction is zero, so that the latents do "
+        "not change. Default: 1.",
     )
 
 

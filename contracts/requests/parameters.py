@@ -55,8 +55,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     seed: int = Field(description="Seed of the first image; image i uses `seed` + i.")
     batchable: bool | None = Field(
         None,
-        description="Whether calls of the denoiser may be joined with those of other jobs; null: a seed was "
-        "named, and the worker's settings say what that means.",
+        description="Whether calls of the denoiser may be joined with those of other jobs; null: the "
+        "request has a seed, and the worker's settings decide.",
     )
     scheduler: str = Field(description="Name of the scheduler.")
     loras: tuple[LoraParameters, ...] = Field((), description="The LoRAs to apply.")
@@ -79,7 +79,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
     )
     prompt_chunks: LeftOutIfEmpty[dict[str, Chunks]] = Field(
         default_factory=dict,
-        description="Prompt field -> what the encoders read where `prompt_syntax` gives it a meaning: for each "
+        description="Prompt field -> what the encoders read, if `prompt_syntax` is not plain: for each "
         "part between BREAKs, its texts with their weights.",
     )
 

@@ -30,13 +30,13 @@ class Upload(BaseModel):
     height: int = Field(description="Height in pixels.")
     format: str = Field(description="File format in which it is stored.")
     expires_at: AwareDatetime = Field(
-        description="When the upload is deleted; uploading the same image again moves it."
+        description="When the upload is deleted; uploading the same image again extends it."
     )
     size_bytes: OrLeftOut[int] = Field(
         None, description="Bytes of the image as it is stored; absent for one that an older version stored."
     )
     color_profile: OrLeftOut[str] = Field(
-        None, description="What was done about the file's color profile; absent where nothing had to be done."
+        None, description="How the file's color profile was handled; absent if nothing had to be done."
     )
 
 

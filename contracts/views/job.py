@@ -89,8 +89,8 @@ class JobView(BaseModel):
 
     id: str = Field(description="Id of the job.")
     status: JobState = Field(
-        description="State: `queued`, `running`, and finally `completed`, `failed` or `cancelled`. A job that "
-        "is tried again is `queued`, with `attempts` above 0."
+        description="State: `queued`, `running`, and finally `completed`, `failed` or `cancelled`. A job "
+        "that will be retried is `queued`, with `attempts` above 0."
     )
     task: JobTask = Field(description="Task of the request.")
     model: str = Field(description="Id of the model.")
@@ -104,25 +104,26 @@ class JobView(BaseModel):
     queue: QueueView | None = Field(description="Position in the queue; null unless the job waits, and in lists.")
     preparing: OrLeftOut[Preparation] = Field(
         None,
-        description="The file that the waiting job needs and that a worker prepares, perhaps after a download; "
-        "left out where it waits for none.",
+        description="The file that the waiting job needs and that a worker is preparing, downloading it "
+        "if necessary; left out if it waits for none.",
     )
     checkpoint_step: OrLeftOut[int] = Field(
         None,
-        description="Of a training: steps at its newest checkpoint, from which it continues after an "
-        "interruption, as does one that names it in `resume_from`; left out without a checkpoint.",
+        description="For a training: step of its newest checkpoint, from which it resumes after an "
+        "interruption, and from which a training with its id in `resume_from` starts; left "
+        "out without a checkpoint.",
     )
     images: list[ImageView] = Field(description="The finished images; empty until the job is `completed`.")
     error: JobError | None = Field(description="Why the job failed; null unless it is `failed`.")
     receipt: Receipt | None = Field(
         description="How the images were made, and from what; null until the job is `completed`."
     )
-    attempts: int = Field(description="Number of attempts that have begun; above 1 where a worker was lost.")
-    metadata: dict[str, str] = Field(description="What the request gave as `metadata`.")
+    attempts: int = Field(description="Number of attempts that have started; above 1 if a worker was lost.")
+    metadata: dict[str, str] = Field(description="`metadata` of the request.")
     trace_id: OrLeftOut[str] = Field(
         None,
-        description="Trace that the job belongs to (W3C Trace Context): the one that the request's `traceparent` "
-        "names, or one that the service began; left out without one.",
+        description="Trace that the job belongs to (W3C Trace Context): the one in the request's "
+        "`traceparent`, or one that the service started; left out without one.",
     )
     webhook: OrLeftOut[WebhookView] = Field(None, description="The job's webhook; left out where it has none.")
     prompt_tokens: dict[str, TokenUse] | None = Field(

@@ -61,7 +61,7 @@ class PredictionView(BaseModel):
     started_at: AwareDatetime | None = Field(description="When its last attempt began; null before the first one.")
     completed_at: AwareDatetime | None = Field(description="When it ended; null until then.")
     source: Literal["api"] = Field("api", description="Always `api`.")
-    data_removed: Literal[False] = Field(False, description="Always false: what is removed is not found.")
+    data_removed: Literal[False] = Field(False, description="Always false: removed predictions are not found.")
     urls: dict[str, str] = Field(description="URLs: `get`, `cancel`, and `stream`, which is signed.")
 
 

@@ -81,7 +81,7 @@ def _with_limits(catalogue: Catalogue, row: ModelSpec) -> ModelSpec:
         defaults = {**limited.defaults, "scheduler": limited.schedulers[0]}
         if "scheduler" in row.defaults:
             raise CatalogueError(
-                f"{row.id}: the default scheduler {row.defaults['scheduler']!r} does not suit the checkpoint; use "
+                f"{row.id}: the default scheduler {row.defaults['scheduler']!r} does not fit the checkpoint; use "
                 f"{', '.join(limited.schedulers)}"
             )
         limited = limited.model_copy(update={"defaults": defaults})

@@ -149,7 +149,7 @@ CHUNK = b"1\r\nx\r\n"
         "bare line feed",
         "bare line feeds",
         "encoding in HTTP/1.0",
-        "chunks that are too small",
+        "chunks of less than 64 bytes",
     ],
 )
 def test_a_request_whose_end_is_ambiguous_is_refused_and_what_follows_it_is_not_read(

@@ -179,7 +179,7 @@ def test_an_unknown_path_is_a_problem(client: TestClient) -> None:
     response = client.get("/nowhere")
 
     assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    assert response.json()["detail"] == "there is nothing at /nowhere; /docs lists what there is"
+    assert response.json()["detail"] == "no route matches /nowhere; /docs lists all routes"
 
 
 def test_a_method_that_is_not_allowed_is_a_problem(client: TestClient) -> None:

@@ -414,7 +414,7 @@ def test_a_foreign_rq_job_is_refused_and_the_next_message_is_delivered(
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=60)
 
-    assert "RQ job planted in a webhook queue is not a message of Darkroom's: refused" in log
+    assert "RQ job planted in a webhook queue is not a Darkroom message: refused" in log
     assert queue.connection.hget("rq:job:planted", "status") == "failed"
 
 

@@ -84,7 +84,7 @@ def test_an_image_is_made_again_from_its_own_file_and_false_receipts_are_found(
         false = {**receipt, "parameters": {**receipt["parameters"], **claim}}
         path.write_bytes(forger.sign(plain.getvalue(), "png", false, pixels, None))
         assert main(["verify", str(path), "--again", signing.url]) == 1, claim
-        assert "made again, the image has other pixels" in capsys.readouterr().err
+        assert "repeated, the image has other pixels" in capsys.readouterr().err
 
 
 def _forgeries(path: Path) -> Iterator[tuple[bytes, str]]:
@@ -181,7 +181,7 @@ def test_one_step_is_made_again_from_the_latents_that_a_job_has_kept(
         assert main([*again, "--steps", "1"]) == 0
         assert "of 4, made again from the latents that were kept" in capsys.readouterr().out
     assert main([*again, "--steps", "all"]) == 1
-    assert "--latents is for one random step" in capsys.readouterr().err
+    assert "--latents needs --steps 1" in capsys.readouterr().err
 
     tensors = load(latents.read_bytes())
     tensors["step.003"][1, 0, 0, 0] += 1e-3

@@ -203,4 +203,4 @@ def _kind_of(component: str, key: str) -> tuple[str, str]:
         return layer_name(match["layer"]), "magnitude"
     if match := _ALPHA.match(key):
         return layer_name(match["layer"]), "alpha"
-    raise ValueError(f"{component}.{key[:120]} is not supported; supported are LoRA and peft's DoRA")
+    raise ValueError(f"{component}.{key[:120]} is not supported; only LoRA and PEFT's DoRA are")

@@ -74,7 +74,7 @@ class Progress:
         """
         space = () if vae is None else tuple(vae.config.get(name) for name in _LATENT_SPACE)
         if self.latents is not None and space != self.latent_space:
-            message = f"{stage.model} cannot go on with the first model's latents: their VAEs differ"
+            message = f"{stage.model} cannot continue from the first model's latents: their VAEs differ"
             raise JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
         self.latent_space = space
 

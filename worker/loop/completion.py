@@ -268,7 +268,7 @@ def retry_until_written(write: Callable[[], object], stopping: Callable[[], bool
             return
         except RedisError as error:
             if stopping() and time.monotonic() - started_at > _STOPPING_PATIENCE_SECONDS:
-                _log.error("result not written and given up, since this process must stop: %s", error)
+                _log.error("result not written and discarded, since this process must stop: %s", error)
                 return
             _log.warning("result not written, trying again: %s", error)
             time.sleep(pause_seconds)

@@ -101,11 +101,11 @@ class StorageOutage:
         with self._lock:
             if not self.reason:
                 self._began_at = time.monotonic()
-                _log.error("no jobs are claimed until the storage takes images again: %s", error)
+                _log.error("no jobs are claimed until images can be stored again: %s", error)
             self.reason = str(error)
 
     def _end_unless_writes_wait(self) -> None:
         with self._lock:
             if self.reason and not self._waiting_writes:
                 self.reason = ""
-                _log.warning("the storage takes images again; jobs are claimed")
+                _log.warning("images can be stored again; jobs are claimed")

@@ -235,7 +235,7 @@ class ModelCache:
         try:
             model.move_to_host()
         except Exception:  # noqa: BLE001 - where its weights are is unknown now
-            _log.exception("%s could not be moved to host memory, and is dropped", id)
+            _log.exception("%s could not be moved to host memory and was dropped", id)
             return False
         empty_cache()
         return True

@@ -161,7 +161,7 @@ def open_counter(device: torch.device, library: str = "libnvidia-ml.so.1") -> Ca
         millijoules = ctypes.c_ulonglong()
         code = nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(millijoules))
         if code:
-            raise OSError(f"NVML's energy counter answers with error {code}")
+            raise OSError(f"NVML's energy counter returns error {code}")
         return millijoules.value / 1000
 
     try:

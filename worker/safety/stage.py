@@ -79,7 +79,7 @@ class SafetyStage:
             score = self._check.score(image, model)
         except Exception as error:
             _log.exception("the safety check %s failed", self._name)
-            message = "the safety check of images failed, so none is shown; the worker's log has the details"
+            message = "the safety check of images failed, so none are shown; the worker's log has the details"
             raise JobFailed(FailureCode.INTERNAL, message) from error
         if score is None:
             return None

@@ -19,7 +19,7 @@ def train(attempt: Attempt) -> JobResult:
     flight = attempt.flight
     training = flight.job.parameters
     if attempt.connection is None or not isinstance(training, TrainingParameters):
-        return JobResult.failed(FailureCode.INTERNAL, "this worker has no place to register what it trains")
+        return JobResult.failed(FailureCode.INTERNAL, "this worker cannot register trained files")
     registration = TrainedRegistration(
         attempt.connection, attempt.storage, attempt.pool.catalogue, training, flight.job.owner
     )

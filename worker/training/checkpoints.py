@@ -85,8 +85,8 @@ class Checkpoints:
         notes = self._read(run, resumed.checkpoint)
         if notes is None:
             message = (
-                f"the checkpoint of training {resumed.id} is gone, damaged, or of other weights of the model than "
-                "are here now; train from the beginning"
+                f"the checkpoint of training {resumed.id} is missing, damaged, or from other weights of the "
+                "model; train from the beginning"
             )
             raise JobFailed(FailureCode.INPUT_MISSING, message)
         return Restored(notes, is_own=False)
@@ -128,5 +128,5 @@ class Checkpoints:
         try:
             return run.restore(self._storage.read(key))
         except (NotFound, CheckpointUnusable) as error:
-            _log.warning("the training does not go on from a checkpoint: %s", error)
+            _log.warning("the training does not resume from a checkpoint: %s", error)
             return None

@@ -157,5 +157,5 @@ def _read(storage: Storage, key: str) -> Image.Image:
     try:
         return decode_whole(storage.read(key))
     except NotFound as error:
-        message = "an image to learn from is no longer stored; send the training again"
+        message = "a training image is no longer stored; send the training again"
         raise JobFailed(FailureCode.INPUT_MISSING, message) from error

@@ -65,9 +65,11 @@ class A1111ControlNetUnit(StrictModel):
         "aspect fills the output. Default: 1.",
     )
     guidance_start: float = Field(
-        0.0, ge=0, le=1, description="Share of the steps after which it acts. Default: 0."
+        0.0, ge=0, le=1, description="Fraction of the steps after which it starts to act. Default: 0."
     )
-    guidance_end: float = Field(1.0, ge=0, le=1, description="Share of the steps after which it ends. Default: 1.")
+    guidance_end: float = Field(
+        1.0, ge=0, le=1, description="Fraction of the steps after which it stops acting. Default: 1."
+    )
     control_mode: Annotated[
         Any, Only("Balanced", 0, why="a ControlNet and the prompt always have equal influence")
     ] = Field("Balanced", description="Only `Balanced` (0). Default: `Balanced`.")
@@ -85,7 +87,7 @@ class A1111ControlNetUnit(StrictModel):
         None, description="Second slider of the preprocessor. Default, and outside its range: its own."
     )
     pixel_perfect: bool = Field(
-        False, description="Whether `processor_res` is that of the output, whatever is sent. Default: false."
+        False, description="Whether to use the output's resolution instead of `processor_res`. Default: false."
     )
     low_vram: bool = Field(False, description="Only for compatibility: workers plan their memory. Default: false.")
     lowvram: bool = Field(False, description="Another name for `low_vram`. Default: false.")

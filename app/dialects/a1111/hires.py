@@ -54,7 +54,7 @@ def hires_problems(request: A1111Request) -> Iterator[FieldProblem]:
         return
     for field in _SIZES:
         if getattr(request, field):
-            yield FieldProblem(field, "must be 0 here: width, height and hr_scale say both sizes", [0])
+            yield FieldProblem(field, "must be 0 here: both sizes follow from width, height and hr_scale", [0])
     for field, (same, first) in _SAME.items():
         allowed = dict.fromkeys(("", same, getattr(request, first) if first else ""))
         if getattr(request, field) not in allowed:

@@ -114,7 +114,7 @@ class A1111Flags(BaseModel):
     """Flags of the command line that clients look at."""
 
     api: bool = Field(True, description="Always true.")
-    nowebui: bool = Field(True, description="Always true: the web UI itself is not here.")
+    nowebui: bool = Field(True, description="Always true: the web UI itself is not part of this service.")
     api_auth: str | None = Field(None, description="Always null: keys are secret.")
 
 

@@ -152,8 +152,9 @@ class Translator:
                 given[f"controls.{index}.image"] = control
                 if not _fills((control.width, control.height), (request.width, request.height)):
                     message = (
-                        f"{unit.resize_mode!r} differs from that of the other images, and this image has another "
-                        "aspect than the output; send one of its aspect, or give all of them one resize mode"
+                        f"{unit.resize_mode!r} differs from that of the other images, and this image has "
+                        "another aspect ratio than the output; send one with the output's, or set one resize "
+                        "mode for all"
                     )
                     problems.append(FieldProblem(f"{path}.resize_mode", message))
         if problems:

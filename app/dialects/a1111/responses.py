@@ -54,22 +54,22 @@ class A1111State(BaseModel):
     skipped: bool = Field(False, description="Always false: a skipped job has ended.")
     interrupted: bool = Field(False, description="Always false: an interrupted job has ended.")
     stopping_generation: bool = Field(False, description="Always false, as `interrupted`.")
-    job: str = Field("", description="Id of your job that was started last; empty while none runs.")
+    job: str = Field("", description="Id of your most recently started running job; empty while none runs.")
     job_count: int = Field(0, description="Number of your running jobs.")
     job_timestamp: str = Field(
         "0", description="When it was started: `YYYYMMDDhhmmss` in UTC; `0` while none runs."
     )
     job_no: int = Field(0, description="Always 0.")
-    sampling_step: int = Field(0, description="Steps of it that are done.")
-    sampling_steps: int = Field(0, description="Steps of it in all.")
+    sampling_step: int = Field(0, description="Steps that it has completed.")
+    sampling_steps: int = Field(0, description="Its total number of steps.")
 
 
 class A1111Progress(BaseModel):
     """The progress of your running job that was started last."""
 
-    progress: float = Field(description="Share that is done, 0 to 1; 0 while nothing runs.")
-    eta_relative: float = Field(description="Estimated seconds to its end; 0 where nothing can be estimated.")
-    state: A1111State = Field(description="Which job that is, and how many of yours run.")
+    progress: float = Field(description="Fraction that is done, 0 to 1; 0 while nothing runs.")
+    eta_relative: float = Field(description="Estimated seconds until it ends; 0 if there is no estimate.")
+    state: A1111State = Field(description="Which job this is about, and how many of yours are running.")
     current_image: str | None = Field(
         description="The last preview, a JPEG in base64; null without one, or with `skip_current_image`."
     )
@@ -93,10 +93,10 @@ class A1111Error(BaseModel):
 
     error: str = Field(description="Kind of error; stable, for programs.")
     detail: str | list[A1111ErrorDetail] = Field(
-        description="What is wrong; where it is about fields, one entry for each, up to 50."
+        description="What is wrong; for invalid fields one entry each, up to 50."
     )
     body: str = Field("", description="Always empty.")
-    errors: str = Field(description="All of it in one text, for people.")
+    errors: str = Field(description="All problems in one text, for people.")
 
 
 def answer_images(request: A1111Request, record: JobRecord, view: JobView) -> A1111Images:

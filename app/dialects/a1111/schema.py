@@ -84,7 +84,7 @@ class A1111Request(StrictModel):
         None,
         ge=0,
         le=1,
-        description="In img2img, and in a second pass, the share of the steps that is run. Default: 0.75.",
+        description="In img2img, and in a second pass, the fraction of the steps that is run. Default: 0.75.",
     )
     eta: float | None = Field(
         None,
@@ -119,7 +119,7 @@ class A1111Request(StrictModel):
     s_tmin: Annotated[Any, Only(0, why=_NO_NOISE)] = Field(0, description="Only 0. Default: 0.")
     s_tmax: Annotated[Any, Only(0, why=_NO_NOISE)] = Field(0, description="Only 0. Default: 0.")
     s_noise: Annotated[Any, Only(1, why=_NO_NOISE)] = Field(1, description="Only 1. Default: 1.")
-    s_min_uncond: Annotated[Any, Only(0, why="guidance is never left out")] = Field(
+    s_min_uncond: Annotated[Any, Only(0, why="no step is run without guidance")] = Field(
         0, description="Only 0. Default: 0."
     )
     disable_extra_networks: Annotated[Any, Off("write the prompt without its LoRAs")] = Field(
@@ -129,7 +129,7 @@ class A1111Request(StrictModel):
         "", description="Title of the model that runs the last steps; empty or `None` for none. Default: none."
     )
     refiner_switch_at: _Number | None = Field(
-        None, description="Share of the noise schedule after which it takes over. Default: 0.8."
+        None, description="Fraction of the noise schedule after which it takes over. Default: 0.8."
     )
     comments: Annotated[Any, Only({}, why="images have no comments")] = Field(
         {}, description="Only empty. Default: empty."
@@ -138,7 +138,7 @@ class A1111Request(StrictModel):
         "", description="Only empty. Default: empty."
     )
     enable_hr: Annotated[Any, Only(True, False, 0, 1, why="it is a switch")] = Field(
-        False, description="In txt2img: make larger images of the images, in a second pass. Default: false."
+        False, description="In txt2img: enlarge the images and refine them in a second pass. Default: false."
     )
     firstphase_width: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
     firstphase_height: _Number = Field(0, description="With `enable_hr` only 0. Default: 0.")
@@ -176,7 +176,7 @@ class A1111Img2ImgRequest(A1111Request):
         description="The image that the result starts from, in base64 or as a `data:` URL; one."
     )
     mask: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Mask as large as the image: white is regenerated. Default: all of the image is."
+        None, description="Mask as large as the image: white is regenerated. Default: the whole image is."
     )
     mask_blur: MaskBlur = Field(4, description="Radius in pixels by which the mask's edge is blurred. Default: 4.")
     mask_blur_x: Annotated[Any, Only(4, why="send mask_blur, which blurs both ways")] = Field(

@@ -118,7 +118,7 @@ def _read(value: dict[str, Any], endpoint: str) -> LineRequest:
     if value["method"] != "POST":
         raise InvalidLine("invalid_method", "method must be POST", "method")
     if value["url"] != endpoint:
-        raise InvalidLine("mismatched_endpoint", f"url must be {endpoint}, as the batch's endpoint", "url")
+        raise InvalidLine("mismatched_endpoint", f"url must be {endpoint}, the endpoint of the batch", "url")
     if not isinstance(body, dict):
         raise InvalidLine("invalid_body", "body must be an object: the request", "body")
     return LineRequest(custom_id, body)

@@ -18,8 +18,8 @@ OUTPUT, ERROR = "output", "error"
 _CHUNK_BYTES = 2**20
 
 _UNRUN = {
-    BatchStatus.EXPIRED: ("batch_expired", "The request was not run before the batch's window had ended."),
-    BatchStatus.CANCELLED: ("batch_cancelled", "The request was not run, because the batch was cancelled."),
+    BatchStatus.EXPIRED: ("batch_expired", "The batch's completion window ended before the request was run."),
+    BatchStatus.CANCELLED: ("batch_cancelled", "The batch was cancelled before the request was run."),
 }
 
 

@@ -24,7 +24,7 @@ _Value = Annotated[str, StringConstraints(max_length=512)]
 class ExpiresAfter(StrictModel):
     """How long a file is kept."""
 
-    anchor: Literal["created_at"] = Field(description="Always `created_at`: the time counts from then on.")
+    anchor: Literal["created_at"] = Field(description="Always `created_at`, from which the time counts.")
     seconds: int = Field(ge=MIN_SECONDS, le=MAX_SECONDS, description="Seconds until the file is deleted.")
 
 
@@ -32,10 +32,12 @@ class BatchRequest(StrictModel):
     """Run every line of a file as a request."""
 
     input_file_id: str = Field(max_length=100, description="Id of the file, uploaded with purpose `batch`.")
-    endpoint: Endpoint = Field(description="What all lines are requests for.")
-    completion_window: Literal["24h"] = Field(description="Time in which the batch is run: always `24h`.")
+    endpoint: Endpoint = Field(description="Endpoint of all requests in the file.")
+    completion_window: Literal["24h"] = Field(
+        description="Time within which the batch is processed: always `24h`."
+    )
     metadata: dict[_Key, _Value] | None = Field(
-        None, max_length=16, description="Your own pairs of texts, up to 16. Default: none."
+        None, max_length=16, description="Up to 16 keys and values of your own. Default: none."
     )
     output_expires_after: ExpiresAfter | None = Field(
         None, description="How long the results are kept. Default: as long as those of jobs."
@@ -96,7 +98,7 @@ class BatchErrors(_Answer):
 class RequestCounts(_Answer):
     """Numbers of a batch's requests."""
 
-    total: int = Field(description="Requests in the file; 0 until it is validated.")
+    total: int = Field(description="Requests in the file; 0 until it has been validated.")
     completed: int = Field(description="Those that have succeeded.")
     failed: int = Field(description="Those that have failed.")
 
@@ -106,12 +108,12 @@ class BatchView(_Answer):
 
     id: str = Field(description="Id of the batch.")
     object: Literal["batch"] = Field("batch", description="Always `batch`.")
-    endpoint: str = Field(description="What its lines are requests for.")
+    endpoint: str = Field(description="Endpoint of its requests.")
     errors: BatchErrors | None = Field(description="Why it is `failed`; null unless it is.")
     input_file_id: str = Field(description="Id of the file of requests.")
     completion_window: str = Field(description="Always `24h`.")
     status: BatchStatus = Field(
-        description="`validating`, `in_progress`, `finalizing`, `completed`; `failed` where the file is wrong; "
+        description="`validating`, `in_progress`, `finalizing`, `completed`; `failed` if the file is invalid; "
         "`expired` after the window; `cancelling` and `cancelled`."
     )
     output_file_id: str | None = Field(description="Id of the file of results; null until the end or without any.")
@@ -125,10 +127,10 @@ class BatchView(_Answer):
     completed_at: int | None = Field(description="When it was completed.")
     failed_at: int | None = Field(description="When it failed.")
     expired_at: int | None = Field(description="When it expired.")
-    cancelling_at: int | None = Field(description="When its end was asked for.")
+    cancelling_at: int | None = Field(description="When its cancellation was requested.")
     cancelled_at: int | None = Field(description="When it was cancelled.")
-    request_counts: RequestCounts = Field(description="Numbers of its requests.")
-    metadata: dict[str, str] | None = Field(description="Your own pairs of texts; null without any.")
+    request_counts: RequestCounts = Field(description="Counts of its requests.")
+    metadata: dict[str, str] | None = Field(description="Keys and values of your own; null without any.")
 
 
 class BatchList(_Answer):

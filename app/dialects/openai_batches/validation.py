@@ -50,7 +50,7 @@ def validate_file(
             if digest in ids:
                 raise InvalidLine(
                     "duplicate_custom_id",
-                    f"custom_id {request.custom_id[:80]!r} is that of an earlier line; it must be unique",
+                    f"custom_id {request.custom_id[:80]!r} is already used by an earlier line; it must be unique",
                     "custom_id",
                 )
             ids.add(digest)

@@ -119,7 +119,8 @@ def decode_inverted_mask(data: bytes, limits: Limits, defer_bytes: int | None = 
         mask = ImageOps.invert(mask)
         if white_box(mask) is None:
             raise EmptyMask(
-                "changes no pixel: inverted, it is black everywhere; draw black where it is regenerated"
+                "changes no pixel: inverted, it is black everywhere; draw black where the image is to be "
+                "regenerated"
             )
         return _store_mask(mask, format, source, limits)
 
@@ -216,7 +217,7 @@ def _describe_unknown(data: bytes) -> str:
     if name == "HEIF" and name not in _readable():
         return "is a HEIC image, which this service is not set up to read; send it as JPEG, PNG or AVIF"
     if name is not None:
-        return f"is corrupt or truncated: it begins as {name}, and the rest cannot be read"
+        return f"is corrupt or truncated: it begins like {name}, but the rest cannot be read"
     return "is not an image in a supported format"
 
 

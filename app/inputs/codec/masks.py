@@ -39,7 +39,7 @@ def read_drawn(image: Image.Image) -> tuple[Image.Image, str | None]:
     alpha, gray = canvas.getchannel("A"), canvas.convert("RGB").convert("L")
     least, most = _extrema(alpha)
     if most == 0:
-        raise EmptyMask(f"changes no pixel: nothing is drawn on it, it is transparent everywhere; draw {_WANTED}")
+        raise EmptyMask(f"changes no pixel: it is transparent everywhere; draw {_WANTED}")
     if least >= WHITE or _is_black_and_white(
         canvas, alpha.point([255 * (level * 8 >= most) for level in range(256)])
     ):

@@ -88,7 +88,7 @@ def _find(catalogue: Catalogue, id: str) -> PreprocessorSpec:
     if found is not None:
         return found
     if id in PREPROCESSORS:
-        message = f"{id} needs no job: send image, preprocess and preprocess_options alone to POST /v1/preprocess"
+        message = f"{id} needs no job: send only image, preprocess and preprocess_options to POST /v1/preprocess"
     else:
         message = f"unknown preprocessor {id[:64]!r}; GET /v1/preprocessors lists them"
     raise InvalidRequest([FieldProblem("preprocess", message, [row.id for row in catalogue.preprocessors])])

@@ -37,8 +37,8 @@ def cascade_problems(
         pixels = width * height * CASCADE_SCALE**2
         if pixels > row.pixel_cap:
             message = (
-                f"{row.id} makes at most {row.pixel_cap} pixels, and of {width} × {height} it would make "
-                f"{pixels}; ask for a smaller image"
+                f"{row.id} makes at most {row.pixel_cap} pixels, and {pixels} from {width} × {height}; ask for "
+                "a smaller image"
             )
             yield FieldProblem("cascade.model", message, f"width × height ≤ {row.pixel_cap // CASCADE_SCALE**2}")
 

@@ -56,9 +56,7 @@ def _model_problems(
 ) -> Iterator[FieldProblem]:
     """Yield what the refiner's checkpoint cannot do of what the request asks for."""
     if not _same_noise(model.scheduler_config, row.scheduler_config):
-        message = (
-            f"{row.id} was trained on another noise schedule than {model.id}, so it cannot go on with its images"
-        )
+        message = f"{row.id} was trained on another noise schedule than {model.id}, so it cannot refine its images"
         yield FieldProblem("refiner.model", message)
     yield from both_model_problems("refiner", model, row, rules)
     if request.guidance is not None:

@@ -120,7 +120,7 @@ def _mode_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
         yield FieldProblem(field, message, [str(known) for known in family.modes])
         return
     if mode is Mode.EDIT and getattr(request, "image", None) is not None:
-        yield FieldProblem("image", "needs mask_image in an edit, which says what of it is regenerated; add one")
+        yield FieldProblem("image", "needs mask_image in an edit, which says which part is regenerated; add one")
         return
     yield from _missing_problems(request, model)
     used = family.modes[mode]

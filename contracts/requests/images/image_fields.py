@@ -46,11 +46,12 @@ References = Annotated[
     Field(
         min_length=1,
         max_length=MAX_REFERENCES,
-        description="Reference images in their order; how many a model takes and what they are to it is in "
-        "`/v1/models/{id}`. Each is read at its own size, with both sides rounded down to a multiple of what the "
-        "model needs, as `fit` says; one with more pixels than the model generates is scaled down to the number "
-        "that the model generates by default. Qwen-Image's edits scale each to about a megapixel instead. "
-        "The receipt tells both sizes.",
+        description="Reference images in their order; `/v1/models/{id}` says how many a model takes and "
+        "how it uses them. Each is read at its own size, with both sides rounded down to a "
+        "multiple of what the model needs, as `fit` says; one with more pixels than the "
+        "model generates is scaled down to the number that the model generates by default. "
+        "Qwen-Image's edits scale each to about a megapixel instead. The receipt has both "
+        "sizes.",
     ),
 ]
 MaskRef = Annotated[
@@ -76,9 +77,9 @@ ControlRef = Annotated[
     str,
     Field(
         min_length=1,
-        description="Control image of a checkpoint that is made for one, such as FLUX.1 Canny and Depth, which "
-        "need it: contours or a depth map as they are; `POST /v1/preprocess` makes contours. It is given as "
-        "the image of an img2img job is.",
+        description="Control image for checkpoints that require one, such as FLUX.1 Canny and Depth: "
+        "contours or a depth map; `POST /v1/preprocess` makes contours. It is given in the "
+        "same ways as the image of an img2img job.",
     ),
 ]
 Strength = Annotated[
@@ -86,7 +87,7 @@ Strength = Annotated[
     Field(
         gt=0,
         le=1,
-        description="How much `image` is changed: the share of the steps that is run. 1 ignores the image. "
+        description="How much `image` is changed: the fraction of the steps that is run. 1 ignores the image. "
         f"Default: the model's own, such as 1 for FLUX.1 Fill, else {DEFAULT_STRENGTH}.",
     ),
 ]
@@ -110,10 +111,11 @@ MaskCrop = Annotated[
 
 
 _FIT_DESCRIPTION = (
-    "How input images of another aspect than the output fill it, the mask as `image` does. `cover` cuts off what "
-    "stands out. `contain` shows all of the image: width and height are the most, and the output has the image's "
-    "aspect. `pad` shows all of it in the middle of an output of exactly width × height; the rest continues its "
-    "edges, and is regenerated in an inpaint. `stretch` changes the aspect. Default: `cover`."
+    "How input images with another aspect ratio than the output fill it; a mask is fitted like `image`. "
+    "`cover` cuts off the excess. `contain` shows all of the image: width and height are maximums, and the "
+    "output has the image's aspect ratio. `pad` shows all of it in the middle of an output of exactly width × "
+    "height; its edges are continued into the rest, which is regenerated in an inpaint. `stretch` changes the "
+    "aspect ratio. Default: `cover`."
 )
 
 

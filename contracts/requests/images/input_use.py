@@ -20,7 +20,7 @@ class InputUse(StrictModel):
     )
     width: int = Field(description="Width in pixels, upright, as received.")
     height: int = Field(description="Height in pixels, upright, as received.")
-    fit: OrLeftOut[Fit] = Field(None, description="How it was brought to the output's size, or to `read_size`.")
+    fit: OrLeftOut[Fit] = Field(None, description="How it was fitted to the output's size, or to `read_size`.")
     read_size: OrLeftOut[Size] = Field(
         None, description="Width and height in pixels at which the model reads it; absent: the output's."
     )
@@ -32,7 +32,7 @@ class InputUse(StrictModel):
         description="What that part covers of that size: left, upper, right, lower, in pixels; the rest "
         "continues the edges.",
     )
-    color_profile: OrLeftOut[str] = Field(None, description="What was done about its color profile.")
+    color_profile: OrLeftOut[str] = Field(None, description="How its color profile was handled.")
     mask_source: OrLeftOut[str] = Field(
-        None, description="What was read as the mask, where that is not the brightness."
+        None, description="What was read as the mask, if that is not the brightness."
     )

@@ -84,7 +84,7 @@ def prompt_problems(request: ImageFields, family: Family, long_prompt: object) -
             yield FieldProblem(name, "has BREAK, which needs long_prompt chunk; set that, or write \\BREAK")
         if is_weighted(chunks) and not _can_weigh(name, read, family):
             remedy = f"put them into {field}" if (field := _weighable_field(family)) else "write the words alone"
-            yield FieldProblem(name, f"has weights, which have no effect here on {family.id}; {remedy}")
+            yield FieldProblem(name, f"has weights, which have no effect on {family.id} here; {remedy}")
 
 
 def _can_weigh(name: str, read: ReadPrompts, family: Family) -> bool:

@@ -37,7 +37,7 @@ class TrainingImage(StrictModel):
     conditioning_image: OrLeftOut[str] = Field(
         None, description="Storage key of its control image; absent without one."
     )
-    caption: str = Field(description="What the model is told that the image shows.")
+    caption: str = Field(description="Caption of the image.")
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -68,14 +68,16 @@ class TrainingParameters(StrictModel):
     model: str = Field(description="Id of the model that is trained on.")
     name: str = Field(description="Id of the result in later requests.")
     settings: TrainingSettings = Field(description="How it is trained.")
-    images: tuple[TrainingImage, ...] = Field(description="The images to learn from.")
+    images: tuple[TrainingImage, ...] = Field(description="The training images.")
     class_prompt: str | None = Field(
-        None, description="What the subject is one of; null without prior preservation."
+        None, description="Prompt of the subject's class; null without prior preservation."
     )
-    class_images: int = Field(0, description="Images of the class that the model makes of itself beforehand.")
+    class_images: int = Field(0, description="Number of class images that the model generates beforehand.")
     sample_prompts: tuple[str, ...] = Field((), description="Prompts of the sample images.")
     snapshot_every_steps: int = Field(description="Steps between two snapshots with samples.")
-    checkpoint_every_steps: int = Field(description="Steps that are lost at most with a worker.")
+    checkpoint_every_steps: int = Field(
+        description="Steps between two checkpoints: the maximum that is lost with a worker."
+    )
     sample: JobParameters = Field(description="How images of the class and samples are made.")
     resumed: OrLeftOut[ResumedTraining] = Field(
         None, description="The training that this one continues; absent without one."

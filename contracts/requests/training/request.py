@@ -51,12 +51,10 @@ class TrainingExample(StrictModel):
     image: SourceRef
     conditioning_image: SourceRef | None = Field(
         None,
-        description="Control image of `image`, of the same size, for `kind: controlnet`: what a request will give "
-        "the ControlNet to have such an image made.",
+        description="Control image of `image`, of the same size, for `kind: controlnet`: the input for which the "
+        "ControlNet should make such an image.",
     )
-    caption: Prompt | None = Field(
-        None, description="What the image shows, for the model. Default: `instance_prompt`."
-    )
+    caption: Prompt | None = Field(None, description="Caption: what the image shows. Default: `instance_prompt`.")
 
 
 Caption = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -72,9 +70,10 @@ class TrainingRequest(DeliveryFields):
     task: Literal[JobTask.TRAINING] = Field(JobTask.TRAINING, description="Selects this kind of request.")
     kind: Kind = Field(
         "lora",
-        description="What is trained: a LoRA, which changes the denoiser; a textual inversion, which is vectors "
-        "that a word of the prompt stands for and changes nothing else; or a ControlNet, which has the model "
-        "follow a control image, and learns from pairs of images.",
+        description="What is trained: a LoRA, which changes the denoiser; a textual inversion, which is "
+        "vectors that a word of the prompt stands for and changes nothing else; or a "
+        "ControlNet, which makes the model follow a control image, and is trained on pairs "
+        "of images.",
     )
     model: str | None = Field(
         None,
@@ -90,26 +89,27 @@ class TrainingRequest(DeliveryFields):
     )
     name: str = Field(
         pattern=_NAME_PATTERN,
-        description="Id that requests use the result by, and the word of a textual inversion in prompts; "
-        "snapshots are called the same with `-stepN` behind it. "
-        "1–44 of a–z, 0–9, `.`, `-` and `_`, starting with a letter or a digit.",
+        description="Id of the result in requests, and the word of a textual inversion in prompts; "
+        "snapshots have the same name followed by `-stepN`. 1–44 of a–z, 0–9, `.`, `-` and "
+        "`_`, starting with a letter or a digit.",
     )
     images: tuple[TrainingExample, ...] = Field(
         (),
         max_length=max(MAX_IMAGES.values()),
-        description="Images to learn from, with captions: up to "
+        description="Training images, with captions: up to "
         f"{MAX_IMAGES['lora']}, and of a ControlNet {MAX_IMAGES['controlnet']}, each with its control image. "
-        "Leave it out where a zip file is sent.",
+        "Leave it out if you send a zip file.",
     )
     instance_prompt: Prompt | None = Field(
         None,
-        description="Caption of each image that has none of its own, such as `a photo of sks dog`: a rare word "
-        "and what the subject is one of.",
+        description="Caption of each image that has none of its own, such as `a photo of sks dog`: a "
+        "rare word and the class of the subject.",
     )
     class_prompt: Prompt | None = Field(
         None,
-        description="What the subject is one of, such as `a photo of a dog`, for prior preservation: before it "
-        "learns, the model makes `class_images` images of it, which it must not forget. Default: none.",
+        description="Prompt of the subject's class, such as `a photo of a dog`, for prior preservation: before "
+        "training, the model generates `class_images` images of the class, so that it does not forget it. "
+        "Default: none.",
     )
     class_images: int | None = Field(
         None,
@@ -138,12 +138,12 @@ class TrainingRequest(DeliveryFields):
     )
     initial_text: Annotated[str, Field(max_length=100, pattern=r"\w")] | None = Field(
         None,
-        description="Text whose tokens a textual inversion begins with, such as `dog`, repeated or cut to "
-        "`vectors`. Default: the mean of all tokens.",
+        description="Text whose tokens are the starting point of a textual inversion, such as `dog`, "
+        "repeated or cut to `vectors`. Default: the mean of all tokens.",
     )
     steps: int = Field(500, ge=1, le=MAX_STEPS, description="Steps of the optimizer (AdamW).")
     batch_size: int = Field(
-        1, ge=1, le=16, description="Images that each step learns from; with `class_prompt` as many of the class."
+        1, ge=1, le=16, description="Images in each step; with `class_prompt`, plus as many class images."
     )
     learning_rate: float | None = Field(
         None,
@@ -154,10 +154,10 @@ class TrainingRequest(DeliveryFields):
     )
     optimizer: OptimizerName = Field(
         "adamw",
-        description="What changes the weights. `adamw8bit` keeps its two averages of each value in 8 bits "
-        "instead of 32, which takes less memory, where a worker has the package bitsandbytes.",
+        description="Optimizer. `adamw8bit` keeps its two averages of each value in 8 bits instead of "
+        "32, which takes less memory; a worker needs the package bitsandbytes for it.",
     )
-    schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
+    schedule: Schedule = Field("constant", description="Schedule of the learning rate after the warm-up.")
     warmup_steps: int = Field(
         0, ge=0, le=MAX_STEPS, description="Steps in which the learning rate rises from 0; less than `steps`."
     )
@@ -172,22 +172,21 @@ class TrainingRequest(DeliveryFields):
         None,
         ge=64,
         le=2048,
-        description="Images are read with about the pixels of a square of this side, in their own aspect up to "
-        "2:1. Default: the model's.",
+        description="Images are scaled to about the number of pixels of a square with this side, keeping "
+        "their aspect ratio up to 2:1. Default: the model's own.",
     )
     seed: int | None = Field(
         None,
         ge=0,
         le=MAX_DRAWN_SEED - MAX_CLASS_IMAGES,
-        description="Seed of everything that is drawn: the same seed, images and settings give the same file on "
-        "the same kind of worker. Default: drawn, and part of the receipt.",
+        description="Seed of all random numbers: the same seed, images and settings give the same file "
+        "on the same kind of worker. Default: a random seed, which the receipt states.",
     )
     sample_prompts: tuple[Caption, ...] = Field(
         (),
         max_length=MAX_SAMPLE_PROMPTS,
-        description="Prompts of images that show what has been learnt, at each snapshot and at the end, when they "
-        "become the job's images; those of a ControlNet follow the control images of the first pairs. Default: "
-        "none.",
+        description="Prompts of sample images, made at each snapshot and at the end, when they become the job's "
+        "images; those of a ControlNet follow the control images of the first pairs. Default: none.",
     )
     snapshot_every_steps: int | None = Field(
         None,
@@ -200,5 +199,5 @@ class TrainingRequest(DeliveryFields):
         50,
         ge=1,
         le=MAX_STEPS,
-        description="Steps between two checkpoints: at most so many are lost with a worker that dies.",
+        description="Steps between two checkpoints: the maximum that is lost if a worker dies.",
     )

@@ -29,7 +29,9 @@ class TrainingSettings(StrictModel):
     kind: Kind = Field("lora", description="What is trained.", exclude_if=lambda kind: kind == "lora")
     vectors: OrLeftOut[int] = Field(None, description="Tokens that the word of a textual inversion takes.")
     initial_text: OrLeftOut[str] = Field(
-        None, description="Text whose tokens a textual inversion begins with; null: the mean of all tokens."
+        None,
+        description="Text whose tokens are the starting point of a textual inversion; null: the mean of "
+        "all tokens.",
     )
     rank: int = Field(description="Rank of each changed layer of a LoRA.")
     alpha: float = Field(description="A LoRA's strength is `alpha` / `rank`.")
@@ -40,17 +42,19 @@ class TrainingSettings(StrictModel):
         exclude_if=lambda is_trained: not is_trained,
     )
     steps: int = Field(description="Steps of the optimizer.")
-    batch_size: int = Field(1, description="Images that each step learns from, beside as many of the class.")
+    batch_size: int = Field(1, description="Images in each step, plus as many class images.")
     learning_rate: float = Field(1e-4, description="Learning rate of AdamW after the warm-up.")
     optimizer: OptimizerName = Field(
-        "adamw", description="What changes the weights.", exclude_if=lambda name: name == "adamw"
+        "adamw", description="Optimizer of the trained weights.", exclude_if=lambda name: name == "adamw"
     )
-    schedule: Schedule = Field("constant", description="How the learning rate goes after the warm-up.")
+    schedule: Schedule = Field("constant", description="Schedule of the learning rate after the warm-up.")
     warmup_steps: int = Field(0, description="Steps in which the learning rate rises from 0.")
     snr_gamma: float | None = Field(None, description="Gamma of min-SNR weighting; null: none.")
     prior_loss_weight: float = Field(1.0, description="Weight of the loss on class images.")
-    resolution: int = Field(description="Images are read with at most the pixels of a square of this side.")
-    seed: int = Field(description="Seed of everything that is drawn.")
+    resolution: int = Field(
+        description="Images are scaled to at most the number of pixels of a square with this side."
+    )
+    seed: int = Field(description="Seed of all random numbers.")
 
     @property
     def encodes_each_step(self) -> bool:

@@ -58,7 +58,7 @@ class Hypernetwork:
         known = {shape[1] for name, shape in shapes.items() if name.endswith(_READERS)}
         for width in sorted(self.depths.keys() - known):
             listed = ", ".join(map(str, sorted(known))) or "none"
-            yield f"it changes attention {width} channels wide, and those of {model} are {listed}"
+            yield f"it changes attention layers with {width} channels, and those of {model} have {listed}"
 
 
 def has_hypernetworks(family: Family) -> bool:

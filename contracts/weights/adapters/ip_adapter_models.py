@@ -62,7 +62,7 @@ def find_image_encoder(facts: IpAdapterFacts, catalogue: Catalogue, wanted: str 
         given = ", ".join(f"{name} gives {width}" for name, width in widths.items()) or "there is none"
         raise AdapterRefused(
             f"it reads {facts.image_width} values of an image, and no image encoder here gives that ({given}): "
-            "the operator names encoders in `image_encoders` of the catalogue file"
+            "the operator adds encoders in `image_encoders` of the catalogue file"
         )
     return known[fitting]
 

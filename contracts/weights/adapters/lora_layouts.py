@@ -169,11 +169,11 @@ def _plain_layers(tensors: Mapping[str, Tensor], groups: Collection[str]) -> lis
             )
         if companion := _COMPANION.search(key):
             if given[: companion.start() - len(key)] in groups:
-                raise AdapterRefused(f"{given[:120]} does not belong to the kind of this layer")
+                raise AdapterRefused(f"{given[:120]} does not fit the kind of this layer")
             if companion[1] == "alpha" and tensor.values != 1:
                 raise AdapterRefused(f"{key[:120]} must be one value, got the shape {list(tensor.shape)}")
             if _XLABS_ALPHA.search(key):
-                raise AdapterRefused(f"{key[:120]} scales nothing: LoRAs in XLabs' layout have no alpha")
+                raise AdapterRefused(f"{key[:120]} belongs to no layer: LoRAs in XLabs' layout have no alpha")
             magnitudes |= {key[: companion.start()]} if companion[1].startswith("lora_magnitude") else set()
             continue
         layout, match = _match(key)

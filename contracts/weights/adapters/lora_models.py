@@ -174,4 +174,4 @@ def misfit(layer: LoraLayer, shapes: Sequence[tuple[int, ...]], model: str) -> I
         columns = inputs * prod(kernel)
         yield f"{name} changes {change.columns} values for each output, the layer of {model} has {columns}"
     elif len(shapes) > 1 and (reason := cannot_join(change, [shape[0] for shape in shapes])):
-        yield f"{name} cannot be applied to {model}, whose layers are apart: {reason}"
+        yield f"{name} cannot be applied to {model}, whose layers are split: {reason}"

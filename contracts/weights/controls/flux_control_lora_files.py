@@ -156,8 +156,8 @@ def _grouped(stored: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, str]], l
             raise CatalogueError(f"it has two sets of weights for {match['layer']}")
     if not any(_OUTSIDE.get(layer, layer) == CONTROL_INPUT for layer in groups):
         raise CatalogueError(
-            "it is not a FLUX Control LoRA, which gives x_embedder (img_in) channels for a control image; other "
-            "LoRAs are named in [[loras]], and in `loras` of requests"
+            "it is not a FLUX Control LoRA, which gives x_embedder (img_in) channels for a control image; add "
+            "other LoRAs as [[loras]], and name them in `loras` of requests"
         )
     return groups, whole
 

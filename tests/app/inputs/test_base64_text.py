@@ -35,7 +35,7 @@ def test_a_text_of_several_pieces_is_decoded_wherever_they_end(decoder: ImageDec
         (f"{TEXT}\n{' ' * 2**20}{TEXT}", "more characters follow the padding"),
         (f"{TEXT[:-8]}*{TEXT[-7:]}", "Only base64 data is allowed"),
         (f"{TEXT[:-8]}é{TEXT[-7:]}", "outside ASCII"),
-        (f"{TEXT[:-8]}A", "its length is impossible"),
+        (f"{TEXT[:-8]}A", "its length is not possible"),
     ],
 )
 def test_what_is_wrong_in_a_later_piece_is_found(decoder: ImageDecoder, text: str, message: str) -> None:

@@ -111,7 +111,7 @@ def test_an_image_of_a_job_that_has_none_is_refused(
         ("not base64 at all!", "is not valid base64"),
         (
             TEXT[: len(TEXT) // 4 * 4 - 3],
-            "is not valid base64: its length is impossible, so it may be cut off",
+            "is not valid base64: its length is not possible, so it may be cut off",
         ),
         (TEXT + "AAAA" if TEXT.endswith("=") else TEXT + "=", "is not valid base64"),
         (TEXT.replace("i", "*", 1), "is not valid base64"),

@@ -137,9 +137,9 @@ def test_bodies_that_are_not_json_are_refused_in_the_same_form(client: TestClien
 def test_a_format_that_no_image_is_made_in_is_refused(client: TestClient) -> None:
     response = client.post(MODEL, json={"inputs": PROMPT}, headers={"Accept": "application/json"})
 
-    assert "Accept: names no format" in error_of(response)
+    assert "Accept: must name image" in error_of(response)
     refused = client.post(MODEL, json={"inputs": PROMPT}, headers={"Accept": "image/png;q=0, text/html"})
-    assert "Accept: names no format" in error_of(refused)
+    assert "Accept: must name image" in error_of(refused)
 
 
 def test_an_unknown_model_is_not_found(client: TestClient) -> None:

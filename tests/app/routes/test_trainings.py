@@ -179,7 +179,7 @@ def test_a_wrong_field_is_refused_by_name(client: TestClient, storage: Storage, 
         ({"steps": 10, "warmup_steps": 10}, "warmup_steps", "less than steps"),
         ({"class_images": 5}, "class_prompt", "needed with class_images"),
         ({"steps": 1000, "snapshot_every_steps": 1}, "snapshot_every_steps", "20 are allowed"),
-        ({"model": "shapes-flux", "snr_gamma": 5}, "snr_gamma", "no meaning"),
+        ({"model": "shapes-flux", "snr_gamma": 5}, "snr_gamma", "does not apply"),
         ({"resolution": 63}, "resolution", "at least 64"),
         ({"priority": "high"}, "priority", "training"),
         ({"instance_prompt": None}, "file", "the image 'a.png': has no caption; give it one"),
@@ -203,10 +203,10 @@ def test_what_a_textual_inversion_cannot_use_is_refused_by_name(
     client: TestClient, subtests: pytest.Subtests
 ) -> None:
     cases: list[tuple[dict[str, Any], str, str]] = [
-        ({"kind": "lora", "vectors": 2}, "vectors", "textual_inversion alone"),
-        ({"rank": 4}, "rank", "lora alone"),
-        ({"train_text_encoder": True}, "train_text_encoder", "lora alone"),
-        ({"class_prompt": "a thing"}, "class_prompt", "lora alone"),
+        ({"kind": "lora", "vectors": 2}, "vectors", "textual_inversion only"),
+        ({"rank": 4}, "rank", "lora only"),
+        ({"train_text_encoder": True}, "train_text_encoder", "lora only"),
+        ({"class_prompt": "a thing"}, "class_prompt", "lora only"),
         ({"vectors": 33}, "vectors", "at most 32"),
         ({"initial_text": "?"}, "initial_text", ""),
         ({"instance_prompt": "a red thing"}, "instance_prompt", "the word 'mine'"),
@@ -240,7 +240,7 @@ def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
 ) -> None:
     cases: list[tuple[dict[str, Any], dict[str, bytes], str, str]] = [
         ({}, {"a.png": png()}, "file", "the image 'a.png': needs a control image"),
-        ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': has a meaning for"),
+        ({"kind": "lora"}, {"a.png": png(), "a.control.png": png()}, "file", "'a.control.png': applies to"),
         (
             {},
             {"a.png": png(), "a.control.png": png(size=(64, 64))},
@@ -254,7 +254,7 @@ def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
             "file",
             "two control images of 'a': 'a.control.png' and 'a.control.jpg'",
         ),
-        ({"class_prompt": "a thing"}, {"a.png": png(), "a.control.png": png()}, "class_prompt", "lora alone"),
+        ({"class_prompt": "a thing"}, {"a.png": png(), "a.control.png": png()}, "class_prompt", "lora only"),
         (
             {"model": "shapes-big"},
             {"a.png": png(), "a.control.png": png()},
@@ -265,7 +265,7 @@ def test_what_a_controlnet_cannot_learn_from_is_refused_by_name(
             {"model": "shapes-flux", "snr_gamma": 5.0},
             {"a.png": png(), "a.control.png": png()},
             "snr_gamma",
-            "no meaning for this model",
+            "does not apply to this model",
         ),
         ({"name": "shapes-sdxl-canny"}, {"a.png": png(), "a.control.png": png()}, "name", "a ControlNet"),
         ({"kind": "lora"}, {f"{n}.png": png() for n in range(201)}, "images", "at most 200 for a LoRA, got 201"),

@@ -34,7 +34,7 @@ def test_its_latents_are_an_input_of_the_job(
     assert parameters.expected_steps == 2  # what it costs
     worker.complete(worker.claim())
     again = client.post(f"/v1/jobs/{job['id']}/rerun")
-    assert (again.status_code, "made one step" in again.json()["detail"]) == (409, True)
+    assert (again.status_code, "only checked one step" in again.json()["detail"]) == (409, True)
     assert client.get(f"/v1/jobs/{job['id']}/latents").status_code == 404
 
     first = submit(client, num_inference_steps=4, check_step={"step": 1})
@@ -42,16 +42,16 @@ def test_its_latents_are_an_input_of_the_job(
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
-    ({}, {"step": 3}, "check_step.latents", "step 3 is made from the tensors step.002"),
+    ({}, {"step": 3}, "check_step.latents", "step 3 is computed from the tensors step.002"),
     ({}, {"step": 3, "latents": encoded(1, 2)}, "check_step.latents", "exactly the tensors step.002"),
     ({}, {"step": 3, "latents": encoded(2, shape=(2, 4, 8, 8))}, "check_step.latents", "latents of 1 images"),
     ({}, {"step": 3, "latents": encoded(2, dtype=torch.float64)}, "check_step.latents", "got F64"),
     ({}, {"step": 3, "latents": "AAAA" * 20}, "check_step.latents", "is not a safetensors file"),
     ({}, {"step": 3, "latents": "upload:x"}, "check_step.latents", "is not valid base64"),
-    ({}, {"step": 1, "latents": encoded(1)}, "check_step.latents", "made from noise"),
+    ({}, {"step": 1, "latents": encoded(1)}, "check_step.latents", "computed from noise"),
     ({}, {"step": 9}, "check_step.step", "fewer steps than 9"),
     ({"scheduler": "unipc"}, {"step": 3}, "check_step", "with scheduler unipc a step depends on all"),
-    ({"keep_latents": True}, {"step": 1}, "keep_latents", "keeps nothing of check_step"),
+    ({"keep_latents": True}, {"step": 1}, "keep_latents", "has no effect with check_step"),
     (
         {"scheduler": "dpmpp_2m"},
         {"step": 4, "latents": encoded(3)},

@@ -75,7 +75,7 @@ def test_a_card_gives_less_than_it_is_sold_with_and_options_that_would_win_time_
     assert main(["plan", "--model", "flux.1-dev", "--card", "24GB"]) == 0  # as its maker writes 24 GiB
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
-        "a card of 24.0 GiB gives plans 22.5 GiB: less 0.5 GiB for its driver, 0.5 GiB for CUDA"
+        "a card of 24.0 GiB has 22.5 GiB for plans: less 0.5 GiB for its driver, 0.5 GiB for CUDA"
     )
     (extra,) = (line for line in lines if line.startswith("extra:"))
     assert float(extra.split()[2]) > 30  # the transformer is streamed

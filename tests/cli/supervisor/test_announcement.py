@@ -131,7 +131,7 @@ def test_a_default_model_on_this_machine_that_cannot_be_loaded_is_told_and_never
 
     lines, _ = run(announcement, capsys, "failed", find_files)
     assert lines == [
-        f"failed {api.url}: m cannot be loaded: its files are not on the worker; fix that, or name another "
+        f"failed {api.url}: m cannot be loaded: its files are not on the worker; fix that, or set another "
         "default_model in the catalogue; it is tried again every minute",
         f"ready {api.url}",
     ]

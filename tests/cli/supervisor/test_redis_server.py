@@ -76,7 +76,7 @@ def test_a_server_that_a_full_disk_ended_waits_and_returns_with_its_data_when_th
 
 def test_a_first_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
-    with full_disk(), pytest.raises(RuntimeError, match=r"takes no more bytes .* free some space"):
+    with full_disk(), pytest.raises(RuntimeError, match=r"cannot take more data .* free some space"):
         server.start()
     server.stop()
 

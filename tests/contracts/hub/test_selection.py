@@ -135,14 +135,13 @@ def test_shards_come_by_their_index(variant: str | None, index: str) -> None:
         ({"_class_name": "FluxPipeline"}, f"org/name is a FluxPipeline, and the row's family needs a {SDXL}"),
         (
             {"_class_name": ["pipeline", "Custom"]},
-            "org/name is a pipeline with code of its own, which is never run, "
-            f"and the row's family needs a {SDXL}",
+            f"org/name is a pipeline with custom code, which is never run, and the row's family needs a {SDXL}",
         ),
         (
             {"_class_name": None},
             f"org/name is a checkpoint without a class name, and the row's family needs a {SDXL}",
         ),
-        ({"unet": ["my_unet", "Unet"]}, "unet of org/name needs code of its own, which is never run"),
+        ({"unet": ["my_unet", "Unet"]}, "unet of org/name needs custom code, which is never run"),
     ],
 )
 def test_a_checkpoint_of_another_class_is_refused(change: dict[str, object], message: str) -> None:

@@ -70,10 +70,10 @@ def test_a_signer_that_cannot_sign_for_the_certificate_is_told_at_the_start(
     storage.delete(DEVELOPMENT_KEY)
     other = agent(tmp_path, development_identity(storage, nullcontext).key)
     for command, told in (
-        (other, "it signs with another key than that of the first certificate"),
-        ("/nowhere/agent", "it does not sign: .*No such file"),
-        ("false", "it does not sign: false ended with status 1: no signature"),
-        ("echo x", "it does not sign"),
+        (other, "it signs with another key than the first certificate's"),
+        ("/nowhere/agent", "it could not sign: .*No such file"),
+        ("false", "it could not sign: false ended with status 1: no signature"),
+        ("echo x", "it could not sign"),
         ("entry:ours", "no installed package has a signer ours"),
     ):
         settings = SharedSettings(

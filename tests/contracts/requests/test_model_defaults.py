@@ -84,13 +84,13 @@ def test_a_models_schedulers_and_its_default_are_those_that_its_checkpoint_allow
         (
             {"_class_name": "EDMEulerScheduler"},
             'defaults = { scheduler = "ddim" }',
-            "'ddim' does not suit .* use edm",
+            "'ddim' does not fit .* use edm",
         ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "", "cannot follow .* trained for FlowMatchEuler"),
         (
             {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True},
             'defaults = { scheduler = "heun" }',
-            "'heun' does not suit .* use euler, euler_karras, euler_a, ddim",
+            "'heun' does not fit .* use euler, euler_karras, euler_a, ddim",
         ),
     ],
 )

@@ -169,4 +169,4 @@ def test_jobs_name_it_as_they_name_loras_alone_and_in_company(
     assert complete_job(jobs[1], pool, storage)[0] == alone[1][0]
 
     error = fail_job(make_job(catalogue, "sdxl", loras=[{"name": "wide", "scale": 1}]), pool, storage)
-    assert "it changes attention 77 channels wide, and those of the model are" in error.message
+    assert "it changes attention layers with 77 channels, and those of the model have" in error.message

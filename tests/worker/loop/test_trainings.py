@@ -263,7 +263,9 @@ def test_a_cancelled_training_leaves_no_lora_and_a_later_one_goes_on_with_it_to_
     other = train(queue, storage, "other", {"seed": 6}, resumed=resumed)
     (failed,) = work_until_ended(make_consumer(settings, pool, storage), queue, other.id)
     assert failed.error is not None
-    assert f"the checkpoint of training {record.id} is gone, damaged, or of other weights" in failed.error.message
+    assert (
+        f"the checkpoint of training {record.id} is missing, damaged, or from other weights"
+    ) in failed.error.message
 
 
 def test_a_training_whose_image_is_gone_fails_and_says_so(

@@ -93,9 +93,7 @@ class CheckedStep:
         if kept is None:
             return latents
         if kept.shape != latents.shape or kept.dtype != latents.dtype:
-            message = (
-                f"check_step.latents are {_describe(kept)}, and those of this job here are {_describe(latents)}"
-            )
+            message = f"check_step.latents are {_describe(kept)}, and this job's are {_describe(latents)}"
             raise JobFailed(FailureCode.INPUT_INCOMPATIBLE, message)
         # Aligned as the job's own: kernels may round otherwise where memory is not.
         return torch.empty_like(latents).copy_(kept)

@@ -229,14 +229,14 @@ class Prefetcher:
         """Prepare it; return what it ended with, None where it is ready."""
         try:
             if not running.is_wanted():
-                raise Cancelled(f"{name} is not needed any more")
+                raise Cancelled(f"{name} is no longer needed")
             running.begin()
             self._prepare(name, running)
         except Cancelled as error:
-            _log.info("%s is not prepared any further: no job needs it", name)
+            _log.info("preparation of %s stopped: no job needs it", name)
             return error
         except PreparationDelayed as error:
-            _log.warning("%s could not be prepared, it is tried again: %s", name, error)
+            _log.warning("%s could not be prepared and will be tried again: %s", name, error)
             return error
         except JobFailed as error:
             _log.error("%s cannot be prepared: %s", name, error.message)

@@ -98,7 +98,7 @@ class ModelFetcher:
         except OSError as error:
             if error.errno not in _DISK_IS_FULL:
                 raise
-            raise PreparationDelayed("the worker's disk is full, so that no files can be downloaded") from error
+            raise PreparationDelayed("the worker's disk is full, so no files can be downloaded") from error
         except (NotFound, CatalogueError, HubRefused) as error:
             raise _refusal(name, error) from error
 

@@ -196,5 +196,5 @@ CONTROLNETS: Mapping[str, type[TrainedControlNet]] = {
 def _controls(rows: Sequence[Example]) -> torch.Tensor:
     controls = [row.control for row in rows if row.control is not None]
     if len(controls) < len(rows):
-        raise ValueError("an example of a ControlNet must have a control image")
+        raise ValueError("a training example of a ControlNet must have a control image")
     return torch.cat(controls)

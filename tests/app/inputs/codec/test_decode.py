@@ -51,9 +51,9 @@ def test_other_formats_are_refused_although_pillow_reads_them(name: str) -> None
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (encode_solid("RGB", (32, 32), "red", "AVIF")[:200], "begins as AVIF"),
-        (encode_solid("RGB", (32, 32), "red", "TIFF")[:40], "begins as TIFF"),
-        (encode_solid("RGB", (32, 32), "red", "GIF")[:8], "begins as GIF"),
+        (encode_solid("RGB", (32, 32), "red", "AVIF")[:200], "begins like AVIF"),
+        (encode_solid("RGB", (32, 32), "red", "TIFF")[:40], "begins like TIFF"),
+        (encode_solid("RGB", (32, 32), "red", "GIF")[:8], "begins like GIF"),
         (encode_solid("RGB", (32, 32), "red", "WEBP")[:20], "is corrupt or truncated"),
         (encode_solid("RGB", (32, 32), "red", "PNG")[:60], "is corrupt or truncated"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC image"),

@@ -119,7 +119,7 @@ def test_a_soft_mask_keeps_its_grays_and_a_mask_that_was_read_is_read_as_itself(
         (Image.new("L", (64, 48), 1), "it is gray 1 of 255 everywhere"),
         (Image.new("L", (64, 48), 127), "it is gray 127 of 255 everywhere"),
         (Image.linear_gradient("L").point(lambda level: level // 3), "its brightest gray is 85 of 255"),
-        (Image.new("RGBA", (64, 48), (255, 255, 255, 0)), "nothing is drawn on it, it is transparent everywhere"),
+        (Image.new("RGBA", (64, 48), (255, 255, 255, 0)), "it is transparent everywhere"),
         (of_16_bits(30_000).point(lambda level: level * 0 + 20_000), "it is gray 78 of 255 everywhere"),
     ],
 )

@@ -42,7 +42,9 @@ def test_it_is_one_of_the_loras_of_the_models_whose_attention_is_as_wide(
 
 def test_one_that_no_model_here_can_use_is_refused_by_its_width(catalogue: Catalogue, tmp_path: Path) -> None:
     file = write_hypernetwork(tmp_path / "net.safetensors", make_networks([77, 64]))
-    with pytest.raises(AdapterRefused, match="changes attention 77 channels wide, and those of shapes-sdxl are"):
+    with pytest.raises(
+        AdapterRefused, match="changes attention layers with 77 channels, and those of shapes-sdxl have"
+    ):
         read_facts(read_lora(file), catalogue)
 
 

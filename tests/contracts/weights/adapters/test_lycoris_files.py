@@ -143,7 +143,7 @@ REFUSED: list[tuple[Tensors, str]] = [
     ({"on_input": ONE}, "to_q.weight is missing"),
     ({"a1.weight": _ones(4, 64)}, "GLoRA"),
     (_lora(dora_scale=_ones(32, 1)), r"to_q \(lora\) do not fit together"),
-    ({**_lora(dora_scale=_ones(64, 1)), "lora_B.bias": _ones(64)}, "lora_B.bias does not belong to the kind"),
+    ({**_lora(dora_scale=_ones(64, 1)), "lora_B.bias": _ones(64)}, "lora_B.bias does not fit the kind"),
     ({"oft_blocks": _ones(8, 8, 8), "dora_scale": _ones(64, 1)}, "dora_scale does not belong to the oft"),
 ]
 

@@ -185,7 +185,7 @@ def _plain(tensors: Tensors) -> None:
         (lambda t: t.update({"x_embedder.lora_A.weight": torch.ones(4, 128)}), "x_embedder.* no other half"),
         (lambda t: t.update({f"{FIRST}.proj.lora_A.weight": torch.ones(4, 128).int()}), "got I32: without"),
         (lambda t: t.update({f"{FIRST}.proj.lora_A.bias": torch.ones(4)}), r"takes its .*proj\.lora_A\.bias"),
-        (_plain, r"one\.safetensors: it is not a FLUX Control LoRA, .* other LoRAs are named in \[\[loras\]\]"),
+        (_plain, r"one\.safetensors: it is not a FLUX Control LoRA, .* add other LoRAs as \[\[loras\]\]"),
         (lambda t: (t.clear(), t.update({"lora_controlnet": torch.zeros(0)})), "it is not a FLUX Control LoRA"),
     ],
 )  # fmt: skip
