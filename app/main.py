@@ -15,10 +15,10 @@ from app import error_handlers
 from app.dependencies.access import AUTHENTICATED, AUTHENTICATED_BY_PASSWORD_TOO
 from app.dependencies.queries import KNOWN_PARAMETERS_ONLY
 from app.dialects.a1111.responses import A1111
-from app.dialects.huggingface_errors import HUGGING_FACE
-from app.dialects.openai_batches.feeder import feeding
-from app.dialects.openai_responses import OPENAI
-from app.dialects.replicate_schema import REPLICATE
+from app.dialects.huggingface.errors import HUGGING_FACE
+from app.dialects.openai.batches.feeder import feeding
+from app.dialects.openai.responses import OPENAI
+from app.dialects.replicate.schema import REPLICATE
 from app.inputs.decoder import ImageDecoder
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.cors import allow_origins

@@ -16,7 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.access import principal_of, require_generate
 from app.dependencies.services import services_of
-from app.dialects.openai_forms import RequestBody, read_edit_form
+from app.dialects.openai.forms import RequestBody, read_edit_form
 from app.errors import WrongMediaType
 from app.middleware.unread_body import declared_bytes
 from app.parsing.bodies import FORM_OVERHEAD_BYTES, ReceivedBody, read_body, read_form, unpack_file

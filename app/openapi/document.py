@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app.dialects.openai_schema import EditRequest, GenerationRequest, VariationRequest
+from app.dialects.openai.schema import EditRequest, GenerationRequest, VariationRequest
 from app.error_handlers import NATIVE, Dialect, dialect_of
 from app.errors import ROWS, Failure, Row
 from app.openapi.bodies import REFERENCE, Document, form_name, form_schema

@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.dependencies.bodies import InferenceBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
 from app.dialects.field_names import named_as_sent
-from app.dialects.huggingface_requests import HuggingFaceRequest, translate
+from app.dialects.huggingface.requests import HuggingFaceRequest, translate
 from app.openapi.bodies import request_body
 from app.openapi.routes import MAKING, image_answer, problems
 from app.parsing.bodies import ReceivedBody

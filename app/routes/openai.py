@@ -14,17 +14,17 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies.bodies import EditBodyDep, JsonBodyDep
 from app.dependencies.submissions import HeldSubmissionDep
-from app.dialects.openai_forms import RequestBody
-from app.dialects.openai_requests import read_request
-from app.dialects.openai_responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
-from app.dialects.openai_schema import (
+from app.dialects.openai.forms import RequestBody
+from app.dialects.openai.requests import read_request
+from app.dialects.openai.responses import ImagesAnswer, answer_images, completed_events, error_event, partial_event
+from app.dialects.openai.schema import (
     EditRequest,
     GenerationRequest,
     ImageRequest,
     VariationRequest,
     without_images,
 )
-from app.dialects.openai_submission import accept_images
+from app.dialects.openai.submission import accept_images
 from app.errors import describe
 from app.events.sse import HEARTBEAT, EventStream, follow_events
 from app.openapi.bodies import edit_body, request_body

@@ -12,7 +12,7 @@ from app.dependencies.bodies import JsonBodyDep
 from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.dialects.openai_batches.schema import BatchList, BatchRequest, BatchView, view_batch
+from app.dialects.openai.batches.schema import BatchList, BatchRequest, BatchView, view_batch
 from app.openapi.bodies import request_body
 from app.openapi.routes import MAKING, problems
 from app.parsing.requests import parse

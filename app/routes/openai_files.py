@@ -16,7 +16,7 @@ from app.dependencies.bodies import JsonLinesFileDep
 from app.dependencies.queries import NULL_IS_ABSENT, null_is_default_limit, null_means
 from app.dependencies.services import ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.dialects.openai_batches.schema import (
+from app.dialects.openai.batches.schema import (
     MAX_SECONDS,
     MIN_SECONDS,
     DeletedFile,

@@ -14,10 +14,10 @@ from app.dependencies.queries import PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import WaitingSubmissionDep
 from app.dialects.field_names import named_as_sent
-from app.dialects.replicate_events import stream_prediction
-from app.dialects.replicate_models import find_model, version_id, version_of
-from app.dialects.replicate_requests import model_of, translate
-from app.dialects.replicate_schema import (
+from app.dialects.replicate.events import stream_prediction
+from app.dialects.replicate.models import find_model, version_id, version_of
+from app.dialects.replicate.requests import model_of, translate
+from app.dialects.replicate.schema import (
     ModelPredictionRequest,
     PredictionList,
     PredictionRequest,

@@ -12,7 +12,7 @@ from app.dependencies.bodies import ContentFileDep
 from app.dependencies.queries import PageDep
 from app.dependencies.services import LinksDep, ServicesDep
 from app.dependencies.submissions import IdempotentCallDep
-from app.dialects.replicate_schema import ReplicateFile, ReplicateFileList
+from app.dialects.replicate.schema import ReplicateFile, ReplicateFileList
 from app.openapi.bodies import content_file_body
 from app.openapi.routes import MAKING, problems
 from app.services import Services

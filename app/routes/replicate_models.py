@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path
 
 from app.dependencies.access import LIST_LIMITED, VisibleCatalogueDep
 from app.dependencies.services import LinksDep
-from app.dialects.replicate_models import find_model, version_id, view_model, view_version
-from app.dialects.replicate_schema import ModelVersion, ModelVersionList, ReplicateModel, ReplicateModelList
+from app.dialects.replicate.models import find_model, version_id, view_model, view_version
+from app.dialects.replicate.schema import ModelVersion, ModelVersionList, ReplicateModel, ReplicateModelList
 from app.openapi.routes import problems
 from contracts.errors import NotFound
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai_schema import GenerationRequest
+from app.dialects.openai.schema import GenerationRequest
 from app.parsing.field_names import _FOREIGN_NAMES, word_unknown_field
 from contracts.requests.entries import Control, Lora, Refiner
 from contracts.requests.schema import (

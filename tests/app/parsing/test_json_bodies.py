@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.dialects.openai_schema import EditRequest
+from app.dialects.openai.schema import EditRequest
 from app.errors import BodyTooLarge
 from app.parsing.json_bodies import IMAGE_FIELDS, MAX_JSON_BYTES, check_json
 from app.parsing.requests import parse

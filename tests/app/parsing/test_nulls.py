@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.dialects.openai_forms import read_edit_form
-from app.dialects.openai_requests import read_request
-from app.dialects.openai_schema import EditRequest
+from app.dialects.openai.forms import read_edit_form
+from app.dialects.openai.requests import read_request
+from app.dialects.openai.schema import EditRequest
 from app.parsing.json_bodies import without_nulls
 from app.parsing.requests import parse, parse_any
 from contracts.catalogue.families import Task

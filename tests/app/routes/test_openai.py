@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from app.dialects.openai_forms import read_edit_form
+from app.dialects.openai.forms import read_edit_form
 from app.main import create_app
 from app.settings import ApiSettings
 from contracts.auth.api_keys import ApiKeyStore

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from fastapi import Response
 
 from app.auth import Principal
-from app.dialects.openai_batches.lines import LineRequest
-from app.dialects.openai_batches.results import ResultFiles, request_id
-from app.dialects.openai_requests import read_request
-from app.dialects.openai_responses import answer_images
-from app.dialects.openai_schema import EditRequest, GenerationRequest, ImageRequest
-from app.dialects.openai_submission import accept_images
+from app.dialects.openai.batches.lines import LineRequest
+from app.dialects.openai.batches.results import ResultFiles, request_id
+from app.dialects.openai.requests import read_request
+from app.dialects.openai.responses import answer_images
+from app.dialects.openai.schema import EditRequest, GenerationRequest, ImageRequest
+from app.dialects.openai.submission import accept_images
 from app.services import Services
 from app.submission.idempotency import IdempotentCall
 from app.submission.retries import ClientRetry

@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from app.dialects.replicate_schema import ModelVersion, ReplicateModel
+from app.dialects.replicate.schema import ModelVersion, ReplicateModel
 from app.parsing.schemas import schemas_for
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec

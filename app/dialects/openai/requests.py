@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from app.dialects.native_fields import NO_IMAGE
-from app.dialects.openai_forms import with_plain_images
-from app.dialects.openai_schema import EditRequest, ImageRequest
+from app.dialects.openai.forms import with_plain_images
+from app.dialects.openai.schema import EditRequest, ImageRequest
 from app.inputs.image import GivenImage
 from app.inputs.reader import InputReader
 from app.parsing.requests import Reading, build, read, read_values

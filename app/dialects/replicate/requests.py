@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.dialects.native_fields import read_fields
-from app.dialects.replicate_models import find_version
-from app.dialects.replicate_schema import ModelPredictionRequest, PredictionRequest
+from app.dialects.replicate.models import find_version
+from app.dialects.replicate.schema import ModelPredictionRequest, PredictionRequest
 from app.parsing.requests import Reading
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.rows.models import ModelSpec

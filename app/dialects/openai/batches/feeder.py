@@ -18,11 +18,11 @@ from pathlib import Path
 from redis.exceptions import RedisError
 
 from app.auth import Principal
-from app.dialects.openai_batches.finishing import finish_batch
-from app.dialects.openai_batches.line_jobs import LineJobs
-from app.dialects.openai_batches.lines import LineRequest, parse_line, read_lines
-from app.dialects.openai_batches.results import ResultFiles
-from app.dialects.openai_batches.validation import FileLimits, validate_file
+from app.dialects.openai.batches.finishing import finish_batch
+from app.dialects.openai.batches.line_jobs import LineJobs
+from app.dialects.openai.batches.lines import LineRequest, parse_line, read_lines
+from app.dialects.openai.batches.results import ResultFiles
+from app.dialects.openai.batches.validation import FileLimits, validate_file
 from app.errors import JobDidNotComplete, describe
 from app.periodic import repeating
 from app.services import Services

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.dialects.openai_batches.lines import InvalidLine, parse_line, read_lines
+from app.dialects.openai.batches.lines import InvalidLine, parse_line, read_lines
 from contracts.batches.records import Batch, LineError
 from contracts.errors import MAX_PROBLEMS
 from contracts.storage import Storage

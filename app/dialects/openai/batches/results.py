@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from app.dialects.openai_responses import ImagesAnswer, answer_failure
+from app.dialects.openai.responses import ImagesAnswer, answer_failure
 from app.errors import Failure
 from contracts.batches.records import Batch, BatchStatus
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from app.dialects.huggingface_requests import HuggingFaceRequest
+from app.dialects.huggingface.requests import HuggingFaceRequest
 from app.error_handlers import Dialect, cut
 from app.errors import ROWS, Failure
 from app.middleware.request_id import HEADER

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from app.dialects.openai_batches.lines import parse_line, read_lines
-from app.dialects.openai_batches.results import ERROR, OUTPUT, ResultFiles
+from app.dialects.openai.batches.lines import parse_line, read_lines
+from app.dialects.openai.batches.results import ERROR, OUTPUT, ResultFiles
 from app.services import Services
 from contracts.batches.batches import BatchLease
 from contracts.batches.files import StoredFile

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai_batches.validation import FileLimits, validate_file
+from app.dialects.openai.batches.validation import FileLimits, validate_file
 from contracts.batches.records import Batch
 from contracts.storage import Storage
 

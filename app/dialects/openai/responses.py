@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dialects.openai_batches.schema import BatchRequest
-from app.dialects.openai_schema import ImageRequest
+from app.dialects.openai.batches.schema import BatchRequest
+from app.dialects.openai.schema import ImageRequest
 from app.error_handlers import Dialect, cut
 from app.errors import Failure
 from app.middleware.request_id import HEADER

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from app.dialects.openai_schema import FILE_FIELDS, EditRequest
+from app.dialects.openai.schema import FILE_FIELDS, EditRequest
 from app.parsing.bodies import ReceivedBody
 from app.parsing.json_bodies import check_json
 from app.parsing.requests import from_json_or_none

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import Response
 
 from app.dialects.field_names import named_as_sent
-from app.dialects.openai_requests import draft_request, foreign_name
+from app.dialects.openai.requests import draft_request, foreign_name
 from app.parsing.requests import Reading
 from app.submission.checks import JobDraft
 from app.submission.submit import Submission
