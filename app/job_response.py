@@ -17,9 +17,16 @@ from contracts.views.links import Links
 _EVENT_SECONDS = 1.0
 
 
-def job_response(record: JobRecord, queue: JobQueue, storage: Storage, links: Links) -> JobView:
-    """Describe a job for its owner. The position is left out when Redis does not answer in the meantime."""
-    return view_job(record, links, position=_position_of(queue, record), encoded=encoded_images(record, storage))
+def job_response(
+    record: JobRecord, queue: JobQueue, storage: Storage, links: Links, *, is_new: bool = False
+) -> JobView:
+    """Describe a job for its owner. The position is left out when Redis does not answer in the meantime.
+
+    Args:
+        is_new: it was queued just now.
+    """
+    position = _position_of(queue, record, is_new)
+    return view_job(record, links, position=position, encoded=encoded_images(record, storage))
 
 
 def encoded_images(record: JobRecord, storage: Storage) -> Sequence[str | None]:
@@ -38,9 +45,9 @@ def estimate_end(record: JobRecord, queue: JobQueue) -> dict[str, object]:
     return {}
 
 
-def _position_of(queue: JobQueue, record: JobRecord) -> Position | None:
+def _position_of(queue: JobQueue, record: JobRecord, is_new: bool) -> Position | None:
     with suppress(Unavailable):
-        return queue.eta.position(record)
+        return queue.eta.position(record, is_new=is_new)
     return None
 
 

@@ -37,7 +37,7 @@ async def create_training(body: TrainingBodyDep, submission: SubmissionDep, resp
         return TrainingDraft.of(body.request, body.archive, services, submission.principal.owner)
 
     def create() -> JobView:
-        return submission.view(submission.accept(_identity_of(body), draft, response))
+        return submission.view_new(submission.accept(_identity_of(body), draft, response))
 
     # One at a time: it has all of its images in memory.
     return await services.file_checks.run(submission.principal.owner, create)

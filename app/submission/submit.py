@@ -77,7 +77,7 @@ class Submission:
         """
         response.status_code = 202
         if self.wait_seconds is None:
-            return await run_in_threadpool(lambda: self.view(self.accept(body.raw, draft, response)))
+            return await run_in_threadpool(lambda: self.view_new(self.accept(body.raw, draft, response)))
         record = await run_in_threadpool(lambda: self.accept(body.raw, draft, response))
         body.release()
         response.headers["Preference-Applied"] = f"wait={self.wait_seconds}"
@@ -215,6 +215,10 @@ class Submission:
     def view(self, record: JobRecord) -> JobView:
         """Describe a job for the principal."""
         return job_response(record, self.services.queue, self.services.storage, self.links)
+
+    def view_new(self, record: JobRecord) -> JobView:
+        """The same of a job that this call has just queued."""
+        return job_response(record, self.services.queue, self.services.storage, self.links, is_new=True)
 
 
 def require_completed(record: JobRecord) -> None:

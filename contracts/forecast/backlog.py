@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contracts.forecast.deep_queue import mean_seconds, weight_of
+from contracts.forecast.deep_queue import weight_of
 from contracts.forecast.snapshot import Snapshot
 
 
@@ -14,7 +14,7 @@ def waiting_seconds(snapshot: Snapshot) -> dict[str, float]:
     found: dict[str, float] = {}
     for queue in snapshot.queues:
         if queue.jobs:
-            seconds = queue.length * weight_of(snapshot, queue.tier) * mean_seconds(queue)
+            seconds = queue.length * weight_of(snapshot, queue.tier) * queue.mean_seconds
             model = queue.jobs[0].model
             found[model] = found.get(model, 0.0) + seconds
     loaded = {model for worker in snapshot.workers for model in worker.warm}

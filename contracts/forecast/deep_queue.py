@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contracts.forecast.simulation import Expected
-from contracts.forecast.snapshot import QueuedJob, Snapshot, WaitingQueue
+from contracts.forecast.snapshot import QueuedJob, Snapshot
 from contracts.forecast.workers import JobInFlight
 
 
@@ -42,12 +42,6 @@ def estimate_deep(snapshot: Snapshot, job: QueuedJob, ahead_of_own: int) -> Expe
     return Expected(round(before.jobs), claim_seconds, end_seconds, job.cost.spread if workers else None)
 
 
-def mean_seconds(queue: WaitingQueue) -> float:
-    """Of a job of a queue, by those that were read."""
-    jobs = queue.jobs
-    return sum(job.cost.mean_seconds for job in jobs) / len(jobs) if jobs else 0.0
-
-
 def _before_of_owner(snapshot: Snapshot, job: QueuedJob, ahead_of_own: int) -> _Load:
     """The owner's older jobs in its tier, of all models."""
     found = _Load()
@@ -59,7 +53,7 @@ def _before_of_owner(snapshot: Snapshot, job: QueuedJob, ahead_of_own: int) -> _
         else:
             older = sum(one.age_seconds >= job.age_seconds for one in queue.jobs)
             number = float(queue.length if older == len(queue.jobs) else older)
-        found += _Load(number, number * mean_seconds(queue))
+        found += _Load(number, number * queue.mean_seconds)
     return found
 
 
@@ -77,7 +71,7 @@ def _before_in_tier(snapshot: Snapshot, job: QueuedJob, own_seconds: float) -> _
     owners: dict[str, _Load] = {}
     for queue in snapshot.queues:
         if queue.tier == job.tier and queue.owner != job.owner:
-            load = _Load(queue.length, queue.length * mean_seconds(queue))
+            load = _Load(queue.length, queue.length * queue.mean_seconds)
             owners[queue.owner] = owners.get(queue.owner, _Load()) + load
     found = _Load()
     for owner, load in owners.items():
@@ -101,7 +95,7 @@ def _before_in_higher_tiers(snapshot: Snapshot, job: QueuedJob, seconds: float) 
         yielding, others, weight = _Load(), _Load(), weight_of(snapshot, tier)
         for queue in snapshot.queues:
             if queue.tier == tier:
-                load = _Load(queue.length * weight, queue.length * weight * mean_seconds(queue))
+                load = _Load(queue.length * weight, queue.length * weight * queue.mean_seconds)
                 lead = max(0.0, account - snapshot.account(job.tier, queue.owner))
                 part = min(1.0, lead / load.seconds) if load.seconds > 0 else 0.0
                 others += load.times(part)

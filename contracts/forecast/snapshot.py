@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from contracts.forecast.costs import JobCost, Measurements, read_object
@@ -88,6 +89,16 @@ class WaitingQueue:
     length: int
     jobs: Sequence[QueuedJob]
 
+    def is_of(self, job: QueuedJob) -> bool:
+        """Whether jobs like this one, of its tier, owner and model, wait here."""
+        of_model = not self.jobs or self.jobs[0].model == job.model
+        return of_model and (self.tier, self.owner) == (job.tier, job.owner)
+
+    @cached_property
+    def mean_seconds(self) -> float:
+        """Of a job, by those that were read."""
+        return sum(job.cost.mean_seconds for job in self.jobs) / len(self.jobs) if self.jobs else 0.0
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -131,8 +142,12 @@ class Snapshot:
 
     def find(self, id: str) -> QueuedJob | None:
         """A job that was read."""
+        return self._by_id.get(id)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, QueuedJob]:
         waiting = (job for queue in self.queues for job in queue.jobs)
-        return next((job for job in (*self.running, *waiting) if job.id == id), None)
+        return {job.id: job for job in (*waiting, *self.running)}
 
     def with_place(self, place: Place) -> Snapshot:
         """The same with one more waiting job."""
@@ -143,9 +158,11 @@ class Snapshot:
         accounts[job.tier].setdefault(job.owner, place.account)
         waiting_jobs = list(self.waiting_jobs)
         if self.has_read_all(job.tier):
-            queue = WaitingQueue(job.tier, job.owner, 1, [job])
+            others = [queue for queue in self.queues if not queue.is_of(job)]
+            before = [one for queue in self.queues if queue.is_of(job) for one in queue.jobs]
+            queue = WaitingQueue(job.tier, job.owner, len(before) + 1, [*before, job])
             waiting_jobs[job.tier] += 1
-            return replace(self, queues=[*self.queues, queue], accounts=accounts, waiting_jobs=waiting_jobs)
+            return replace(self, queues=[*others, queue], accounts=accounts, waiting_jobs=waiting_jobs)
         return replace(self, accounts=accounts)
 
 

@@ -84,6 +84,8 @@ class JobQueue:
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, limits)
         created_at = float(found[0])
+        for place in found[1:]:
+            self.eta.note_place(record.id, place)
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 

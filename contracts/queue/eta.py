@@ -12,26 +12,30 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 from redis import Redis
 
 from contracts.forecast.deep_queue import estimate_deep
 from contracts.forecast.simulation import Expected, simulate
 from contracts.forecast.snapshot import Place, Snapshot, read_place, read_snapshot
-from contracts.jobs.records import JobRecord, Position, to_json
+from contracts.jobs.records import JobRecord, Position
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.task_parameters import TaskParameters
+
+Value = TypeVar("Value")
 
 #: Retry-After of a full queue of which nothing can be predicted, and the longest.
 _UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
 #: With at most this many jobs, each call reads the queue again.
 _SMALL_QUEUE = 24
 #: How long a forecast of more jobs serves: at least this long, and this many times as long as it took to make.
-_SHARED_SECONDS, _SHARED_TIMES = 0.5, 10.0
+_SHARED_SECONDS, _SHARED_TIMES = 1.0, 20.0
 #: Jobs that come meanwhile are simulated too, in this part of the time at most; the others are estimated.
-_SIMULATED_SHARE = 0.2
+_SIMULATED_SHARE = 0.05
+#: Places and paces that are remembered; beyond this, the oldest are forgotten.
+_MAX_PLACES, _MAX_PACES = 256, 1024
 
 #: Why nothing can be estimated.
 NO_WORKER = "no worker that takes jobs is running"
@@ -67,19 +71,30 @@ class EtaEstimator:
         self._last: _Forecast | None = None
         self._expires_at = 0.0
         self._simulates_from = 0.0
+        #: Job -> its place when this process queued it, as `place_of` of accounts.lua returns it.
+        self._places: dict[str, str] = {}
+        #: Pace -> when it was read, and what is measured of it and of its model.
+        self._paces: dict[str, tuple[float, list[str | None]]] = {}
 
-    def position(self, record: JobRecord, max_age_seconds: float = 0.0) -> Position | None:
+    def note_place(self, id: str, place: str) -> None:
+        """Remember where a job was queued, for the answer to the call that did it."""
+        _remember(self._places, id, place, _MAX_PLACES)
+
+    def position(
+        self, record: JobRecord, max_age_seconds: float = 0.0, *, is_new: bool = False
+    ) -> Position | None:
         """Return a job's place in the queue now, and when it is expected to end; None when it has ended.
 
         Args:
             max_age_seconds: of a forecast that serves again, though the queue is short.
+            is_new: it was queued just now, and where is not asked again.
         """
         if record.state.is_final:
             return None
         forecast = self._forecast(record, max_age_seconds)
         job, found = forecast.snapshot.find(record.id), forecast.expected.get(record.id)
         if found is None and (job is None or not job.unknown):
-            place = self._place(record)
+            place = self._place(record, is_new)
             if place is None:  # it runs, and has begun or ended since the snapshot
                 return None if job is None else Position(ahead=None, reason=_reason(forecast.snapshot, ""))
             found = self._expect_new(forecast, place)
@@ -95,16 +110,28 @@ class EtaEstimator:
             high_seconds=round(left / (1 - found.spread), 3),
         )
 
-    def run_seconds(self, parameters: TaskParameters) -> float | None:
-        """Estimate how long such a job denoises, alone; None before the first of its model was measured."""
+    def run_seconds(self, parameters: TaskParameters, max_age_seconds: float = 0.0) -> float | None:
+        """Estimate how long such a job denoises, alone; None before the first of its model was measured.
+
+        Args:
+            max_age_seconds: of a measurement that serves again.
+        """
         work = parameters.work
-        with redis_errors_are_unavailable():
-            paces = self._connection.hmget(keys.IMAGE_PACE, [work["pace"], work["model"]])
-        pace, totals = cast("list[str | None]", paces)
+        pace, totals = self._read_pace(work["pace"], work["model"], max_age_seconds)
         if pace is not None:
             return float(work["image_steps"] * float(pace))
         seconds, megapixel_steps = (0.0, 0.0) if totals is None else json.loads(totals)
         return float(work["megapixel_steps"] * seconds / megapixel_steps) if megapixel_steps else None
+
+    def _read_pace(self, pace: str, model: str, max_age_seconds: float) -> list[str | None]:
+        """What is measured of a pace and of its model, as Redis has it."""
+        read_at, found = self._paces.get(pace, (-math.inf, [None, None]))
+        now = time.monotonic()
+        if now - read_at >= max_age_seconds:
+            with redis_errors_are_unavailable():
+                found = cast("list[str | None]", self._connection.hmget(keys.IMAGE_PACE, [pace, model]))
+            _remember(self._paces, pace, (now, found), _MAX_PACES)
+        return found
 
     def seconds_to_next_claim(self, owner: str | None = None) -> int:
         """Estimate the seconds until a worker claims its next job, or the next one of an owner."""
@@ -161,19 +188,21 @@ class EtaEstimator:
                 self._shared = with_new
         return with_new.expected.get(place.job.id)
 
-    def _place(self, record: JobRecord) -> Place | None:
+    def _place(self, record: JobRecord, is_new: bool) -> Place | None:
         """Where a job waits, and what it costs; None when it does not wait."""
-        work = to_json(record.parameters.work)
-        with redis_errors_are_unavailable():
-            text = self._scripts.run(
-                "queue_place",
-                id=record.id,
-                queue=record.queue,
-                owner=record.owner,
-                tier=record.priority,
-                work=work,
-            )
+        text = self._places.pop(record.id, None) if is_new else None
+        if text is None:
+            with redis_errors_are_unavailable():
+                text = self._scripts.run("queue_place", id=record.id, queue=record.queue)
         return None if text is None else read_place(text)
+
+
+def _remember(found: dict[str, Value], key: str, value: Value, most: int) -> None:
+    """Put a value last, and forget the first beyond so many."""
+    found.pop(key, None)
+    found[key] = value
+    while len(found) > most:
+        found.pop(next(iter(found)), None)
 
 
 def _reason(snapshot: Snapshot, unknown: str) -> str:

@@ -160,6 +160,19 @@ local function measured_costs(paces, models)
            all_models = redis.call('HGET', KEY.job_costs, 'all') or nil }
 end
 
+-- A waiting job with so many before it in its queue, and what was measured of jobs like it, as JSON for
+-- `contracts/forecast/snapshot.py`.
+local function place_of(id, ahead)
+  local names, job = { 'work', 'created_at', 'deadline_at', 'preparing', 'solo', 'owner', 'priority' }, { id = id }
+  for index, value in ipairs(redis.call('HMGET', job_key(id), unpack(names))) do job[names[index]] = value or nil end
+  local owner, tier, work = text(job.owner), text(job.priority), decode(job.work, {})
+  job.tier, job.priority = tier, nil
+  return cjson.encode({
+    now = stamp(now()), job = job, ahead = ahead, account = account_of(owner, tier),
+    measured = measured_costs({ [text(work.pace)] = true }, { [text(work.model)] = true }),
+  })
+end
+
 -- Replaces the predicted seconds of an execution by those that it used. Called together with the removal of its lease, so
 -- once for each execution, however it ends. Without `used_seconds`, as where a worker was lost, they are those of its
 -- last report; before the first, the time since it began, up to what was predicted. `energy`: that the device drew, as in

@@ -1,9 +1,10 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- A job that is sent again is accepted once.
--- Returns `accepted` and the time. Or, without doing anything: `swept` when an input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of
--- the owner's jobs, is waiting, `too_many` and the API key's jobs when its quota is reached, `too_much` and the bytes of
--- the owner's files when the job's images could exceed `max_bytes`, `too_large` and the bytes of the owner's records when
--- those of the job would exceed `max_record_bytes`, `taken` when another call holds the idempotency key.
+-- Returns `accepted`, the time and, of a new job, its place (`place_of`). Or, without doing anything: `swept` when an
+-- input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of the owner's jobs, is waiting, `too_many`
+-- and the API key's jobs when its quota is reached, `too_much` and the bytes of the owner's files when the job's images
+-- could exceed `max_bytes`, `too_large` and the bytes of the owner's records when those of the job would exceed
+-- `max_record_bytes`, `taken` when another call holds the idempotency key.
 local id, key, queue = arguments.id, job_key(arguments.id), arguments.fields.queue
 local owner = arguments.fields.owner
 
@@ -77,7 +78,7 @@ redis.call('HSET', key, 'created_at', stamp(accepted), 'sequence', redis.call('I
            unpack(flatten(arguments.fields)))
 redis.call('HSET', rq_key(id), unpack(flatten(arguments.rq)))
 redis.call('SADD', KEY.rq_queues, KEY.rq_queue .. queue)
-redis.call('RPUSH', KEY.rq_queue .. queue, id)
+local ahead = redis.call('RPUSH', KEY.rq_queue .. queue, id) - 1
 redis.call('SADD', KEY.waiting .. arguments.fields.priority, queue)
 redis.call('ZADD', KEY.owner_jobs .. arguments.fields.owner, stamp(accepted), id)
 redis.call('ZADD', KEY.all_jobs, stamp(accepted), id)
@@ -97,4 +98,4 @@ index_needs(id)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 measure_records(id, owner)
-return { 'accepted', stamp(accepted) }
+return { 'accepted', stamp(accepted), place_of(id, ahead) }

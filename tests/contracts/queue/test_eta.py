@@ -293,3 +293,43 @@ def test_ten_thousand_waiting_jobs_are_not_read_to_answer_one_client(queue: JobQ
     assert found.ahead == pytest.approx(450, abs=2)
     assert found.eta_seconds == pytest.approx((450 + 50) * 2 * PACE, rel=0.05)
     assert commands(queue) - before < 2000
+
+
+def test_a_new_job_of_a_long_queue_is_told_its_place_without_another_look(queue: JobQueue) -> None:
+    start_worker(queue)
+    for _ in range(40):
+        submit(queue)
+    last = submit(queue)
+    later = position(queue, last)
+    new = submit(queue)
+    calls = queue.connection.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    told = queue.eta.position(new, is_new=True)
+
+    assert queue.connection.info("commandstats")["cmdstat_evalsha"]["calls"] == calls
+    assert told is not None
+    assert told.ahead == 41 == 1 + (later.ahead or 0)
+    assert told == pytest.approx(position(queue, new), abs=1.0)
+
+
+def test_a_place_that_was_told_is_looked_up_when_it_is_asked_for_later(
+    queue: JobQueue, make_claims: MakeClaims
+) -> None:
+    start_worker(queue)
+    for _ in range(40):
+        submit(queue)
+    position(queue, submit(queue))
+    new = submit(queue, owner="another")
+    claims = make_claims()
+    while take(claims).job.id != new.id:
+        pass
+
+    assert queue.eta.position(new) is None  # it runs, and the forecast is older
+
+
+def test_a_measured_pace_serves_again_for_as_long_as_the_caller_accepts(queue: JobQueue) -> None:
+    before = queue.eta.run_seconds(job(), 60.0)
+    queue.connection.hset(keys.IMAGE_PACE, job().pace_key, 2 * PACE)
+
+    assert queue.eta.run_seconds(job(), 60.0) == before == 100 * PACE
+    assert queue.eta.run_seconds(job()) == 2 * 100 * PACE
