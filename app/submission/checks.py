@@ -40,6 +40,9 @@ from contracts.views.links import Links
 
 AnyRequest = TypeVar("AnyRequest", bound=DeliveryFields)
 
+#: How old a measured pace may be that a job's time is predicted by: paces change slowly.
+_PACE_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class JobDraft:
@@ -205,7 +208,7 @@ class RequestChecks:
         settings = self.services.settings
         is_training = job.task == JobTask.TRAINING
         max_seconds = settings.max_training_seconds if is_training else settings.max_job_seconds
-        return too_long(job, self.services.queue.eta.run_seconds(job), max_seconds)
+        return too_long(job, self.services.queue.eta.run_seconds(job, _PACE_SECONDS), max_seconds)
 
     @property
     def inputs(self) -> InputReader:
@@ -234,7 +237,7 @@ class RequestChecks:
         if any(adapter.name not in own for adapter in request.ip_adapters):
             kinds.append(IP_ADAPTERS)
         nets = {row.id for row in catalogue.controlnets}
-        if any(control.controlnet not in nets for control in getattr(request, "controls", ())):
+        if any(control.controlnet not in nets for control in vars(request).get("controls", ())):
             kinds.append(CONTROLNETS)
         return self.services.adapters.extend(catalogue, self.principal.owner, kinds) if kinds else catalogue
 
@@ -251,7 +254,7 @@ class RequestChecks:
 def prompts_of(request: DeliveryFields) -> dict[str, str]:
     """The texts of a request by their fields, for the log and for keeping them out of it."""
     names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
-    return {name: text for name in names if (text := getattr(request, name, None)) is not None}
+    return {name: text for name in names if (text := vars(request).get(name)) is not None}
 
 
 @contextmanager
