@@ -47,7 +47,8 @@ _SECRETS = (
     ("dk_", re.compile(r"\b(dk_[0-9a-f]{12})_[\w-]{20,}"), r"\1_[cut]"),
     ("hf_", re.compile(r"\bhf_\w{20,}"), "hf_[cut]"),
     ("whsec_", re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_[cut]"),
-    (" ", re.compile(r"\b(Bearer|Basic) [\w.~+/=-]+", re.IGNORECASE), r"\1 [cut]"),
+    ("bearer ", re.compile(r"\b(Bearer) [\w.~+/=-]+", re.IGNORECASE), r"\1 [cut]"),
+    ("basic ", re.compile(r"\b(Basic) [\w.~+/=-]+", re.IGNORECASE), r"\1 [cut]"),
     ("://", re.compile(r"://[^/\s@'\"]+@"), "://[cut]@"),
     (
         "=",
@@ -57,7 +58,7 @@ _SECRETS = (
     ("", re.compile(r"[A-Za-z0-9+/=_-]{256,}"), "[cut]"),  # base64 that came without its data: URL
     ("\\x", re.compile(r"(?:\\x[0-9a-f]{2}[^\\]{0,8}){16,}"), "[cut]"),  # bytes as Python shows them
 )
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, default=lambda value: _plain(value)).encode
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,11 @@ class JsonLines(_Lines):
         trace = self.traceback_of(record)
         if trace is not None:
             line["traceback"] = trace
-        return _encode(self._cleaned(line))
+        try:
+            text = _encode(line)
+        except TypeError:  # a mapping with keys that JSON does not have
+            return _encode(self._cleaned(line))
+        return _encode(self._cleaned(line)) if _may_have_secret(text) else text
 
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -251,6 +256,20 @@ class JsonLines(_Lines):
         if isinstance(value, list | tuple | set):
             return [self._cleaned(part) for part in value]
         return self.clean(str(value))
+
+
+def _may_have_secret(line: str) -> bool:
+    """Whether something in a line of JSON must be cut: most lines have nothing, and are looked through once."""
+    lower = line.lower()
+    # JSON writes each of these texts as it is, and so the runs of base64; what is around the texts, it may not.
+    return any(needle in lower and (needle or pattern.search(line)) for needle, pattern, _ in _SECRETS)
+
+
+def _plain(value: object) -> object:
+    """What is written of a value that JSON has no form for."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, set) else str(value)
 
 
 class TextLines(_Lines):

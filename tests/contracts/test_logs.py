@@ -12,6 +12,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -95,6 +97,16 @@ def test_an_event_is_one_json_line_with_bound_and_extra_fields() -> None:
         "model": "m",
     }
     assert {"request_id", "job_id"} & second.keys() == set()
+
+
+def test_values_that_json_has_no_form_for_are_written_all_the_same() -> None:
+    stream = start()
+    values = {"kinds": {"b"}, "path": Path("x"), "sizes": {(64, 64): 1}, "row": MappingProxyType({"a": 1})}
+    for name, value in values.items():
+        logging.getLogger("x").info("it happened", extra={name: value})
+
+    written = {name: line[name] for line, name in zip(lines_of(stream), values, strict=True)}
+    assert written == {"kinds": ["b"], "path": "x", "sizes": {"(64, 64)": 1}, "row": {"a": 1}}
 
 
 def test_a_traceback_is_a_field_of_its_line() -> None:
