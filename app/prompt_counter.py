@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 _MAX_FILE_BYTES = 32 * 2**20
 #: Until it is looked up again where a model's files are: a worker may have fetched them, or others, meanwhile.
 _LOOK_AGAIN_SECONDS = 30.0
+#: Texts of which a tokenizer remembers the tokens: a prompt is mostly sent several times, with other seeds.
+_REMEMBERED_TEXTS = 64
 #: CLIP's pattern of words; see `CLIPTokenizer` of transformers.
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -107,9 +110,10 @@ def read_tokenizer(folder: Path) -> Tokenize:
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
-    def tokenize(text: str) -> list[tuple[int, int]]:
+    @lru_cache(_REMEMBERED_TEXTS)
+    def tokenize(text: str) -> tuple[tuple[int, int], ...]:
         encoding = tokenizer.encode(text, add_special_tokens=False)
-        return [(token, end) for token, (_, end) in zip(encoding.ids, encoding.offsets, strict=True)]
+        return tuple((token, end) for token, (_, end) in zip(encoding.ids, encoding.offsets, strict=True))
 
     return tokenize
 

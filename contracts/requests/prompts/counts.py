@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 
 from contracts.catalogue.families import Family, TextEncoder
 from contracts.errors import FieldProblem
@@ -48,17 +47,18 @@ def count_tokens(family: Family, job: JobParameters, tokenizers: Mapping[str, To
     problems: list[FieldProblem] = []
     placed = {word: range(one.vectors or 1) for one in job.textual_inversions for word in one.words}
     tokenizers = {
-        name: cache(with_words(tokenize, placed if name in family.inversion_encoders else {}))
+        name: with_words(tokenize, placed if name in family.inversion_encoders else {})
         for name, tokenize in tokenizers.items()
-    }  # cached, since each text is asked for twice
+    }
 
     def count(fields: Mapping[str, str]) -> dict[str, TokenUse]:
         uses = {}
         for encoder in family.text_encoders:
-            uses[encoder.name] = _use(encoder, fields[encoder.name], job, tokenizers[encoder.name])
+            field, tokenize = fields[encoder.name], tokenizers[encoder.name]
+            use = uses[encoder.name] = _use(encoder, field, job, tokenize)
             if not encoder.pooled_only:
-                problems.extend(_problems(family, encoder, fields[encoder.name], job, uses[encoder.name]))
-                problems.extend(_window_problems(encoder, fields[encoder.name], job, tokenizers[encoder.name]))
+                problems.extend(_problems(family, encoder, field, job, use))
+                problems.extend(_window_problems(encoder, field, job, tokenize, use))
         return uses
 
     prompt = count(
@@ -102,12 +102,14 @@ def _problems(
 
 
 def _window_problems(
-    encoder: TextEncoder, field: str, job: JobParameters, tokenize: Tokenize
+    encoder: TextEncoder, field: str, job: JobParameters, tokenize: Tokenize, use: TokenUse
 ) -> Iterator[FieldProblem]:
     """Yield that a prompt would take too many windows."""
     if job.long_prompt != "chunk" or encoder.kind != "clip":
         return
     chunks = job.chunks_of(field) or ()
+    if len(chunks) + use.given // WINDOW_TOKENS <= MAX_WINDOWS:
+        return  # each chunk begins a window, and fills the others
     windows = len(windows_of(chunks, tokenize))
     if windows > MAX_WINDOWS:
         remedy = "set long_prompt to truncate" if len(chunks) == 1 else "write fewer BREAKs"
