@@ -243,19 +243,19 @@ def _problems_of(error: InvalidRequest | ImageTooLarge | NotAnImage) -> tuple[Fi
 def _fields_of(request: DeliveryFields) -> Iterator[tuple[str, str]]:
     """Yield path and text of each image field that a request sets."""
     for field in ("image", "mask_image", "control_image"):
-        text = getattr(request, field, None)
+        text = vars(request).get(field)
         if text is not None:
             yield field, text
-    for index, control in enumerate(getattr(request, "controls", ())):
+    for index, control in enumerate(vars(request).get("controls", ())):
         if control.image is not None:
             yield f"controls.{index}.image", control.image
-    for index, text in enumerate(getattr(request, "references", ())):
+    for index, text in enumerate(vars(request).get("references", ())):
         yield f"{_REFERENCE}{index}", text
-    for index, example in enumerate(getattr(request, "images", ())):
+    for index, example in enumerate(vars(request).get("images", ())):
         yield f"images.{index}.image", example.image
         if example.conditioning_image is not None:
             yield f"images.{index}.conditioning_image", example.conditioning_image
-    for number, adapter in enumerate(getattr(request, "ip_adapters", ())):
+    for number, adapter in enumerate(vars(request).get("ip_adapters", ())):
         for index, image in enumerate(adapter.images):
             yield f"ip_adapters.{number}.images.{index}", image
         if adapter.mask is not None:

@@ -140,7 +140,7 @@ def _reference_sizes(model: ModelSpec, images: StoredImages, output: Size) -> di
 
 def fit_of(request: JobRequest) -> Fit:
     """Return how the request's input images fill the output."""
-    return getattr(request, "fit", None) or DEFAULT_FIT
+    return vars(request).get("fit") or DEFAULT_FIT
 
 
 def job_size(request: JobRequest, model: ModelSpec, images: StoredImages) -> Size:
@@ -168,7 +168,7 @@ def map_options(
         images: as for `resolve`; control images may be missing.
     """
     output, fit, found = job_size(request, model, images), fit_of(request), {}
-    for index, control in enumerate(getattr(request, "controls", ())):
+    for index, control in enumerate(vars(request).get("controls", ())):
         if control.preprocess in PREPROCESSORS:
             resolution = output_resolution(images[f"controls.{index}.image"].size, output, fit)
             options = resolve_options(
@@ -209,7 +209,7 @@ def _controls(
 ) -> tuple[ControlParameters, ...]:
     """The controls, with storage keys of their images; what is made of an image is in its place."""
     controls = []
-    for index, control in enumerate(getattr(request, "controls", ())):
+    for index, control in enumerate(vars(request).get("controls", ())):
         image = images.get(f"controls.{index}.image")
         fields = control.model_dump() | {"image": None if image is None else image.key}
         if index in made and image is not None:
@@ -227,7 +227,7 @@ def _is_batchable(request: JobRequest) -> bool | None:
 
 def value_of(request: JobRequest, model: ModelSpec, field: str) -> object:
     """Return a field's value: the client's, else the model's or its family's default, else the task's; or None."""
-    given = getattr(request, field, None)
+    given = vars(request).get(field)  # requests of other tasks may not have it
     if given is not None and field in request.model_fields_set:
         return given
     default = model.default(field)
@@ -240,6 +240,6 @@ def request_mode(request: JobRequest) -> Mode:
     """Return the mode that a request runs in."""
     return mode_of(
         request.task,  # type: ignore[attr-defined]
-        has_image=getattr(request, "image", None) is not None,
-        has_mask=getattr(request, "mask_image", None) is not None,
+        has_image=vars(request).get("image") is not None,
+        has_mask=vars(request).get("mask_image") is not None,
     )

@@ -236,12 +236,12 @@ class UploadRegistry:
 
 def resolve_uploads(parameters: JobParameters, catalogue: Catalogue) -> JobParameters:
     """Fill in the file of each upload that a job names, so that a later upload of the name does not matter."""
-    loras = {row.id: row for row in catalogue.loras}
-    inversions = {row.id: row for row in catalogue.textual_inversions}
     changes: dict[str, Any] = {}
     if parameters.loras:
+        loras = {row.id: row for row in catalogue.loras}
         changes["loras"] = tuple(_pin(lora, loras[lora.name]) for lora in parameters.loras)
     if parameters.textual_inversions:
+        inversions = {row.id: row for row in catalogue.textual_inversions}
         changes["textual_inversions"] = tuple(
             _pin_inversion(one, inversions[one.name]) for one in parameters.textual_inversions
         )

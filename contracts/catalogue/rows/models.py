@@ -13,7 +13,7 @@ from contracts.catalogue.families import FAMILIES, Family, Mode, Task
 from contracts.catalogue.quantizations import QUANTIZATIONS, kinds_of
 from contracts.catalogue.rows.row import Alias, Row, Variant, address_of
 from contracts.catalogue.rows.vaes import LatentSpace
-from contracts.catalogue.schedulers import SCHEDULERS, mismatch, names_for
+from contracts.catalogue.schedulers import SCHEDULERS, SchedulerSpec, mismatch, names_for
 from contracts.hub.source import GGUF, SAFETENSORS, parse_source
 
 #: Key of the Control LoRA among the files of a row.
@@ -104,10 +104,8 @@ class ModelSpec(Row):
     @property
     def family_spec(self) -> Family:
         """The row of what it can do: its family's, or that of the family's other checkpoints if it is one."""
-        if self.control_lora is None:
-            return self.checkpoint_family
         family = FAMILIES[self.family]
-        return family.of_checkpoint(family.with_control_lora)
+        return family.of_checkpoint(self.pipeline if self.control_lora is None else family.with_control_lora)
 
     @property
     def checkpoint_family(self) -> Family:
@@ -143,12 +141,17 @@ class ModelSpec(Row):
     @property
     def schedulers(self) -> list[str]:
         """Public names of the schedulers that work with the model."""
+        every = [SCHEDULERS[name] for kind in self.family_spec.kinds for name in names_for(kind)]
+        return [row.id for row in every if self.takes(row)]
+
+    def takes(self, scheduler: SchedulerSpec) -> bool:
+        """Whether a scheduler works with the model."""
         family = self.family_spec
-        every = [SCHEDULERS[name] for kind in family.kinds for name in names_for(kind)]
-        rows = [row for row in every if family.follows(row)]
+        if not family.follows(scheduler):
+            return False
         if not self.scheduler_config:
-            return [row.id for row in rows if row.kind == family.kind or row.id == self.default("scheduler")]
-        return [row.id for row in rows if mismatch(row, self.scheduler_config) is None]
+            return scheduler.kind == family.kind or scheduler.id == self.default("scheduler")
+        return mismatch(scheduler, self.scheduler_config) is None
 
     def pinned(
         self,
@@ -176,7 +179,9 @@ class ModelSpec(Row):
 
     def default(self, field: str) -> object:
         """Return the default of a request field: the model's, else the family's, else None."""
-        return self.vae if field == "vae" else self.defaults.get(field, self.family_spec.defaults.get(field))
+        if field == "vae":
+            return self.vae
+        return self.defaults[field] if field in self.defaults else self.family_spec.defaults.get(field)
 
     @property
     def is_gguf(self) -> bool:

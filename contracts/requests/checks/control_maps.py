@@ -22,6 +22,8 @@ def with_map_options(job: JobParameters, catalogue: Catalogue, images: StoredIma
     Raises:
         InvalidRequest: an image is too long for a model.
     """
+    if not job.controls:
+        return job
     controls, problems = [], []
     for index, control in enumerate(job.controls):
         if control.preprocess is not None and control.is_made_in_job:

@@ -68,7 +68,7 @@ class StepRules:
         elif spec.scales_noise and model.family_spec.unit_noise:
             message = f"{spec.id} starts from scaled noise, which the pipeline of {model.id} lacks; use another"
             yield FieldProblem("scheduler", message, model.schedulers)
-        elif spec.id not in model.schedulers:
+        elif not model.takes(spec):
             message = f"{spec.id} works with {spec.kind} models, and {model.id} is a {kind} model"
             yield FieldProblem("scheduler", message, model.schedulers)
         elif spec.max_steps is not None and self.steps > spec.max_steps:

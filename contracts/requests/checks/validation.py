@@ -168,8 +168,10 @@ def _model_limit_problems(request: JobRequest, model: ModelSpec) -> Iterator[Fie
     """Yield a problem for each field that this checkpoint ignores or limits further than its family does."""
     used = model.family_spec.modes.get(request_mode(request), frozenset())
     # A value that is the default of all models asks for nothing.
-    defaults = {name: field.default for name, field in type(request).model_fields.items()}
-    given = {name for name in request.model_fields_set if getattr(request, name) not in (None, defaults[name])}
+    fields = type(request).model_fields
+    given = {
+        name for name in request.model_fields_set if getattr(request, name) not in (None, fields[name].default)
+    }
     for field in sorted(model.refused & given):
         yield FieldProblem(field, f"has no effect on {model.id}; remove it")
     skipped, limit = request.clip_skip, model.max_clip_skip
@@ -212,7 +214,7 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             message = f"must be {own}, since {model.id} makes images of one size only, got {side}; leave it out"
             yield FieldProblem(field, message, own)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
-    if any(getattr(request, field, None) for field in ("image", "control_image", "controls", "references")):
+    if any(vars(request).get(field) for field in ("image", "control_image", "controls", "references")):
         # A single side is enough, and the other follows an image; at the least it is this.
         width = MIN_SIDE if request.width is None and request.height is not None else width
         height = MIN_SIDE if request.height is None and request.width is not None else height
@@ -252,9 +254,10 @@ def _step_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) 
 
 
 def _lora_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue) -> Iterator[FieldProblem]:
-    names = [row.id for row in catalogue.loras if row.suits(model)]
+    loras = read_prompts(request).loras
+    names = [row.id for row in catalogue.loras if row.suits(model)] if loras else []
     seen: set[str] = set()
-    for field, lora in read_prompts(request).loras:
+    for field, lora in loras:
         try:
             row = catalogue.lora(lora.name)
         except NotFound:

@@ -25,6 +25,8 @@ def with_inversions(job: JobParameters, model: ModelSpec, catalogue: Catalogue) 
     Args:
         job: of a request that passed `inversion_problems`; its own list has names alone.
     """
+    if not catalogue.textual_inversions:
+        return job
     texts = [text for field in PROMPT_FIELDS if (text := job.text_of(field)) is not None]
     found = []
     for row in _used([one.name for one in job.textual_inversions], texts, job.prompt_syntax, model, catalogue):

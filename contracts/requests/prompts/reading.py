@@ -37,7 +37,7 @@ class ReadPrompts:
 
 def read_prompts(request: ImageFields) -> ReadPrompts:
     """Read the prompts of a request; a plain one's are what they are."""
-    texts = {name: text for name in PROMPT_FIELDS if (text := getattr(request, name, None)) is not None}
+    texts = {name: text for name in PROMPT_FIELDS if (text := vars(request).get(name)) is not None}
     listed = tuple((f"loras.{index}.name", lora) for index, lora in enumerate(request.loras))
     if request.prompt_syntax == "plain":
         return ReadPrompts(texts, {}, listed)
