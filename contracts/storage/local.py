@@ -33,6 +33,7 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._parts = [root / name for name in _PARTS]
 
     def write(self, key: str, data: bytes) -> None:
         """Store bytes atomically; durable when this returns."""
@@ -116,7 +117,7 @@ class LocalStorage:
     def free_bytes(self) -> int | None:
         """Return the free bytes of the fullest of its file systems, as far as this process may use them."""
         with _translated_errors():
-            return min(_free_bytes(self.root / name) for name in _PARTS)
+            return min(map(_free_bytes, self._parts))
 
     def sign(self, key: str, seconds: int) -> str | None:
         """Return None: a folder has no URLs."""
@@ -162,9 +163,11 @@ def _probe(folder: Path) -> None:
 
 def _free_bytes(folder: Path) -> int:
     """Of the file system that a folder is on, or will be on once it exists."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    try:
+        found = os.statvfs(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return _free_bytes(folder.parent)
+    return found.f_bavail * found.f_frsize
 
 
 def _write(target: Path, fill: Callable[[BinaryIO], object]) -> None:
