@@ -207,10 +207,11 @@ class JobRecord(RecordPart):
 
     def to_hash(self) -> dict[str, str]:
         """Write the hash of a new record, with fields for scripts and lists; the script adds `created_at`."""
-        fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"created_at"})
+        fields = self.model_dump(mode="json", exclude_defaults=True, exclude={"created_at", "parameters"})
         for name in JSON_FIELDS & fields.keys():
             fields[name] = to_json(fields[name])
         fields |= {
+            "parameters": self.parameters.model_dump_json(exclude_defaults=True),
             "version": self.parameters.record_version,
             "queue": self.queue,
             "model": self.parameters.model,

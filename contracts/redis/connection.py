@@ -5,6 +5,7 @@ Every process connects here, so that each form of URL (`contracts.redis_url`) wo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,6 @@ from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
@@ -145,7 +145,7 @@ class Scripts:
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._loaded: dict[str, Script] = {}
+        self._digests: dict[str, str] = {}
 
     def run(self, name: str, /, **arguments: Any) -> Any:
         """Run `NAME.lua` as one atomic step.
@@ -156,10 +156,14 @@ class Scripts:
         Raises:
             RedisError: it may or may not have run where the connection was lost.
         """
-        script = self._loaded.get(name)
-        if script is None:
-            script = self._loaded[name] = self._connection.register_script(_source(name))
-        return script(args=[json.dumps(arguments, ensure_ascii=False).encode("utf-8", "replace")])
+        text = json.dumps(arguments, ensure_ascii=False).encode("utf-8", "replace")
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = self._digests[name] = hashlib.sha1(_source(name).encode(), usedforsecurity=False).hexdigest()
+        try:
+            return self._connection.evalsha(digest, 0, text)
+        except redis_errors.NoScriptError:  # Redis was started since, or this is the first call
+            return self._connection.eval(_source(name), 0, text)
 
 
 @cache
