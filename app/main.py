@@ -134,10 +134,6 @@ def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
     with the route: here once for all applications of a process, of which tests build thousands.
     """
     router = APIRouter(generate_unique_id_function=operation_id)
-    for open_router in (images.router, events.router, replicate.stream_router):
-        router.include_router(open_router)
-    for module in (health, metrics, provenance):
-        router.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     making = (tasks, plan, png_info, preprocess)
     files = (uploads, loras, textual_inversions, ip_adapters, controlnets)
     native = (*making, trainings, jobs, *files, models, catalogue)
@@ -147,15 +143,19 @@ def _routes(*, with_page: bool) -> tuple[BaseRoute, ...]:
     for module in (*native, *operations, *dialects, *admin):
         router.include_router(
             module.router,
-            dependencies=[AUTHENTICATED, KNOWN_PARAMETERS_ONLY],
+            dependencies=[AUTHENTICATED],
             responses=problems(401, 403, 421, 422),
         )
     for module in (a1111, a1111_lists):
         router.include_router(
             module.router,
-            dependencies=[AUTHENTICATED_BY_PASSWORD_TOO, KNOWN_PARAMETERS_ONLY],
+            dependencies=[AUTHENTICATED_BY_PASSWORD_TOO],
             responses=problems(401, 403, 421, 422),
         )
+    for open_router in (images.router, events.router, replicate.stream_router):
+        router.include_router(open_router)
+    for module in (health, metrics, provenance):
+        router.include_router(module.router, dependencies=[KNOWN_PARAMETERS_ONLY], responses=problems(422))
     if with_page:
         router.include_router(page.router)
     return tuple(router.routes)

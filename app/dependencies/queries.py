@@ -101,6 +101,8 @@ def refuse_unknown_parameters(request: Request) -> None:
     Raises:
         InvalidRequest: with each of them.
     """
+    if not request.scope["query_string"]:
+        return
     route = request.scope["route"]
     known, prefix = sorted(set(_names_of(route.dependant))), ""
     if route.name in _OPEN_PREFIXES:
@@ -126,8 +128,7 @@ def _names_of(dependant: Dependant) -> Iterator[str]:
 
 
 async def _refuse_unknown(request: Request) -> None:
-    if request.scope["query_string"]:
-        refuse_unknown_parameters(request)
+    refuse_unknown_parameters(request)
 
 
 async def _page(
@@ -161,7 +162,7 @@ async def _include_receipts(include: _Include = None) -> bool:
     return include is not None
 
 
-#: for every route but those of signed links, whose query is checked with the signature
+#: for routes that need no principal; those of signed links check the query with the signature
 KNOWN_PARAMETERS_ONLY = Depends(_refuse_unknown)
 #: whether the client asks for the receipts of the jobs in a list
 IncludeReceiptsDep = Annotated[bool, Depends(_include_receipts)]

@@ -96,7 +96,7 @@ def _call_of(request: Request, idempotency_key: str | None) -> IdempotentCall:
     return IdempotentCall(
         idempotency=services_of(request).idempotency,
         owner=principal_of(request).owner,
-        target=f"{request.method} {request.url.path}",
+        target=f"{request.method} {request.scope['path']}",
         key=idempotency_key,
     )
 
