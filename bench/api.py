@@ -35,7 +35,9 @@ from contracts.leases.criteria import ClaimCriteria
 from contracts.settings import QueueSettings
 
 JOB = {"prompt": "a red circle on a blue background"}
-_BARE = ["-m", "uvicorn", "bench.api:create_bare_app", "--factory", "--no-access-log"]
+#: The same event loop and the same parser as the service has, whatever else is installed.
+_SERVER = ["--loop", "asyncio", "--http", "h11", "--no-access-log"]
+_BARE = ["-m", "uvicorn", "bench.api:create_bare_app", "--factory", *_SERVER]
 
 
 def measure(server: Server, method: str, path: str, body: Any, status: int, **how: Any) -> LoadResult:
@@ -146,7 +148,7 @@ def _medians(figures: list[LoadResult]) -> list[str]:
 def main() -> None:
     """Measure and print the tables."""
     parser = options(__doc__, runs=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of one run (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (%(default)s)")
     parser.add_argument("--rates", type=int, nargs="+", default=[100, 300])
     arguments = parser.parse_args()
     with report("api"), ExitStack() as stack:
