@@ -48,8 +48,11 @@ def _problems(task: Task = Task.TXT2IMG, cascade: dict[str, Any] | None = None, 
         ({"model": "gone"}, {}, "cascade.model unknown model 'gone'"),
         ({"model": "one"}, {}, "cascade.model one is not a cascade for one"),
         ({}, {"width": 256, "height": 256}, None),
-        ({}, {
-            "width": 264, "height": 256}, "two makes at most 1048576 pixels, and 1081344 from 264 × 256"),
+        (
+            {},
+            {"width": 264, "height": 256},
+            "cascade.model two makes at most 1048576 pixels, and 1081344 from 264 × 256",
+        ),
         ({"strength": 0.5}, {}, "cascade.strength has no effect without an image to start from; remove it"),
         (
             {"dynamic_thresholding": {"ratio": 0.5}},
