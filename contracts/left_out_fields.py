@@ -18,3 +18,5 @@ def _is_none(value: object) -> bool:
 OrLeftOut = Annotated[Value | None, Field(exclude_if=_is_none)]
 #: A list, tuple or table, left out where it has no entries.
 LeftOutIfEmpty = Annotated[Value, Field(exclude_if=not_)]
+#: True, or false, which is left out.
+LeftOutIfFalse = Annotated[bool, Field(exclude_if=not_)]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from contracts.catalogue.families import Mode
 from contracts.catalogue.rows.networks import PLAIN_UPSCALERS
-from contracts.left_out_fields import OrLeftOut
+from contracts.left_out_fields import LeftOutIfFalse, OrLeftOut
 from contracts.requests.entries import Cascade, Control, Hires, IpAdapter, Lora, StepCheck, TextualInversion
 from contracts.requests.strict_model import STORED, StrictModel
 
@@ -35,10 +35,8 @@ class ControlParameters(Control):
         None, description="SHA-256 of the uploaded file, which the job uses even if the name is uploaded again."
     )
     values: OrLeftOut[int] = Field(None, description="Number of values in the uploaded file.")
-    is_t2i_adapter: bool = Field(
-        False,
-        description="Whether the uploaded file is a T2I-Adapter; left out for a ControlNet.",
-        exclude_if=lambda is_adapter: not is_adapter,
+    is_t2i_adapter: LeftOutIfFalse = Field(
+        False, description="Whether the uploaded file is a T2I-Adapter; left out for a ControlNet."
     )
 
     @property
@@ -70,10 +68,8 @@ class ReferenceParameters(StrictModel):
     image: str = Field(description="Storage key of the image.")
     width: int = Field(description="Width in pixels at which the model reads it.")
     height: int = Field(description="Height in pixels at which the model reads it.")
-    scaled_by_pipeline: bool = Field(
-        False,
-        description="Whether the pipeline itself scales it to this size; otherwise it is scaled before.",
-        exclude_if=lambda scaled: not scaled,
+    scaled_by_pipeline: LeftOutIfFalse = Field(
+        False, description="Whether the pipeline itself scales it to this size; otherwise it is scaled before."
     )
 
 

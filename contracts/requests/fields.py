@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from contracts.catalogue.class_labels import CLASS_COUNT, MAX_LABEL
 from contracts.catalogue.families import LongPrompt
-from contracts.left_out_fields import OrLeftOut
+from contracts.left_out_fields import LeftOutIfFalse, OrLeftOut
 from contracts.requests.entries import (
     MAX_STEPS,
     Cascade,
@@ -273,9 +273,8 @@ class ImageFields(StrictModel):
     previews: int = Field(
         0, ge=0, le=10, description="Maximum number of previews of each image in the job's event stream."
     )
-    keep_latents: bool = Field(
+    keep_latents: LeftOutIfFalse = Field(
         False,
-        exclude_if=lambda kept: not kept,
         description="Keep the latents after each step as long as the images, for `GET /v1/jobs/{id}/latents` and "
         "`darkroom verify --latents`. Each step of an image of 1024 × 1024 takes 128 KiB for Stable Diffusion and "
         "512 KiB for FLUX.1 in half precision. Width × height × images × steps may be up to 2^27.",

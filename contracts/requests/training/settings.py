@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from contracts.left_out_fields import OrLeftOut
+from contracts.left_out_fields import LeftOutIfFalse, OrLeftOut
 from contracts.requests.strict_model import StrictModel
 
 #: What a training makes.
@@ -36,10 +36,8 @@ class TrainingSettings(StrictModel):
     rank: int = Field(description="Rank of each changed layer of a LoRA.")
     alpha: float = Field(description="A LoRA's strength is `alpha` / `rank`.")
     targets: Targets = Field("attention", description="Layers of the denoiser that are changed.")
-    train_text_encoder: bool = Field(
-        False,
-        description="Whether a LoRA changes the CLIP text encoders too.",
-        exclude_if=lambda is_trained: not is_trained,
+    train_text_encoder: LeftOutIfFalse = Field(
+        False, description="Whether a LoRA changes the CLIP text encoders too."
     )
     steps: int = Field(description="Steps of the optimizer.")
     batch_size: int = Field(1, description="Images in each step, plus as many class images.")
