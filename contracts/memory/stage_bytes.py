@@ -6,7 +6,7 @@ Knows where every component is placed, and chooses nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -120,7 +120,10 @@ class StageBytes:
         if not self._encodes_controls:
             values += images * shape.control_values
         if stage != "encode":
-            values += sum(retained.values(shape, images) for retained in self._retained)
+            has_vae = any(component.role is Role.VAE for component, _ in self.parts)
+            # Without one, input images and masks have no latents beside them.
+            in_latents = shape if has_vae else replace(shape, started=False, masked=False)
+            values += sum(retained.values(in_latents, images) for retained in self._retained)
             values += self._residual_values(images)
         return int(values * self.value_bytes)
 

@@ -158,6 +158,15 @@ def test_embeddings_and_latents_are_kept_while_denoising_and_decoding() -> None:
     assert more == size(9 * 0.25 * PIXELS + 6 * 10 * 100)
 
 
+def test_without_a_vae_input_images_are_not_kept_as_latents_besides() -> None:
+    retained = Retained(latents=ActivationCost(pixel=3.0))
+    denoiser = replace(DENOISER, activations=replace(DENOISER.activations, retained=retained))
+    model = ModelComponents("m", (TEXT_ENCODER, denoiser), value_bytes=2)
+    masked = Workload(replace(WORKLOAD.shape, started=True, masked=True))
+    plain, inpaint = (Estimate.of(RESIDENT, model, workload).stage_bytes for workload in (WORKLOAD, masked))
+    assert inpaint["denoise"] - plain["denoise"] == size(7 * PIXELS), "an image, a mask and what that leaves"
+
+
 def test_residuals_are_kept_beside_the_denoiser_and_controlnets_work_in_turn() -> None:
     def net(pixel: float, name: str = "controlnet:a") -> Component:
         activations = replace(peaks(pixel), residuals=ActivationCost(pixel=3.0))
