@@ -12,7 +12,7 @@ from typing import Any
 from contracts.catalogue.families import MODE_FIELDS, Mode, mode_of
 from contracts.catalogue.rows.models import ModelSpec
 from contracts.catalogue.rows.preprocessors import PREPROCESSORS
-from contracts.requests.entries import CASCADE_SCALE
+from contracts.requests.entries import CASCADE_INPAINT_NOISE, CASCADE_NOISE, CASCADE_SCALE, Cascade
 from contracts.requests.entry_parameters import (
     CascadeParameters,
     ControlParameters,
@@ -115,9 +115,16 @@ def _acting_fields(request: JobRequest, model: ModelSpec, size: Size) -> dict[st
         width, height = SizeRules.of(model).enlarged(size, request.hires.scale)
         fields["hires"] = HiresParameters(**request.hires.model_dump(), width=width, height=height)
     if request.cascade is not None and "cascade" in fields:
-        width, height = (side * CASCADE_SCALE for side in size)
-        fields["cascade"] = CascadeParameters(**request.cascade.model_dump(), width=width, height=height)
+        fields["cascade"] = _cascade_of(request.cascade, request_mode(request), size)
     return fields
+
+
+def _cascade_of(cascade: Cascade, mode: Mode, size: Size) -> CascadeParameters:
+    """A request's cascade with the size of its images, and the noise that its mode has."""
+    width, height = (side * CASCADE_SCALE for side in size)
+    noise_level = CASCADE_INPAINT_NOISE if mode is Mode.INPAINT else CASCADE_NOISE
+    given = {"noise_level": noise_level, **cascade.model_dump(exclude_none=True)}
+    return CascadeParameters(**given, width=width, height=height)
 
 
 def _reference_sizes(model: ModelSpec, images: StoredImages, output: Size) -> dict[str, Size]:

@@ -20,6 +20,9 @@ from contracts.requests.strict_model import StrictModel
 MAX_STEPS = 200
 #: How many times as wide and high as its first images those of a cascade are.
 CASCADE_SCALE = 4
+#: Noise on those first images, as diffusers' pipelines of stage II have it; that of inpaints has none, nor has the
+#: example of DeepFloyd's own (`aug_level`).
+CASCADE_NOISE, CASCADE_INPAINT_NOISE = 250, 0
 
 
 class Lora(StrictModel):
@@ -169,12 +172,13 @@ class Cascade(StrictModel):
         le=1,
         description="With an `image`, the fraction of its steps that is run. Default: the request's `strength`.",
     )
-    noise_level: int = Field(
-        250,
+    noise_level: int | None = Field(
+        None,
         ge=0,
         le=999,
         description="Noise that is first added to the smaller image, as a timestep of 0 to 1000: more "
-        "noise leaves the second stage more freedom.",
+        f"noise leaves the second stage more freedom. Default: {CASCADE_NOISE}, and {CASCADE_INPAINT_NOISE} in an "
+        "inpaint.",
     )
     dynamic_thresholding: OrLeftOut[DynamicThresholding] = Field(
         None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.settings import BUILT_IN_CATALOGUE
+from tests.support.cascade import CASCADE, write_stage_ii
 from tests.support.combinations import ALL
 from tests.support.running_service import RunningService
 from tests.support.untrained import UNTRAINED
@@ -17,16 +18,20 @@ from tests.support.untrained import UNTRAINED
 def catalogue_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalogue file with the built-in rows, and a small untrained checkpoint `tiny-…` of two other families.
 
-    In `make judge` of each other family: a worker reads all rows as it starts.
+    One of them is DeepFloyd IF, with its stage II. In `make judge` of each other family: a worker reads all rows
+    as it starts.
     """
     folder = tmp_path_factory.mktemp("catalogue")
     for item in BUILT_IN_CATALOGUE.parent.iterdir():
         if item.is_dir():
             (folder / item.name).symlink_to(item)
     rows = [BUILT_IN_CATALOGUE.read_text(encoding="utf-8")]
-    for family in UNTRAINED if ALL else ("pixart", "z-image"):
-        UNTRAINED[family].pipeline().save_pretrained(folder / f"tiny-{family}")
-        rows.append(f'[[models]]\nid = "tiny-{family}"\nfamily = "{family}"\nsource = "tiny-{family}"\n')
+    families = {f"tiny-{family}": family for family in (UNTRAINED if ALL else ("pixart", "deepfloyd"))}
+    for id, family in families.items():
+        UNTRAINED[family].pipeline().save_pretrained(folder / id)
+    write_stage_ii(folder / CASCADE)
+    for id, family in {**families, CASCADE: "deepfloyd"}.items():
+        rows.append(f'[[models]]\nid = "{id}"\nfamily = "{family}"\nsource = "{id}"\n')
     catalogue = folder / "catalogue.toml"
     catalogue.write_text("\n".join(rows), encoding="utf-8")
     return catalogue

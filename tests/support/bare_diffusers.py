@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -88,9 +88,52 @@ def paint(
             as `make_pipeline` allows it.
     """
     painter = make_pipeline(folder, pipeline, **({} if controlnet is None else {"controlnet": controlnet}))
-    class_name, changed = SCHEDULERS[scheduler]
-    painter.scheduler = getattr(diffusers, class_name).from_config(painter.scheduler.config, **changed, **settings)
+    _set_scheduler(painter, scheduler, settings)
     if prepare is not None:
         prepare(painter)
     image: Image.Image = painter(**call, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
     return image
+
+
+def paint_both_stages(
+    folders: tuple[Path, Path],
+    task: str,
+    texts: Mapping[str, str],
+    calls: tuple[Mapping[str, Any], Mapping[str, Any]],
+    *,
+    scheduler: str = "ddpm",
+    seeds: Sequence[int] = (7,),
+) -> list[Image.Image]:
+    """Return the images of DeepFloyd IF's two stages, as diffusers' documentation has them made.
+
+    Args:
+        folders: checkpoints of both.
+        task: in the names of both classes, such as `Img2Img`.
+        texts: the prompt and the negative one, which are encoded once.
+        calls: arguments of both calls; an image among them is that of each seed.
+    """
+    first, second = (
+        make_pipeline(folder, f"IF{task}{stage}Pipeline")
+        for folder, stage in zip(folders, ("", "SuperResolution"), strict=True)
+    )
+    prompts, negatives = first.encode_prompt(**texts, num_images_per_prompt=len(seeds), clean_caption=False)
+    both = {
+        "prompt_embeds": prompts,
+        "negative_prompt_embeds": negatives,
+        "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+    }
+    made: dict[str, Any] = {}
+    for pipeline, call, output in ((first, calls[0], "pt"), (second, calls[1], "pil")):
+        _set_scheduler(pipeline, scheduler, {})
+        several = {
+            name: [value] * len(seeds) if isinstance(value, Image.Image) else value for name, value in call.items()
+        }
+        made = {"image": pipeline(**both, **several, **made, output_type=output).images}
+    images: list[Image.Image] = made["image"]
+    return images
+
+
+def _set_scheduler(pipeline: Any, scheduler: str, settings: Mapping[str, Any]) -> None:
+    class_name, changed = SCHEDULERS[scheduler]
+    config = pipeline.scheduler.config
+    pipeline.scheduler = getattr(diffusers, class_name).from_config(config, **changed, **settings)

@@ -17,6 +17,13 @@ CASCADE = "tiny-deepfloyd-ii"
 
 def with_cascade_row(catalogue: Catalogue, folder: Path) -> Catalogue:
     """The catalogue with a row for stage II, whose checkpoint is written into the folder."""
+    write_stage_ii(folder / CASCADE)
+    row = ModelSpec(id=CASCADE, family="deepfloyd", source=str(folder / CASCADE))
+    return with_checkpoint_limits(catalogue.model_copy(update={"models": (*catalogue.models, row)}))
+
+
+def write_stage_ii(folder: Path) -> None:
+    """Write its checkpoint into the folder."""
     tokenizer = t5_tokenizer(77)
     unet = pixel_unet(
         in_channels=6,
@@ -30,6 +37,4 @@ def with_cascade_row(catalogue: Catalogue, folder: Path) -> Catalogue:
         scheduler=diffusers.DDPMScheduler(**NOISE, sample_max_value=1.0),
         image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"), safety_checker=None,
         feature_extractor=None, watermarker=None, requires_safety_checker=False,
-    ).save_pretrained(folder / CASCADE)  # fmt: skip
-    row = ModelSpec(id=CASCADE, family="deepfloyd", source=str(folder / CASCADE))
-    return with_checkpoint_limits(catalogue.model_copy(update={"models": (*catalogue.models, row)}))
+    ).save_pretrained(folder)  # fmt: skip

@@ -38,7 +38,7 @@ DELIVERY = frozenset(
 #: for, and how control images are made. Tests of their own show it.
 ELSEWHERE = frozenset(
     {"controls.controlnet", "controls.preprocess", "controls.preprocess_options", "controls.mode",
-     "prompt_syntax", "long_prompt",
+     "cascade.model", "prompt_syntax", "long_prompt",
      "textual_inversions", "vae", "check_step"}
 )  # fmt: skip
 #: Another value of each field that has one value worth trying. Language models read no padding, so only a length
@@ -80,11 +80,19 @@ _CONTROL_OTHER: dict[str, Any] = {
     "guidance_start": 0.5,
     "guidance_end": 0.5,
 }
+_CASCADE_OTHER: dict[str, Any] = {
+    "steps": 3,
+    "guidance_scale": 1,
+    "strength": 1,
+    "noise_level": 100,
+    "dynamic_thresholding": {"ratio": 0.5, "max_value": 2},
+}
 #: Every field that is varied here.
 VARIED = frozenset(
     {
         *_OTHER,
         *(f"controls.{name}" for name in _CONTROL_OTHER),
+        *(f"cascade.{name}" for name in _CASCADE_OTHER),
         "loras",
         "ip_adapters",
         "refiner",
@@ -100,7 +108,11 @@ BASES: dict[str, dict[str, Any]] = {
     "true guidance": {"true_cfg_scale": 2},
     "ten steps": {"num_inference_steps": 10, "strength": 0.9},
     "wide images": {"image": "inputs/wide.png", "mask_image": "inputs/wide_mask.png", "width": 64, "height": 64},
+    # So strong a guidance predicts pixels out of range.
+    "two stages": {"cascade": {"model": CASCADE, "steps": 4, "guidance_scale": 20}},
 }
+#: Bases that only some modes have -> the field that these have.
+_NEEDS = {"wide images": "image", "two stages": "cascade"}
 #: Fields that are varied from a base that was made for them; all are varied from the others. In three steps or
 #: fewer some schedulers are the same.
 _ONLY = {"ten steps": {"speed", "image", "strength", "scheduler"}, "wide images": {"fit", "width", "height"}}
@@ -148,7 +160,7 @@ class FieldEffects:
     def try_all(self, family: str, mode: Mode, base: str, *, schedulers: bool) -> Iterator[Variation]:
         """Yield what comes of each field, varied alone; nothing where the model refuses the base itself."""
         fields = self._base(family, mode, base)
-        if base == "wide images" and "image" not in fields:
+        if _NEEDS.get(base, "prompt") not in {"prompt", *fields}:
             return
         try:
             before = self.generate(self._job(family, mode, fields))
@@ -180,7 +192,10 @@ class FieldEffects:
         yield "loras", "on", fields | {"loras": [{"name": f"{model.family}-lora"}]}
         yield from self._image_prompts(model.family, fields)
         yield "refiner", "on", fields | {"refiner": {"model": REFINER, "switch_at": 0.75}}
-        yield "cascade", "on", fields | {"cascade": {"model": CASCADE, "steps": 2}}
+        if "cascade" not in fields:
+            yield "cascade", "on", fields | {"cascade": {"model": CASCADE, "steps": 2}}
+        for name, value in _CASCADE_OTHER.items() if "cascade" in fields else ():
+            yield f"cascade.{name}", value, fields | {"cascade": fields["cascade"] | {name: value}}
         yield "hires", "on", fields | {"hires": {"scale": 1.5}}
         for name, value in _CONTROL_OTHER.items() if "controls" in fields else ():
             yield f"controls.{name}", value, fields | {"controls": [fields["controls"][0] | {name: value}]}
@@ -240,7 +255,7 @@ class FieldEffects:
         return resolve(request, model, images)
 
 
-_BY_MODE = frozenset({"image", "mask_image", "strength"})
+_BY_MODE = frozenset({"image", "mask_image", "strength", "cascade"})
 
 
 def _reads_mask(family: str, mode: Mode) -> bool:

@@ -1,7 +1,7 @@
 """DeepFloyd IF, stage II: a UNet that makes larger images, and is given those of stage I beside its own pixels.
 
 It runs in jobs of stage I only, whose reading of the prompt it is given. Arguments are those of diffusers'
-`IFSuperResolutionPipeline` and `IFImg2ImgSuperResolutionPipeline`
+`IFSuperResolutionPipeline`, `IFImg2ImgSuperResolutionPipeline` and `IFInpaintingSuperResolutionPipeline`
 (`diffusers.pipelines.deepfloyd_if`).
 """
 
@@ -45,6 +45,7 @@ FAMILY = DiffusersFamily(
     pipelines={
         Mode.TXT2IMG: "IFSuperResolutionPipeline",
         Mode.IMG2IMG: "IFImg2ImgSuperResolutionPipeline",
+        Mode.INPAINT: "IFInpaintingSuperResolutionPipeline",
     },
     controlnet="",
     multi_controlnet="",

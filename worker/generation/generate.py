@@ -18,6 +18,7 @@ from contracts.errors import Unavailable
 from contracts.jobs import receipt as job_receipt
 from contracts.jobs.failures import FailureCode
 from contracts.jobs.receipt import CacheUse, Receipt
+from contracts.requests.entries import CASCADE_SCALE
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
 from worker.adapters.inversions import with_counts
@@ -128,7 +129,7 @@ class JobGeneration:
                     begin_second_pass(done, job, self._engine, self._pool)
                     self.timer.end_stage("upscale")
                 elif self._parameters.cascade is not None:
-                    done.inputs = None  # they are read again at the larger size
+                    done.enlarge(CASCADE_SCALE)
             try:
                 self._run_stage(stage, done)
             except StepMade:
@@ -178,13 +179,14 @@ class JobGeneration:
         # Input images, cropped around the mask if the job wants that.
         if done.inputs is None:
             done.inputs = read_inputs(stage, self._storage, done.maps)
-            done.crop = inpainting.find_crop(done.inputs.mask, stage.padding_mask_crop)
+            if stage is self._parameters:
+                done.crop = inpainting.find_crop(done.inputs.mask, stage.padding_mask_crop)
         inputs = replace(done.inputs, job=stage, latents=done.latents, starts=done.starts)
         timer.end_stage("read_inputs")
 
         # Prompts to embeddings.
         job.coroutine.take_turn("encode_prompt")
-        cropped = inpainting.crop_inputs(inputs, done.crop)
+        cropped = inpainting.crop_inputs(inputs, done.crop, of_pixels=model.family.vae is None)
         if not model.spec.family_spec.runs_later_only:
             done.prompts = self._encode(model, cropped, done)
         embeddings = done.prompts
@@ -202,7 +204,7 @@ class JobGeneration:
         if stage is self._stages[-1]:
             # Outside the mask the result is the input image, pixel for pixel.
             images = [to_pil(image) for image in model.family.read_images(result)]
-            done.images = inpainting.restore(images, inputs, done.crop)
+            done.images = inpainting.restore(images, inputs, done.crop, done.scale)
             timer.end_stage("decode")
         elif self._parameters.hires is not None:
             done.starts = result if wants_latents(self._parameters, stage) else [to_pil(image) for image in result]

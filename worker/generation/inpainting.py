@@ -42,8 +42,12 @@ def find_crop(mask: Image.Image | None, padding: int | None) -> Box | None:
     return x, y, x + width, y + height
 
 
-def crop_inputs(inputs: GenerationInputs, box: Box | None) -> GenerationInputs:
-    """Return the pipeline's inputs: images of the enlarged box, and a mask that reaches the latents."""
+def crop_inputs(inputs: GenerationInputs, box: Box | None, *, of_pixels: bool) -> GenerationInputs:
+    """Return the pipeline's inputs: images of the enlarged box, and a mask that reaches the latents.
+
+    Args:
+        of_pixels: whether the pipeline has no latents, and reads each pixel of a mask.
+    """
     if box is not None:
         image, mask, *controls = (
             None if image is None else enlarge(image, box)
@@ -51,17 +55,23 @@ def crop_inputs(inputs: GenerationInputs, box: Box | None) -> GenerationInputs:
         )
         masks = [None if one is None else enlarge(one, box) for one in inputs.image_prompt_masks]
         inputs = replace(inputs, image=image, mask=mask, controls=controls, image_prompt_masks=masks)
-    return inputs if inputs.mask is None else replace(inputs, mask=reach_latents(inputs.mask))
+    return inputs if inputs.mask is None or of_pixels else replace(inputs, mask=reach_latents(inputs.mask))
 
 
-def restore(generated: Sequence[Image.Image], inputs: GenerationInputs, box: Box | None) -> list[Image.Image]:
-    """Return the final images: generated where the mask is white, the input image where it is black."""
+def restore(
+    generated: Sequence[Image.Image], inputs: GenerationInputs, box: Box | None, scale: int
+) -> list[Image.Image]:
+    """Return the final images: generated where the mask is white, the input image where it is black.
+
+    Args:
+        scale: how many times as wide they are as the images whose pixels the mask's blur counts.
+    """
     image, mask = inputs.image, inputs.mask
     if image is None or mask is None:
         return list(generated)
     if box is not None:
         generated = [paste_back(result, image, box) for result in generated]
-    soft_mask = soften(mask, inputs.job.mask_blur or 0)
+    soft_mask = soften(mask, (inputs.job.mask_blur or 0) * scale)
     return [Image.composite(result.convert("RGB"), image, soft_mask) for result in generated]
 
 

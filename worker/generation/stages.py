@@ -37,6 +37,7 @@ class Progress:
         map_uses: what the receipt says of them.
         inputs: of the job, once they have been read.
         crop: that is generated of them.
+        scale: how many times as wide and high as the job's first images those of this stage are.
         generators: one for each image, which all stages draw from.
         latents: that the last stage has made.
         prompts: embeddings, which a stage that only goes on with others' images uses again.
@@ -55,6 +56,7 @@ class Progress:
     map_uses: Sequence[ControlMap] = ()
     inputs: GenerationInputs | None = None
     crop: Box | None = None
+    scale: int = 1
     latents: torch.Tensor | None = None
     prompts: Mapping[str, Any] = field(default_factory=dict)
     latent_space: tuple[Any, ...] = ()
@@ -65,6 +67,13 @@ class Progress:
     uses: list[StageUse] = field(default_factory=list)
     embeddings: CacheUse = field(default_factory=CacheUse)
     tokens: dict[str, Any] = field(default_factory=dict)
+
+    def enlarge(self, scale: int) -> None:
+        """Go on with larger images: inputs are read again at that size, of which the same part is generated."""
+        self.inputs, self.scale = None, scale
+        if self.crop is not None:
+            left, upper, right, lower = self.crop
+            self.crop = left * scale, upper * scale, right * scale, lower * scale
 
     def enter_latent_space(self, vae: Any, stage: JobParameters) -> None:
         """Note whose latents this stage has; None: they are pixels.

@@ -20,7 +20,7 @@ _STAGE_I = Family(
     modes={
         Mode.TXT2IMG: _TEXT | CASCADE,
         Mode.IMG2IMG: _TEXT | CASCADE | IMAGE,
-        Mode.INPAINT: _TEXT | MASK,
+        Mode.INPAINT: _TEXT | CASCADE | MASK,
     },
     size_multiple=8,
     max_pixels=256 * 256,
@@ -45,6 +45,7 @@ _STAGE_II = replace(
     modes={
         Mode.TXT2IMG: _TEXT,
         Mode.IMG2IMG: _TEXT | IMAGE,
+        Mode.INPAINT: _TEXT | MASK,
     },
     max_pixels=1024 * 1024,
     defaults={

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import Mode
 from contracts.requests.parameters import JobParameters
 from contracts.storage import Storage
-from tests.support.bare_diffusers import SCHEDULERS, make_pipeline
+from tests.support.bare_diffusers import paint_both_stages
 from tests.support.cascade import CASCADE
+from tests.support.images import encode_image
 from tests.support.jobs import (
     INPUT_IMAGES,
     Pixels,
@@ -28,53 +26,62 @@ from tests.support.jobs import (
     make_job,
     run_jobs,
 )
+from worker.generation.inpainting import soften
 from worker.generation.trial import try_model, warm_up
 from worker.pool.pool import Pool
 
 TEXTS = {"prompt": "a red circle", "negative_prompt": "a blue square"}
-IMAGE = INPUT_IMAGES["inputs/image.png"]
-LARGE = (256, 256)
-#: What the second call reads in place of the image of the first one.
+IMAGE, MASK = INPUT_IMAGES["inputs/image.png"], INPUT_IMAGES["inputs/mask.png"]
+SMALL, LARGE = (64, 64), (256, 256)
+#: What the second call reads in place of the image and mask of the first one.
 LARGE_IMAGE = IMAGE.resize(LARGE, Image.Resampling.LANCZOS)
-#: Mode -> class of both calls, what the first one has, what the second one has.
+LARGE_MASK = MASK.resize(LARGE, Image.Resampling.BILINEAR)
+#: A mask of which latents of 8 × 8 pixels would see nothing; there are none, and it is given as it is.
+DETAIL = Image.new("L", SMALL)
+DETAIL.paste(255, (33, 33, 39, 39))
+LARGE_DETAIL = DETAIL.resize(LARGE, Image.Resampling.BILINEAR)
+#: The mask with 4 pixels around it, in either call's images.
+AROUND, LARGE_AROUND = (16, 16, 48, 48), (64, 64, 192, 192)
+#: Mode -> task in the names of both classes, what the first call has, what the second one has.
 RECIPES: dict[Mode, tuple[str, dict[str, Any], dict[str, Any]]] = {
     Mode.TXT2IMG: ("", {"width": 64, "height": 64}, {"width": 256, "height": 256}),
     Mode.IMG2IMG: ("Img2Img", {"image": IMAGE}, {"original_image": LARGE_IMAGE}),
+    Mode.INPAINT: (
+        "Inpainting", {"image": IMAGE, "mask_image": DETAIL},
+        {"original_image": LARGE_IMAGE, "mask_image": LARGE_DETAIL},
+    ),
 }  # fmt: skip
 
 
-@cache
-def _pipelines(first: Path, second: Path, name: str, scheduler: str) -> Any:
-    pair = make_pipeline(first, f"IF{name}Pipeline"), make_pipeline(second, f"IF{name}SuperResolutionPipeline")
-    return pair, [pipeline.scheduler.config for pipeline in pair]
-
-
 def _recipe(
-    catalogue: Catalogue, mode: Mode, scheduler: str, seeds: list[int], strength: float, **second: Any
-) -> list[Pixels]:
-    """The images of direct calls, by a script that knows nothing of Darkroom."""
-    name, start, more = RECIPES[mode]
-    folders = [Path(catalogue.model(id).source) for id in ("tiny-deepfloyd", CASCADE)]
-    pipelines, configs = _pipelines(*folders, name, scheduler)
-    class_name = SCHEDULERS[scheduler][0]
-    for pipeline, config in zip(pipelines, configs, strict=True):
-        pipeline.scheduler = getattr(diffusers, class_name).from_config(config)
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    prompts, negatives = pipelines[0].encode_prompt(
-        TEXTS["prompt"], negative_prompt=TEXTS["negative_prompt"], num_images_per_prompt=len(seeds)
+    catalogue: Catalogue,
+    mode: Mode,
+    *starts: dict[str, Any],
+    scheduler: str = "ddpm",
+    seeds: tuple[int, ...] = (7,),
+    **second: Any,
+) -> list[Image.Image]:
+    """The images of the direct calls.
+
+    Args:
+        starts: what each call starts from; none: as in `RECIPES`.
+        second: further arguments of the second call.
+    """
+    task, *usual = RECIPES[mode]
+    both = {} if mode is Mode.TXT2IMG else {"strength": 0.8}
+    one, other = starts or usual
+    calls = (
+        {**both, **one, "num_inference_steps": 3, "guidance_scale": 4.0},
+        {**both, **other, "num_inference_steps": 2, **second},
     )
-    both: dict[str, Any] = {
-        "prompt_embeds": prompts, "negative_prompt_embeds": negatives, "generator": generators,
-        **({} if mode is Mode.TXT2IMG else {"strength": strength}),
-    }  # fmt: skip
-    several = {
-        key: [value] * len(seeds) if isinstance(value, Image.Image) else value for key, value in start.items()
-    }
-    small = pipelines[0](**both, **several, num_inference_steps=3, guidance_scale=4.0, output_type="pt").images
-    several = {
-        key: [value] * len(seeds) if isinstance(value, Image.Image) else value for key, value in more.items()
-    }
-    images = pipelines[1](**{**both, **several, "image": small, **second}).images
+    folders = Path(catalogue.model("tiny-deepfloyd").source), Path(catalogue.model(CASCADE).source)
+    return paint_both_stages(folders, task, TEXTS, calls, scheduler=scheduler, seeds=seeds)
+
+
+def _pixels(images: list[Image.Image], mask: Image.Image | None = None) -> list[Pixels]:
+    """Pixels of images; what the mask leaves black is the input's."""
+    if mask is not None:
+        images = [Image.composite(image, LARGE_IMAGE, mask) for image in images]
     return [np.asarray(image, dtype=np.int16) for image in images]
 
 
@@ -82,6 +89,7 @@ def _job(catalogue: Catalogue, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobP
     given: dict[str, Any] = {
         **TEXTS, "num_inference_steps": 3, "guidance_scale": 4.0, "cascade": {"model": CASCADE, "steps": 2},
         **({} if mode is Mode.TXT2IMG else {"strength": 0.8}),
+        **({"mask_blur": 0} if mode is Mode.INPAINT else {}),
         **fields,
     }  # fmt: skip
     return make_job(catalogue, "deepfloyd", mode, **given)
@@ -91,23 +99,50 @@ def _job(catalogue: Catalogue, mode: Mode = Mode.TXT2IMG, **fields: Any) -> JobP
 def test_an_image_of_both_stages_equals_that_of_the_direct_calls(
     mode: Mode, cascaded: Catalogue, cascade_pool: Pool, storage: Storage
 ) -> None:
+    storage.write("inputs/mask.png", encode_image(DETAIL))
+
     ours = generate_pixels(_job(cascaded, mode), cascade_pool, storage)
 
-    theirs = _recipe(cascaded, mode, "ddpm", [7], 0.8, num_inference_steps=2, guidance_scale=4.0)
-    assert np.array_equal(ours, theirs[0])
+    theirs = _recipe(cascaded, mode)
+    assert np.array_equal(ours, _pixels(theirs, LARGE_DETAIL if mode is Mode.INPAINT else None)[0])
 
 
 def test_the_cascades_own_fields_and_several_images_reach_the_second_call(
     cascaded: Catalogue, cascade_pool: Pool, storage: Storage
 ) -> None:
-    second = {"guidance_scale": 1.0, "noise_level": 100}
+    second: dict[str, Any] = {"guidance_scale": 1.0, "noise_level": 100}
     cascade = {"model": CASCADE, "steps": 2, **second}
     job = _job(cascaded, cascade=cascade, scheduler="ddpm_dpmpp_2m", num_images=2)
 
     files, _ = complete_job(job, cascade_pool, storage)
 
-    theirs = _recipe(cascaded, Mode.TXT2IMG, "ddpm_dpmpp_2m", [7, 8], 1.0, num_inference_steps=2, **second)
-    assert np.array_equal([decode_pixels(file) for file in files], theirs)
+    theirs = _recipe(cascaded, Mode.TXT2IMG, scheduler="ddpm_dpmpp_2m", seeds=(7, 8), **second)
+    assert np.array_equal([decode_pixels(file) for file in files], _pixels(theirs))
+
+
+def test_an_inpaints_own_fields_reach_both_calls_which_see_the_same_part(
+    cascaded: Catalogue, cascade_pool: Pool, storage: Storage
+) -> None:
+    second: dict[str, Any] = {"guidance_scale": 1.0, "noise_level": 100, "strength": 1.0}
+    cascade = {"model": CASCADE, "steps": 2, **second}
+    job = _job(cascaded, Mode.INPAINT, cascade=cascade, num_images=2, padding_mask_crop=4, mask_blur=2)
+
+    files, _ = complete_job(job, cascade_pool, storage)
+
+    first_start = {
+        "image": IMAGE.resize(SMALL, Image.Resampling.LANCZOS, box=AROUND),
+        "mask_image": MASK.resize(SMALL, Image.Resampling.BILINEAR, box=AROUND),
+    }
+    second_start = {
+        "original_image": LARGE_IMAGE.resize(LARGE, Image.Resampling.LANCZOS, box=LARGE_AROUND),
+        "mask_image": LARGE_MASK.resize(LARGE, Image.Resampling.BILINEAR, box=LARGE_AROUND),
+    }
+    theirs = _recipe(cascaded, Mode.INPAINT, first_start, second_start, seeds=(7, 8), **second)
+    whole = [LARGE_IMAGE.copy() for _ in theirs]
+    for image, part in zip(whole, theirs, strict=True):
+        image.paste(part.resize((128, 128), Image.Resampling.LANCZOS), LARGE_AROUND)
+    blurred = soften(LARGE_MASK, 4 * 2)
+    assert np.array_equal([decode_pixels(file) for file in files], _pixels(whole, blurred))
 
 
 def test_both_stages_are_one_progress_and_one_receipt_of_one_reading(
@@ -129,7 +164,10 @@ def test_both_stages_are_one_progress_and_one_receipt_of_one_reading(
 
 
 def test_a_cascade_is_the_same_in_company(cascaded: Catalogue, cascade_pool: Pool, storage: Storage) -> None:
-    jobs = [_job(cascaded, batchable=False), _job(cascaded, batchable=False, seed=9, num_inference_steps=2)]
+    jobs = [
+        _job(cascaded, batchable=False),
+        _job(cascaded, Mode.INPAINT, batchable=False, seed=9, num_inference_steps=2),
+    ]
     alone = [generate_pixels(job, cascade_pool, storage) for job in jobs]
 
     results = run_jobs(jobs, cascade_pool, storage)

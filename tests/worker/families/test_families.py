@@ -69,7 +69,7 @@ CONFIG = {"force_zeros_for_empty_prompt": True, "is_distilled": False}
 SIZE_FROM_IMAGE = {
     **{(family, Mode.IMG2IMG): {"width", "height"} for family in ("sdxl", "sd15", "kolors", "deepfloyd")},
     ("deepfloyd", Mode.INPAINT): {"width", "height"},
-    ("deepfloyd-ii", Mode.IMG2IMG): {"width", "height"},
+    **{("deepfloyd-ii", mode): {"width", "height"} for mode in (Mode.IMG2IMG, Mode.INPAINT)},
     ("qwen-image-layered", Mode.EDIT): {"width", "height"},
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from contracts.catalogue.catalogue import Catalogue
 from contracts.catalogue.families import FAMILIES, Mode
-from contracts.requests.entries import Control
+from contracts.requests.entries import Cascade, Control
 from contracts.requests.fields import ImageFields, OptionalImages
 from contracts.storage import Storage
 from tests.support.combinations import ALL
@@ -21,6 +21,7 @@ from worker.pool.pool import Pool
 def test_each_field_of_a_request_is_in_the_table_or_is_about_the_delivery() -> None:
     fields = {*ImageFields.model_fields, *OptionalImages.model_fields}
     fields |= {f"controls.{name}" for name in Control.model_fields}
+    fields |= {f"cascade.{name}" for name in Cascade.model_fields}
     assert fields - VARIED - DELIVERY - ELSEWHERE == set()
 
 

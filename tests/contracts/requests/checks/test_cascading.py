@@ -14,10 +14,13 @@ from contracts.errors import InvalidRequest
 from contracts.requests.checks.second_models import second_models, with_second_model
 from contracts.requests.checks.validation import check
 from contracts.requests.defaults import resolve
+from contracts.requests.images.stored_image import StoredImage
 from contracts.requests.schema import REQUESTS
 
 _NOISE = {"_class_name": "DDPMScheduler", "variance_type": "learned_range", "thresholding": True}
 _STAGE_II: dict[str, Any] = {"family": "deepfloyd", "source": "x", "pipeline": "IFSuperResolutionPipeline"}
+_START: dict[str, Any] = {"image": "upload:x", "width": 64, "height": 64}
+_MASKED = {**_START, "mask_image": "upload:y"}
 CATALOGUE = Catalogue(
     root=Path(),
     default_model="one",
@@ -83,14 +86,27 @@ def test_a_cascade_that_cannot_act_is_refused(
     assert found == [] if problem is None else any(one.startswith(problem) for one in found), found
 
 
-def test_a_strength_without_steps_and_an_inpaint_are_refused() -> None:
-    start: dict[str, Any] = {"image": "upload:x", "width": 64, "height": 64}
-
-    (weak,) = _problems(Task.IMG2IMG, {"steps": 1, "strength": 0.5}, **start)
-    (masked,) = _problems(Task.INPAINT, {}, mask_image="upload:y", **start)
+@pytest.mark.parametrize(("task", "fields"), [(Task.IMG2IMG, _START), (Task.INPAINT, _MASKED)])
+def test_a_strength_without_steps_is_refused(task: Task, fields: dict[str, Any]) -> None:
+    (weak,) = _problems(task, {"steps": 1, "strength": 0.5}, **fields)
 
     assert weak.startswith("cascade.strength 0.5 of 1 steps leaves none to run; raise it, or cascade.steps")
-    assert masked == "cascade is not supported by one (deepfloyd) in inpaint; remove it"
+    assert _problems(task, {"steps": 1, "strength": 1}, **fields) == []
+
+
+def test_the_smaller_image_of_an_inpaint_has_no_noise_unless_some_is_asked_for() -> None:
+    images = {name: StoredImage(name, 64, 64) for name in ("image", "mask_image")}
+
+    def level(task: Task, **cascade: Any) -> int | None:
+        fields = {} if task is Task.TXT2IMG else _START if task is Task.IMG2IMG else _MASKED
+        request = REQUESTS[task].model_validate({"prompt": "a", "cascade": {"model": "two", **cascade}, **fields})
+        given = {name: image for name, image in images.items() if name in fields}
+        job = resolve(request, check(request, CATALOGUE), given)
+        assert job.cascade is not None
+        return job.cascade.noise_level
+
+    assert [level(task) for task in (Task.TXT2IMG, Task.IMG2IMG, Task.INPAINT)] == [250, 250, 0]
+    assert [level(Task.INPAINT, noise_level=7), level(Task.IMG2IMG, noise_level=0)] == [7, 0]
 
 
 def test_a_job_has_a_stage_for_each_model_and_is_predicted_as_both() -> None:
