@@ -18,7 +18,8 @@ from redis import Redis
 
 from contracts.forecast.deep_queue import estimate_deep
 from contracts.forecast.simulation import Expected, simulate
-from contracts.forecast.snapshot import Place, Snapshot, read_place, read_snapshot
+from contracts.forecast.snapshot import Place, Snapshot
+from contracts.forecast.snapshot_reader import read_place, read_snapshot
 from contracts.jobs.records import JobRecord, Position
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable

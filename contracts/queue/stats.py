@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from redis import Redis
 
 from contracts.forecast.backlog import waiting_seconds
-from contracts.forecast.snapshot import read_snapshot
+from contracts.forecast.snapshot_reader import read_snapshot
 from contracts.redis.connection import Scripts
 from contracts.requests.schema import Priority
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 from redis import Redis
 
-from contracts.forecast.snapshot import read_measurements
+from contracts.forecast.snapshot_reader import read_measurements
 from contracts.redis import keys
 from contracts.redis.connection import Scripts, redis_errors_are_unavailable
 from contracts.requests.schema import Priority

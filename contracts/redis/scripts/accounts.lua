@@ -161,7 +161,7 @@ local function measured_costs(paces, models)
 end
 
 -- A waiting job with so many before it in its queue, and what was measured of jobs like it, as JSON for
--- `contracts/forecast/snapshot.py`.
+-- `contracts/forecast/snapshot_reader.py`.
 local function place_of(id, ahead)
   local names, job = { 'work', 'created_at', 'deadline_at', 'preparing', 'solo', 'owner', 'priority' }, { id = id }
   for index, value in ipairs(redis.call('HMGET', job_key(id), unpack(names))) do job[names[index]] = value or nil end
