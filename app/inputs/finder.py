@@ -78,7 +78,7 @@ class ImageFinder:
             raise self._decoder.too_many_bytes(field) from None
 
     def _upload(self, field: str, id: str) -> StoredImage:
-        upload = recall(self._queue, self._owner, id)
+        upload = recall(self._queue.connection, self._owner, id)
         key = None if upload is None else self._retention.retain_existing(upload.sha256, ACCEPT_SECONDS)
         if upload is None or key is None or not self._storage.exists(key):
             raise refused(field, "this upload does not exist or has expired; send it to POST /v1/uploads")

@@ -63,7 +63,7 @@ def _uploads_of(services: Services, owner: str) -> Callable[[str], str | None]:
     """Return a function that names an owner's upload by its SHA-256."""
 
     def find(sha256: str) -> str | None:
-        upload = recall(services.queue, owner, f"upload:{sha256}")
+        upload = recall(services.queue.connection, owner, f"upload:{sha256}")
         return None if upload is None else upload.id
 
     return find

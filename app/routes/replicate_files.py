@@ -50,7 +50,7 @@ def create_replicate_file(
         return store_upload(services, principal.owner, body, "content")[0]
 
     def find(id: str) -> Upload:
-        upload = recall(services.queue, principal.owner, id)
+        upload = recall(services.queue.connection, principal.owner, id)
         if upload is None:
             raise Gone("file", id, principal.owner)
         return upload
@@ -64,7 +64,7 @@ def list_replicate_files(
 ) -> ReplicateFileList:
     """List your files, the newest first; images that were uploaded by the native API are among them."""
     before = None if page.after is None else page.after.created_at
-    uploads, rest = list_uploads(services.queue, principal.owner, page.limit, before)
+    uploads, rest = list_uploads(services.queue.connection, principal.owner, page.limit, before)
     cursor = None if rest is None else f"?limit={page.limit}&cursor={Cursor(rest, '').write()}"
     return ReplicateFileList(
         next=None if cursor is None else f"{links.base}{router.prefix}{cursor}",
@@ -77,7 +77,7 @@ def show_replicate_file(
     id: _FileId, services: ServicesDep, principal: PrincipalDep, links: LinksDep
 ) -> ReplicateFile:
     """Show a file of yours."""
-    upload = recall(services.queue, principal.owner, f"upload:{id}")
+    upload = recall(services.queue.connection, principal.owner, f"upload:{id}")
     if upload is None:
         raise NotFound("file", id[:200])
     return _view(upload, services, links)
@@ -92,7 +92,7 @@ def show_replicate_file(
 )
 def delete_replicate_file(id: _FileId, services: ServicesDep, principal: PrincipalDep) -> None:
     """Forget a file of yours: no request can name it any more. Jobs that use it keep it until they have ended."""
-    if not forget(services.queue, principal.owner, f"upload:{id}"):
+    if not forget(services.queue.connection, principal.owner, f"upload:{id}"):
         raise NotFound("file", id[:200])
 
 

@@ -56,7 +56,7 @@ def create_upload(
         return upload
 
     def find(id: str) -> Upload:
-        upload = recall(services.queue, principal.owner, id)
+        upload = recall(services.queue.connection, principal.owner, id)
         if upload is None:
             raise Gone("upload", id, principal.owner)
         return upload

@@ -33,4 +33,4 @@ def store_upload(
     services.owner_bytes.run(
         owner, lambda: store_image(services.storage, services.retention, image, ttl_seconds, limit)
     )
-    return remember(services.queue, owner, image, ttl_seconds)
+    return remember(services.queue.connection, owner, image, ttl_seconds)

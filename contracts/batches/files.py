@@ -17,7 +17,7 @@ from redis import Redis
 from contracts.batches.listing import MAX_ENTRIES, ListedPage, list_page
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
-from contracts.redis.connection import Scripts, redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable, unix_seconds
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 from contracts.uploads.retention import Retention
@@ -147,8 +147,7 @@ class FileStore:
 
     def _now(self) -> float:
         with redis_errors_are_unavailable():
-            seconds, micros = self._connection.time()
-        return seconds + micros / 1e6
+            return unix_seconds(self._connection)
 
 
 def registration(file: StoredFile) -> dict[str, Any]:

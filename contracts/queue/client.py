@@ -29,7 +29,7 @@ from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.new_job import JobOptions, new_record, rq_fields
 from contracts.redis import keys
-from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, connect, redis_errors_are_unavailable, unix_seconds
 from contracts.redis.replication import ReplicaBarrier
 from contracts.requests.any_parameters import AnyParameters
 from contracts.settings import SharedSettings
@@ -204,8 +204,7 @@ class JobQueue:
 
     def now(self) -> float:
         """Unix seconds on Redis' clock."""
-        seconds, micros = self.connection.time()
-        return seconds + micros / 1e6
+        return unix_seconds(self.connection)
 
     def close(self) -> None:
         """Close the connections."""

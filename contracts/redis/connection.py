@@ -122,6 +122,12 @@ def is_memory_full(error: redis_errors.RedisError) -> bool:
     return isinstance(error, redis_errors.OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
+def unix_seconds(connection: Redis) -> float:
+    """The time on Redis' clock, which all processes share."""
+    seconds, micros = connection.time()
+    return float(seconds + micros / 1e6)
+
+
 def check_writes(connection: Redis) -> None:
     """Check that Redis accepts writes.
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Protocol, cast
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from redis import Redis
 
 from contracts.left_out_fields import OrLeftOut
-from contracts.queue.client import JobQueue
 from contracts.redis import keys
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis.connection import redis_errors_are_unavailable, unix_seconds
 
 _ID = re.compile(r"upload:([0-9a-f]{64})")
 
@@ -68,14 +68,14 @@ class DecodedImage(Protocol):
         """What was done about the color profile; None: nothing had to be."""
 
 
-def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
+def remember(connection: Redis, owner: str, image: DecodedImage, ttl_seconds: int) -> tuple[Upload, bool]:
     """Make a stored image's id valid for its owner, for `ttl_seconds` from now on.
 
     Returns:
         The upload, and whether it is new.
     """
     with redis_errors_are_unavailable():
-        now = queue.now()
+        now = unix_seconds(connection)
         expires_at = now + ttl_seconds
         upload = Upload(
             id=f"upload:{image.sha256}",
@@ -88,7 +88,7 @@ def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int)
             expires_at=datetime.fromtimestamp(expires_at, UTC),
         )
         index = keys.OWNER_UPLOADS + owner
-        with queue.connection.pipeline(transaction=True) as pipeline:
+        with connection.pipeline(transaction=True) as pipeline:
             pipeline.set(_key(owner, image.sha256), upload.model_dump_json(), ex=ttl_seconds, get=True)
             pipeline.zremrangebyscore(index, "-inf", now)
             pipeline.zadd(index, {image.sha256: expires_at})
@@ -97,18 +97,18 @@ def remember(queue: JobQueue, owner: str, image: DecodedImage, ttl_seconds: int)
     return upload, known is None
 
 
-def recall(queue: JobQueue, owner: str, id: str) -> Upload | None:
+def recall(connection: Redis, owner: str, id: str) -> Upload | None:
     """The owner's upload with this id; None where there is none, or no longer."""
     match = _ID.fullmatch(id)
     if match is None:
         return None
     with redis_errors_are_unavailable():
-        text = queue.connection.get(_key(owner, match[1]))
+        text = connection.get(_key(owner, match[1]))
     return None if text is None else Upload.model_validate_json(str(text))
 
 
 def list_uploads(
-    queue: JobQueue, owner: str, limit: int, before: float | None = None
+    connection: Redis, owner: str, limit: int, before: float | None = None
 ) -> tuple[list[Upload], float | None]:
     """The owner's uploads, the one that expires last first.
 
@@ -123,26 +123,26 @@ def list_uploads(
         index = keys.OWNER_UPLOADS + owner
         found = cast(
             "list[tuple[str, float]]",
-            queue.connection.zrevrangebyscore(
-                index, highest, f"({queue.now()!r}", start=0, num=limit + 1, withscores=True
+            connection.zrevrangebyscore(
+                index, highest, f"({unix_seconds(connection)!r}", start=0, num=limit + 1, withscores=True
             ),
         )
         page = found[:limit]
-        texts = queue.connection.mget([_key(owner, sha256) for sha256, _ in page]) if page else []
+        texts = connection.mget([_key(owner, sha256) for sha256, _ in page]) if page else []
     uploads = [
         Upload.model_validate_json(str(text)) for text in cast("list[str | None]", texts) if text is not None
     ]
     return uploads, page[-1][1] if len(found) > limit else None
 
 
-def forget(queue: JobQueue, owner: str, id: str) -> bool:
+def forget(connection: Redis, owner: str, id: str) -> bool:
     """Make an upload's id invalid for its owner; False where it was not valid. The bytes expire by themselves."""
     match = _ID.fullmatch(id)
     if match is None:
         return False
     with redis_errors_are_unavailable():
-        queue.connection.zrem(keys.OWNER_UPLOADS + owner, match[1])
-        return bool(queue.connection.delete(_key(owner, match[1])))
+        connection.zrem(keys.OWNER_UPLOADS + owner, match[1])
+        return bool(connection.delete(_key(owner, match[1])))
 
 
 def _key(owner: str, sha256: str) -> str:

@@ -53,7 +53,7 @@ def test_white_space_between_letters_costs_no_memory(finder: ImageFinder) -> Non
 def test_an_upload_whose_bytes_are_gone_is_refused(
     finder: ImageFinder, decoder: ImageDecoder, queue: JobQueue
 ) -> None:
-    upload, _ = uploads.remember(queue, "local", decoder.decode(RED, "file"), ttl_seconds=60)
+    upload, _ = uploads.remember(queue.connection, "local", decoder.decode(RED, "file"), ttl_seconds=60)
 
     with pytest.raises(InvalidRequest, match="this upload does not exist"):
         finder.find("image", upload.id)

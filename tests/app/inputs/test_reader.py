@@ -124,7 +124,7 @@ def test_a_mask_named_by_its_upload_is_read_as_a_mask(
 ) -> None:
     black = decoder.decode(encode_solid("L", (32, 16), 0), "file")
     store_image(storage, retention, black, 60)
-    upload, _ = uploads.remember(queue, "local", black, ttl_seconds=60)
+    upload, _ = uploads.remember(queue.connection, "local", black, ttl_seconds=60)
     request = InpaintRequest.model_validate({"prompt": "x", "image": TEXT, "mask_image": upload.id})
 
     with pytest.raises(InvalidRequest, match="mask_image: changes no pixel: it is black everywhere"):
@@ -136,7 +136,7 @@ def test_what_was_done_about_a_color_profile_is_known_of_uploads_too(
 ) -> None:
     image = decoder.decode(encode_solid("RGB", (32, 16), "red", icc_profile=b"broken"), "file")
     store_image(storage, retention, image, 60)
-    upload, _ = uploads.remember(queue, "local", image, ttl_seconds=60)
+    upload, _ = uploads.remember(queue.connection, "local", image, ttl_seconds=60)
 
     (found,) = reader.read(img2img(upload.id)).values()
 
@@ -174,7 +174,7 @@ def test_an_upload_is_found_without_decoding_it_again(
 ) -> None:
     image = decoder.decode(RED, "file")
     key = store_image(storage, retention, image, 60)
-    upload, _ = uploads.remember(queue, "local", image, ttl_seconds=60)
+    upload, _ = uploads.remember(queue.connection, "local", image, ttl_seconds=60)
 
     (found,) = reader.read(img2img(upload.id)).values()
 

@@ -114,7 +114,7 @@ def full_redis(
     publish(connection, WorkerReport(id="w", state="idle"), 60)
     for workers in (TABLE["rq_workers"], TABLE["rq_queue_workers"] + "q"):  # written by RQ, cleaned by us
         connection.sadd(workers, "rq:worker:w")
-    remember(queue, "me", IMAGE, 60)
+    remember(queue.connection, "me", IMAGE, 60)
     file = tmp_path / "lora"
     file.write_bytes(b"x")
     facts = AdapterFacts(family="sdxl", layout="peft", ranks=(4,), values=9, dtype="F32", changes_text=False)
