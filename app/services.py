@@ -1,6 +1,6 @@
 """Everything that one API process holds open, in one object.
 
-A new service is one field of `Services` and one line in `open_services`. Knows no route and no request.
+A new service is one field of `Services` and one line in `_build`. Knows no route and no request.
 """
 
 from __future__ import annotations
