@@ -118,7 +118,7 @@ class Conflict(DarkroomError):
 
 
 class QuotaExceeded(DarkroomError):
-    """An owner's files take so many bytes that one more would exceed the limit; nothing was stored."""
+    """A file that would exceed its owner's limit on stored bytes; nothing was stored."""
 
     def __init__(self, stored_bytes: int, max_bytes: int) -> None:
         super().__init__(
@@ -129,7 +129,7 @@ class QuotaExceeded(DarkroomError):
 
 
 class RecordQuotaExceeded(QuotaExceeded):
-    """An owner's jobs take so much of the queue's memory that one more would exceed the limit."""
+    """A job that would exceed its owner's limit on the queue's memory."""
 
     def __init__(self, record_bytes: int, max_bytes: int) -> None:
         DarkroomError.__init__(
@@ -140,7 +140,7 @@ class RecordQuotaExceeded(QuotaExceeded):
 
 
 class TryLater(DarkroomError):
-    """A limit that is reached for now; the same call may succeed after `retry_after_seconds`."""
+    """A limit that has been reached; the same call may succeed after `retry_after_seconds`."""
 
     def __init__(self, message: str, retry_after_seconds: int) -> None:
         self.retry_after_seconds = retry_after_seconds
@@ -157,21 +157,21 @@ class ModelUnavailable(TryLater):
 
 
 class QueueFull(TryLater):
-    """The maximum number of jobs is waiting, of all owners or of the caller; `waiting` says which."""
+    """A queue with the maximum number of waiting jobs, of all owners or of the caller; `waiting` says which."""
 
     def __init__(self, waiting: str, retry_after_seconds: int) -> None:
         super().__init__(f"the queue is full: {waiting}", retry_after_seconds)
 
 
 class TooManyJobs(TryLater):
-    """The maximum number of jobs of one API key, or of all callers without one, is waiting or running."""
+    """An API key, or all callers without one, with the maximum number of jobs waiting and running."""
 
     def __init__(self, max_jobs: int, retry_after_seconds: int) -> None:
         super().__init__(f"limit reached: at most {max_jobs} jobs may wait or run at a time", retry_after_seconds)
 
 
 class DailyLimitReached(TryLater):
-    """What the jobs of one API key may use on one day (UTC) is used up, or this job would exceed it."""
+    """A job that would exceed what the jobs of its API key may use on one day (UTC)."""
 
     def __init__(self, limit: str, used: str, retry_after_seconds: int) -> None:
         super().__init__(
@@ -180,7 +180,7 @@ class DailyLimitReached(TryLater):
 
 
 class RateExceeded(TryLater):
-    """An API key, or all callers without one together, reached the rate limit of `calls_per_minute`."""
+    """A call of an API key, or of all callers without one, above the rate limit of `calls_per_minute`."""
 
     def __init__(self, calls_per_minute: int, retry_after_seconds: int) -> None:
         self.calls_per_minute = calls_per_minute
@@ -188,18 +188,18 @@ class RateExceeded(TryLater):
 
 
 class TooManyImages(TryLater):
-    """As many images as may wait to be decoded are waiting."""
+    """A decoder with the maximum number of waiting images."""
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("too many images are being decoded", retry_after_seconds)
 
 
 class Unavailable(DarkroomError):
-    """Redis or the storage does not answer; the call may be repeated."""
+    """A Redis or a storage that does not answer; the call may be repeated."""
 
 
 class StorageFull(Unavailable):
-    """The storage, or a disk of this process, takes no more bytes; nothing was stored."""
+    """A storage, or a disk of this process, that is full; nothing was stored."""
 
 
 class SettingsError(DarkroomError):
@@ -211,7 +211,7 @@ class AdapterRefused(DarkroomError):
 
 
 class AdapterDamaged(AdapterRefused):
-    """A file that is not the adapter that it was: cut off, or not a safetensors file at all."""
+    """An adapter's file that has been damaged: it is cut off, or not a safetensors file."""
 
 
 class DestinationRefused(DarkroomError):

@@ -226,7 +226,7 @@ class KeySettings(Settings):
 
 
 class OutboundSettings(Settings):
-    """Where clients may make the service connect to; must be the same for API and dispatcher."""
+    """Addresses that clients may make the service connect to; must be the same for API and dispatcher."""
 
     model_config = SettingsConfigDict(env_prefix="DARKROOM_OUTBOUND_", frozen=True, extra="ignore")
 

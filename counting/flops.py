@@ -33,7 +33,7 @@ Run = tuple[Mapping[str, Any], Callable[[], object]]
 
 
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What `FlopCounterMode` adds up, without its account of modules, which takes most of its time."""
+    """The counter of `FlopCounterMode`, without its account of modules, which takes most of its time."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -140,7 +140,7 @@ class _ManyNames:
 
 
 class _Outlines:
-    """Checks each object as it is read, and remembers no more of it than its parent must know.
+    """Checker of each object as it is read, which keeps no more of it than its parent must know.
 
     Attributes:
         names: in all objects so far.

@@ -25,7 +25,7 @@ _LORA_TAG = re.compile(r"\s?<lora:([^:>]{1,128})[^>]{0,64}>")
 
 @dataclass
 class Draft:
-    """What a file says.
+    """The contents of a file, in our fields.
 
     Attributes:
         fields: of our request, with `PLACEHOLDER` in place of images.

@@ -17,7 +17,7 @@ class NotReadView(BaseModel):
 
 
 class ImageParameters(BaseModel):
-    """How an image was made, as a request that can be sent to this service."""
+    """The parameters of an image, as a request that can be sent to this service."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 

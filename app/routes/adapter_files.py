@@ -51,7 +51,7 @@ NameQuery = Annotated[
 
 
 class AdapterView(BaseModel):
-    """What views of all kinds have."""
+    """The fields that views of all kinds have."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 

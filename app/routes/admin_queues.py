@@ -53,7 +53,7 @@ class HoldView(BaseModel):
 
 
 class HoldsView(BaseModel):
-    """What operators have paused and drained."""
+    """The paused models and drained workers."""
 
     paused: list[HoldView] = Field(description="Paused models, by name.")
     drained: list[HoldView] = Field(
@@ -62,7 +62,7 @@ class HoldsView(BaseModel):
 
 
 class PurgeView(BaseModel):
-    """What a purge has done."""
+    """The result of a purge."""
 
     cancelled: int = Field(description="Number of jobs that were cancelled.")
     has_more: bool = Field(description="Whether more jobs are left; call again to cancel them.")
@@ -131,7 +131,7 @@ def purge_queues(
 
 
 class ReloadView(BaseModel):
-    """What reading the catalogue file again has changed in this API process; the others follow within seconds."""
+    """The changes that this API process read from the catalogue file; the others follow within seconds."""
 
     models: list[str] = Field(description="Ids of all models now.")
     added: list[str] = Field(description="Rows that are new: `ID`, `lora:ID` or `controlnet:ID`.")

@@ -34,7 +34,7 @@ _IS_WRITTEN_OUT = BeforeValidator(_check_written_out)
 
 
 class UsageView(BaseModel):
-    """What the jobs of one API key with one model have used on one day (UTC)."""
+    """Use by the jobs of one API key with one model on one day (UTC)."""
 
     day: date = Field(description="The day, in UTC.")
     api_key: str = Field(

@@ -81,7 +81,7 @@ class Draft(Protocol):
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a checked request says of its job, whatever the task.
+    """Delivery of a checked request's job, whatever the task.
 
     Attributes:
         images: in memory.

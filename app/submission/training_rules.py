@@ -33,7 +33,7 @@ _REGISTERED: dict[Kind, UploadKind[Any]] = {
 
 
 class TrainingRules:
-    """What several fields together, the catalogue and the owner's adapters allow."""
+    """Rules for several fields together, for the catalogue and for the owner's adapters."""
 
     def __init__(self, checks: RequestChecks, catalogue: Catalogue, first_step: int = 0) -> None:
         """`first_step`: steps that are done before it begins."""

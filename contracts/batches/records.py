@@ -132,7 +132,7 @@ class StartedLine(BaseModel):
 
 @dataclass
 class Round:
-    """What a round of work changes of a batch.
+    """The changes that one round of work makes to a batch.
 
     Attributes:
         fields: values of the batch's hash.

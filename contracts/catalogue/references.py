@@ -15,7 +15,7 @@ _TOKENS_AROUND = 8
 
 @dataclass(frozen=True)
 class References:
-    """What the reference images of an edit are to a family; each is read at a size of its own.
+    """The use that a family makes of an edit's reference images; each is read at a size of its own.
 
     Attributes:
         max_count: how many one request may have.

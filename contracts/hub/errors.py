@@ -1,9 +1,9 @@
-"""Why files could not be had from a hub. Each text is one whole sentence for clients: no paths, no library's text.
+"""Why files could not be fetched from a hub. Messages are sentences for clients, without paths or library texts.
 
 HubError
 ├── HubUnavailable   may succeed later
 ├── HubRefused       final, until somebody changes the catalogue, the token or the repository
-└── Cancelled        nobody wants the files any more
+└── Cancelled        nobody needs the files any longer
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from contracts.errors import DarkroomError
 
 
 class HubError(DarkroomError):
-    """Files of a hub are not here."""
+    """Failure to get files from a hub."""
 
 
 class HubUnavailable(HubError):
-    """The hub, the connection or the disk fails for now; `retry_seconds` where the hub said when to come back."""
+    """Temporary failure of the hub, the connection or the disk; `retry_seconds` if the hub said when to retry."""
 
     def __init__(self, message: str, retry_seconds: float | None = None) -> None:
         self.retry_seconds = retry_seconds
@@ -24,8 +24,8 @@ class HubUnavailable(HubError):
 
 
 class HubRefused(HubError):
-    """Missing, gated, not authorised, of the wrong class, or without the files that the row needs."""
+    """Repository that is missing, gated, refused, of the wrong class, or without files that the row needs."""
 
 
 class Cancelled(HubError):
-    """The caller's `is_wanted` returned False; what has arrived stays, and the next download resumes it."""
+    """Download that the caller's `is_wanted` ended; what has arrived stays, and the next download resumes it."""

@@ -8,7 +8,7 @@ from contracts.jobs.receipt import RecordPart
 
 
 class ImageSafety(RecordPart):
-    """What the safety check found of an image."""
+    """The safety check's result for an image."""
 
     check: str = Field(description="Name of the check.")
     score: float = Field(description="Confidence that the image must not be shown, 0 to 1.")

@@ -123,7 +123,7 @@ class CheckedStep(RecordPart):
 
 
 class TrainedAdapter(RecordPart):
-    """What a training has registered: a LoRA, a textual inversion or a ControlNet."""
+    """A file that a training has registered: a LoRA, a textual inversion or a ControlNet."""
 
     id: str = Field(description="Its name in requests.")
     sha256: str = Field(description="SHA-256 of its file, in hexadecimal.")
@@ -131,7 +131,7 @@ class TrainedAdapter(RecordPart):
 
 
 class TrainingReceipt(RecordPart):
-    """What a training has made."""
+    """The files and losses of a training."""
 
     loras: list[TrainedAdapter] = Field(
         default_factory=list, description="The LoRAs, snapshots first; empty if something else was trained."

@@ -47,7 +47,7 @@ class NextJobs:
 
 
 class NotReady(Exception):
-    """The next job needs something that must be prepared first; nothing was claimed.
+    """An answer without a job: the next one needs something that must be prepared first.
 
     Attributes:
         names: of all that it lacks, as in `JobParameters.needs`.
@@ -59,11 +59,11 @@ class NotReady(Exception):
 
 
 class Suspended(Exception):
-    """`rq suspend` asks all workers to take no jobs, until `rq resume`; nothing was claimed."""
+    """An answer without a job: `rq suspend` stops all claims until `rq resume`."""
 
 
 class MustRunAlone(Exception):
-    """The next job must run alone, and this worker has jobs in flight; nothing was claimed.
+    """An answer without a job: the next one must run alone, and this worker has jobs in flight.
 
     A worker that claims nothing until its jobs have ended gets the job then, unless another has taken it.
     """

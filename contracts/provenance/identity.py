@@ -30,7 +30,7 @@ _PURPOSES = [ExtendedKeyUsageOID.EMAIL_PROTECTION, ObjectIdentifier("1.3.6.1.4.1
 
 @dataclass(frozen=True)
 class Identity:
-    """Who signs.
+    """The signer: key and certificates.
 
     Attributes:
         algorithm: C2PA's name of the signature: `es256`, `es384`, `es512` or `ed25519`.

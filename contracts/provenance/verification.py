@@ -24,7 +24,7 @@ _STATES: Mapping[str, Verdict] = {"Trusted": "trusted", "Valid": "intact"}
 
 @dataclass(frozen=True)
 class Verification:
-    """What is known of a file.
+    """The result of checking a file.
 
     Attributes:
         problems: C2PA's codes of what is wrong; empty unless `changed`.

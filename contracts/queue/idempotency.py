@@ -32,7 +32,7 @@ MAX_KEYS = 10_000
 
 @dataclass(frozen=True)
 class CallIdentity:
-    """Identity of a call: calls that agree in all of it are the same.
+    """Identity of a call; calls with equal identities are the same.
 
     Attributes:
         key: chosen by the client; scoped to its owner.

@@ -29,7 +29,7 @@ _DRAINED_SECONDS = 7 * 86_400
 
 @dataclass(frozen=True)
 class Purged:
-    """What a purge has done.
+    """The result of a purge.
 
     Attributes:
         cancelled: jobs.

@@ -15,7 +15,7 @@ _ANSWER_SECONDS = 2.0
 
 
 class ReplicaBarrier:
-    """Confirms that `DARKROOM_REDIS_WAIT_REPLICAS` replicas have a key. Thread-safe; connects when it is used."""
+    """Barrier that waits until enough replicas have a key. Thread-safe; connects when it is used."""
 
     def __init__(self, settings: SharedSettings) -> None:
         self._replicas = settings.redis_wait_replicas

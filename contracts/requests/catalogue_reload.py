@@ -40,7 +40,7 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class Changes:
-    """What a new version of the file has changed, by the names under which jobs need rows.
+    """The changes in a new version of the file, by the names under which jobs need rows.
 
     Attributes:
         changed: rows that differ and stay as they were until the process starts again.

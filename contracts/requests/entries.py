@@ -135,7 +135,7 @@ class Hires(StrictModel):
 
 
 class DynamicThresholding(StrictModel):
-    """How the image that a model of pixels predicts at each step is kept in range (arXiv 2205.11487)."""
+    """Rule that keeps the image that a model of pixels predicts at each step in range (arXiv 2205.11487)."""
 
     ratio: float | None = Field(
         None,

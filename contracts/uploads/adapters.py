@@ -41,7 +41,7 @@ _UPLOAD_SECONDS = 900
 
 
 class Upload(BaseModel):
-    """What rows of uploaded files have beside those of the catalogue; `source` is the storage key.
+    """Fields that rows of uploaded files have in addition to those of the catalogue; `source` is the storage key.
 
     Attributes:
         owner: who can use it; None: everybody.

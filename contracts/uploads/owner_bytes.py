@@ -32,7 +32,7 @@ _PAUSE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ByteLimit:
-    """Whose files something is counted as, and how many bytes that owner may have; `max_bytes` 0: no limit."""
+    """An owner, and the maximum bytes of the owner's files; `max_bytes` 0: no limit."""
 
     owner: str
     max_bytes: int

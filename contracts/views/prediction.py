@@ -32,7 +32,7 @@ _NOT_INPUT = frozenset(
 
 
 class PredictionMetrics(BaseModel):
-    """How long a prediction took."""
+    """The durations of a prediction."""
 
     predict_time: OrLeftOut[float] = Field(None, description="Seconds in which it ran; left out until it ended.")
     total_time: OrLeftOut[float] = Field(

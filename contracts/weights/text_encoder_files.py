@@ -32,7 +32,7 @@ _HARMLESS = re.compile(r"(^|\.)(position_ids|logit_scale|spiece_model)$")
 
 @dataclass(frozen=True)
 class TextEncoderFacts:
-    """What a text encoder is.
+    """Facts about a text encoder: its kind and sizes.
 
     Attributes:
         kind: `CLIP text model` or `T5`.

@@ -43,7 +43,7 @@ def missing(kind: str) -> FailureCode:
 
 
 class AdapterFile(Protocol):
-    """What a job's parameters say of one file.
+    """Description of one file in a job's parameters.
 
     Attributes:
         name: id of its row.
@@ -60,7 +60,7 @@ class AdapterFile(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of what is kept. The LoRAs of a running job may exceed the first two.
+    """Limits on loaded adapters. The LoRAs of a running job may exceed the first two.
 
     Attributes:
         loaded: LoRAs in memory beside each model.

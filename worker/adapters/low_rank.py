@@ -29,7 +29,7 @@ def check_layer(name: str, layer: Layer) -> None:
 
 @dataclass(frozen=True)
 class InputChange:
-    """A change of what a layer is given, before it and all changes of its output.
+    """A change of a layer's input, made before the layer and all changes of its output.
 
     Attributes:
         change: layer input -> changed input.
@@ -39,7 +39,7 @@ class InputChange:
 
 
 class LayerChange(Protocol):
-    """What an adapter changes in one layer."""
+    """An adapter's change of one layer."""
 
     @property
     def size_bytes(self) -> int:

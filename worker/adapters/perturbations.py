@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True)
 class Perturbation:
-    """What is disturbed.
+    """The layers that are disturbed, and how.
 
     Attributes:
         name: equal for perturbations with the same effect on one model.

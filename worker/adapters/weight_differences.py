@@ -31,7 +31,7 @@ def by_channel(layer: Layer, values: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Difference:
-    """What is added to a layer's weight, or to what the weight gives.
+    """A term that is added to a layer's weight, or to its output.
 
     Attributes:
         tensors: its factors, in the layer's dtype.

@@ -127,7 +127,7 @@ def _describe(folder: Path, name: str, class_name: str, variant: str | None, *, 
 
 @dataclass(frozen=True)
 class _Component:
-    """What a component of this class and configuration is like: its configuration, complete, and its layers."""
+    """A component of one class and configuration: its complete configuration, and its layers."""
 
     config: Any
     shapes: Mapping[str, tuple[int, ...]]

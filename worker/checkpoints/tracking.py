@@ -103,7 +103,11 @@ def numbers_read() -> Iterator[set[str]]:
 
 @contextmanager
 def used_names() -> Iterator[set[str]]:
-    """Inside, collect the names of the marked tensors that diffusers' single-file loaders put into models."""
+    """Inside, collect the names of the marked tensors that diffusers' single-file loaders put into models.
+
+    Replaces the function by which both modules of these loaders (0.42) give a model its weights;
+    `test_a_tensor_that_no_layer_takes_is_named` fails when they use another.
+    """
     used: set[str] = set()
     modules = (single_file_model, single_file_utils)
     originals = [getattr(module, _LOADER) for module in modules]

@@ -41,7 +41,7 @@ MoreArguments = Callable[[int], Mapping[str, Any]]
 
 
 class Compute(Protocol):
-    """Makes the call that an intercept stands before."""
+    """The call behind an intercept."""
 
     def __call__(self, rows: slice | None = None, more: MoreArguments | None = None) -> Any:
         """Return its result for these rows; None: for all of them.

@@ -1,4 +1,4 @@
-"""One job in flight, as the engine sees it: what its policy asks of it, and what its receipt will say of it."""
+"""One job in flight, as the engine sees it: the facts that its policy and its receipt need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the device is set up for: the model and the memory plan of the job that is served now.
+"""What the device is set up for: the model and the memory plan of the job that is being served.
 
 Before a call it places the job's model by the job's plan and hooks its components, unless that is so already.
 Around a denoiser's call it lets each job's adapters act on the job's rows. Does not know the order of calls.

@@ -23,7 +23,7 @@ _EDITING_MIXINS = frozenset({"PAGMixin"})
 
 
 class _View:
-    """Mixed into the subclass of a module's class."""
+    """Mixin of the subclass of a module's class."""
 
     __slots__ = ()
     _viewed: Any

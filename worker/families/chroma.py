@@ -39,7 +39,10 @@ def _inpaint(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _prepare(pipeline: Any) -> None:
-    """diffusers 0.42's inpainting pipeline asks for an entry that the transformer's configuration lacks."""
+    """Add the entry that diffusers' inpainting pipeline (0.42) reads and the transformer's configuration lacks.
+
+    `tests/support/untrained/chroma.py` needs the same for its direct calls of that pipeline.
+    """
     if "guidance_embeds" not in pipeline.transformer.config:
         pipeline.transformer.register_to_config(guidance_embeds=False)
 

@@ -62,7 +62,7 @@ def _control(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _patch(pipeline: Any) -> None:
-    """diffusers 0.42's ControlNet pipelines copy the guidance scale to the device in each step, and wait."""
+    """Let no step of the ControlNet pipelines wait for the device; see `with_asynchronous_tensors`."""
     if "controlnet" in pipeline.components:
         pipeline_class: Any = type(pipeline)
         pipeline.__class__ = with_asynchronous_tensors(pipeline_class)

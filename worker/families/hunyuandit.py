@@ -50,9 +50,10 @@ def _read_t5(pipeline: Any, text: str, max_length: int, device: Any) -> None:
 
 
 def _keep_residuals(pipeline: Any) -> None:
-    """Let the transformer take the last of what a ControlNet adds off a list of its own.
+    """Give the transformer its own copy of the list of ControlNet residuals.
 
-    diffusers 0.42 empties the caller's, so that a call that ran out of memory could not be made again.
+    diffusers' `HunyuanDiT2DModel` (0.42) pops them off the caller's list, so a call that ran out of memory could
+    not be repeated.
     """
 
     def copy(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -27,9 +27,10 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
 
 
 def _patch(pipeline: Any) -> None:
-    """Have the pipeline for images use the vectors that its call is given with embeddings.
+    """Make the img2img pipeline use the pooled vectors that its call gets with the embeddings.
 
-    That of diffusers 0.42 forgets them, and then misses them.
+    diffusers' `KolorsImg2ImgPipeline` (0.42) does not pass them on to its own `encode_prompt`, which needs them;
+    `test_an_image_equals_that_of_bare_diffusers` fails when it does.
     """
     if "Img2Img" in type(pipeline).__name__:
         pipeline_class: Any = type(pipeline)

@@ -18,9 +18,10 @@ def _misfit(components: Mapping[str, Any]) -> str | None:
 
 
 def _patch(pipeline: Any) -> None:
-    """Give a scheduler's step a second result: diffusers 0.42 takes that of an only step, and not all have one.
+    """Give a scheduler's step a second result, the predicted image, which at the last step equals the first.
 
-    That of those that have is what the step predicts the image to be, which the first is at the last step, too.
+    diffusers' pipeline (0.42) reads it if there is only one step, and not all schedulers return one;
+    `test_one_step_is_made_with_every_kind_of_scheduler` shows that all work.
     """
     step = pipeline.scheduler.step
 

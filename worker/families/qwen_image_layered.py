@@ -44,10 +44,14 @@ def _patch(pipeline: Any) -> None:
 
 @cache
 def _of_its_images_size(pipeline_class: Any) -> Any:
-    """The pipeline class without its choice of a size, which has the area of a square of 640 or 1024 pixels."""
+    """The pipeline class without its own choice of a size.
+
+    diffusers' pipeline (0.42) makes images with the area of a square of 640 or 1024 pixels, whatever size its
+    image has; `test_the_layers_of_a_picture_equal_those_of_a_direct_call_bit_for_bit` fails when that changes.
+    """
 
     def call(self: Any, *, image: Any, prompt_embeds: Any, **others: Any) -> Any:
-        # It asks its text encoder, which jobs do not hold, which dtype the image is to have.
+        # It takes the image's dtype from its text encoder, which jobs do not hold.
         vars(self)["text_encoder"] = SimpleNamespace(dtype=prompt_embeds.dtype)
         own = rebound(pipeline_class.__call__.__wrapped__, calculate_dimensions=lambda _area, _ratio: image.size)
         return own(self, image=image, prompt_embeds=prompt_embeds, **others)

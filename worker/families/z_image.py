@@ -87,8 +87,9 @@ def _misfit(components: Mapping[str, Any]) -> str | None:
 def complete_controlnet(controlnet: Any, transformer: Any) -> None:
     """Let a ControlNet run the transformer's own layers, without making them its submodules.
 
-    They would be moved and counted twice. The pipelines of diffusers 0.42 set them as submodules again, so the
-    ControlNet gets a class that does not take them as such.
+    As submodules they would be moved and counted twice. diffusers' pipelines (0.42) set them as submodules again,
+    so the ControlNet gets a class that does not register them;
+    `test_the_layers_that_a_controlnet_shares_are_counted_and_moved_once` fails when they are set in another way.
     """
     controlnet_class: Any = type(controlnet)
     controlnet.__class__ = _borrowing(controlnet_class)

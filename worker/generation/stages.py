@@ -30,7 +30,7 @@ _LATENT_SPACE = ("latent_channels", "scaling_factor", "shift_factor", "latents_m
 
 @dataclass
 class Progress:
-    """What the stages of one attempt have made so far.
+    """Results of the stages of one attempt so far.
 
     Attributes:
         maps: control images that the job has made itself, by the indexes of their controls.

@@ -38,7 +38,7 @@ _ARGUMENT = "down_intrablock_additional_residuals"
 
 @dataclass(frozen=True)
 class AdapterFeatures:
-    """What one T2I-Adapter makes of its control image, multiplied by its weight.
+    """Features that one T2I-Adapter computes from its control image, multiplied by its weight.
 
     Attributes:
         control: that named it.

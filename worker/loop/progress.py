@@ -31,11 +31,11 @@ _QUIET_SECONDS = 1.0
 
 
 class Aborted(BaseException):
-    """The job does not go on: cancelled, past its deadline, or another worker's. Thrown into its coroutine."""
+    """Exception for a job that does not go on: cancelled, past its deadline, or another worker's by now."""
 
 
 class Released(BaseException):
-    """The worker must stop now, and the job goes back to the queue. Thrown into its coroutine."""
+    """Exception for a job that goes back to the queue, because its worker must stop now."""
 
 
 class JobWatch:

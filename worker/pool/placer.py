@@ -18,7 +18,7 @@ from worker.runtime.cuda_graphs import GraphPool
 
 
 class ModelPlacer:
-    """Places the models of a cache on one device; the others leave as far as that needs room."""
+    """Placer of a cache's models on one device; others are evicted as far as room is needed."""
 
     def __init__(
         self,

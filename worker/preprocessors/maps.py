@@ -26,7 +26,7 @@ Options = Mapping[str, float]
 
 @dataclass(frozen=True)
 class _Way:
-    """How one kind of model makes a control image.
+    """The way in which one kind of model makes a control image.
 
     Attributes:
         prepare: makes what the model is given of an image, with the folder's processor.

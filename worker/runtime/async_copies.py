@@ -45,6 +45,10 @@ class _Torch:
 
 @cache
 def with_asynchronous_tensors(pipeline_class: Any) -> Any:
-    """The pipeline class in whose `__call__` no `torch.tensor(…, device=…)` waits for the device."""
+    """The pipeline class in whose `__call__` no `torch.tensor(…, device=…)` waits for the device.
+
+    diffusers' FLUX.1 ControlNet pipelines (0.42) make such a tensor in every step;
+    `test_no_step_of_any_pipeline_waits_for_the_device` counts the waits.
+    """
     call: Callable[..., Any] = rebound(pipeline_class.__call__.__wrapped__, torch=_Torch())
     return type(pipeline_class.__name__, (pipeline_class,), {"__call__": torch.no_grad()(call)})

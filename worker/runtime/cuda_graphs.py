@@ -81,7 +81,7 @@ def _describe(leaf: object) -> Hashable:
 
 
 class GraphPool:
-    """How much of the device recorded graphs keep, as far as it was planned.
+    """Account of the device memory that recorded graphs keep, as far as it was planned.
 
     torch gives none of it back before the last function with graphs is gone. A graph may use what other graphs use
     at other times, so that the largest counts, and not their sum.

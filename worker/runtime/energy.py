@@ -46,7 +46,7 @@ class Metered(Protocol):
 
 @dataclass(frozen=True)
 class AssumedPower:
-    """What estimates assume of a device.
+    """Assumptions about a device for estimates of energy.
 
     Attributes:
         flops_per_joule: floating-point operations that it computes for a joule, above 0.

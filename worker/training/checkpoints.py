@@ -40,7 +40,7 @@ class CheckpointHolder(Protocol):
 
 @dataclass(frozen=True)
 class Restored:
-    """What a training goes on from.
+    """The state from which a training resumes.
 
     Attributes:
         notes: of the checkpoint.

@@ -52,7 +52,7 @@ _MADE: Mapping[Kind, str] = {
 
 
 class GivesWay(BaseException):
-    """The training goes back to the queue, since images need its memory; its checkpoint is written."""
+    """Exception for a training that goes back to the queue, since images need its memory."""
 
 
 class TrainingWatch(CheckpointHolder, Protocol):

@@ -71,7 +71,7 @@ class Optimizer(ABC):
 
 
 class AdamW(Optimizer):
-    """PyTorch's."""
+    """PyTorch's AdamW."""
 
     def _make(self, parameters: list[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=learning_rate)
@@ -83,7 +83,7 @@ class AdamW(Optimizer):
 
 
 class AdamW8bit(Optimizer):
-    """bitsandbytes'; averages of parameters with less than 4096 values stay in 32 bits."""
+    """bitsandbytes' AdamW in 8 bits; averages of parameters with less than 4096 values stay in 32 bits."""
 
     def _make(self, parameters: list[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         library = importlib.import_module("bitsandbytes")

@@ -25,7 +25,7 @@ _LENGTH_BYTES = 8
 
 
 class CheckpointUnusable(Exception):
-    """A checkpoint is damaged, or of another training."""
+    """A checkpoint that is damaged, or belongs to another training."""
 
 
 class TrainingRun:

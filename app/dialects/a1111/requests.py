@@ -40,7 +40,7 @@ _FITS: Mapping[int, Fit] = {0: "stretch", 1: "cover", 2: "pad"}
 
 @dataclass(frozen=True)
 class Translator:
-    """What a caller's requests are translated with.
+    """The data with which a caller's requests are translated.
 
     Attributes:
         stored: the options that the caller has set.

@@ -42,7 +42,7 @@ class ReceiptSigner:
 
 @dataclass(frozen=True)
 class Signature:
-    """What is known of a signature.
+    """The result of checking a signature.
 
     Attributes:
         is_valid: whether the key in its header made it.

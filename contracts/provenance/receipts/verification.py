@@ -23,7 +23,7 @@ from contracts.provenance.verification import Verdict
 
 @dataclass(frozen=True)
 class ReceiptVerification:
-    """What is known of a signed receipt.
+    """The result of checking a signed receipt.
 
     Attributes:
         verdict: as of Content Credentials.

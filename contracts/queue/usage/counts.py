@@ -19,7 +19,7 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class Usage:
-    """What the jobs of one API key with one model have used on one day.
+    """Use by the jobs of one API key with one model on one day.
 
     Attributes:
         api_key: its id; `anonymous`: callers without a key; empty: jobs that an earlier release accepted.

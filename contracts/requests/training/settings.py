@@ -1,4 +1,4 @@
-"""How something is trained, whatever its images. Knows no queue."""
+"""The settings of a training, whatever its images. Knows no queue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class TrainingSettings(StrictModel):
-    """How something is trained, whatever its images."""
+    """The settings of a training, whatever its images."""
 
     model_config = ConfigDict(extra="ignore")  # fields that another release has added
 

@@ -28,7 +28,7 @@ _CONVERT = "save its vectors with safetensors, as one tensor `emb_params` of vec
 
 
 class InversionFacts(BaseModel):
-    """What the header of a textual inversion says.
+    """Facts from the header of a textual inversion.
 
     Attributes:
         vectors: tokens of a prompt that its word takes.

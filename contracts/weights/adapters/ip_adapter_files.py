@@ -33,7 +33,7 @@ _REDUX = frozenset(f"redux_{layer}.{tensor}" for layer in ("up", "down") for ten
 
 
 class IpAdapterFacts(BaseModel):
-    """What an IP-Adapter file's header says.
+    """Facts from the header of an IP-Adapter file.
 
     Attributes:
         kind: `plain`, `plus` (a resampler of the encoder's states) or `full` (all states); `redux`, whose tokens

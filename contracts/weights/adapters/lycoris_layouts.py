@@ -60,7 +60,7 @@ _UNSUPPORTED: Mapping[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True)
 class WeightChange:
-    """What a file's tensors do to the weight of one layer, as far as their shapes tell.
+    """Change that a file's tensors make to the weight of one layer, as far as their shapes tell.
 
     Attributes:
         kind: `lora`, `loha`, `lokr`, `oft`, `ia3` or `full`.

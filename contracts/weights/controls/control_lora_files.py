@@ -42,7 +42,7 @@ def is_control_lora(names: Collection[str]) -> bool:
 
 @dataclass(frozen=True)
 class ControlLora:
-    """What a control-LoRA makes of a UNet. Names of tensors are those of diffusers' `ControlNetModel`.
+    """ControlNet that a control-LoRA makes from a UNet. Tensors are named as in diffusers' `ControlNetModel`.
 
     Attributes:
         whole: tensor -> its name in the file.

@@ -51,7 +51,7 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What a file adds to one layer.
+    """Change that a file makes to one layer.
 
     Attributes:
         layer: its name in diffusers' `FluxTransformer2DModel`.
@@ -69,7 +69,7 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class FluxControlLora:
-    """What a file makes of a transformer.
+    """Changes that a file makes to a transformer.
 
     Attributes:
         changes: of layers, that of `x_embedder` among them.

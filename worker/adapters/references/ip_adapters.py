@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class ReferenceModel(Protocol):
-    """What is asked of a loaded model.
+    """The part of a loaded model that IP-Adapters use.
 
     Attributes:
         denoiser: its UNet or transformer.

@@ -85,7 +85,11 @@ def load_configured(module_class: Any, path: Path, part: str, dtype: torch.dtype
 
 
 def _union(controlnet: Any) -> Any:
-    """Let a union of FLUX read its mode for every image: some pipelines (diffusers 0.42) give one for a call."""
+    """Let a union of FLUX read its mode for every image.
+
+    Some of diffusers' pipelines (0.42) pass one mode for all images of a call;
+    `test_images_of_different_modes_share_calls_and_are_what_they_are_alone` has such calls.
+    """
 
     def spread(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         del module

@@ -145,7 +145,7 @@ def _keep_latents(result: JobResult, key: str, storage: ImageWriter) -> KeptLate
 
 @dataclass(frozen=True)
 class _Signers:
-    """What signs the images of a job; None: nothing."""
+    """The signers of a job's images; None: no signature."""
 
     credentials: ContentCredentials | None
     receipt_signer: ReceiptSigner | None

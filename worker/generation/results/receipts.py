@@ -65,7 +65,7 @@ def library_versions() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class StageUse:
-    """What one stage of a job has used, noted at its end.
+    """Use by one stage of a job, noted at its end.
 
     Attributes:
         model: its weights.

@@ -56,7 +56,7 @@ class StageTimer:
 
 
 class StepListener:
-    """Replaces the `step` method of a job's own scheduler by one that tells of each step.
+    """Replacement of the `step` method of a job's own scheduler, which reports each step.
 
     The replacement keeps the signature, because pipelines pass `eta` and `generator` only to schedulers whose
     `step` takes them (`test_the_pipeline_passes_a_scheduler_the_same_arguments_with_previews`).

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from contracts.hub.errors import Cancelled
@@ -32,6 +33,22 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _LONGEST_ASKED_SECONDS = 2.0, 60.0
 _FAILURE_SECONDS = 60.0
 #: What the names of the threads of downloads begin with.
 _DOWNLOAD = "download "
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of one attempt to prepare something.
+
+    Attributes:
+        outcome: as the metric `preparations` counts it.
+        message, retry_seconds: why an attempt is tried again, and when the hub asked for that.
+        failure: with what the jobs that need it fail.
+    """
+
+    outcome: str
+    message: str = ""
+    retry_seconds: float = 0.0
+    failure: JobFailed | None = None
 
 
 class _Delay:
@@ -207,51 +224,47 @@ class Prefetcher:
             del self._pending[name]
             self._ready.discard(name)
             delay = self._delays.pop(name, None)
-            if isinstance(end, JobFailed):
-                outcome, self._failures[name] = "failed", _Failure(end)
-            elif isinstance(end, PreparationDelayed):
+            if end.failure is not None:
+                self._failures[name] = _Failure(end.failure)
+            elif end.outcome == "delayed":
                 is_first = delay is None or running.has_advanced
                 attempts = 0 if delay is None or is_first else delay.attempts
                 since = time.monotonic() if delay is None or is_first else delay.since
-                pause_seconds = self._pause_seconds(end, attempts)
-                outcome, self._delays[name] = "delayed", _Delay(str(end), attempts + 1, since, pause_seconds)
-            elif end is None:
-                outcome = "ready"
+                pause_seconds = self._pause_seconds(end.retry_seconds, attempts)
+                self._delays[name] = _Delay(end.message, attempts + 1, since, pause_seconds)
+            elif end.outcome == "ready":
                 self._ready.add(name)
-            else:
-                outcome = "cancelled"
-                if delay is not None:
-                    self._delays[name] = delay
-        self._counters.count("preparations", name=name, outcome=outcome)
+            elif delay is not None:
+                self._delays[name] = delay
+        self._counters.count("preparations", name=name, outcome=end.outcome)
         self._on_end()
 
-    def _attempt(self, name: str, running: RunningPreparation) -> Exception | None:
-        """Prepare it; return what it ended with, None where it is ready."""
+    def _attempt(self, name: str, running: RunningPreparation) -> _End:
         try:
             if not running.is_wanted():
                 raise Cancelled(f"{name} is no longer needed")
             running.begin()
             self._prepare(name, running)
-        except Cancelled as error:
+        except Cancelled:
             _log.info("preparation of %s stopped: no job needs it", name)
-            return error
+            return _End("cancelled")
         except PreparationDelayed as error:
             _log.warning("%s could not be prepared and will be tried again: %s", name, error)
-            return error
+            return _End("delayed", str(error), error.retry_seconds or 0.0)
         except JobFailed as error:
             _log.error("%s cannot be prepared: %s", name, error.message)
-            return error
+            return _End("failed", failure=error)
         except Exception as error:  # noqa: BLE001  # its jobs fail with what can be said of it
             _log.exception("%s cannot be prepared", name)
             message = (
                 f"{name} cannot be loaded: its files are unusable ({type(error).__name__}); see the worker's log"
             )
-            return JobFailed(FailureCode.MODEL_LOAD_FAILED, message)
-        return None
+            return _End("failed", failure=JobFailed(FailureCode.MODEL_LOAD_FAILED, message))
+        return _End("ready")
 
-    def _pause_seconds(self, error: PreparationDelayed, attempts: int) -> float:
+    def _pause_seconds(self, asked_seconds: float, attempts: int) -> float:
         pause_seconds = min(_LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2.0 ** min(attempts, 16))
-        return max(pause_seconds, min(error.retry_seconds or 0.0, _LONGEST_ASKED_SECONDS))
+        return max(pause_seconds, min(asked_seconds, _LONGEST_ASKED_SECONDS))
 
     def _forget_old_failures(self) -> None:
         now = time.monotonic()

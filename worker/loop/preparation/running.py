@@ -12,7 +12,7 @@ _SPEED_SECONDS, _SAMPLE_SECONDS = 10.0, 0.5
 
 
 class RunningPreparation:
-    """Written by the thread that prepares, read by others; each attribute is set in one step.
+    """State of one preparation, written by the thread that prepares and read by others, one attribute at a time.
 
     Attributes:
         is_needed: whether any job needs it.

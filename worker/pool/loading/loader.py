@@ -28,7 +28,7 @@ _Loaded = TypeVar("_Loaded")
 
 @dataclass(frozen=True)
 class Meanwhile:
-    """How others are served while something is loaded.
+    """The way in which others are served while something is loaded.
 
     Attributes:
         pause: serves them; called between slices.

@@ -42,7 +42,7 @@ _ADAPTER = "default"
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a layer is in its component."""
+    """The place of a layer in its component."""
 
     parent: torch.nn.Module
     attribute: str

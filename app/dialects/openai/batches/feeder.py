@@ -54,7 +54,7 @@ async def feeding(services: Services) -> AsyncIterator[None]:
 
 
 class Stopped(DarkroomError):
-    """The process is about to end."""
+    """Exception that ends the work of a process that is about to end."""
 
 
 class BatchFeeder:

@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineRequest:
-    """What a line asks for; `body` is that of its request."""
+    """The request in a line, with its `body`."""
 
     custom_id: str
     body: dict[str, Any]

@@ -22,14 +22,14 @@ _Value = Annotated[str, StringConstraints(max_length=512)]
 
 
 class ExpiresAfter(StrictModel):
-    """How long a file is kept."""
+    """The time for which a file is kept."""
 
     anchor: Literal["created_at"] = Field(description="Always `created_at`, from which the time counts.")
     seconds: int = Field(ge=MIN_SECONDS, le=MAX_SECONDS, description="Seconds until the file is deleted.")
 
 
 class BatchRequest(StrictModel):
-    """Run every line of a file as a request."""
+    """A batch that runs every line of a file as a request."""
 
     input_file_id: str = Field(max_length=100, description="Id of the file, uploaded with purpose `batch`.")
     endpoint: Endpoint = Field(description="Endpoint of all requests in the file.")
@@ -89,7 +89,7 @@ class BatchError(_Answer):
 
 
 class BatchErrors(_Answer):
-    """What is wrong with the file of a batch: the first 50 problems."""
+    """The problems of a batch's file: the first 50."""
 
     object: Literal["list"] = Field("list", description="Always `list`.")
     data: list[BatchError] = Field(description="The problems.")
