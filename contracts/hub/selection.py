@@ -22,9 +22,10 @@ Select = Callable[[RepositoryFiles], list[str]]
 #: Configurations, vocabularies and chat templates beside weights.
 _DESCRIPTIONS = (".json", ".txt", ".model", ".jinja")
 _INDEX = ".safetensors.index"
-#: Components whose folders hold no weights end with these.
+#: Components whose folders hold no weights end with these. transformers 5 saves as `TokenizersBackend` what was
+#: `PreTrainedTokenizerFast`.
 _WITHOUT_WEIGHTS = re.compile(
-    r"(Scheduler|Tokenizer|TokenizerFast|Processor|ImageProcessorFast|FeatureExtractor)$"
+    r"(Scheduler|Tokenizer|TokenizerFast|TokenizersBackend|Processor|ImageProcessorFast|FeatureExtractor)$"
 )
 #: Components that no job uses: a classifier that blackens images, what prepares images for it, IP-Adapter's, and
 #: DeepFloyd IF's visible watermark.

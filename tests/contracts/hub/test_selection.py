@@ -93,6 +93,13 @@ def test_a_checkpoint_of_another_task_of_the_same_model_is_selected_and_that_of_
         assert f"is a {other}, and the row's family needs a {SDXL}" in refusal(model_files(SDXL), named(other))
 
 
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "TokenizersBackend"])
+def test_a_tokenizer_has_no_weights_whatever_its_class(name: str) -> None:
+    index = {**INDEX, "tokenizer": ["transformers", name]}
+    chosen = model_files(SDXL)(repository([*DESCRIPTIONS, *WEIGHTS], {"model_index.json": index}))
+    assert sorted(chosen) == sorted([*DESCRIPTIONS, *WEIGHTS])
+
+
 def test_a_safety_checker_is_not_selected() -> None:
     checker = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
     files = [*DESCRIPTIONS, *WEIGHTS, "safety_checker/config.json", "safety_checker/model.safetensors"]
