@@ -1,4 +1,4 @@
-"""Fields that JSON leaves out where they have nothing to say: of what clients get, and of what is stored."""
+"""Fields that are left out of JSON if they are empty: in answers to clients, and in what is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The span of one attempt at a webhook, in its job's trace. Of the receiver's URL it has host and port only."""
+"""The span of one attempt at a webhook, in its job's trace. Has only host and port of the receiver's URL."""
 
 from __future__ import annotations
 

@@ -8,17 +8,17 @@ healthcheck.py   `python -m worker.healthcheck`, for containers
 loop/            claim, lease, heartbeat, completion
 generation/      a job on a diffusion model, from inputs to images
 tasks/           what runs each kind of job
-networks/        upscalers and other networks beside the models, on images
-preprocessors/   models that make control images of ordinary ones
+networks/        runs upscalers and other networks on images
+preprocessors/   models that turn ordinary images into control images
 engine/          which job's call is served next, and which jobs share it
 pool/            loaded models, which one is evicted, which memory plan is taken
 encoding/        prompts to embeddings
-adapters/        LoRA
-training/        a LoRA learns, step by step
+adapters/        LoRAs, IP-Adapters and textual inversions
+training/        trains LoRAs, textual inversions and ControlNets, step by step
 checkpoints/     models read from files
 offload/         components placed and moved by the memory plan
 families/        one file per family of models
-safety/          images are checked before they are stored or shown
+safety/          checks images before they are stored or shown
 sampling/        schedulers, previews, step cache
 runtime/         device, kernels, memory tracker, workarounds
 """

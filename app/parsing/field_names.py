@@ -1,4 +1,4 @@
-"""Words for a field that a request does not have: what it may have been meant as. Changes and accepts nothing.
+"""Suggestions for unknown fields of a request: the field that was probably meant. Changes and accepts nothing.
 
 Knows the names that clients of other image services use for our fields.
 """

@@ -1,6 +1,6 @@
-"""Requests that a refused body could have been, so that rules between its fields are checked too.
+"""Requests made from a refused body, so that rules between its fields are checked too.
 
-A field that is wrong gets values from both ends of its range: what breaks a rule with either breaks it whatever
+An invalid field gets values from both ends of its range: what breaks a rule with either breaks it whatever
 the field was meant to be, and only that is told. Words no errors, and checks no rule.
 """
 

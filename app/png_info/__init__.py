@@ -1,4 +1,4 @@
-"""Requests from image files: what programs wrote into a file of how they made it, as a request of ours.
+"""Requests from image files: the metadata that programs write into a file, as a request of ours.
 
 reading.py        finds the program that wrote a file's texts
 draft.py          what a program's texts say, in our fields, and what is left of it once it is checked

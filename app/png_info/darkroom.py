@@ -1,4 +1,4 @@
-"""Requests from receipts: of this service's jobs, and as its files have them. Stores nothing."""
+"""Requests from receipts: those of this service's jobs, and those in its files. Stores nothing."""
 
 from __future__ import annotations
 

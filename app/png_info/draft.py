@@ -1,4 +1,4 @@
-"""A request as the texts of a file have it, and what is left of it once it is checked. Knows no program."""
+"""A request as it is in the texts of a file, and the valid part of it. Knows no program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that are JSON, of any sender: bounded by the length of texts, and read without trust."""
+"""Untrusted texts that are JSON; their size is bounded by the limit on texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer to what an image file says of itself. Reads nothing."""
+"""The answer with the parameters of an image file. Reads nothing."""
 
 from __future__ import annotations
 

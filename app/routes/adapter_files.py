@@ -1,4 +1,4 @@
-"""What the routes of uploaded adapters and ControlNets share: ids, the upload itself, its removal, and views."""
+"""The common part of the routes of uploaded adapters and ControlNets: ids, upload, removal, and views."""
 
 from __future__ import annotations
 

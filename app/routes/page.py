@@ -1,4 +1,4 @@
-"""The routes of Darkroom's own page. Browsers get it at `/`; clients of the API get there what they always did."""
+"""The routes of Darkroom's own page. Browsers get it at `/`; clients of the API get a 404 there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that a client's library sends again by itself: they find the job that the call before has made."""
+"""Retries that a client's library sends by itself: they find the job that the first call made."""
 
 from __future__ import annotations
 

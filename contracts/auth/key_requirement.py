@@ -1,4 +1,4 @@
-"""Whether a service requires API keys: once it has had one, for ever, also after Redis has lost its data.
+"""Whether a service requires API keys: it does for ever once it has had one, even if Redis has lost its data.
 
 The storage keeps a mark of it, because the keys themselves are in Redis only. Knows no HTTP.
 """

@@ -1,4 +1,4 @@
-"""Batches in OpenAI's sense: files of requests that are run as jobs in the course of a day. Knows no HTTP.
+"""Batches in OpenAI's sense: files of requests that are run as jobs within a day. Knows no HTTP.
 
 files.py     files of requests and of results
 records.py   a batch as it is stored

@@ -1,4 +1,4 @@
-"""Which line of a catalogue file a problem is on, for the person who has to correct it.
+"""Finds the line of a catalogue file that a problem is on, for the person who corrects it.
 
 Looks for headers and keys in the text, since `tomllib` keeps no positions. Knows nothing of what they mean.
 """

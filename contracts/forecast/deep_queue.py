@@ -1,4 +1,4 @@
-"""An estimate for a job of a queue that is too long to simulate: what is served before it, divided by the workers.
+"""An estimate for a job in a queue that is too long to simulate: the work ahead of it, divided by the workers.
 
 Jobs that were not read are taken to be like those of their queue that were. Pure.
 """

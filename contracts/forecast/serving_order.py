@@ -1,4 +1,4 @@
-"""How a worker weighs its jobs: the step engine follows these rules, and forecasts assume them. Pure."""
+"""The order in which a worker serves its jobs, as the step engine follows it and forecasts assume it. Pure."""
 
 from __future__ import annotations
 

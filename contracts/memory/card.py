@@ -1,4 +1,4 @@
-"""What a CUDA card of some size gives plans: less what its driver keeps, CUDA's context, and a margin. Pure.
+"""Memory of a CUDA card that plans may use: its size less the driver's part, CUDA's context and a margin. Pure.
 
 The worker asks the card itself (`worker/runtime/device.py`) and leaves the same margin.
 """

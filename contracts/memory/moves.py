@@ -1,4 +1,4 @@
-"""What a plan costs beyond its own call: weights that have to move for it, and back for the calls that follow.
+"""The cost of a plan beyond its own call: weights that must be moved for it, and back for the calls that follow.
 
 Of plans that give the same image, a worker takes the one that is
 cheapest over the calls that it expects. Knows no tensors.

@@ -1,4 +1,4 @@
-"""What a worker's operator allows of plans, and what plans follow of its machine.
+"""What a worker's operator allows plans to do, and what its machine requires of them.
 
 Knows no plans: the settings read it, which every program loads that lists or checks them.
 """

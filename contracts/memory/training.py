@@ -1,4 +1,4 @@
-"""What a training takes of the device beside its model: what is trained with its optimizer, and what a step needs.
+"""Device memory of a training in addition to its model: trained values, their optimizer, and the needs of a step.
 
 An estimate, on the safe side. Knows no layers: the width of a denoiser's layers is assumed.
 """

@@ -1,4 +1,4 @@
-"""How far this process goes behind others for the processor, also where Linux shares it between sessions first."""
+"""Lowers this process's priority for the processor, also where Linux shares it between sessions first."""
 
 from __future__ import annotations
 

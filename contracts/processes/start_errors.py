@@ -1,4 +1,4 @@
-"""How a program ends that cannot start: with status 1, and one line that says why."""
+"""Ends a program that cannot start with status 1 and one line that says why."""
 
 from __future__ import annotations
 

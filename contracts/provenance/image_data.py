@@ -1,4 +1,4 @@
-"""The hash of what a JPEG or WebP file says of its pixels: all of it but metadata, which may be added or removed.
+"""The hash of the image data of a JPEG or WebP file: everything but metadata, which may be added or removed.
 
 Their decoders may differ in the last bit, so the hash is of the coded image. Decodes nothing.
 """

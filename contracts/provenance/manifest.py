@@ -1,4 +1,4 @@
-"""What is signed of an image: that a model made it, its receipt, and the image that it started from.
+"""The signed claims about an image: that a model made it, its receipt, and the image that it started from.
 
 C2PA 2.2 (actions, digital source types) and IPTC's photo metadata 2023.2, which other tools read. Signs nothing.
 """

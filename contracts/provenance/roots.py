@@ -1,4 +1,4 @@
-"""What readers of signed images are given: the root certificate, public keys. Needs no package for signing."""
+"""The root certificate and public keys that readers of signed images need. Needs no package for signing."""
 
 from __future__ import annotations
 

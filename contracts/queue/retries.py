@@ -1,4 +1,4 @@
-"""Calls that a client's library sends again by itself, without an idempotency key, because no answer came in time.
+"""Retries that a client's library sends by itself, without an idempotency key, because no answer came in time.
 
 For a minute, the jobs that a caller's bodies have made can be found again, until their ends have been delivered.
 A call that is still being accepted is there too: its retry waits for it, and makes no other job. Knows no HTTP.

@@ -1,4 +1,4 @@
-"""What a process asks its Redis once, at its start: whether it may use it, and whether its settings risk jobs.
+"""A process's checks of its Redis at the start: whether it has access, and whether Redis' settings risk jobs.
 
 Also the name of a Redis without its secrets.
 """

@@ -1,4 +1,4 @@
-"""Rebuilds the request that a job on a diffusion model came of, from the parameters that are stored with it.
+"""Rebuilds the request of a job on a diffusion model from the parameters that are stored with it.
 
 For reruns, for files whose receipt is read, and for images that are made again to check them. Finds no image.
 """

@@ -1,4 +1,4 @@
-"""Traces: which one a request belongs to, and the spans that each process adds to it.
+"""Traces: the one that a request belongs to, and the spans that each process adds to it.
 
 trace_context.py   W3C Trace Context: reads and writes `traceparent` and `tracestate`; needs no package
 tracing.py         what processes write spans with, and its form that writes none

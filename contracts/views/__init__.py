@@ -1,4 +1,4 @@
-"""What clients get to see of jobs, in responses and webhooks, made from records. Reads nothing; knows no HTTP.
+"""Jobs as clients see them, in responses and webhooks, made from records. Reads nothing; knows no HTTP.
 
 job.py         a job
 prediction.py  a job as clients of Replicate's API see it

@@ -1,4 +1,4 @@
-"""What one checkpoint can do of what its family can: its tasks, and the settings that every scheduler must follow.
+"""The part of its family's abilities that a checkpoint has: tasks, and settings that schedulers must follow.
 
 Read from configurations and headers; loads nothing. A checkpoint that is not on this machine has no limits here:
 its worker says what cannot be done.

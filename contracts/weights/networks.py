@@ -1,4 +1,4 @@
-"""What the header of a network's file tells: its architecture, its scale, and what memory it takes. Loads nothing.
+"""A network from the header of its file: its architecture, scale and memory. Loads nothing.
 
 Architectures: ESRGAN (Wang et al., arXiv 1809.00219) in the layouts of ESRGAN, BSRGAN and Real-ESRGAN, and Compact
 (`SRVGGNetCompact` of Real-ESRGAN, arXiv 2107.10833); LaMa (arXiv 2109.07161).

@@ -1,4 +1,4 @@
-"""What a preprocessor's folder tells: that it is a model of its kind, and what memory it takes. Loads nothing.
+"""A preprocessor from its folder: whether it is a model of its kind, and its memory. Loads nothing.
 
 Classes of transformers: `DPTForDepthEstimation` (Ranftl et al., arXiv 2103.13413),
 `DepthAnythingForDepthEstimation` (Yang et al., arXiv 2401.10891), `SegformerForSemanticSegmentation` (Xie et al.,

@@ -1,4 +1,4 @@
-"""Whether a row's files on this machine are what the row says, by their names, descriptions and headers alone.
+"""Checks a row's local files against the row, by their names, configurations and headers alone.
 
 Opens no connection and loads no weights: what is on a hub is for `contracts.hub.access`.
 """

@@ -1,4 +1,4 @@
-"""Computes what a hypernetwork makes of the input of attention's keys and values (A1111's web UI).
+"""Computes a hypernetwork's change of the input of attention's keys and values (A1111's web UI).
 
 `to_k` and `to_v` of every attention whose input has a width that the file knows are given x + network(x) · scale:
 the web UI's arithmetic, in the model's dtype. Knows neither files nor images.

@@ -1,4 +1,4 @@
-"""A LoRA file's tensors under the names of the model's layers, whatever trainer wrote them; none is left over.
+"""A LoRA file's tensors under the names of the model's layers, whatever trainer wrote them; none is dropped.
 
 A name that is exactly one layer of the model needs no converter. The rest goes through diffusers' converters, one
 naming scheme at a time: given several at once (0.42), they convert the first and drop the others without a word.

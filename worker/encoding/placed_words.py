@@ -1,4 +1,4 @@
-"""Makes textual inversions act where their words stand in a prompt: written into what the embedding layer gives.
+"""Makes textual inversions act in place of their words in a prompt: written into the embedding layer's output.
 
 A word's tokens have numbers behind any vocabulary. While a text encoder runs, hooks hide these numbers from it,
 and write the vectors into their places. No tokenizer and no table grows, as they do in diffusers'

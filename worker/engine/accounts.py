@@ -1,4 +1,4 @@
-"""What each owner has been served, so that owners take turns. Knows seconds and names only."""
+"""The seconds served to each owner, so that owners take turns. Knows seconds and names only."""
 
 from __future__ import annotations
 

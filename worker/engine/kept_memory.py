@@ -1,4 +1,4 @@
-"""What jobs in flight keep on the device between their calls, and the room beside it. Does not place models."""
+"""Memory that jobs in flight keep on the device between their calls, and what is left. Does not place models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What served calls have cost: shares their seconds among the jobs, and learns from them what the next ones take.
+"""The cost of served calls: shares their seconds among the jobs, and predicts from them those of later calls.
 
 A device that computes behind the host tells a call's seconds later. Knows no order of calls.
 """

@@ -1,4 +1,4 @@
-"""Noise to latents to images: the pipeline's call of one stage of a job, and what listens to it and stands in it.
+"""Noise to latents to images: the pipeline's call of one stage of a job, with its listeners and intercepts.
 
 Knows no adapters and no prompts: what a stage encodes is given. Nothing of it stays on the pipeline afterwards.
 """

@@ -1,4 +1,4 @@
-"""Reads the images that a job names from the storage and decodes them: beside its parameters, a call's inputs."""
+"""Reads the images that a job names from the storage and decodes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a claimed job's coroutine does: generate, and say what became of it in terms of the queue.
+"""The work of a claimed job's coroutine: generate, and report the result in terms of the queue.
 
 Knows the errors of storage, hub and device that send a job back; knows no leases and no order of jobs.
 """

@@ -1,4 +1,4 @@
-"""What a worker does while the storage takes no images: claim nothing, keep what is generated, and try again.
+"""A worker's behaviour while the storage takes no images: claim nothing, keep what is generated, and try again.
 
 The images of a few jobs wait in memory: of those that are being written, and of those in flight, which go on.
 Knows no queue.

@@ -1,4 +1,4 @@
-"""What a worker remembers of its last calls. Knows models and plans by name."""
+"""A worker's memory of its last calls. Knows models and plans by name."""
 
 from __future__ import annotations
 

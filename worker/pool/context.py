@@ -1,4 +1,4 @@
-"""What all models of a worker share, in one object."""
+"""Resources that all models of a worker share, in one object."""
 
 from __future__ import annotations
 

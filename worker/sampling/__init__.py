@@ -1,4 +1,4 @@
-"""What surrounds the denoising steps.
+"""Schedulers, previews and the step cache: everything around the denoising steps.
 
 schedulers.py      makes a scheduler from its public name
 host_timesteps.py  schedulers whose steps never wait for the device

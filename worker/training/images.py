@@ -1,4 +1,4 @@
-"""The images that a training has the model make: of the class beforehand, and samples of what it has learnt."""
+"""The images that the model generates for a training: class images beforehand, and samples of its progress."""
 
 from __future__ import annotations
 

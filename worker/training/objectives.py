@@ -1,4 +1,4 @@
-"""What the denoiser of each family learns: which noise is mixed in, what it should answer, how it is called.
+"""The training objective of each family's denoiser: the noise that is mixed in, the target, and the call.
 
 As in diffusers' DreamBooth scripts, with their training utilities. Knows no LoRA and no optimizer.
 """

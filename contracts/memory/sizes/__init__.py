@@ -1,4 +1,4 @@
-"""How large what a job needs is, known before anything is loaded. Knows no devices, budgets or requests.
+"""Sizes of everything that a job needs, known before anything is loaded. Knows no devices, budgets or requests.
 
 component.py  one component: its role, bytes and activations
 models.py     the components of a model, from its files or the published architecture

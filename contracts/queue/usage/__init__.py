@@ -1,4 +1,4 @@
-"""What the jobs of API keys use: counted, limited by day, and written down.
+"""Use by the jobs of API keys: counted, limited by day, and written to the storage.
 
 counts.py        by API key, day and model
 files.py         past days, written to the storage as JSONL

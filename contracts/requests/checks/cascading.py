@@ -1,4 +1,4 @@
-"""A cascade in a request: what must be true of its second model beside the request's. Knows no pipelines."""
+"""Checks the cascade of a request: its second model against the request's model. Knows no pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about fields that have no effect beside others: such a request is refused, so that nothing is ignored.
+"""Refuses fields that have no effect together with others, so that nothing is ignored.
 
 Part of the checks in `validation.py`. A message names both fields, and what to do.
 """

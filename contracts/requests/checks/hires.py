@@ -1,4 +1,4 @@
-"""A second pass in a request: what must be true of it beside the request's model. Knows no pipelines."""
+"""Checks the second pass of a request against the request's model. Knows no pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A refiner in a request: what must be true of it beside the request's model.
+"""Checks the refiner of a request against the request's model.
 
 A job with a refiner has two stages, each a job's parameters with a model of its own. Part of the checks in
 `validation.py`. Knows no pipelines.

@@ -1,4 +1,4 @@
-"""The second models that a request may name, as its `refiner` or `cascade`: which there are, and what suits both.
+"""The second models that a request may name as `refiner` or `cascade`: which exist, and what fits both models.
 
 Part of the checks in `validation.py`.
 """

@@ -1,4 +1,4 @@
-"""At which size an image to learn from is read. Pure."""
+"""The size at which a training image is read. Pure."""
 
 from __future__ import annotations
 

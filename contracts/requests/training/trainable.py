@@ -1,4 +1,4 @@
-"""What each model can be trained for, and which fields of a training mean something for it. Knows no worker."""
+"""The kinds of training that are possible with each model, and the fields that apply to them. Knows no worker."""
 
 from __future__ import annotations
 

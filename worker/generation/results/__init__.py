@@ -1,4 +1,4 @@
-"""What a job leaves: images, their metadata, and its receipt.
+"""Results of a job: images, their metadata, and its receipt.
 
 infotext.py  the line of parameters that A1111's web UI writes
 receipts.py  the receipt of a job, and the metadata of its files

@@ -1,4 +1,4 @@
-"""What came of one job, and the storing of its images: encode, write, record what was written.
+"""The result of one job, and the storing of its images: encode, write, record what was written.
 
 Needs no device, so the next jobs can be generated meanwhile. Knows no queue.
 """

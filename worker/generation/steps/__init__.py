@@ -1,4 +1,4 @@
-"""What follows the steps of a job from inside its pipeline.
+"""Observers of a job's steps inside its pipeline.
 
 listener.py  listens to the pipeline: stage timer, steps, non-finite latents
 hashes.py    hashes of the latents after each step

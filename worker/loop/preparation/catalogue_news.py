@@ -1,4 +1,4 @@
-"""What a worker does about rows that are added to its catalogue's file, or removed, while it runs."""
+"""A worker's response to rows that are added to its catalogue's file, or removed, while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One preparation while it goes on: its state, the bytes that have come, and how fast they come."""
+"""One preparation in progress: its state, the bytes received so far, and their rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to models, ControlNets and LoRAs before they are loaded: download, hash, page cache, sizes.
+"""Prepares models, ControlNets and LoRAs for loading: download, hash, page cache, sizes.
 
 Also turns what preparing and loading raise into the errors that a job's client reads. Loads none of them. Knows
 nothing of what is in memory already.
