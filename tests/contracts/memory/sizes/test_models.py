@@ -67,6 +67,14 @@ def test_a_hub_id_has_the_sizes_of_its_published_architecture() -> None:
     assert read_components(rows, rows.model("m"), 2) is None
 
 
+def test_a_stage_ii_on_a_hub_has_the_sizes_of_its_own_unet_alone() -> None:
+    rows = catalogue(family="deepfloyd", source="DeepFloyd/IF-II-L-v1.0", pipeline="IFSuperResolutionPipeline")
+    model = read_components(rows, rows.model("m"), 2)
+    assert model is not None
+    (unet,) = model.components
+    assert (unet.role, unet.bytes, unet.activations.counted) == (Role.DENOISER, 2_486_554_380, True)
+
+
 @pytest.mark.parametrize(
     ("dtype", "force_upcast", "value_bytes"),
     [("float16", True, 4), ("float16", None, 4), ("float16", False, 2), ("bfloat16", True, 2), ("auto", None, 2)],

@@ -42,6 +42,7 @@ PUBLISHED_BYTES = {
     "dit-xl-2-512": (1_499_652_928, 167_307_726),
     "kolors": (12_487_168_000, 5_158_917_640, 167_307_726),
     "if-i-xl": (9_524_621_312, 8_609_390_220),
+    "if-ii-l": (2_486_554_380,),
     "ovis-image-7b": (3_441_149_952, 14_740_899_456, 167_639_366),
     "auraflow-v0.3": (2_447_101_952, 13_717_211_136, 167_307_726),
     "hunyuandit-1.2": (704_071_680, 3_339_917_312, 2_999_904_064, 167_307_726, 1_488_446_592),
@@ -80,7 +81,7 @@ def _built(name: str, config: str) -> tuple[int, ParameterCount]:
 #: Of the same classes as another one, with other numbers; in `make judge`.
 VARIANTS = {
     *("sd2.1", "sd3-medium", "pixart-alpha", "sana-1.6b", "flux.2-klein-4b", "flux.2-klein-9b", "flux.1-schnell"),
-    "dit-xl-2-512",
+    *("dit-xl-2-512", "if-ii-l"),
 }
 
 
@@ -111,4 +112,5 @@ def test_a_checkpoint_is_known_by_its_hub_id_or_by_the_architecture_of_its_famil
     assert found("pixart", "somebody/a-fine-tune") == "pixart-sigma"
     assert found("pixart", "somebody/a-fine-tune", "PixArtAlphaPipeline") == "pixart-alpha"
     assert found("flux", "somebody/a-fine-tune", "FluxKontextPipeline") == "flux.1-dev"
+    assert found("deepfloyd", "somebody/a-fine-tune", "IFSuperResolutionPipeline") == "if-ii-l"
     assert found("sd3", "somebody/a-fine-tune") is None
