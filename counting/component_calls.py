@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,8 @@ _PROMPT_WIDTHS = ("joint_attention_dim", "caption_channels", "text_embed_dim", "
 #: Pixels of an image along each side for one position of the latents that a class works on: that of its VAE.
 _STRIDES = {"AutoencoderDC": 32, "SanaTransformer2DModel": 32, "SanaControlNetModel": 32}
 _USUAL_STRIDE = 8
+#: Axes of positions where a configuration does not say them, as of FLUX.1.
+_USUAL_AXES = 3
 #: Of the published Z-Image: widths of its axes of positions, as shares of a head's, and of its prompts, as one of
 #: its transformer's. The configurations of its ControlNets do not say them.
 _Z_IMAGE_AXES, _Z_IMAGE_CAPTION = (1 / 4, 3 / 8, 3 / 8), 2 / 3
@@ -105,24 +107,13 @@ class Inputs:
             "CLIPTextModel": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "CLIPTextModelWithProjection": lambda: {"input_ids": self._ids(_CLIP_TOKENS)},
             "Mistral3ForConditionalGeneration": lambda: {**self._language_model(), "use_cache": False},
-            "Flux2Transformer2DModel": self._flux2,
             "AutoencoderKLFlux2": lambda: {"z": self._latents(self.config["latent_channels"])},
             "Qwen2_5_VLForConditionalGeneration": self._vision_model,
             "AutoencoderKLQwenImage": lambda: {"z": self._frames(self.config["z_dim"])},
-            "QwenImageTransformer2DModel": self._qwen,
-            "QwenImageControlNetModel": lambda: {
-                **self._qwen(),
-                "controlnet_cond": self._packed(
-                    self.config["in_channels"] + self.config.get("extra_condition_channels", 0)
-                ),
-            },
             "AutoencoderKL": lambda: {"z": self._latents(self.config["latent_channels"])},
             "AutoencoderTiny": lambda: {"x": self._latents(self.config["latent_channels"])},
             "UNet2DConditionModel": self._unet,
             "SD3Transformer2DModel": self._sd3,
-            "FluxTransformer2DModel": self._flux,
-            "ChromaTransformer2DModel": self._chroma,
-            "OvisImageTransformer2DModel": self._chroma,
             "Lumina2Transformer2DModel": self._lumina2,
             "ChatGLMModel": self._chatglm,
             "BertModel": lambda: self._encoder(_CLIP_TOKENS),
@@ -141,29 +132,38 @@ class Inputs:
                 **self._sd3(),
                 "controlnet_cond": self._latents(16 + self.config.get("extra_conditioning_channels", 0)),
             },
-            "FluxControlNetModel": lambda: {**self._flux(), "controlnet_cond": self._packed("in_channels")},
         }
         return by_class[class_name]() if class_name in by_class else self._by_name(class_name)
 
     def _by_name(self, class_name: str) -> dict[str, Any]:
-        """What a text encoder, or a denoiser or ControlNet of latents, is given for arguments of these names."""
+        """What a text encoder, or a denoiser or ControlNet of latents, is given for arguments of these names.
+
+        Without a mask of packed latents: Chroma's grows with the square of all tokens, half a percent of a call at
+        1024², and Qwen-Image's prompts are of one length in a call.
+        """
         component_class: Any = getattr(diffusers, class_name, None) or getattr(transformers, class_name)
         taken = inspect.signature(component_class.forward).parameters
         if "input_ids" in taken:
             is_decoder = "position_ids" in taken
             return self._language_model() if is_decoder else {"input_ids": self._ids(self.shape.text_tokens)}
-        latents = self._latents(self.config["in_channels"])
-        width = next((self.config[name] for name in _PROMPT_WIDTHS if name in self.config), 0)
-        size = self._empty(2)
+        config, tokens, size = self.config, self.shape.text_tokens, self._empty(2)
+        latents = self._packed if taken.keys() & {"img_ids", "img_shapes"} else self._latents
+        width = next((config[name] for name in _PROMPT_WIDTHS if name in config), 0)
+        vector = config.get("pooled_projection_dim")
         given = {
-            "hidden_states": latents,
+            "hidden_states": latents(config["in_channels"]),
             "timestep": self._empty(),
-            "encoder_hidden_states": self._empty(self.shape.text_tokens, width),
-            "encoder_attention_mask": self._empty(self.shape.text_tokens),
+            "encoder_hidden_states": self._empty(tokens, width),
+            "encoder_attention_mask": self._empty(tokens),
+            "pooled_projections": self._empty(vector) if vector else None,
             "added_cond_kwargs": {"resolution": size, "aspect_ratio": self._empty(1)},  # PixArt-α reads it
-            "guidance": self._empty() if self.config.get("guidance_embeds") else None,
+            "guidance": self._empty() if config.get("guidance_embeds") else None,
             "class_labels": self._empty().long(),
-            "controlnet_cond": latents,
+            "additional_t_cond": self._empty().long() if config.get("use_additional_t_cond") else None,
+            "controlnet_cond": latents(config["in_channels"] + config.get("extra_condition_channels", 0)),
+            "img_ids": self._positions(self.shape.pixels // 256),
+            "txt_ids": self._positions(tokens),
+            "img_shapes": [[(1, self.shape.height // 16, self.shape.width // 16)]] * len(size),
             **dict.fromkeys(("original_size", "target_size", "crop_coords"), size),
         }
         return {name: value for name, value in given.items() if name in taken and value is not None}
@@ -206,33 +206,8 @@ class Inputs:
             "timestep": self._empty(),
         }
 
-    def _flux(self) -> dict[str, Any]:
-        return {
-            "hidden_states": self._packed("in_channels"),
-            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["joint_attention_dim"]),
-            "pooled_projections": self._empty(self.config["pooled_projection_dim"]),
-            "timestep": self._empty(),
-            "guidance": self._empty() if self.config["guidance_embeds"] else None,
-            "img_ids": torch.empty(self.shape.pixels // 256, 3, device="meta", dtype=self.dtype),
-            "txt_ids": torch.empty(self.shape.text_tokens, 3, device="meta", dtype=self.dtype),
-        }
-
-    def _flux2(self) -> dict[str, Any]:
-        flux = {"pooled_projection_dim": 0, **self.config}
-        arguments = replace(self, config=flux)._flux()
-        arguments.pop("pooled_projections")
-        for name in ("img_ids", "txt_ids"):
-            arguments[name] = torch.empty(len(arguments[name]), 4, device="meta", dtype=self.dtype)
-        return arguments
-
     def _step(self) -> dict[str, Any]:
         return {"hidden_states": self._latents(self.config["in_channels"]), "timestep": self._empty()}
-
-    def _chroma(self) -> dict[str, Any]:
-        # Without its mask, whose values grow with the square of all tokens: half a percent of a call at 1024².
-        flux = {"pooled_projection_dim": 0, "guidance_embeds": False, **self.config}
-        unlike = ("pooled_projections", "guidance")
-        return {name: value for name, value in replace(self, config=flux)._flux().items() if name not in unlike}
 
     def _lumina2(self) -> dict[str, Any]:
         tokens = self.shape.text_tokens
@@ -269,17 +244,6 @@ class Inputs:
     def _z_image_controlnet(self) -> dict[str, Any]:
         return {**self._z_image(), "control_context": self._frames("control_in_dim")}
 
-    def _qwen(self) -> dict[str, Any]:
-        # Without its mask: a call's prompts are of one length.
-        frames = [[(1, self.shape.height // 16, self.shape.width // 16)]] * (self.shape.images * self.shape.passes)
-        return {
-            "hidden_states": self._packed("in_channels"),
-            "encoder_hidden_states": self._empty(self.shape.text_tokens, self.config["joint_attention_dim"]),
-            "timestep": self._empty(),
-            "img_shapes": frames,
-            **({"additional_t_cond": self._empty().long()} if self.config.get("use_additional_t_cond") else {}),
-        }
-
     def _vision_model(self) -> dict[str, Any]:
         arguments = self._language_model()
         return {**arguments, "position_ids": torch.stack([arguments["position_ids"]] * 3)}
@@ -311,8 +275,12 @@ class Inputs:
         stride = _STRIDES.get(class_of(self.config), usual)
         return self._empty(channels, self.shape.height // stride, self.shape.width // stride)
 
-    def _packed(self, width: str | int) -> torch.Tensor:
-        return self._empty(self.shape.pixels // 256, self.config[width] if isinstance(width, str) else width)
+    def _packed(self, width: int) -> torch.Tensor:
+        return self._empty(self.shape.pixels // 256, width)
+
+    def _positions(self, tokens: int) -> torch.Tensor:
+        axes = len(self.config.get("axes_dims_rope", "")) or _USUAL_AXES
+        return torch.empty(tokens, axes, device="meta", dtype=self.dtype)
 
     def _empty(self, *sizes: int) -> torch.Tensor:
         rows = self.shape.images * self.shape.passes
