@@ -91,7 +91,7 @@ def show_replicate_file(
     responses=problems(403, 404, 429, 503),
 )
 def delete_replicate_file(id: _FileId, services: ServicesDep, principal: PrincipalDep) -> None:
-    """Forget a file of yours: no request can name it any more. Jobs that use it keep it until they have ended."""
+    """Delete a file of yours: requests can no longer name it. Jobs that use it keep it until they have ended."""
     if not forget(services.queue.connection, principal.owner, f"upload:{id}"):
         raise NotFound("file", id[:200])
 

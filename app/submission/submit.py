@@ -189,7 +189,7 @@ class Submission:
         return _RUN_FACTOR * settings.max_job_seconds
 
     def _ends_with_client(self, request: DeliveryFields) -> bool:
-        """Whether the job is cancelled when nobody waits for it any more: the client's choice, or the default."""
+        """Whether the job is cancelled once nobody waits for it: the client's choice, or the default."""
         if request.cancel_on_disconnect is None:
             return self.is_held and self.call.key is None
         return request.cancel_on_disconnect

@@ -54,7 +54,7 @@ class Joining:
     Attributes:
         waiting: calls that wait, the first one included.
         call_seconds: of the first call alone.
-        is_closed: whether less urgent calls delay an urgent one as much as they may, so that none joins any more.
+        is_closed: whether less urgent calls delay an urgent one as much as they may, so that no more join.
     """
 
     waiting: int

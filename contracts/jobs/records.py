@@ -156,7 +156,7 @@ class JobRecord(RecordPart):
         traceparent, tracestate: its place in a trace (W3C Trace Context); empty without one.
         max_run_seconds: maximum worker time of one attempt, without pauses for other jobs; then the job fails with
             `duration_exceeded`. None: no limit.
-        cancel_on_disconnect: whether it is cancelled when nobody waits for it any more.
+        cancel_on_disconnect: whether it is cancelled once nobody waits for it.
         preparing: while it waits for files, how their preparation goes on.
         checkpoint: of a training; None before the first.
         prompt_tokens, negative_prompt_tokens: as the API counted them; None where it could not.

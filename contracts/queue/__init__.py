@@ -10,7 +10,7 @@ waiting_queues.py    the queues in which jobs wait, by priority, model and owner
 running.py           an owner's running jobs
 stats.py             jobs by state, queue depths
 listener.py          waits for news of jobs
-attendance.py        jobs that end when nobody waits for them any more
+attendance.py        jobs that are cancelled once nobody waits for them
 idempotency.py       one call made once, however often it is sent
 retries.py           calls that client libraries send again by themselves
 usage/               what the jobs of API keys use

@@ -1,4 +1,4 @@
-"""Jobs that are cancelled once no client waits for them any more. Knows no HTTP.
+"""Jobs that are cancelled once no client waits for them. Knows no HTTP.
 
 Each of them has a deadline, which the API process that holds the client's connection extends every second or so. A
 job whose deadline has passed is cancelled. If no API process was running for a while, clients had nowhere to

@@ -1,7 +1,7 @@
 """Pools of connections that find the primary again after a failover. Knows no command.
 
 With Sentinels, each new connection asks them for the primary; behind a DNS name or a load balancer, any new
-connection leads there. Either way an old one must not be used any more once its server has become a replica.
+connection leads there. Either way an old one must no longer be used once its server has become a replica.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ class Retention:
         self._connection.zrem(keys.GARBAGE, key)
 
     def _remove_files(self) -> None:
-        """Without writing to Redis: remove files that nobody can read any more; their records stay for later."""
+        """Without writing to Redis: remove files that nobody can read; their records are removed later."""
         now, _ = self._connection.time()
         for id in cast("list[str]", self._connection.zrangebyscore(keys.EXPIRY, "-inf", now)):
             self._remove(partial(remove_images, self._storage), id)

@@ -51,7 +51,7 @@ def redis_on_a_small_disk(folder: Path) -> Iterator[tuple[str, subprocess.Popen[
 
 
 def fill(server: subprocess.Popen[bytes], url: str) -> None:
-    """Let the server's files not grow any more, and wait until it refuses to write for that reason."""
+    """Stop the server's files from growing, and wait until it refuses to write for that reason."""
     resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     deadline = time.monotonic() + 60
     with Redis.from_url(url) as connection:

@@ -57,7 +57,7 @@ class Residency:
         self._jobs.append(job)
 
     def remove(self, job: JobInFlight) -> None:
-        """A job has ended: its model is not in use by it any more, and its adapters may be evicted."""
+        """A job has ended: it no longer uses its model, and its adapters may be evicted."""
         self._jobs.remove(job)
         self._let_go(job)
 

@@ -211,7 +211,7 @@ class Consumer:
         Until a signal asks to stop, and the last job has ended.
 
         Raises:
-            DeviceFailed: the process must end; its jobs are handed back.
+            DeviceFailed: the process must end; its jobs are released.
             Exception: a bug ends the process with an error, too; the other jobs have been completed.
         """
         try:

@@ -21,5 +21,5 @@ end
 if arguments.needs then redis.call('HSET', key, 'needs', arguments.needs) end
 redis.call('HINCRBY', key, 'attempts', -1)
 requeue(id, queue)
-emit(id, 'queued', { reason = 'handed back' })
+emit(id, 'queued', { reason = 'released by its worker' })
 return 1

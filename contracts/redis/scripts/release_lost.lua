@@ -11,7 +11,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEY.leases, 0, -1)) do
     if not end_interrupted(id, queue, 'before the job could run', arguments.ttl_seconds) then
       redis.call('HINCRBY', job_key(id), 'attempts', -1)
       requeue(id, queue)
-      emit(id, 'queued', { reason = 'handed back' })
+      emit(id, 'queued', { reason = 'released by its worker' })
     end
     released = released + 1
   end

@@ -57,7 +57,7 @@ def control_problems(request: JobRequest, model: ModelSpec, catalogue: Catalogue
 def changed_controls(
     controls: Sequence[Control], model: ModelSpec, catalogue: Catalogue
 ) -> Iterator[tuple[str, FieldProblem]]:
-    """Yield the id of each control of an accepted job that its row would not accept any more, and why.
+    """Yield the id of each control of an accepted job that its row would no longer accept, and why.
 
     Operators may change a row while jobs wait: of another kind, a union, or one no longer.
 

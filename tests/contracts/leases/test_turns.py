@@ -188,7 +188,7 @@ ENDINGS: dict[str, Ending] = {
     "finish": lambda _, claims, claim: claims.finish(claim, JobState.COMPLETED),
     "cancel": cancel,
     "cancel and lose": cancel_and_lose,
-    "hand back": lambda _, claims, claim: claims.release(claim),
+    "release": lambda _, claims, claim: claims.release(claim),
     "device failure": lambda _, claims, claim: claims.release(claim, device_failed=True),
     "lost claim": lambda _, claims, __: claims.release_lost([]),
     "reap": expire_lease,
@@ -214,13 +214,13 @@ def test_however_a_job_ends_its_owner_has_paid_the_measured_seconds_once(
     assert account(queue, "me") == pytest.approx(70)
 
 
-@pytest.mark.parametrize("ending", ["finish", "hand back", "device failure"])
+@pytest.mark.parametrize("ending", ["finish", "release", "device failure"])
 def test_an_owner_pays_the_seconds_that_the_worker_tells_at_the_end(
     queue: JobQueue, make_claims: MakeClaims, ending: str
 ) -> None:
     tell: dict[str, Callable[[Claims, Claim], object]] = {
         "finish": lambda claims, claim: claims.finish(claim, JobState.COMPLETED, used_seconds=90.0),
-        "hand back": lambda claims, claim: claims.release(claim, used_seconds=90.0),
+        "release": lambda claims, claim: claims.release(claim, used_seconds=90.0),
         "device failure": lambda claims, claim: claims.release(claim, device_failed=True, used_seconds=90.0),
     }
     submit(queue, "me", 2)

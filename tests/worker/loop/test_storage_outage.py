@@ -1,4 +1,4 @@
-"""A storage that is away while jobs are generated: they wait, and complete once it is back, or are handed back."""
+"""A storage that is away while jobs are generated: they wait, and complete once it is back, or are released."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tells waiting jobs, and the log, how the preparation of their files goes on; ends jobs that wait in vain.
 
-Also finds out for which preparations no job waits any more. Knows no files.
+Also finds preparations that no job waits for. Knows no files.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class Prefetcher:
         """Prepare something in the background, unless that must wait; returns at once.
 
         Args:
-            always_wanted: whether it is prepared even if no job needs it any more.
+            always_wanted: whether it is prepared even if no job needs it.
         """
         with self._lock:
             if self._is_begun(name, always_wanted):

@@ -145,6 +145,6 @@ class WarmList:
                 _log.error("%s", failure.message, exc_info=failure.__cause__)
             self.note_failure(model, failure.message)
         except NotPrepared as error:
-            _log.warning("%s any more", error)
+            _log.warning("%s; they are prepared again", error)
             self._prefetcher.forget([model])
             self._left.append(model)
