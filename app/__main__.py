@@ -84,7 +84,7 @@ class _Server(uvicorn.Server):
         self._watchdog = watchdog
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve; from then on, an event loop that hangs ends the process."""
+        """Serve; from then on, the process ends if its event loop hangs."""
         await super().startup(sockets)
         # Modules, models and routes stay in memory. Otherwise each full collection, more of which come with more
         # requests, walks through them, and all requests wait for 0.1 s.
@@ -125,7 +125,7 @@ def allow_open_files(connections: int) -> None:
 
 
 def refuse_anonymous_access(settings: ApiSettings) -> None:
-    """Exit if the operator may not have meant to serve everyone; otherwise `Authenticator` requires a key."""
+    """Exit if the service would unintentionally serve everyone; otherwise `Authenticator` requires a key."""
     if settings.serves_everybody or settings.require_keys:
         return
     with connect(settings.shared.redis_url, timeout_seconds=_KEYS_SECONDS, retries=1) as connection:

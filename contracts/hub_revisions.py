@@ -28,7 +28,7 @@ from contracts.redis.connection import redis_errors_are_unavailable
 
 _Row = TypeVar("_Row", ModelSpec, ControlNetSpec, LoraSpec, NetworkSpec, AnySpec)
 
-#: How long an API process goes by the commits that it has read.
+#: Time for which an API process uses the commits that it has read.
 _READ_SECONDS = 10.0
 
 
@@ -117,7 +117,7 @@ class Revisions:
         return self._known[name]
 
     def resolve(self, source: HubSource) -> str:
-        """Return the commit that a source's revision is for this service, asking the hub where nobody knows.
+        """Return the commit of a source's revision for this service; asks the hub if none has been agreed on.
 
         Raises:
             HubUnavailable, HubRefused: the hub does not answer, or does not have the repository or the revision.

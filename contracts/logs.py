@@ -259,7 +259,7 @@ class JsonLines(_Lines):
 
 
 def _may_have_secret(line: str) -> bool:
-    """Whether something in a line of JSON must be cut: most lines have nothing, and are looked through once."""
+    """Whether a line of JSON may contain a secret: most lines do not, and are searched only once."""
     lower = line.lower()
     # JSON writes each of these texts as it is, and so the runs of base64; what is around the texts, it may not.
     return any(needle in lower and (needle or pattern.search(line)) for needle, pattern, _ in _SECRETS)

@@ -81,7 +81,7 @@ def _run(shared: SharedSettings, queue: QueueSettings, settings: WorkerSettings)
     catalogue, storage, counters = read_checked_catalogue(shared.catalogue), open_storage(shared), Counters()
     # Open for as long as the process lives: no other worker may plan with this card's memory.
     card = claim_device(pick_device(settings.device), shared=settings.budget_bytes is not None)
-    # A claim that ran and whose answer was lost must not run again: no retries.
+    # No retries: a claim that ran must not run again if its answer was lost.
     connection = connect(shared.redis_url, timeout_seconds=_TIMEOUT_SECONDS, retries=0)
     reload = CatalogueReload(shared.catalogue, catalogue, keeps_removed=True)
     pool = _build_pool(shared, settings, catalogue, storage, counters, Revisions(connection), reload)

@@ -32,7 +32,7 @@ def null_is_absent(text: str | None) -> str | None:
 
 
 def null_means(default: object, kind: Any) -> BeforeValidator:
-    """Take a parameter's default where its text is the word for that. Place it behind `Query`, as below.
+    """Use a parameter's default if its text is `null`. Place it after `Query`, as below.
 
     Args:
         kind: type of the parameter, with its range, for the document, which says that null is allowed, too.

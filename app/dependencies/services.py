@@ -28,7 +28,7 @@ async def _services(request: Request) -> Services:
 
 
 def links_of(request: Request) -> Links:
-    """What makes links for this request's client: under the public URL, or as the request addresses the API."""
+    """The maker of links for this request's client: under the public URL, or the address that the request used."""
     services = services_of(request)
     return Links(services.settings.public_base or str(request.base_url).rstrip("/"), services.link_signer)
 

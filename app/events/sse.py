@@ -151,7 +151,7 @@ async def _is_notified(subscription: Subscription, seconds: float) -> bool:
 
 
 def _write(event: Event, job: JobView | None = None, estimate: Mapping[str, object] | None = None) -> str:
-    """An event as text: its data in the words of a job's, with the job's status and the time of the event."""
+    """An event as text: its data with the fields' public names, the job's status and the time of the event."""
     replaced = ("at", "state") if event.kind in _ENDS else ("at",)
     data = {_JOB_NAMES.get(name, name): value for name, value in event.data.items() if name not in replaced}
     shown = {"status": _STATUS.get(event.kind, event.kind), "at": _time_of(event), **data, **(estimate or {})}

@@ -87,7 +87,7 @@ def is_path(text: str) -> bool:
 
 
 def is_remote(text: str) -> bool:
-    """Whether a text is a URL of another place than the client's own machine, whatever its scheme."""
+    """Whether a text is a URL that does not refer to the client's own machine, whatever its scheme."""
     text = text.strip()
     return _URL.match(text) is not None and not text.lower().startswith(("file:", "blob:"))
 

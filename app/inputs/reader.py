@@ -164,7 +164,7 @@ class InputReader:
         return self.preprocess_file(field, data, name, options)
 
     def preprocess_file(self, field: str, data: bytes, name: str, options: Options) -> InputImage:
-        """Return what a preprocessor makes of an image in its stored form; raises as `preprocess`."""
+        """Return a preprocessor's result for an image in its stored form; raises as `preprocess`."""
         return self._decoder.preprocess(data, name, options, field, self._owner)
 
     def read_file(self, field: str, text: str) -> bytes:

@@ -217,7 +217,7 @@ def _check_directory(path: Path, max_images: int) -> None:
     if tail[max(0, begin - _LOCATOR_BYTES) : begin].startswith(_LOCATOR_SIGNATURE):
         raise _refused("is a zip file in the format for more than 4 GiB (ZIP64); pack it without")
     _, _, _, _, entries, directory_bytes, _, _ = _END.unpack_from(tail, begin)
-    # Beside images, control images and captions, folders and what file managers add.
+    # In addition to images, control images and captions: folders, and files that file managers add.
     if entries > 8 * max_images or directory_bytes > _MAX_DIRECTORY_BYTES:
         raise _refused(f"has {entries} entries", f"up to {max_images} images, each with a caption")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contracts.auth.api_keys import Allowance
 from contracts.errors import RateExceeded
 
-#: A caller that has listed nothing for this long may make this many seconds' calls at once.
+#: Seconds of unused calls that a caller may save up and make at once.
 _BURST_SECONDS = 6.0
 _MAX_CALLERS = 1000
 

@@ -48,7 +48,7 @@ class PrometheusCollector(Collector):
         yield from gauges(stats, workers)
 
     def describe(self) -> Iterable[Metric]:
-        """No families: registering must not need Redis."""
+        """Return no families: registration must not need Redis."""
         return []
 
 

@@ -171,8 +171,8 @@ async def unpack_file(
     """Return the one file of a multipart body that was read.
 
     Args:
-        field: that has the file.
-        neutral: fields that the form may have too, and the only value of each, which means nothing.
+        field: name of the file's field.
+        neutral: fields without effect that the form may also have, each with its only value.
 
     Raises:
         UnreadableBody: the body is not multipart.

@@ -120,9 +120,9 @@ def _broken_rules(catalogue: Catalogue, request: JobRequest) -> list[FieldProble
 
 
 def _place(request: dict[str, Any], path: str, name: str | None) -> str | None:
-    """Put what names an image where it belongs; without a name leave the field out, and return its path.
+    """Put an image's name into its field; without a name, leave the field out and return its path.
 
-    An image of a list leaves out the list: the others would be taken for it.
+    If an image of a list has no name, the whole list is left out, since positions matter.
     """
     steps = path.split(".")
     holder: Any = request

@@ -92,7 +92,7 @@ def _accept(
 def show_progress(
     services: ServicesDep, principal: PrincipalDep, skip_current_image: _SkipImage = False
 ) -> A1111Progress:
-    """Show how far your running job is that was started last."""
+    """Show the progress of your most recently started running job."""
     running = running_jobs(services.queue, principal.owner)
     if not running:
         return answer_progress(running, None, None)
@@ -107,7 +107,7 @@ def show_progress(
     "/interrupt", name="interrupt_a1111_jobs", dependencies=[GENERATE_ONLY], responses=problems(403, 429, 503)
 )
 def interrupt(services: ServicesDep, principal: PrincipalDep) -> A1111Done:
-    """Cancel your running jobs, also those of other APIs; waiting ones stay."""
+    """Cancel your running jobs, including those sent through other APIs; waiting ones stay."""
     return _cancel_running(services, principal.owner)
 
 

@@ -48,7 +48,7 @@ def show_replicate_version(
     id: Annotated[str, Path(description="Id of the version.")],
     catalogue: VisibleCatalogueDep,
 ) -> ModelVersion:
-    """Show the version of a model. When its row changes, so does its version, and the former is not found."""
+    """Show the version of a model. When its row changes, so does its version, and the old one is not found."""
     model = find_model(owner, name, catalogue)
     if version_id(model) != id:
         raise NotFound("version", id[:200])

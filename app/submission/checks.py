@@ -97,7 +97,7 @@ class Checked(Protocol):
 
     @property
     def parameters(self) -> AnyParameters:
-        """What its job will do."""
+        """Parameters of its job."""
 
     @property
     def delivery(self) -> Delivery:
@@ -252,7 +252,7 @@ class RequestChecks:
 
 
 def prompts_of(request: DeliveryFields) -> dict[str, str]:
-    """The texts of a request by their fields, for the log and for keeping them out of it."""
+    """The texts of a request by field: the log either prints or hides them."""
     names = ("prompt", "prompt_2", "prompt_3", "negative_prompt")
     return {name: text for name in names if (text := vars(request).get(name)) is not None}
 

@@ -23,7 +23,7 @@ from contracts.requests.training.request import KIND_FIELDS, TrainingRequest
 from contracts.storage import Storage
 
 _FIELD = "resume_from"
-#: What a training that continues another may have of its own; all else is the other's.
+#: Fields that a training that continues another may set itself; all others are the earlier training's.
 _OWN_FIELDS = frozenset(
     {_FIELD, "name", "steps", "sample_prompts", "snapshot_every_steps", "checkpoint_every_steps",
      *DeliveryFields.model_fields}

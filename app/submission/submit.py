@@ -87,7 +87,7 @@ class Submission:
         return await run_in_threadpool(self.view, record)
 
     async def wait(self, record: JobRecord, seconds: float) -> JobRecord:
-        """Return the job once it has ended, or as it is after `seconds`: then it goes on without the client.
+        """Return the job once it has ended, or its state after `seconds`; it then goes on without the client.
 
         Raises:
             ClientLeft: the client closed its connection.

@@ -107,7 +107,7 @@ class Child:
         self._hung_at = time.monotonic() + self._hang_seconds
 
     def excuse(self, seconds: float) -> None:
-        """Nobody could have received a beat for this long."""
+        """Do not count this time: nobody could have received a beat."""
         self._hung_at += seconds
 
     def kill_if_hung(self) -> None:

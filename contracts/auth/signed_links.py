@@ -53,7 +53,7 @@ class LinkSigner:
         self._current()
 
     def share(self) -> None:
-        """Put the storage's secret, once there is one, into Redis for processes without a storage.
+        """Copy the storage's secret, once it exists, into Redis for processes without a storage.
 
         Repeated from time to time, since Redis may lose its data.
         """

@@ -146,7 +146,7 @@ class BatchStore:
             self._scripts.run("release_batch", id=lease.id, token=lease.token, pause_seconds=pause_seconds)
 
     def finish(self, lease: BatchLease, status: BatchStatus, files: Sequence[StoredFile], **fields: Any) -> None:
-        """End a batch: its results become visible, what its rounds have stored is removed. Raises as `commit`."""
+        """End a batch: its results become visible, and the files of its rounds are removed. Raises as `commit`."""
         self._fenced(
             "finish_batch",
             lease,

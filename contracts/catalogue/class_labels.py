@@ -47,7 +47,7 @@ def numbers_of(labels: Mapping[int, str]) -> dict[str, int]:
 
 
 def label_problem(label: int | str, labels: Mapping[int, str]) -> str | None:
-    """Return why a request cannot name this class, as the end of a sentence about the field; None: it can."""
+    """Return what is wrong with a request's class, as the end of a sentence about the field; None: nothing."""
     if isinstance(label, int) or label in numbers_of(labels):
         return None
     if not labels:

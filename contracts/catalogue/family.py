@@ -98,7 +98,7 @@ class TextEncoder:
         return self.kind != "llm" and not self.pooled_only
 
     def text_tokens(self, max_sequence_length: int | None) -> int:
-        """How many tokens of a text fit into a sequence, of an encoder without windows."""
+        """Number of a text's tokens that fit into a sequence, for an encoder without windows."""
         others = 1 if self.kind == "t5" else self.template_tokens
         return max(0, (max_sequence_length or self.max_tokens) - others)
 

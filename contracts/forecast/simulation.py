@@ -81,7 +81,7 @@ class _Backlog:
         return None
 
     def _next(self, tier: int, worker: SimulatedWorker, at: float) -> QueuedJob | None:
-        """By accounts, then by age: the first whose model is warm or that is overdue, before all others."""
+        """The next job by accounts, then age; the first that is overdue or warm goes before others."""
         firsts = (self._first(queue, worker) for queue in self._queues[tier].values())
         heads = [job for job in firsts if job is not None and job.ready_in_seconds <= at]
         heads.sort(key=lambda job: (self._account(tier, job.owner), -job.age_seconds))

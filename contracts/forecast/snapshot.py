@@ -146,7 +146,7 @@ class Snapshot:
         return {job.id: job for job in (*waiting, *self.running)}
 
     def with_place(self, place: Place) -> Snapshot:
-        """The same with one more waiting job."""
+        """A copy with one more waiting job."""
         job = place.job
         if self.find(job.id) is not None:
             return self

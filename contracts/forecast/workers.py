@@ -36,7 +36,7 @@ class JobInFlight:
 
     @classmethod
     def of(cls, job: QueuedJob) -> JobInFlight:
-        """A job as it is now. Half of its own stages are taken to come before the steps, half after them."""
+        """A job in its present state. Half of its own stages are assumed to come before the steps."""
         steps = max(0.0, job.cost.steps - job.steps_done)
         return cls(job, job.cost.own_seconds * (0.5 if job.steps_done > 0 else 1.0), steps)
 
@@ -113,7 +113,7 @@ class SimulatedWorker:
         return self.at + min(interval_seconds, self._seconds_to_risk())
 
     def serve_until(self, until: float) -> list[QueuedJob]:
-        """Serve those whom `plan_interval` has chosen; returns the jobs that have ended."""
+        """Serve the jobs that `plan_interval` has chosen; returns those that have ended."""
         seconds = until - self.at
         for group, share in self._served:
             self._serve(group, seconds * share)

@@ -46,8 +46,8 @@ class Reaper:
             Unavailable: the storage does not.
         """
         try:
-            # A Redis that hangs runs what it was sent once it goes on. By then the leases of living workers have
-            # expired, so nothing that reaps is sent while it hangs, nor at once when it goes on.
+            # A Redis that hangs runs the commands that it was sent once it continues. By then the leases of live
+            # workers have expired, so nothing is reaped while it hangs, or right after it continues.
             asked_at = time.monotonic()
             self._claims.connection.ping()
             if time.monotonic() - asked_at > self._claims.lease_seconds * _HANG_SHARE:

@@ -58,7 +58,7 @@ class Situation:
 
 
 def cheapest(plans: Sequence[Plan], situation: Situation) -> Plan:
-    """The plan that costs least over the expected calls; of equal ones the one that moves least, then the first.
+    """The plan with the lowest cost over the expected calls; of equal ones the one that moves least.
 
     Args:
         plans: at least one; fastest first.

@@ -71,7 +71,7 @@ class JobQueue:
 
         Raises:
             Conflict: another call holds the idempotency key by now.
-            QueueFull, TooManyJobs, QuotaExceeded: one of `limits` is reached.
+            QueueFull, TooManyJobs, QuotaExceeded: one of `limits` has been reached.
             Unavailable: Redis does not answer, and the job may or may not exist; or an input has been removed; or
                 replicas that must have the job are missing.
         """

@@ -65,7 +65,7 @@ class ReplicaBarrier:
 
     def _confirmed(self, key: str | None) -> bool:
         with redis_errors_are_unavailable(), self._connected().pipeline(transaction=False) as pipe:
-            # WAIT is about what its own connection has seen, so something must be read or written before it.
+            # WAIT covers what its own connection has read or written, so this must read something first.
             pipe.exists(key or "")
             pipe.wait(self._replicas, int(self._seconds * 1000))
             found, confirmed = pipe.execute()

@@ -256,7 +256,7 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
 
     @property
     def vaes(self) -> list[str]:
-        """VAEs of the catalogue as components: `vae:ID` in place of the own one, `preview_vae:ID` for previews."""
+        """VAEs of the catalogue as components: `vae:ID` for the model's own, `preview_vae:ID` for previews."""
         named = {"vae": self.vae, "preview_vae": self.preview_vae}
         return [f"{use}:{id}" for use, id in named.items() if id is not None]
 

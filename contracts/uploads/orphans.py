@@ -38,7 +38,7 @@ class OrphanSweep:
         self._age_seconds = age_seconds
 
     def sweep(self) -> None:
-        """List the storage once, and remove what is orphaned; one file that cannot be removed holds up no other.
+        """List the storage once and remove orphaned files; a file that cannot be removed does not delay others.
 
         Raises:
             Unavailable: Redis or the storage does not answer.

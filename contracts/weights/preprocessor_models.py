@@ -143,7 +143,7 @@ def _first(config: _Config, name: str, usual: int) -> int:
 
 
 def _number(config: _Config, name: str, usual: int) -> int:
-    """A number; `usual` is transformers' default of what a configuration leaves out."""
+    """A number; `usual` is transformers' default if the configuration leaves it out."""
     value = config.get(name, usual)
     if not isinstance(value, int) or value < 1:
         raise CatalogueError(f"its {name} must be a positive whole number, got {str(value)[:80]}")

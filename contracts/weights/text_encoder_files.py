@@ -22,7 +22,7 @@ from contracts.weights.formats.safetensors import Tensor, read_header
 
 #: What ComfyUI may have before each name, in files that it saved.
 _PREFIX = re.compile(r"^(text_encoders\.)?(clip_l|clip_g|t5xxl)\.transformer\.")
-#: Of a CLIP as every release has it, and as transformers saves one without a projection.
+#: Token table of a CLIP: in every release, and as transformers saves one without a projection.
 _CLIP_TABLES = ("text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
 _T5_TABLES = ("shared.weight", "encoder.embed_tokens.weight")
 _LAYER = re.compile(r"^(?:(?:text_model\.)?encoder\.layers|encoder\.block)\.(\d+)\.")

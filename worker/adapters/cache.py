@@ -78,7 +78,7 @@ class AdapterSet:
 
     @property
     def key(self) -> tuple[tuple[str, float], ...]:
-        """Hash and scale of each LoRA, and names of the rest: equal for sets with the same effect."""
+        """Hash and scale of each LoRA, and names of other adapters; equal for sets with the same effect."""
         perturbed = () if self.perturbation is None else ((f"disturbed {self.perturbation.name}", 1.0),)
         return (*self.loaded_key, *perturbed)
 

@@ -14,7 +14,7 @@ from worker.adapters.layer_weight import Layer, values_of
 from worker.adapters.low_rank import Change
 from worker.adapters.weight_differences import Difference, apply_layer, by_channel
 
-#: lycoris-lora adds it to lengths, so that none is zero.
+#: lycoris-lora adds it to magnitudes, so that none is zero.
 _EPSILON = torch.finfo(torch.float32).eps
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from contracts.errors import CatalogueError
 
-#: Before the number of a layer: `model.` of this module and of its generator, or `generator.`.
+#: Prefixes of a layer's number: `model.` of this module and of its generator, or `generator.`.
 _LAMA_PREFIX = re.compile(r"^((generator|model)\.)*")
 _NAMES = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
 

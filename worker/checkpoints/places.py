@@ -36,7 +36,7 @@ class PreparationWatch(Protocol):
     """Observer of one preparation, which may end it."""
 
     def fetched(self, done_bytes: int, total_bytes: int) -> None:
-        """So many bytes of the files are on this machine."""
+        """Report that this many bytes of the files are on this machine."""
 
     def is_wanted(self) -> bool:
         """Whether to go on."""

@@ -11,7 +11,7 @@ from worker.engine.accounts import OwnerAccounts
 from worker.engine.costs import CallCosts
 from worker.engine.turns import Turns
 
-#: Tier of trainings: below all images, for which they give way.
+#: Tier of trainings: below all images, to which they yield.
 BACKGROUND_TIER = 3
 #: How many times the seconds of loading or encoding a job must be saved by sharing calls with it afterwards.
 _OPENING_GAIN = 2.0

@@ -40,7 +40,7 @@ class Turns:
         return self._served_seconds >= self._kept_until
 
     def is_overdue(self, turn: Hashable) -> bool:
-        """Whether this turn has waited for the longest time allowed."""
+        """Whether this turn has waited for the maximum time."""
         since = self._waits_since.get(turn, self._served_seconds)
         return self._served_seconds - since >= self._longest_wait(self.move_seconds(turn))
 

@@ -161,7 +161,7 @@ class JobGeneration:
         job.coroutine.take_turn("load")
         used_before = job.coroutine.seconds
         model = self._engine.residency.place(job)
-        if stage is self._parameters:  # what is learned of it is learned for the job's model
+        if stage is self._parameters:  # its costs are learned for the job's model
             job.usage.load_seconds += job.coroutine.seconds - used_before
         done.enter_latent_space(model.vaes.module(None), stage)
         timer.end_stage("load")

@@ -133,7 +133,7 @@ def _guider(guidance: Guidance, parameters: JobParameters, layers: int) -> Any:
 
 
 def _perturbation(guidance: Guidance, denoiser: Any, model: str) -> Perturbation | None:
-    """What a third pass disturbs; None: there is none."""
+    """The layers that a third pass disturbs; None without a third pass."""
     if guidance.kind not in ("pag", "slg"):
         return None
     leaves_out = guidance.kind == "slg"

@@ -114,7 +114,7 @@ def later_steps(job: JobParameters, stage: JobParameters, scheduler: Any, kind: 
 
 
 def _second_pass_steps(second: JobParameters, scheduler: Any, kind: Kind) -> int:
-    """Pipelines of flow-matching models round the steps that are left out down, others those that are run."""
+    """Pipelines of flow-matching models round down the skipped steps, others the steps that are run."""
     steps = second.num_inference_steps
     wanted = steps * (1.0 if second.strength is None else second.strength)
     count = steps - int(steps - wanted) if kind == "flow" else int(wanted)

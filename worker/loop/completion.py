@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # their packages are an extra
 
 _log = logging.getLogger(__name__)
 
-#: Jobs that are stored at the same time: most of the time is spent waiting for the storage.
+#: Jobs that are stored concurrently: most of the time is spent waiting for the storage.
 _WRITERS = 4
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 #: How long a process that is stopping waits for Redis: longer than a restart of Redis takes.

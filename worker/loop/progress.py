@@ -90,7 +90,7 @@ class JobWatch:
         self._reporter.note_news()
 
     def train_step(self, step: int, steps: int, loss: float | None) -> None:
-        """Called after each step of a training, as `step`; where it goes on from a checkpoint, without a loss."""
+        """Called after each step of a training, like `step`; without a loss when it resumes from a checkpoint."""
         self.stages.steps = step
         shown = None if loss is None else round(loss, 6)
         self._news = _progress(step, steps, shown)

@@ -14,7 +14,7 @@ from worker.networks.tiles import Tile, tiles_of
 
 
 def tile_plans(facts: UpscalerFacts, size: tuple[int, int], device: torch.device) -> Mapping[int, int]:
-    """Side of the tiles, the best first -> the most device memory that an image of this size takes in bytes."""
+    """Side of the tiles, best first -> maximum bytes of device memory that an image of this size takes."""
     return {side: upscaler_bytes(facts, size, side) for side in TILE_SIDES[device.type]}
 
 

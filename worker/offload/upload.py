@@ -80,7 +80,7 @@ class Uploader:
 
 @cache
 def uploader_of(device: torch.device) -> Uploader | None:
-    """The one uploader of a CUDA device; None for the CPU, and where no memory can be page-locked."""
+    """The only uploader of a CUDA device; None for the CPU, and if no memory can be page-locked."""
     queue = queue_of(device)
     if queue is None:
         return None

@@ -151,7 +151,7 @@ class ModelCache:
 
     @property
     def plans_in_use(self) -> list[Plan]:
-        """Those by which the models of jobs in flight are placed."""
+        """The plans by which the models of jobs in flight are placed."""
         plans = (self._models[id].placement.plan for id in self._models if id in self.in_use)
         return [plan for plan in plans if plan is not None]
 

@@ -221,7 +221,7 @@ class Pool:
 
     @property
     def unused_bytes(self) -> int:
-        """Device memory that a job without a model of the pool can have: all but what the jobs in flight need."""
+        """Device memory for a job without a model of the pool: everything that jobs in flight do not need."""
         return self._size_bytes - self._beside_models_in_use - self._cache.bytes_in_use
 
     def evict_idle(self, needed_bytes: int) -> None:

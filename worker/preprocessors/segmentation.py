@@ -38,7 +38,7 @@ def color_map(image: Prepared) -> Pixels:
 
 
 def class_map(image: Prepared) -> Pixels:
-    """The most likely class of each pixel, (height, width): of several that are equally likely, the first.
+    """The most likely class of each pixel, (height, width); among equally likely ones the first.
 
     Raises:
         JobFailed: the output is not finite.

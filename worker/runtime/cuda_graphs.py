@@ -88,7 +88,7 @@ class GraphPool:
     """
 
     def __init__(self) -> None:
-        """Nothing is recorded."""
+        """Start without recorded graphs."""
         self._bytes = 0
         self._owners: WeakSet[object] = WeakSet()
 

@@ -17,7 +17,7 @@ import torch
 
 
 def cache_introspection(model: torch.nn.Module, *, signatures: bool = True) -> None:
-    """Have a fully loaded denoiser, ControlNet or VAE answer these questions from memory.
+    """Make a fully loaded denoiser, ControlNet or VAE answer these questions from memory.
 
     `__call__` of each attention processor is replaced by a `partial` that carries its signature, and the model's
     `__class__` by a subclass of the same name whose `dtype` is a constant. The dtype, and the one in which layers

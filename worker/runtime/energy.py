@@ -123,7 +123,7 @@ class EnergyMeter:
             job.energy = Energy(joules=round(before + own, 3), source="measured")
 
     def _read(self) -> float | None:
-        """The counter's joules; None without one, and from its first failure on."""
+        """The counter's joules; None without a counter, and after its first failure."""
         self._read_at = self._clock()
         if self._counter is None:
             return None

@@ -198,7 +198,7 @@ class Kernels:
         return type(self._denoiser).forward(self._denoiser, *args, **kwargs)
 
     def _switch_on(self, no_graphs: str, not_whole: str) -> None:
-        """Have blocks called compiled, and the receipt say why no graphs are replayed that are asked for."""
+        """Call blocks compiled, and say in the receipt why graphs that were asked for are not replayed."""
         graphs = self._options.replays and not no_graphs
         name = f"{'graphs' if graphs else 'blocks'}, {self._options.compile_backend}"
         if self._options.replays and no_graphs:

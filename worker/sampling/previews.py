@@ -55,7 +55,7 @@ class Projection:
         return (colours.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-#: Makes pixels (n, height, width, 3), uint8, of latents (n, channels, h, w), scaled as the denoiser has them.
+#: Makes pixels (n, height, width, 3), uint8, from latents (n, channels, h, w) in the denoiser's scale.
 PreviewDecoder = Callable[[torch.Tensor], torch.Tensor]
 
 

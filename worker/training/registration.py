@@ -86,7 +86,7 @@ class TrainedRegistration:
 
     def _add_inversion(self, name: str, path: Path, sha256: str) -> TextualInversionParameters:
         facts = read_inversion(path)
-        # The word of a snapshot is the training's too, since the prompts of samples have it.
+        # A snapshot uses the training's word as well, since the prompts of samples contain it.
         fields = {"models": [self._training.model], "trigger": self._training.name, "facts": facts}
         row: UploadedInversion = self._store(INVERSIONS, name, path, sha256, fields)
         return TextualInversionParameters(

@@ -44,7 +44,7 @@ class TrainingRun:
         settings: TrainingSettings,
         fingerprint: str = "",
     ) -> None:
-        """Begin; the denoiser stays as it is between steps.
+        """Begin; between steps the denoiser is unchanged.
 
         Args:
             fingerprint: of everything that the training depends on; checkpoints of others are refused.
@@ -122,7 +122,7 @@ class TrainingRun:
         return notes
 
     def result(self, facts: Mapping[str, str]) -> bytes:
-        """What is trained as it is now; arguments and errors as `Trainee.file`."""
+        """The trained values in their present state; arguments and errors as `Trainee.file`."""
         return self._trainee.file(facts)
 
     @property

@@ -36,7 +36,7 @@ def read_request(kind: type[_AnyImageRequest], raw: bytes) -> Reading[_AnyImageR
 
     Raises:
         UnreadableBody, BodyTooLarge: as `read` says.
-        InvalidRequest: so much is wrong that nothing more can be said.
+        InvalidRequest: the request cannot be checked any further.
     """
     reading = read(kind, with_plain_images(raw) if issubclass(kind, EditRequest) else raw)
     if not reading.requests:

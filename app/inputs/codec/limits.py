@@ -90,6 +90,6 @@ def _bits_per_pixel(image: Image.Image, data: bytes) -> int:
 
 
 def too_many_pixels(limits: Limits, received: str) -> TooLarge:
-    """The error of an image with too many pixels, of which so many were received."""
+    """The error for an image with too many pixels."""
     message = f"may have at most {limits.max_pixels} pixels, got {received}; scale it down"
     return TooLarge(message, f"width × height ≤ {limits.max_pixels}")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Bytes of a chunk beside its data: length, kind and checksum.
+#: Bytes of a chunk in addition to its data: length, kind and checksum.
 _AROUND = 12
 #: Limits on a file: texts, and the bytes of each once it is unpacked.
 _MAX_TEXTS, _MAX_TEXT_BYTES = 64, 256 * 1024

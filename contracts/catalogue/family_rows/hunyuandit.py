@@ -25,7 +25,7 @@ FAMILY = Family(
     control_ranges=False,
     single_file=False,
     text_encoders=(
-        # Its tokens at the start and at the end; of T5, the one at the end.
+        # BERT's start and end tokens; T5's end token.
         TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=2, max_tokens=77),
         TextEncoder("text_encoder_2", "tokenizer_2", "prompt", "llm", template_tokens=1, max_tokens=256),
     ),

@@ -226,7 +226,7 @@ def size_uploaded_controlnet(control: ControlParameters, family: str, value_byte
 
 
 def _unsplit(values: int) -> ParameterCount:
-    """The count of a component whose layers are not known: to stream it saves nothing."""
+    """The count of a component whose layers are not known, so that streaming it saves nothing."""
     return ParameterCount(values, values, values, values)
 
 

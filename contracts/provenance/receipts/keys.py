@@ -67,7 +67,7 @@ def public_jwk(key: Ed25519PrivateKey) -> Jwk:
 
 
 def thumbprint(jwk: Jwk) -> str:
-    """Return the thumbprint of an Ed25519 key, which is its id."""
+    """Return the id of an Ed25519 key: its thumbprint."""
     required = {name: jwk[name] for name in ("crv", "kty", "x")}
     return encode(hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest())
 

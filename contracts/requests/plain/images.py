@@ -84,7 +84,7 @@ class PlainImageParameters(ImageFileFields):
 
     @property
     def step_kind(self) -> tuple[object, ...]:
-        """What the seconds of one of its steps are learned for."""
+        """The kind of step for which seconds are learned."""
         return ("step", self.model)
 
     def work_of(self, steps: int, pixels: float) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def with_inversions(job: JobParameters, model: ModelSpec, catalogue: Catalogue) 
     """Return a job's parameters with the textual inversions of its prompts, the catalogue's files described.
 
     Args:
-        job: of a request that passed `inversion_problems`; its own list has names alone.
+        job: of a request that passed `inversion_problems`; its own list has only names.
     """
     if not catalogue.textual_inversions:
         return job

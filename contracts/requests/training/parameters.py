@@ -88,7 +88,7 @@ class TrainingParameters(StrictModel):
         return self.sample.model_copy(update={"prompt": caption})
 
     def class_parameters(self, number: int) -> JobParameters:
-        """Of one image of the class."""
+        """Parameters of one image of the class."""
         seed = self.settings.seed + _CLASS_SEEDS + number
         return self.sample.model_copy(update={"prompt": self.class_prompt, "seed": seed})
 
@@ -153,7 +153,7 @@ class TrainingParameters(StrictModel):
 
     @property
     def expected_steps(self) -> int:
-        """Of the optimizer."""
+        """Steps of the optimizer."""
         return self.settings.steps
 
     @property

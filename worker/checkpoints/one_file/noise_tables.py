@@ -13,7 +13,7 @@ from diffusers import DDPMScheduler
 
 from contracts.errors import CatalogueError
 
-#: Tables of the file: the share of signal that is left after each step, and noise by signal.
+#: Tables of the file: the fraction of signal that is left after each step, and the ratio of noise to signal.
 _SIGNAL, _SIGMAS = "alphas_cumprod", "denoiser.sigmas"
 #: float16 has 11 significant bits.
 _TOLERANCE = 2e-3

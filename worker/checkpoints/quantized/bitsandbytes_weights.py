@@ -65,7 +65,7 @@ def quantizer(quantization: str, dtype: torch.dtype) -> Any:
 def readable(part: Path, quantization: str, dtype: torch.dtype) -> Iterator[Path]:
     """Yield the folder of a component that was quantized before, as diffusers loads it into host memory.
 
-    What its configuration lacks for that stands in a copy, beside links to the files.
+    Missing entries of its configuration are added in a copy, beside links to the files.
     """
     config = dict(read_config(part))
     settings: Mapping[str, Any] = config[_SETTINGS]
@@ -80,7 +80,7 @@ def readable(part: Path, quantization: str, dtype: torch.dtype) -> Iterator[Path
 
 
 def keep_scales(model: torch.nn.Module) -> None:
-    """Have what layers know of their packed weights move with these: as buffers, which no file has."""
+    """Make the scales of packed weights move with the weights: as buffers, which are not saved."""
     layers: list[Any] = [layer for layer in model.modules() if is_packed(getattr(layer, "weight", None))]
     for layer in layers:
         weight = layer.weight

@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # their packages are an extra
 
 #: A JPEG segment has 64 KiB, including its headers.
 _JPEG_EXIF_BYTES = 65_000
-#: In place of a hash that is not known yet.
+#: Placeholder for a hash that is not known yet.
 _UNKNOWN = "0" * 64
 
 
@@ -125,7 +125,7 @@ def store(
     stored = [image.model_copy(update={"safety": one}) for image, one in zip(stored, found, strict=True)]
     kept = _keep_latents(result, latents_key(job_id, attempt), storage)
     if kept is not None:
-        # What the files of its images take of their owner's room, which is counted by image.
+        # Bytes that the files of its images count against their owner's limit, which counts by image.
         first = stored[0].model_copy(update={"size_bytes": stored[0].size_bytes + kept.size_bytes})
         stored = [first, *stored[1:]]
     timings = {**receipt.timings, "write": round(time.perf_counter() - started, 4)}

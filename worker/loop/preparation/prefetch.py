@@ -160,7 +160,7 @@ class Prefetcher:
             return [*going, *delayed, *failed]
 
     def forget(self, names: Iterable[str]) -> None:
-        """These have been loaded, or were lost: when they are needed one day, they must be prepared again."""
+        """These have been loaded or were lost, and must be prepared again when they are needed next."""
         with self._lock:
             self._ready.difference_update(names)
 

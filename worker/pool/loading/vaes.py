@@ -57,5 +57,5 @@ class LoadedVaes:
 
 
 def upcasts(vae: Any) -> bool:
-    """Whether pipelines convert a VAE to float32 and back while they decode, so that none may wait there."""
+    """Whether pipelines convert a VAE to float32 and back while they decode, so no job may sleep meanwhile."""
     return bool(vae.dtype == torch.float16 and vae.config.get("force_upcast"))
