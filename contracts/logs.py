@@ -143,12 +143,11 @@ class _Lines(logging.Formatter):
     def __init__(self, prompts: bool) -> None:
         super().__init__()
         self._prompts = prompts
+        self._left_out = _OWN if prompts else _OWN | _PROMPTS
 
     def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
         """The bound fields and those given as `extra`."""
-        given = {name: value for name, value in record.__dict__.items() if name not in _OWN}
-        if not self._prompts:
-            given = {name: value for name, value in given.items() if name not in _PROMPTS}
+        given = {name: value for name, value in record.__dict__.items() if name not in self._left_out}
         if isinstance(given.get("error"), str):
             given["error"] = _cut(given["error"], self._hidden())
         return {**_context.get(_Context()).fields, **given}

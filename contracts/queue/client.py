@@ -105,7 +105,7 @@ class JobQueue:
             "result_bytes": record.parameters.max_result_bytes,
             "deadline_seconds": deadline_seconds,
             "idempotency": None if idempotency is None else asdict(idempotency),
-            **asdict(limits),
+            **limits.arguments(),
         }
         return self._scripts.run(
             "submit", **{name: value for name, value in arguments.items() if value is not None}

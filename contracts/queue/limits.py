@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,7 @@ class SubmitLimits:
     max_bytes: int = 0
     quota: Quota | None = None
     max_record_bytes: int = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """As `submit.lua` takes them."""
+        return {**vars(self), "quota": None if self.quota is None else vars(self.quota)}
