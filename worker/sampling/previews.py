@@ -165,9 +165,10 @@ class DenoisedEstimate:
             output = output[:, : sample.shape[1]]
         if self._kind == "trigflow":
             return self._on_the_circle(output, sample)
+        if self._kind == "flow":  # whose timesteps may be others than its sigmas
+            twin = self._scheduler.host_twin()
+            return sample - float(twin.sigmas[twin.step_index - 1]) * output
         timestep = float(self._last[1])
-        if self._kind == "flow":
-            return sample - timestep / float(self._scheduler.config.num_train_timesteps) * output
         if hasattr(
             self._scheduler, "precondition_outputs"
         ):  # EDM: the timestep is a quarter of the logarithm of sigma

@@ -36,6 +36,7 @@ from tests.support.trained import TRAINED_FAMILIES
 from worker.loop.progress import JobWatch, ProgressReporter
 from worker.pool.pool import Pool
 from worker.sampling import previews
+from worker.sampling.schedulers import make_scheduler
 
 
 def decode_preview(preview: Preview) -> Image.Image:
@@ -138,6 +139,21 @@ def test_each_of_several_jobs_gets_previews_of_its_own_images_only(
     for (job_id, index), preview in last.items():
         key = outcomes[int(job_id[-1])].stored[index].key
         assert likeness(preview, decode_pixels(storage.read(key))) > 0.5
+
+
+def test_a_flow_is_estimated_by_its_sigmas_whatever_its_timesteps() -> None:
+    config = {"use_dynamic_shifting": True, "time_shift_type": "linear"}
+    scheduler = make_scheduler("flow_euler", config)
+    scheduler.set_timesteps(timesteps=[900.0, 500.0, 100.0], sigmas=[0.9, 0.5, 0.1], mu=2.0)
+    estimate = previews.DenoisedEstimate(scheduler, "flow")
+    image, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    sigma = float(scheduler.sigmas[0])
+    latents = (1 - sigma) * image + sigma * noise
+
+    for timestep in scheduler.timesteps:
+        latents = scheduler.step(noise - image, timestep, latents, return_dict=False)[0]
+        assert torch.allclose(estimate.current(latents), image, atol=1e-5)
+    assert sigma > 0.9
 
 
 def test_a_preview_that_cannot_be_sent_does_not_fail_the_job(
