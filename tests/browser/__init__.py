@@ -1,4 +1,4 @@
 """The page at `/` in a real Chromium, against one running service; run by `make browser`, since it needs Chromium.
 
-`DARKROOM_SCREENSHOTS=FOLDER` writes the pictures of docs/page.md there.
+`DARKROOM_SCREENSHOTS=FOLDER` writes the screenshots of docs/page.md there.
 """

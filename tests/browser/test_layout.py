@@ -1,4 +1,4 @@
-"""The page on a desktop and on a phone, in dark and in light; with the pictures of docs/page.md."""
+"""The page on a desktop and on a phone, in dark and in light; with the screenshots of docs/page.md."""
 
 from __future__ import annotations
 

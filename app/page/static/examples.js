@@ -3,7 +3,7 @@
 
 import { Away, Problem } from "./api.js";
 import { setValue, valueAt } from "./form.js";
-import { upload } from "./pictures.js";
+import { upload } from "./inputs.js";
 import { changed, say, state } from "./state.js";
 
 const PATH = "images";

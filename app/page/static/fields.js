@@ -19,7 +19,7 @@ export const GROUPS = [
     },
   },
   {
-    id: "picture",
+    id: "image",
     title: "",
     fields: {
       width: "Width",

@@ -3,7 +3,7 @@
 import { Away, Problem, call } from "./api.js";
 import { take } from "./jobs.js";
 import { PAINTED, maskOf } from "./mask.js";
-import { upload } from "./pictures.js";
+import { upload } from "./inputs.js";
 import { fitting, propertiesOf } from "./schema.js";
 import { changed, say, state } from "./state.js";
 import { TABS, tabOf } from "./tabs.js";

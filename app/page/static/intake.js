@@ -3,7 +3,7 @@
 import { addFiles } from "./examples.js";
 import { currentSchema, fill, setValue, valueAt } from "./form.js";
 import { parametersOf } from "./metadata.js";
-import { firstFile, uploadFor } from "./pictures.js";
+import { firstFile, uploadFor } from "./inputs.js";
 import { changed, say, state } from "./state.js";
 
 // Fills the form with the parameters inside a file.

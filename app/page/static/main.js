@@ -3,7 +3,7 @@
 // state.js     the state, and how it changes       api.js       calls of the public API, with the session's key
 // tabs.js      the tabs of the form                form.js      values, errors, the request
 // schema.js    reads a JSON Schema of a request    fields.js    where fields are shown
-// pictures.js  input images                        examples.js  images to learn from, with captions
+// inputs.js    input images                        examples.js  training images, with captions
 // jobs.js      one's jobs and their event streams  history.js   losses and samples of trainings
 // adapters.js  what trainings have made, used      service.js   models, workers, readiness
 // mask.js      painted masks                       intake.js    files that are dropped, pasted or opened

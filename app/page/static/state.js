@@ -51,7 +51,7 @@ export const state = {
       this.drafts[this.tab] = values;
     },
   },
-  pictures: new Map(), // image reference -> { url, width, height, name }
+  inputs: new Map(), // image reference -> { url, width, height, name }
   shown: null, // { id, index } of the image that is looked at
   confirming: null, // id of the job whose deletion waits for a second click
   dropping: false, // whether a file is dragged over the page

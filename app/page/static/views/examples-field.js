@@ -2,7 +2,7 @@
 
 import { addFiles, removeArchive, uploads } from "../examples.js";
 import { setValue, valueAt } from "../form.js";
-import { pictureOf } from "../pictures.js";
+import { inputOf } from "../inputs.js";
 import { state } from "../state.js";
 import { fieldId } from "./field.js";
 import { html, live, nothing } from "./html.js";
@@ -51,7 +51,7 @@ function exampleView(path, example, number, isPaired) {
   const control = `${path}.conditioning_image`;
   return html`
     <div class="entry example" role="group" id=${fieldId(path)} tabindex="-1" aria-label="Image ${number}">
-      ${shownView(example.image, pictureOf(example.image))}
+      ${shownView(example.image, inputOf(example.image))}
       <div>
         <input
           id=${fieldId(caption)}

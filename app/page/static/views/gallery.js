@@ -6,7 +6,7 @@ import { cancel, isActive, isTraining, jobsNewestFirst, rerun, showOlder } from 
 import { changed, state } from "../state.js";
 import { tabOf } from "../tabs.js";
 import { html, nothing, repeat } from "./html.js";
-import { trainingPicture, useButtons } from "./training.js";
+import { trainingImage, useButtons } from "./training.js";
 
 export function galleryView({ jobs, older, away }) {
   if (!jobs.size) {
@@ -23,7 +23,7 @@ export function galleryView({ jobs, older, away }) {
 function cardView(job) {
   return html`
     <article class="card" role="listitem" data-job=${job.id} data-status=${job.status}>
-      ${pictureView(job)}
+      ${cardImages(job)}
       <div class="caption">
         <p class="prompt" title=${promptOf(job)}>${promptOf(job)}</p>
         <p class="note">${summaryOf(job)}</p>
@@ -33,14 +33,14 @@ function cardView(job) {
   `;
 }
 
-function pictureView(job) {
-  if (isTraining(job)) return trainingPicture(job, promptOf(job), () => show(job, 0));
+function cardImages(job) {
+  if (isTraining(job)) return trainingImage(job, promptOf(job), () => show(job, 0));
   if (job.images.length) {
     return html`
-      <div class="pictures" data-count=${Math.min(job.images.length, 4)}>
+      <div class="images" data-count=${Math.min(job.images.length, 4)}>
         ${job.images.map(
           (image, index) => html`
-            <button type="button" class="picture" aria-label="Show image ${index + 1}: ${promptOf(job)}" @click=${() => show(job, index)}>
+            <button type="button" class="image" aria-label="Show image ${index + 1}: ${promptOf(job)}" @click=${() => show(job, index)}>
               <img src=${local(image.url)} alt=${promptOf(job)} width=${image.width} height=${image.height} loading="lazy" />
             </button>
           `,
@@ -48,10 +48,10 @@ function pictureView(job) {
       </div>
     `;
   }
-  if (!isActive(job)) return html`<div class="pictures ended" aria-hidden="true">${job.status === "failed" ? "!" : "×"}</div>`;
+  if (!isActive(job)) return html`<div class="images ended" aria-hidden="true">${job.status === "failed" ? "!" : "×"}</div>`;
   const previews = state.live.get(job.id)?.previews.filter(Boolean) ?? [];
   return html`
-    <div class="pictures developing" data-count=${Math.min(previews.length, 4)}>
+    <div class="images developing" data-count=${Math.min(previews.length, 4)}>
       ${previews.map((url) => html`<img src=${url} alt="Preview" />`)}
     </div>
     <progress max="1" .value=${job.progress.fraction ?? 0} aria-label="Progress of the job"></progress>

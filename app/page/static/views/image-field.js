@@ -1,16 +1,16 @@
 // A field that takes an image: dropped, pasted or chosen as a file.
 
 import { setValue, valueAt } from "../form.js";
-import { firstFile, pictureOf, uploadFor } from "../pictures.js";
+import { firstFile, inputOf, uploadFor } from "../inputs.js";
 import { changed, state } from "../state.js";
 import { html, nothing } from "./html.js";
 
 export function imageView({ id, path, name, described, invalid }) {
   const reference = valueAt(path);
-  const picture = pictureOf(reference);
+  const input = inputOf(reference);
   return html`
     <div class="drop" data-image=${path} @dragover=${allow} @drop=${(event) => takeDropped(event, path)}>
-      ${reference === undefined ? html`<p>Drop or paste an image</p>` : shownView(reference, picture)}
+      ${reference === undefined ? html`<p>Drop or paste an image</p>` : shownView(reference, input)}
       ${buttonsView({ id, path, name, described, invalid })}
     </div>
   `;
@@ -31,9 +31,9 @@ export function imagesView({ id, path, name, part, described, invalid }) {
   return html`<div class="list" role="group" aria-labelledby="${id}-label">${Array.from({ length: places }, (_, index) => entry(index))}</div>`;
 }
 
-export function shownView(reference, picture) {
-  if (!picture) return html`<p class="note">${reference.slice(0, 24)}… (cannot be shown here)</p>`;
-  return html`<img src=${picture.url} alt="The input: ${picture.name}" />`;
+export function shownView(reference, input) {
+  if (!input) return html`<p class="note">${reference.slice(0, 24)}… (cannot be shown here)</p>`;
+  return html`<img src=${input.url} alt="The input: ${input.name}" />`;
 }
 
 export function buttonsView({ id, path, described, invalid }) {

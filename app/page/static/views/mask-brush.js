@@ -22,14 +22,14 @@ class MaskBrush extends HTMLElement {
     this.#canvas.addEventListener("blur", () => this.#moveCursor(null));
   }
 
-  mask = null; // set before the picture
+  mask = null; // set before the input
 
   // { key, url, width, height }; `key` says which image it is.
-  set picture(picture) {
-    if (this.#image.src !== picture.url) this.#image.src = picture.url;
-    this.mask.fit(picture.width, picture.height, picture.key);
-    if (this.#canvas.width !== picture.width || this.#canvas.height !== picture.height) {
-      Object.assign(this.#canvas, { width: picture.width, height: picture.height });
+  set input(input) {
+    if (this.#image.src !== input.url) this.#image.src = input.url;
+    this.mask.fit(input.width, input.height, input.key);
+    if (this.#canvas.width !== input.width || this.#canvas.height !== input.height) {
+      Object.assign(this.#canvas, { width: input.width, height: input.height });
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { setValue, valueAt } from "../form.js";
 import { PAINTED, maskOf } from "../mask.js";
-import { pictureOf } from "../pictures.js";
+import { inputOf } from "../inputs.js";
 import { changed, state } from "../state.js";
 import { html, nothing } from "./html.js";
 import { buttonsView, imageView } from "./image-field.js";
@@ -13,9 +13,9 @@ const brush = { share: 15, erases: false }; // width in percent of the image's s
 export function maskView(field) {
   const { path, id } = field;
   const value = valueAt(path);
-  const picture = pictureOf(valueAt("image"));
-  if (!picture || (value !== undefined && value !== PAINTED)) {
-    return html`${picture ? nothing : html`<p class="note">Choose the image first to paint on it.</p>`}${imageView(field)}`;
+  const input = inputOf(valueAt("image"));
+  if (!input || (value !== undefined && value !== PAINTED)) {
+    return html`${input ? nothing : html`<p class="note">Choose the image first to paint on it.</p>`}${imageView(field)}`;
   }
   const { tab } = state.form;
   const mask = maskOf(tab);
@@ -28,7 +28,7 @@ export function maskView(field) {
     <div class="drop mask">
       <mask-brush
         .mask=${mask}
-        .picture=${{ ...picture, key: valueAt("image") }}
+        .input=${{ ...input, key: valueAt("image") }}
         .brush=${{ ...brush }}
         .revision=${`${tab} ${mask.revision}`}
         @painted=${painted}

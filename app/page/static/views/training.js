@@ -8,7 +8,7 @@ import { curveView } from "./curve.js";
 import { html, nothing } from "./html.js";
 
 // What the card of a training shows in the place of images; `show` opens its dialog.
-export function trainingPicture(job, name, show) {
+export function trainingImage(job, name, show) {
   const shown = latestSamples(job);
   return html`
     <button type="button" class="training" aria-label="Show training ${name}" @click=${show}>

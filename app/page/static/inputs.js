@@ -9,10 +9,10 @@ export async function upload(file) {
     body: file,
     headers: { "content-type": file.type || "application/octet-stream" },
   });
-  const old = state.pictures.get(found.id);
+  const old = state.inputs.get(found.id);
   if (old === undefined) {
     const { width, height } = found;
-    state.pictures.set(found.id, { url: URL.createObjectURL(file), width, height, name: file.name ?? "mask" });
+    state.inputs.set(found.id, { url: URL.createObjectURL(file), width, height, name: file.name ?? "mask" });
   }
   return found;
 }
@@ -35,9 +35,9 @@ export async function uploadFor(path, file, set, fail) {
 }
 
 // What is known of an image that a field names: { url, width, height, name }; undefined where it cannot be shown.
-export function pictureOf(reference) {
+export function inputOf(reference) {
   const found = /^job:([^/]+)\/(\d+)$/.exec(reference ?? "");
-  if (!found) return state.pictures.get(reference);
+  if (!found) return state.inputs.get(reference);
   const image = state.jobs.get(found[1])?.images[Number(found[2])];
   return image && { ...image, url: local(image.url), name: "a finished image" };
 }
