@@ -1,7 +1,7 @@
-"""Qwen-Image-Layered: of one picture, the transparent layers that it may have been composed of.
+"""Qwen-Image-Layered: decomposes one image into transparent layers.
 
 Arguments are those of diffusers' `QwenImageLayeredPipeline`, whose text encoder reads the prompt alone. It
-denoises the whole picture as a frame before the layers. For several images at once it mixes up their layers.
+denoises the whole image as a frame before the layers. For several images at once it mixes up their layers.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _of_its_images_size(pipeline_class: Any) -> Any:
 
 
 def _unpack_whole(pipeline: Any, latents: Any, size: tuple[int, int]) -> Any:
-    """Latents (n, channels, height, width) of the whole picture, which previews show."""
+    """Latents (n, channels, height, width) of the whole image, which previews show."""
     width, height = size
     tokens = width * height // pipeline.vae_scale_factor**2 // PATCH
     layers = latents.shape[1] // tokens - 1

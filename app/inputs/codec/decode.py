@@ -56,7 +56,7 @@ def configure(limits: Limits) -> None:
     # Pillow sees some sizes before we do (a GIF's frame, a TIFF's tile); it raises at twice its limit.
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("ignore")
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each would hold pictures of its own
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each would hold images of its own
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
 

@@ -76,7 +76,7 @@ _FLUX_KONTEXT = replace(
     defaults={**FAMILY.defaults, "guidance_scale": 2.5},
     references=References(
         max_count=1,
-        meaning="The picture that `prompt` changes, or whose subject it shows in another way.",
+        meaning="The image that `prompt` changes, or whose subject it shows in another way.",
     ),
     reads_image_as_reference=True,
 )

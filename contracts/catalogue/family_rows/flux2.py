@@ -39,7 +39,7 @@ FAMILY = Family(
     long_prompts=("truncate", "refuse"),
     references=References(
         max_count=10,
-        meaning="The pictures that `prompt` changes or takes something from, in its words.",
+        meaning="The images that `prompt` changes or takes something from, in its words.",
         max_pixels=_REFERENCE_PIXELS,
         max_aspect=_REFERENCE_ASPECT,
     ),
@@ -63,7 +63,7 @@ _FLUX2_KLEIN = replace(
     text_encoders=(TextEncoder("text_encoder", "tokenizer", "prompt", "llm", template_tokens=3),),
     references=References(
         max_count=4,
-        meaning="The pictures that `prompt` changes or takes something from, in its words; one with `mask_image`.",
+        meaning="The images that `prompt` changes or takes something from, in its words; one with `mask_image`.",
         max_pixels=_REFERENCE_PIXELS,
         max_aspect=_REFERENCE_ASPECT,
         max_with_mask=1,

@@ -77,7 +77,7 @@ _QWEN_IMAGE_EDIT = replace(
     long_prompts=("refuse",),
     references=References(
         max_count=1,
-        meaning="The picture that `prompt` changes, whatever its size: the model sees it at about a megapixel.",
+        meaning="The image that `prompt` changes, whatever its size: the model sees it at about a megapixel.",
         scaled_pixels=1024 * 1024,
         seen_pixels=1024 * 1024,
     ),
@@ -92,7 +92,7 @@ _QWEN_IMAGE_EDIT_PLUS = replace(
     modes={Mode.EDIT: TRUE_CFG | {"references"}},
     references=References(
         max_count=4,
-        meaning="The pictures that `prompt` calls Picture 1, Picture 2 and so on, whatever their sizes: the model "
+        meaning="The images that `prompt` calls Picture 1, Picture 2 and so on, whatever their sizes: the model "
         "sees each at about a megapixel.",
         scaled_pixels=1024 * 1024,
         seen_pixels=384 * 384,
@@ -112,7 +112,7 @@ _QWEN_IMAGE_LAYERED = replace(
     inpaint_control_only=False,
     references=References(
         max_count=1,
-        meaning="The picture that is taken apart into layers; `prompt` says what it shows.",
+        meaning="The image that is decomposed into layers; `prompt` says what it shows.",
         fits_output=True,
     ),
 )
