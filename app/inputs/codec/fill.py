@@ -1,6 +1,6 @@
 """Fills what a mask selects with a smooth continuation of its surroundings, as a start for repainting it.
 
-Pull-push: colors are averaged into ever smaller images, of which each fills the holes of the next larger one
+Pull-push: colors are averaged into ever smaller images, and each fills the holes of the next larger one
 (Gortler et al., "The Lumigraph", 1996, 4.2). Runs in the decoder's processes. Knows neither fields nor files.
 """
 

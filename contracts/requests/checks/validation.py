@@ -215,7 +215,7 @@ def _size_problems(request: JobRequest, model: ModelSpec) -> Iterator[FieldProbl
             yield FieldProblem(field, message, own)
     width, height = value_of(request, model, "width"), value_of(request, model, "height")
     if any(vars(request).get(field) for field in ("image", "control_image", "controls", "references")):
-        # A single side is enough, and the other follows an image; at the least it is this.
+        # One side is enough, and the other follows an image; this is its minimum.
         width = MIN_SIDE if request.width is None and request.height is not None else width
         height = MIN_SIDE if request.height is None and request.width is not None else height
     if isinstance(width, int) and isinstance(height, int) and width * height > model.pixel_cap:

@@ -163,7 +163,7 @@ def test_a_client_that_stays_keeps_its_job(api: httpx.Client, queue: JobQueue, w
         assert b"200 OK" in answer()
 
 
-def test_whoever_reads_the_job_has_come_back_for_it(api: httpx.Client, queue: JobQueue) -> None:
+def test_a_client_that_reads_the_job_has_come_back_for_it(api: httpx.Client, queue: JobQueue) -> None:
     with calling(api, GENERATE, PROMPT):
         job = the_job(queue)
         wait_until(lambda: is_attended(queue, job))

@@ -23,7 +23,7 @@ from worker.engine.job import JobInFlight
 from worker.pool.pool import Pool
 from worker.runtime import slices
 
-#: More than a cold load has slices, of which each is followed by a step.
+#: More steps than a cold load has slices, each of which is followed by a step.
 _STEPS = 24
 
 
