@@ -98,7 +98,7 @@ def show(name: str, **figures: object) -> None:
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise OutOfTimeError inside after so long; in the main thread only."""
+    """Raise OutOfTimeError inside after this time; in the main thread only."""
 
     def stop(*_: object) -> None:
         raise OutOfTimeError(f"stopped after {seconds:.0f} s")

@@ -74,7 +74,7 @@ class Policy(Protocol):
         """
 
     def served(self, calls: Sequence[Waiting], seconds: float) -> None:
-        """Note that calls which `choose` returned were made as one, and took so long."""
+        """Note how long the calls that `choose` returned took, made as one."""
 
 
 class FifoPolicy:

@@ -9,7 +9,7 @@ from contracts.forecast.serving_order import MOVES_TO_KEEP
 #: How long a turn waits while others are served, in seconds, and in moves if these take longer.
 _WAIT_SECONDS = 2.0
 _WAIT_MOVES = 16.0
-#: A turn that has waited so long is kept for this part of that time.
+#: After such a wait, a turn is kept for this fraction of that time.
 _KEPT_SHARE = 0.25
 
 

@@ -50,7 +50,7 @@ def test_a_child_that_keeps_dying_is_restarted_with_growing_pauses() -> None:
 
         wait_until(is_restarted)
         pauses.append(time.monotonic() - began)
-    # Pauses last at least so long, however busy the machine is.
+    # Pauses last at least this long, however busy the machine is.
     assert pauses[0] > 0.15
     assert pauses[1] > 0.3
     assert pauses[2] > 0.6

@@ -16,7 +16,7 @@ from tests.support.claims import MakeClaims, become_idle, let_leases_expire, tak
 from tests.support.parameters import parameters
 from tests.support.waiting import wait_until
 
-#: A wait that nothing ends takes so long.
+#: Duration of a wait that nothing ends.
 PATIENCE_SECONDS = 120.0
 
 
