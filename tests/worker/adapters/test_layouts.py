@@ -240,7 +240,7 @@ def test_xlabs_names_are_its_layers_under_any_wrapper(
     [
         (
             lambda tensors: {**tensors, "double_blocks.0.processor.qkv_lora1.alpha": torch.tensor(2.0)},
-            "qkv_lora1.alpha scales nothing",
+            "qkv_lora1.alpha belongs to no layer",
         ),
         (
             lambda tensors: {name: (tensor * 99).to(torch.int8) for name, tensor in tensors.items()},
