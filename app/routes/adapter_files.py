@@ -65,8 +65,7 @@ class AdapterView(BaseModel):
     created_at: AwareDatetime | None = Field(None, description="When it was uploaded; null unless it was.")
     ready: bool = Field(
         True,
-        description="Whether any worker has its file, so that jobs need not wait for a download; always "
-        "true for an uploaded one.",
+        description="Whether a worker has its file, and jobs wait for no download; true for an uploaded one.",
     )
     preparing: Preparation | None = Field(
         None, description="Progress of a worker's download of it; null if none is needed or running."

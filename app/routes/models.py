@@ -103,9 +103,7 @@ class ModelView(BaseModel):
         description="Whether jobs of it can be sent; false once every worker has failed to load it (503 then)."
     )
     unavailable_reason: str | None = Field(description="Why it is not available; null while it is.")
-    ready: bool = Field(
-        description="Whether any worker has the model's files, so that jobs need not wait for a download."
-    )
+    ready: bool = Field(description="Whether a worker has the model's files, and jobs wait for no download.")
     preparing: Preparation | None = Field(
         description="How a worker's download of the model goes on; null where none is needed or under way."
     )

@@ -68,7 +68,7 @@ class A1111Progress(BaseModel):
     """The progress of your running job that was started last."""
 
     progress: float = Field(description="Fraction that is done, 0 to 1; 0 while nothing runs.")
-    eta_relative: float = Field(description="Estimated seconds until it ends; 0 if there is no estimate.")
+    eta_relative: float = Field(description="Estimated seconds until it ends; 0 while this cannot be estimated.")
     state: A1111State = Field(description="Which job this is about, and how many of yours are running.")
     current_image: str | None = Field(
         description="The last preview, a JPEG in base64; null without one, or with `skip_current_image`."
