@@ -30,12 +30,15 @@ from contracts.requests.strict_model import STORED
 
 #: Of the latents, at most: FLUX.2 has 32 channels for each 8 × 8 pixels, in up to 4 bytes; models of pixels 3.
 _LATENT_BYTES_A_PIXEL, _PIXEL_BYTES = 2, 12
-#: Fields that releases which read records up to version 2 ignore. What makes another image there must be here.
-_SINCE_VERSION_3 = (
-    "cascade", "check_step", "class_label", "control_image", "dynamic_thresholding", "guidance", "hires",
-    "ip_adapters", "layers",
-    "keep_latents", "references", "refiner", "textual_inversions", "vae",
-)  # fmt: skip
+#: Fields that are no news to releases which read records up to version 2; those would ignore any other.
+_BEFORE_VERSION_3 = frozenset({
+    "batchable", "clip_skip", "controls", "crops_coords_top_left", "fit", "guidance_rescale", "guidance_scale",
+    "height", "image", "input_images", "long_prompt", "loras", "mask_blur", "mask_image", "max_sequence_length",
+    "mode", "model", "negative_prompt", "num_images", "num_inference_steps", "original_size", "output_format",
+    "output_quality", "padding_mask_crop", "preview_vae", "previews", "prompt", "prompt_2", "prompt_3",
+    "prompt_chunks", "prompt_syntax", "scheduler", "seed", "speed", "strength", "target_size", "task",
+    "true_cfg_scale", "width",
+})  # fmt: skip
 
 
 class JobParameters(ImageFields, OptionalImages, ControlImage):
@@ -197,7 +200,8 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         catalogue's.
         """
         new_controls = any(control.is_made_in_job or control.key is not None for control in self.controls)
-        if new_controls or any(_asks(getattr(self, field)) for field in _SINCE_VERSION_3):
+        newer = (value for name, value in self if name not in _BEFORE_VERSION_3)
+        if new_controls or any(value is not False and value not in (None, ()) for value in newer):  # 0 is a class
             return 3
         return 2 if self.prompt_chunks else 1
 
@@ -292,8 +296,3 @@ class JobParameters(ImageFields, OptionalImages, ControlImage):
         latents = None if self.check_step is None else self.check_step.latents
         keys = (*images, *references, *image_prompts, *uploads, latents)
         return list(dict.fromkeys(key for key in keys if key is not None))
-
-
-def _asks(value: object) -> bool:
-    """Whether a field's value asks for anything; the number of a class may be 0."""
-    return value is not False and value not in (None, ())
