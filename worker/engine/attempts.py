@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,19 @@ from worker.runtime.out_of_memory import is_out_of_memory, raise_if_device_faile
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class CallResult:
+    """The end of one call.
+
+    Attributes:
+        value: what its module returns; None where it fails.
+        error: the exception that it raises when made alone; None where it does not.
+    """
+
+    value: Any = None
+    error: Exception | None = None
+
+
 class Attempts:
     """Calls on one device, retried where memory runs out."""
 
@@ -30,8 +44,8 @@ class Attempts:
         self._residency = residency
         self._device = device
 
-    def make(self, calls: Sequence[tuple[JobInFlight, Call]]) -> list[Any]:
-        """Make calls as one; returns for each its result, or the exception that it raises when made alone.
+    def make(self, calls: Sequence[tuple[JobInFlight, Call]]) -> list[CallResult]:
+        """Make calls as one; returns the end of each.
 
         Raises:
             DeviceFailed: the device no longer works.
@@ -39,7 +53,7 @@ class Attempts:
         try:
             parts = [(job, RowSpan(call.rows, call.first_row, call.whole_rows)) for job, call in calls]
             with self._residency.computing(calls[0][1].module, parts):
-                return joined.make([call for _, call in calls])
+                return [CallResult(value) for value in joined.make([call for _, call in calls])]
         except Exception as error:  # noqa: BLE001 - of any library
             raise_if_device_failed(error, self._device)
             failure = error.with_traceback(None)
@@ -48,9 +62,9 @@ class Attempts:
             return self._after_failure(calls, failure)
         except Exception as error:  # noqa: BLE001 - weights could not be brought back
             raise_if_device_failed(error, self._device)
-            return [error.with_traceback(None)] * len(calls)
+            return [CallResult(error=error.with_traceback(None))] * len(calls)
 
-    def _after_failure(self, calls: Sequence[tuple[JobInFlight, Call]], failure: Exception) -> list[Any]:
+    def _after_failure(self, calls: Sequence[tuple[JobInFlight, Call]], failure: Exception) -> list[CallResult]:
         job, call = calls[0]
         ran_out = is_out_of_memory(failure)
         if ran_out:
@@ -67,12 +81,14 @@ class Attempts:
             return self.make(calls)
         if ran_out and call.rows > 1:
             return [self._make_in_halves(job, call)]
-        return [failure]
+        return [CallResult(error=failure)]
 
-    def _make_in_halves(self, job: JobInFlight, call: Call) -> Any:
-        """Make one job's call with half of its rows at a time; returns the result, or the exception."""
+    def _make_in_halves(self, job: JobInFlight, call: Call) -> CallResult:
+        """Make one job's call with half of its rows at a time."""
         half = call.rows // 2
         parts = [call.row_range(0, half), call.row_range(half, call.rows)]
         results = [self.make([(job, part)])[0] for part in parts]
-        failures = [result for result in results if isinstance(result, Exception)]
-        return failures[0] if failures else joined.merge(results, [part.rows for part in parts])
+        failed = next((result for result in results if result.error is not None), None)
+        if failed is not None:
+            return failed
+        return CallResult(joined.merge([result.value for result in results], [part.rows for part in parts]))

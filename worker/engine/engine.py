@@ -253,10 +253,7 @@ class Engine:
         self._note_memory(group)
         for job in group:
             result = results.pop(0)  # nothing but the job keeps it
-            if isinstance(result, Exception):
-                self._wake(job, error=result)
-            else:
-                self._wake(job, result)
+            self._wake(job, result.value, result.error)
 
     def _wake(self, job: JobInFlight, value: Any = None, error: BaseException | None = None) -> None:
         steps_before = job.steps_done
