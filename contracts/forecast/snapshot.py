@@ -147,7 +147,8 @@ class Snapshot:
 
     def with_place(self, place: Place) -> Snapshot:
         """A copy with one more waiting job."""
-        job = place.job
+        # Its age was read later than the others', which must come before it.
+        job = replace(place.job, age_seconds=place.job.age_seconds - (place.now - self.now))
         if self.find(job.id) is not None:
             return self
         accounts = [dict(owners) for owners in self.accounts]
@@ -167,10 +168,12 @@ class Place:
     """Place of one waiting job in its queue.
 
     Attributes:
+        now: Unix seconds on Redis' clock.
         ahead: jobs before it in its own queue.
         account: of its owner, in its tier.
     """
 
+    now: float
     job: QueuedJob
     ahead: int
     account: float

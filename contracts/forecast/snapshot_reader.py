@@ -26,8 +26,9 @@ _CLAIMING = frozenset({"starting", "idle", "busy"})
 def read_place(text: str) -> Place:
     """Read what `place_of` of accounts.lua returns."""
     found = json.loads(text)
-    job = _job(found["job"], read_measurements(found["measured"]), float(found["now"]), set())
-    return Place(job, int(found["ahead"]), float(found["account"]))
+    now = float(found["now"])
+    job = _job(found["job"], read_measurements(found["measured"]), now, set())
+    return Place(now, job, int(found["ahead"]), float(found["account"]))
 
 
 def read_snapshot(text: str) -> Snapshot:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from contracts.forecast.simulation import simulate
+from contracts.forecast.snapshot_reader import read_place, read_snapshot
 from contracts.jobs.preparations import Preparation
 from contracts.jobs.records import JobRecord, Position, Progress
 from contracts.leases.criteria import ClaimCriteria
@@ -333,3 +336,18 @@ def test_a_measured_pace_serves_again_for_as_long_as_the_caller_accepts(queue: J
 
     assert queue.eta.run_seconds(job(), 60.0) == before == 100 * PACE
     assert queue.eta.run_seconds(job()) == 2 * 100 * PACE
+
+
+def test_jobs_that_come_after_a_forecast_keep_their_order(queue: JobQueue) -> None:
+    start_worker(queue)
+    submit(queue)
+    snapshot = read_snapshot(queue.eta._scripts.run("queue_snapshot"))
+    before, after = submit(queue), submit(queue)
+    for new in (before, after):
+        snapshot = snapshot.with_place(
+            read_place(queue.eta._scripts.run("queue_place", id=new.id, queue=new.queue))
+        )
+        time.sleep(0.02)  # the second is looked at when it is older than the first one was
+
+    found = simulate(snapshot)
+    assert (found[before.id].ahead, found[after.id].ahead) == (1, 2)
