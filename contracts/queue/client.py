@@ -24,7 +24,7 @@ from contracts.errors import (
 from contracts.jobs.events import Event, read_events
 from contracts.jobs.record_reader import UnreadableJob, read_record
 from contracts.jobs.records import JobRecord, JobState
-from contracts.queue.eta import EtaEstimator
+from contracts.queue.eta import SHORT_QUEUE, EtaEstimator
 from contracts.queue.idempotency import IdempotencyHold
 from contracts.queue.limits import SubmitLimits
 from contracts.queue.new_job import JobOptions, new_record, rq_fields
@@ -84,8 +84,8 @@ class JobQueue:
         if verdict != "accepted":
             raise self._refusal(verdict, found, record, limits)
         created_at = float(found[0])
-        for place in found[1:]:
-            self.eta.note_place(record.id, place)
+        if len(found) > 1:
+            self.eta.note_new(record.id, *found[1:])
         deadline_at = None if deadline_seconds is None else created_at + deadline_seconds
         return record.model_copy(update={"created_at": created_at, "deadline_at": deadline_at})
 
@@ -104,6 +104,7 @@ class JobQueue:
             "rq": rq_fields(record),
             "result_bytes": record.parameters.max_result_bytes,
             "deadline_seconds": deadline_seconds,
+            "short_queue": SHORT_QUEUE,
             "idempotency": None if idempotency is None else asdict(idempotency),
             **limits.arguments(),
         }

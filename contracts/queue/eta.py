@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from redis import Redis
 
@@ -30,13 +30,16 @@ Value = TypeVar("Value")
 #: Retry-After of a full queue of which nothing can be predicted, and the longest.
 _UNKNOWN_RETRY_SECONDS, _MAX_RETRY_SECONDS = 10, 3600
 #: With at most this many jobs, each call reads the queue again.
-_SMALL_QUEUE = 24
+SHORT_QUEUE = 24
 #: How long a forecast of more jobs serves: at least this long, and this many times as long as it took to make.
 _SHARED_SECONDS, _SHARED_TIMES = 1.0, 20.0
 #: Jobs that come meanwhile are simulated too, in this part of the time at most; the others are estimated.
 _SIMULATED_SHARE = 0.05
-#: Places and paces that are remembered; beyond this, the oldest are forgotten.
-_MAX_PLACES, _MAX_PACES = 256, 1024
+#: New jobs and paces that are remembered; beyond this, the oldest are forgotten.
+_MAX_NEW, _MAX_PACES = 256, 1024
+
+#: What is remembered of a job that is not new.
+_NOTHING = (None, "")
 
 #: Why nothing can be estimated.
 NO_WORKER = "no worker that takes jobs is running"
@@ -72,14 +75,14 @@ class EtaEstimator:
         self._last: _Forecast | None = None
         self._expires_at = 0.0
         self._simulates_from = 0.0
-        #: Job -> its place when this process queued it, as `place_of` of accounts.lua returns it.
-        self._places: dict[str, str] = {}
+        #: Job -> where it waited when this process queued it, as `submit.lua` returns it.
+        self._new: dict[str, tuple[Literal["queue", "place"], str]] = {}
         #: Pace -> when it was read, and what is measured of it and of its model.
         self._paces: dict[str, tuple[float, list[str | None]]] = {}
 
-    def note_place(self, id: str, place: str) -> None:
-        """Remember where a job was queued, for the answer to the call that did it."""
-        _remember(self._places, id, place, _MAX_PLACES)
+    def note_new(self, id: str, kind: Literal["queue", "place"], text: str) -> None:
+        """Remember where a job was queued, by the whole queue or its place, for the answer to its call."""
+        _remember(self._new, id, (kind, text), _MAX_NEW)
 
     def position(
         self, record: JobRecord, max_age_seconds: float = 0.0, *, is_new: bool = False
@@ -92,10 +95,14 @@ class EtaEstimator:
         """
         if record.state.is_final:
             return None
-        forecast = self._forecast(record, max_age_seconds)
+        kind, text = self._new.pop(record.id, _NOTHING) if is_new else _NOTHING
+        if kind == "queue":
+            forecast = self._simulate(read_snapshot(text), None, record.id)
+        else:
+            forecast = self._forecast(record, max_age_seconds)
         job, found = forecast.snapshot.find(record.id), forecast.expected.get(record.id)
         if found is None and (job is None or not job.unknown):
-            place = self._place(record, is_new)
+            place = read_place(text) if kind == "place" else self._place(record)
             if place is None:  # it runs, and has begun or ended since the snapshot
                 return None if job is None else Position(ahead=None, reason=_reason(forecast.snapshot, ""))
             found = self._expect_new(forecast, place)
@@ -158,11 +165,11 @@ class EtaEstimator:
                 text = self._scripts.run("queue_snapshot")
             read_at = time.monotonic()
             snapshot = read_snapshot(text)
-            is_small = snapshot.size <= _SMALL_QUEUE
-            if is_small and max_age_seconds:
+            is_short = snapshot.size <= SHORT_QUEUE
+            if is_short and max_age_seconds:
                 self._last = self._simulate(snapshot, read_at)
                 return self._last
-            if is_small:
+            if is_short:
                 self._shared = None
                 return self._simulate(snapshot, None, None if record is None else record.id)
             self._shared = self._simulate(snapshot, read_at)
@@ -189,12 +196,10 @@ class EtaEstimator:
                 self._shared = with_new
         return with_new.expected.get(place.job.id)
 
-    def _place(self, record: JobRecord, is_new: bool) -> Place | None:
+    def _place(self, record: JobRecord) -> Place | None:
         """Where a job waits, and what it costs; None when it does not wait."""
-        text = self._places.pop(record.id, None) if is_new else None
-        if text is None:
-            with redis_errors_are_unavailable():
-                text = self._scripts.run("queue_place", id=record.id, queue=record.queue)
+        with redis_errors_are_unavailable():
+            text = self._scripts.run("queue_place", id=record.id, queue=record.queue)
         return None if text is None else read_place(text)
 
 

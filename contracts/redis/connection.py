@@ -172,9 +172,13 @@ class Scripts:
             return self._connection.eval(_source(name), 0, text)
 
 
+#: Files of functions that all scripts share.
+_SHARED_PARTS = ("prelude", "accounts", "snapshot")
+
+
 @cache
 def _source(name: str) -> str:
     """A script's text behind the keys and the functions that all scripts share."""
     folder = files("contracts.redis.scripts")
-    parts = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", "accounts", name))
+    parts = ((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*_SHARED_PARTS, name))
     return "\n".join((keys.lua_table(), *parts))

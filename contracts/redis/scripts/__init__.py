@@ -1,5 +1,5 @@
-"""The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua and
-accounts.lua.
+"""The Lua scripts: each is one atomic step, behind `KEY` (see keys.py) and the functions of prelude.lua,
+accounts.lua and snapshot.lua.
 
 While Redis' memory is full (`maxmemory`), those run that end or free something, or lead to that; they begin with
 `write_even_if_full()`. Those that bring something new are refused (submit, requeue_failed, preview, retain_input,

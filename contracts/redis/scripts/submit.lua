@@ -1,6 +1,7 @@
 -- Accepts a job: our record, RQ's job, its place in the queue and in its owner's index, the event; all or nothing.
 -- A job that is sent again is accepted once.
--- Returns `accepted`, the time and, of a new job, its place (`place_of`). Or, without doing anything: `swept` when an
+-- Returns `accepted`, the time and, of a new job, where it waits: of a queue of at most `short_queue` jobs `queue` and
+-- all of it (`queue_snapshot`), of a longer one `place` and `place_of`. Or, without doing anything: `swept` when an
 -- input is gone, `full` or `full_for_owner` when the maximum number of jobs, or of the owner's jobs, is waiting, `too_many`
 -- and the API key's jobs when its quota is reached, `too_much` and the bytes of the owner's files when the job's images
 -- could exceed `max_bytes`, `too_large` and the bytes of the owner's records when those of the job would exceed
@@ -98,4 +99,7 @@ index_needs(id)
 count('jobs_accepted', arguments.fields.model, arguments.fields.task)
 emit(id, 'queued', { at = accepted })
 measure_records(id, owner)
-return { 'accepted', stamp(accepted), place_of(id, ahead) }
+if waiting_of('') + redis.call('ZCARD', KEY.leases) <= arguments.short_queue then
+  return { 'accepted', stamp(accepted), 'queue', queue_snapshot() }
+end
+return { 'accepted', stamp(accepted), 'place', place_of(id, ahead) }

@@ -315,6 +315,22 @@ def test_a_new_job_of_a_long_queue_is_told_its_place_without_another_look(queue:
     assert told == pytest.approx(position(queue, new), abs=1.0)
 
 
+def test_a_new_job_of_a_short_queue_is_told_its_place_and_time_without_another_look(queue: JobQueue) -> None:
+    start_worker(queue)
+    submit(queue, owner="another")
+    submit(queue)
+    new = submit(queue)
+    calls = queue.connection.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    told = queue.eta.position(new, is_new=True)
+
+    assert queue.connection.info("commandstats")["cmdstat_evalsha"]["calls"] == calls
+    assert told == position(queue, new)
+    assert told is not None
+    assert told.ahead == 2
+    assert told.eta_seconds == pytest.approx(3 * 100 * PACE, rel=0.01)
+
+
 def test_a_place_that_was_told_is_looked_up_when_it_is_asked_for_later(
     queue: JobQueue, make_claims: MakeClaims
 ) -> None:
