@@ -10,6 +10,7 @@ import json
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
@@ -76,9 +77,9 @@ class EtaEstimator:
         self._expires_at = 0.0
         self._simulates_from = 0.0
         #: Job -> where it waited when this process queued it, as `submit.lua` returns it.
-        self._new: dict[str, tuple[Literal["queue", "place"], str]] = {}
+        self._new: OrderedDict[str, tuple[Literal["queue", "place"], str]] = OrderedDict()
         #: Pace -> when it was read, and what is measured of it and of its model.
-        self._paces: dict[str, tuple[float, list[str | None]]] = {}
+        self._paces: OrderedDict[str, tuple[float, list[str | None]]] = OrderedDict()
 
     def note_new(self, id: str, kind: Literal["queue", "place"], text: str) -> None:
         """Remember where a job was queued, by the whole queue or its place, for the answer to its call."""
@@ -203,12 +204,12 @@ class EtaEstimator:
         return None if text is None else read_place(text)
 
 
-def _remember(found: dict[str, Value], key: str, value: Value, most: int) -> None:
-    """Put a value last, and forget the first beyond so many."""
+def _remember(found: OrderedDict[str, Value], key: str, value: Value, most: int) -> None:
+    """Put a value last, and forget the first beyond so many. Each step is atomic: threads need no lock."""
     found.pop(key, None)
     found[key] = value
-    while len(found) > most:
-        found.pop(next(iter(found)), None)
+    if len(found) > most:
+        found.popitem(last=False)
 
 
 def _reason(snapshot: Snapshot, unknown: str) -> str:
