@@ -34,6 +34,9 @@ _ASYNC_KINDS: dict[type, Any] = {
     connection.UnixDomainSocketConnection: redis_async.UnixDomainSocketConnection,
 }
 
+#: Files of functions that all scripts share.
+_SHARED_PARTS = ("prelude", "accounts", "snapshot")
+
 _log = logging.getLogger(__name__)
 
 
@@ -170,10 +173,6 @@ class Scripts:
             return self._connection.evalsha(digest, 0, text)
         except redis_errors.NoScriptError:  # Redis was started since, or this is the first call
             return self._connection.eval(_source(name), 0, text)
-
-
-#: Files of functions that all scripts share.
-_SHARED_PARTS = ("prelude", "accounts", "snapshot")
 
 
 @cache

@@ -18,7 +18,7 @@ from contracts.catalogue.catalogue import Catalogue, ControlNetSpec, IpAdapterSp
 from contracts.catalogue.rows.row import WeightRow
 from contracts.errors import Conflict, NotFound, Unavailable
 from contracts.redis import keys
-from contracts.redis.connection import Scripts, redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable, unix_seconds
 from contracts.requests.entry_parameters import (
     ControlParameters,
     IpAdapterParameters,
@@ -165,7 +165,7 @@ class UploadRegistry:
         if not self._storage.exists(key):
             self._storage.write_file(key, file)
         with redis_errors_are_unavailable():
-            seconds, _ = self._connection.time()
+            seconds = int(unix_seconds(self._connection))
             row = kind.row(
                 id=id, source=key, owner=owner, sha256=sha256, size_bytes=size_bytes, created_at=seconds, **fields
             )

@@ -21,7 +21,7 @@ from redis.exceptions import ResponseError
 
 from contracts.errors import QuotaExceeded, StorageFull, Unavailable
 from contracts.redis import keys
-from contracts.redis.connection import Scripts, redis_errors_are_unavailable
+from contracts.redis.connection import Scripts, redis_errors_are_unavailable, unix_seconds
 from contracts.storage import Storage
 from contracts.uploads.owner_bytes import ByteLimit
 
@@ -140,7 +140,7 @@ class Retention:
 
     def _remove_files(self) -> None:
         """Without writing to Redis: remove files that nobody can read; their records are removed later."""
-        now, _ = self._connection.time()
+        now = int(unix_seconds(self._connection))
         for id in cast("list[str]", self._connection.zrangebyscore(keys.EXPIRY, "-inf", now)):
             self._remove(partial(remove_images, self._storage), id)
         for key in cast("list[str]", self._connection.zrange(keys.GARBAGE, 0, -1)):

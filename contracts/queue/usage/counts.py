@@ -10,7 +10,7 @@ from typing import cast
 from redis import Redis
 
 from contracts.redis import keys
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.redis.connection import redis_errors_are_unavailable, unix_seconds
 
 #: Days that are kept, today included; the scripts say so, too (`USAGE_SECONDS`).
 KEPT_DAYS = 92
@@ -64,11 +64,15 @@ def read_usage(connection: Redis, first: date, last: date, api_key: str | None =
     return found
 
 
+def day_of(seconds: float) -> date:
+    """The day (UTC) of a moment in Unix seconds."""
+    return datetime.fromtimestamp(seconds, UTC).date()
+
+
 def today(connection: Redis) -> date:
     """The day on Redis' clock."""
     with redis_errors_are_unavailable():
-        seconds, _ = connection.time()
-    return datetime.fromtimestamp(int(seconds), UTC).date()
+        return day_of(unix_seconds(connection))
 
 
 def _usage(day: date, api_key: str, model: str, figures: Mapping[str, float]) -> Usage:

@@ -8,8 +8,8 @@ from redis import Redis
 
 from contracts.auth.api_keys import DailyFigure
 from contracts.errors import DailyLimitReached
-from contracts.queue.usage.counts import read_usage, today
-from contracts.redis.connection import redis_errors_are_unavailable
+from contracts.queue.usage.counts import day_of, read_usage
+from contracts.redis.connection import redis_errors_are_unavailable, unix_seconds
 from contracts.requests.task_parameters import TaskParameters
 
 _DAY_SECONDS = 86_400
@@ -32,8 +32,8 @@ def require_within(
     if not limits:
         return
     with redis_errors_are_unavailable():
-        seconds, _ = connection.time()
-    day = today(connection)
+        seconds = unix_seconds(connection)
+    day = day_of(seconds)
     rows = read_usage(connection, day, day, api_key)
     own: dict[DailyFigure, int] = {
         "images": len(job.seeds),
