@@ -149,6 +149,23 @@ def first_difference(pairs: Mapping[str, tuple[Any, Any]]) -> str | None:
     return None
 
 
+def transformer_misfit(components: Mapping[str, Any], *, text: str, patch: int = 1) -> str | None:
+    """Return why a transformer does not fit its VAE or, where there is one, its text encoder; None: it fits both.
+
+    Args:
+        text: entry of the transformer's configuration with the width of the text.
+        patch: latents that the transformer reads as one, of each channel.
+    """
+    transformer, vae = components["transformer"].config, components["vae"].config
+    pairs: dict[str, tuple[Any, Any]] = {
+        "in_channels of the transformer": (transformer.in_channels, patch * vae.latent_channels)
+    }
+    if components.get("text_encoder") is not None:
+        width = components["text_encoder"].config.hidden_size
+        pairs[f"{text} of the transformer"] = (getattr(transformer, text), width)
+    return first_difference(pairs)
+
+
 def get_family(name: str) -> DiffusersFamily:
     """Return the family with this id, which a file of its name in this folder describes, with `_` for `-`."""
     module = importlib.import_module(f"worker.families.{name.replace('-', '_')}")

@@ -5,11 +5,12 @@ Arguments are those of diffusers' `ChromaPipeline` and its variants (`diffusers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
+from worker.families import DiffusersFamily, transformer_misfit
 from worker.families.inputs import GenerationInputs
 from worker.families.packed_latents import PATCH, unpack_latents
 from worker.families.prompts import PromptEncoding, negative_if_guided
@@ -47,17 +48,6 @@ def _prepare(pipeline: Any) -> None:
         pipeline.transformer.register_to_config(guidance_embeds=False)
 
 
-def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, PATCH * vae.latent_channels)
-    }
-    if components.get("text_encoder") is not None:
-        width = components["text_encoder"].config.d_model
-        pairs["joint_attention_dim of the transformer"] = (transformer.joint_attention_dim, width)
-    return first_difference(pairs)
-
-
 _BY_MODE: dict[Mode, Callable[[GenerationInputs], dict[str, Any]]] = {
     Mode.TXT2IMG: _txt2img,
     Mode.IMG2IMG: _img2img,
@@ -87,7 +77,7 @@ FAMILY = DiffusersFamily(
     ),
     arguments=arguments,
     prepare=_prepare,
-    misfit=_misfit,
+    misfit=partial(transformer_misfit, text="joint_attention_dim", patch=PATCH),
     unpack_latents=unpack_latents,
     guides_in_two_calls=True,
 )

@@ -5,11 +5,11 @@ Arguments are those of diffusers' `CogView4Pipeline` (`diffusers.pipelines.cogvi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
+from worker.families import DiffusersFamily, transformer_misfit
 from worker.families.inputs import GenerationInputs
 from worker.families.prompts import PromptEncoding, negative_if_guided
 
@@ -25,17 +25,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
         "crops_coords_top_left": job.crops_coords_top_left or (0, 0),
         "max_sequence_length": job.max_sequence_length,
     }
-
-
-def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels)
-    }
-    if components.get("text_encoder") is not None:
-        width = components["text_encoder"].config.hidden_size
-        pairs["text_embed_dim of the transformer"] = (transformer.text_embed_dim, width)
-    return first_difference(pairs)
 
 
 FAMILY = DiffusersFamily(
@@ -56,6 +45,6 @@ FAMILY = DiffusersFamily(
         constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
-    misfit=_misfit,
+    misfit=partial(transformer_misfit, text="text_embed_dim"),
     guides_in_two_calls=True,
 )

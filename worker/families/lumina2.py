@@ -7,10 +7,11 @@ instruction before a prompt, and none before a negative one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
+from worker.families import DiffusersFamily, transformer_misfit
 from worker.families.inputs import GenerationInputs
 from worker.families.prompts import PromptEncoding, negative_if_guided
 
@@ -33,17 +34,6 @@ def _encode_negative(pipeline: Any, given: Mapping[str, Any]) -> Sequence[Any]:
     return cast("Sequence[Any]", read)
 
 
-def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, vae.latent_channels)
-    }
-    if components.get("text_encoder") is not None:
-        width = components["text_encoder"].config.hidden_size
-        pairs["cap_feat_dim of the transformer"] = (transformer.cap_feat_dim, width)
-    return first_difference(pairs)
-
-
 FAMILY = DiffusersFamily(
     id="lumina2",
     pipelines={Mode.TXT2IMG: "Lumina2Pipeline"},
@@ -63,6 +53,6 @@ FAMILY = DiffusersFamily(
         encode_negative=_encode_negative,
     ),
     arguments=arguments,
-    misfit=_misfit,
+    misfit=partial(transformer_misfit, text="cap_feat_dim"),
     guides_in_two_calls=True,
 )

@@ -5,11 +5,11 @@ Arguments are those of diffusers' `OvisImagePipeline` (`diffusers.pipelines.ovis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from contracts.catalogue.families import Mode
-from worker.families import DiffusersFamily, first_difference
+from worker.families import DiffusersFamily, transformer_misfit
 from worker.families.inputs import GenerationInputs
 from worker.families.packed_latents import PATCH, unpack_latents
 from worker.families.prompts import PromptEncoding, negative_if_guided
@@ -24,17 +24,6 @@ def arguments(inputs: GenerationInputs) -> dict[str, Any]:
         "guidance_scale": inputs.guidance_scale,
         "max_sequence_length": inputs.job.max_sequence_length,
     }
-
-
-def _misfit(components: Mapping[str, Any]) -> str | None:
-    transformer, vae = components["transformer"].config, components["vae"].config
-    pairs: dict[str, tuple[Any, Any]] = {
-        "in_channels of the transformer": (transformer.in_channels, PATCH * vae.latent_channels)
-    }
-    if components.get("text_encoder") is not None:
-        width = components["text_encoder"].config.hidden_size
-        pairs["joint_attention_dim of the transformer"] = (transformer.joint_attention_dim, width)
-    return first_difference(pairs)
 
 
 FAMILY = DiffusersFamily(
@@ -55,7 +44,7 @@ FAMILY = DiffusersFamily(
         constants={"do_classifier_free_guidance": False},
     ),
     arguments=arguments,
-    misfit=_misfit,
+    misfit=partial(transformer_misfit, text="joint_attention_dim", patch=PATCH),
     guides_in_two_calls=True,
     unpack_latents=unpack_latents,
 )
